@@ -1,0 +1,61 @@
+# Needs Python (>= 3.11) with pip, and make. Everything is installed into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+PY := $(VENV)/bin/python
+# Pinned versions for the Python in $(VENV), where there are any.
+define install
+	@pins="constraints/py$$($(PY) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt"; \
+	if [ -f "$$pins" ]; then set -- -c "$$pins"; \
+	else echo "No $$pins for $$($(PY) --version): installing unpinned versions."; set --; fi; \
+	echo "Installing $(1) into $(VENV)"; \
+	$(PY) -m pip install --quiet --disable-pip-version-check "$$@" -e "$(1)"
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format notebooks clean
+
+help:  ## list the targets
+	@echo "Targets (VENV=$(VENV), PYTHON=$(PYTHON)):"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+demo: $(VENV)/.base  ## run experiments/methane_diffusivity
+	$(PY) experiments/methane_diffusivity/run.py
+
+test: $(VENV)/.dev  ## quick test suite
+	$(PY) -m pytest -n $(WORKERS)
+
+test-slow: $(VENV)/.dev  ## long physics checks
+	$(PY) -m pytest -m slow
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy difmd
+
+format: $(VENV)/.dev  ## reformat, and fix what ruff can fix
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+notebooks: $(VENV)/.dev  ## execute every notebook, leaving the files as they are
+	@for notebook in $(wildcard notebooks/*.ipynb); do \
+		$(VENV)/bin/jupyter execute --kernel_name=python3 "$$notebook" || exit 1; \
+	done
+
+clean:  ## remove caches and build outputs; keeps $(VENV) and runs/
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -path './.*' -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
+		-prune -exec rm -rf {} +
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml $(wildcard constraints/*.txt) | $(PY)
+	$(call install,.)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(wildcard constraints/*.txt) | $(PY)
+	$(call install,.[dev])
+	@touch $(VENV)/.base $@

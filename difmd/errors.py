@@ -1,0 +1,97 @@
+"""What can go wrong: sticky flags that travel with the data, and the errors raised on the host.
+
+Nothing inside jit raises. Each check sets a bit of a `Status`; the host reads it and acts, so that no
+flag is passed over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+
+class DifmdError(Exception):
+    """Base of the errors that difmd raises on its own account."""
+
+
+class InputError(DifmdError, ValueError):
+    """An argument is not acceptable; the message names it, its value and what is allowed."""
+
+
+class SimulationError(DifmdError, RuntimeError):
+    """A run stopped because of a bad status; what had been committed is kept in `committed`."""
+
+    def __init__(self, message: str, committed: object = None) -> None:
+        """Keep the part of the result that was committed before the failure."""
+        super().__init__(message)
+        self.committed = committed
+
+
+class Flag(enum.IntFlag):
+    """Bits of `Status.flags`."""
+
+    NEIGHBOR_OVERFLOW = 1
+    NEIGHBOR_STALE = 2
+    CELL_TOO_SMALL = 4
+    NON_FINITE = 8
+
+
+REMEDIES = {
+    Flag.NEIGHBOR_OVERFLOW: "the neighbour list ran out of capacity: rebuild it with "
+    "`neighbor_list(..., slack=)` larger",
+    Flag.NEIGHBOR_STALE: "an atom moved more than skin/2 between two rebuilds: use a larger skin, "
+    "a smaller rebuild_every, or a smaller time step",
+    Flag.CELL_TOO_SMALL: "the cell shrank so far that more periodic images are needed than were "
+    "allowed for: build a new list with `neighbor_list`",
+    Flag.NON_FINITE: "positions, momenta or forces are NaN or infinite: look for atoms that overlap, "
+    "a time step that is too large, or parameters that do not bind",
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Status:
+    """Sticky outcome of a computation under jit.
+
+    Attributes:
+        flags: bitwise or of `Flag`, 0 when all is well; int32 [].
+        first_bad_step: step at which the first flag was set, −1 when none was; int32 [].
+    """
+
+    flags: Int[Array, "..."]
+    first_bad_step: Int[Array, "..."]
+
+    @classmethod
+    def ok(cls) -> Status:
+        """A clean status."""
+        return cls(flags=jnp.int32(0), first_bad_step=jnp.int32(-1))
+
+    def raise_flag(self, flag: Flag, when: Bool[Array, "..."], step: Int[Array, "..."]) -> Status:
+        """Set `flag` where `when` holds; the first bad step is kept."""
+        new = jnp.where(when, self.flags | int(flag), self.flags)
+        first = jnp.where((self.flags == 0) & when, step, self.first_bad_step)
+        return Status(flags=new.astype(jnp.int32), first_bad_step=first.astype(jnp.int32))
+
+
+def describe(status: Status) -> str:
+    """Say in words what a status of any batch shape holds, with the remedies."""
+    flags = jax.device_get(status.flags).reshape(-1)
+    steps = jax.device_get(status.first_bad_step).reshape(-1)
+    union = int(jnp.bitwise_or.reduce(flags)) if flags.size else 0
+    if union == 0:
+        return "ok"
+    bad = flags != 0
+    where = f"first at step {int(steps[bad].min())}"
+    if flags.size > 1:
+        where += f", in {int(bad.sum())} of {flags.size} replicas"
+    lines = [f"{flag.name}: {REMEDIES[flag]}" for flag in Flag if union & flag]
+    return f"{'; '.join(lines)} ({where})"
+
+
+def flags_of(status: Status) -> Flag:
+    """All flags set in a status of any batch shape (host)."""
+    return Flag(int(jnp.bitwise_or.reduce(jax.device_get(status.flags).reshape(-1))))

@@ -1,0 +1,170 @@
+"""Energy → energy, forces and stress by one differentiation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from difmd.neighbors import Neighbors
+from difmd.potentials.base import Params, Potential
+from difmd.system import System
+
+
+class Evaluation(NamedTuple):
+    """Energy [eV], forces [eV/Å] and stress [eV/Å³] of one configuration.
+
+    The stress is ∂U/∂strain / V, 3×3 and positive under tension, as in ASE; NaN without three periodic
+    directions, where there is no volume.
+    """
+
+    energy: Float[Array, ""]
+    forces: Float[Array, "atoms 3"]
+    stress: Float[Array, "3 3"]
+
+
+def evaluate(
+    potential: Potential, params: Params, system: System, neighbors: Neighbors
+) -> Evaluation:
+    """Energy, forces and stress from one reverse pass over (positions, strain).
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        system: the configuration.
+        neighbors: a current list for it, reaching at least `potential.cutoff`.
+
+    Returns:
+        The `Evaluation`; all of it can be differentiated again.
+
+    References:
+        Knuth et al., Comput. Phys. Commun. 190, 33 (2015), doi:10.1016/j.cpc.2015.01.003 (strain
+        derivatives).
+    """
+    _require_reach(potential, neighbors)
+
+    def strained(positions: Array, strain: Array) -> Array:
+        # Symmetrised: a rotation of everything is no deformation.
+        deform = jnp.eye(3, dtype=strain.dtype) + 0.5 * (strain + strain.T)
+        moved = system.replace(positions=positions @ deform, cell=system.cell @ deform)
+        return potential.apply(params, moved, neighbors)
+
+    zero = jnp.zeros((3, 3), system.cell.dtype)
+    energy, (gradient, virial) = jax.value_and_grad(strained, (0, 1))(system.positions, zero)
+    volume = system.volume if all(neighbors.periodic) else jnp.nan
+    return Evaluation(energy, -gradient, virial / volume)
+
+
+def forces(
+    potential: Potential, params: Params, system: System, neighbors: Neighbors
+) -> Float[Array, "atoms 3"]:
+    """Forces −∂U/∂r [eV/Å], with a reverse rule that uses the symmetry of their Jacobian.
+
+    For F(r, θ) = −∂U/∂r the Jacobian ∂F/∂r is symmetric, therefore
+
+        vjp_r(v) = jvp_r(F; v),    vjp_θ(v) = −∂/∂θ [jvp_r(U; v)],
+
+    and reverse mode through a trajectory stores no pair and scatters nothing. For forward mode
+    differentiate `-jax.grad(potential.apply, ...)` itself; this function has a reverse rule only.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        system: the configuration.
+        neighbors: a current list for it, reaching at least `potential.cutoff`.
+
+    Returns:
+        Forces; [atoms, 3].
+    """
+    _require_reach(potential, neighbors)
+    numbers = (system.atomic_numbers, system.pbc)
+    return _forces(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
+
+
+def _require_reach(potential: Potential, neighbors: Neighbors) -> None:
+    if neighbors.cutoff < potential.cutoff:
+        raise ValueError(
+            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: "
+            "build the list with neighbor_list(system, cutoff=potential.cutoff)"
+        )
+
+
+def _gradient(
+    potential: Potential,
+    params: Params,
+    r: Array,
+    cell: Array,
+    masses: Array,
+    numbers: tuple[Array, Array],
+    neighbors: Neighbors,
+) -> Array:
+    def energy(r: Array) -> Array:
+        return potential.apply(params, _system(r, cell, masses, numbers), neighbors)
+
+    return jax.grad(energy)(r)
+
+
+def _system(r: Array, cell: Array, masses: Array, numbers: tuple[Array, Array]) -> System:
+    return System(
+        positions=r, atomic_numbers=numbers[0], masses=masses, cell=cell, pbc=numbers[1]
+    )
+
+
+def _forces(
+    potential: Potential,
+    params: Params,
+    r: Array,
+    cell: Array,
+    masses: Array,
+    numbers: tuple[Array, Array],
+    neighbors: Neighbors,
+) -> Array:
+    @jax.custom_vjp
+    def field(params: Params, r: Array, cell: Array, masses: Array, rest: Any) -> Array:
+        return -_gradient(potential, params, r, cell, masses, *rest)
+
+    def forward(params: Any, r: Any, cell: Any, masses: Any, rest: Any) -> tuple[Array, Any]:
+        values = jax.tree.map(lambda p: p.value, (params, r, cell, masses, rest))
+        params_varies = any(leaf.perturbed for leaf in jax.tree.leaves(params))
+        # What is not differentiated costs nothing on the way back.
+        wanted = ("params",) * params_varies + ("cell",) * cell.perturbed
+        return field(*values), (values, dict.fromkeys(wanted))
+
+    def backward(residuals: Any, v: Any) -> tuple[Any, ...]:
+        (params, r, cell, masses, rest), wanted = residuals
+        none = jax.tree.map(_no_gradient, (params, r, cell, masses, rest))
+        if isinstance(v, jax.custom_derivatives.SymbolicZero):
+            return none
+        _, hessian_v = jax.jvp(
+            lambda r: _gradient(potential, params, r, cell, masses, *rest), (r,), (v,)
+        )
+
+        def along_v(varied: dict[str, Any]) -> Array:
+            def energy(r: Array) -> Array:
+                system = _system(r, varied.get("cell", cell), masses, rest[0])
+                return potential.apply(varied.get("params", params), system, rest[1])
+
+            return jax.jvp(energy, (r,), (v,))[1]
+
+        everything = {"params": params, "cell": cell}
+        varied = jax.grad(along_v)({name: everything[name] for name in wanted}) if wanted else {}
+        minus = jax.tree.map(jnp.negative, varied)
+        return (
+            minus.get("params", none[0]),
+            -hessian_v,
+            minus.get("cell", none[2]),
+            none[3],
+            none[4],
+        )
+
+    field.defvjp(forward, backward, symbolic_zeros=True)
+    return field(params, r, cell, masses, (numbers, neighbors))
+
+
+def _no_gradient(x: Any) -> Any:
+    if jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        return jnp.zeros_like(x)
+    return np.zeros(jnp.shape(x), jax.dtypes.float0)

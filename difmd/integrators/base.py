@@ -1,0 +1,112 @@
+"""The `Integrator` protocol and the state that integrators carry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from difmd.errors import InputError
+from difmd.system import System
+from difmd.units import KB
+
+ForceFunction: TypeAlias = Callable[[System], Float[Array, "atoms 3"]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MDState:
+    """A point of a trajectory.
+
+    Attributes:
+        system: positions, masses, cell.
+        momenta: [amu Å/(Å√(amu/eV))]; [atoms, 3].
+        forces: at these positions [eV/Å]; [atoms, 3].
+        key: for integrators that draw noise.
+        step: steps done; int32 [].
+    """
+
+    system: System
+    momenta: Float[Array, "*batch atoms 3"]
+    forces: Float[Array, "*batch atoms 3"]
+    key: Key[Array, "*batch"]
+    step: Int[Array, "*batch"]
+
+    def replace(self, **changes: Any) -> MDState:
+        """A copy with some fields replaced, as `dataclasses.replace`."""
+        return dataclasses.replace(self, **changes)
+
+
+class Integrator(NamedTuple):
+    """A way to step, as a pair of pure functions that is itself a pytree.
+
+    Its numbers (dt, temperature …) are leaves: changing one does not recompile, and an integrator can
+    be mapped over replicas and differentiated.
+
+    Attributes:
+        init: `init(system, momenta, key, force) -> MDState`.
+        step: `step(state, force) -> MDState`, one time step.
+        dt: time step [Å√(amu/eV)].
+    """
+
+    init: Callable[[System, Array, Array, ForceFunction], MDState]
+    step: Callable[[MDState, ForceFunction], MDState]
+    dt: Any
+
+
+def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
+    """The state at step 0."""
+    return MDState(
+        system=system, momenta=momenta, forces=force(system), key=key, step=jnp.int32(0)
+    )
+
+
+def draw_momenta(
+    key: Key[Array, ""], system: System, temperature: Float[Array, ""] | float
+) -> Float[Array, "atoms 3"]:
+    """Momenta of the Maxwell–Boltzmann distribution with the centre of mass at rest.
+
+    Drawn from the canonical distribution conditioned on zero total momentum: 3N − 3 degrees of freedom
+    with ½kT each.
+
+    Args:
+        key: JAX key.
+        system: gives masses; padding atoms get zero.
+        temperature: [K].
+
+    Returns:
+        Momenta [amu Å/(Å√(amu/eV))]; [atoms, 3].
+    """
+    masses = jnp.where(system.atomic_numbers > 0, system.masses, 0)[:, None]
+    noise = jax.random.normal(key, system.positions.shape, system.positions.dtype)
+    momenta = jnp.sqrt(masses * KB * temperature) * noise
+    return remove_drift(momenta, masses)
+
+
+def remove_drift(
+    momenta: Float[Array, "atoms 3"], masses: Float[Array, "atoms 1"]
+) -> Float[Array, "atoms 3"]:
+    """Take the velocity of the centre of mass out; atoms of zero mass keep zero momentum."""
+    return momenta - masses * jnp.sum(momenta, axis=0) / jnp.sum(masses)
+
+
+def kinetic_energy(system: System, momenta: Float[Array, "atoms 3"]) -> Float[Array, ""]:
+    """Σ p²/2m [eV]."""
+    return 0.5 * jnp.sum(momenta**2 / system.masses[:, None])
+
+
+def check_positive(name: str, value: Any, unit: str) -> None:
+    """Refuse a concrete value that is not positive and finite; traced values pass (host).
+
+    Raises:
+        InputError: the value is not positive and finite.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not (np.isfinite(np.asarray(value)) & (np.asarray(value) > 0)).all():
+        raise InputError(f"{name} = {value} {unit} must be positive and finite")

@@ -1,0 +1,42 @@
+"""Constant energy: velocity Verlet."""
+
+from __future__ import annotations
+
+import jax
+from jaxtyping import Array, Float
+
+from difmd.integrators.base import ForceFunction, Integrator, MDState, check_positive, start
+
+
+def velocity_verlet(*, dt: float | Float[Array, ""]) -> Integrator:
+    """Newton's equations by velocity Verlet: symplectic, time-reversible, second order in `dt`.
+
+    p ← p + ½Δt F(r);  r ← r + Δt p/m;  p ← p + ½Δt F(r).
+
+    Args:
+        dt: time step Δt [Å√(amu/eV)]; write `2 * units.FS`.
+
+    Returns:
+        `Integrator`; one force evaluation a step.
+
+    Raises:
+        InputError: `dt` is not positive.
+
+    References:
+        Swope et al., J. Chem. Phys. 76, 637 (1982), doi:10.1063/1.442716.
+    """
+    check_positive("dt", dt, "Å√(amu/eV)")
+    return Integrator(init=jax.tree_util.Partial(start), step=jax.tree_util.Partial(_step, dt), dt=dt)
+
+
+def _step(dt: Array, state: MDState, force: ForceFunction) -> MDState:
+    momenta = state.momenta + 0.5 * dt * state.forces
+    system = state.system
+    system = system.replace(positions=system.positions + dt * momenta / system.masses[:, None])
+    forces = force(system)
+    return state.replace(
+        system=system,
+        momenta=momenta + 0.5 * dt * forces,
+        forces=forces,
+        step=state.step + 1,
+    )

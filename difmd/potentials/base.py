@@ -1,0 +1,98 @@
+"""The `Potential` protocol: two pure functions, a cut-off, and the species they know."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from difmd.errors import InputError
+from difmd.neighbors import Neighbors
+from difmd.system import System
+
+Params: TypeAlias = Any
+"""A pytree of arrays."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Potential:
+    """An energy model as pure functions; `first + second` is the sum of two.
+
+    Attributes:
+        init: `init(key) -> params`.
+        apply: `apply(params, system, neighbors) -> energy` [eV], a scalar. The list may reach farther
+            than `cutoff`; pairs beyond it must contribute exactly nothing.
+        atomic: `atomic(params, system, neighbors) -> energies` [eV], [atoms], which add up to `apply`.
+        cutoff: [Å].
+        species: atomic numbers it is defined for, or None for any.
+    """
+
+    init: Callable[[Array], Params]
+    apply: Callable[[Params, System, Neighbors], Float[Array, ""]]
+    atomic: Callable[[Params, System, Neighbors], Float[Array, "atoms"]]
+    cutoff: float
+    species: frozenset[int] | None = None
+
+    def __add__(self, other: Potential) -> Potential:
+        """The sum; its params are the pair of both params, its species those that both know."""
+        if not isinstance(other, Potential):
+            return NotImplemented
+        return _sum_of(self, other)
+
+
+def _sum_of(first: Potential, second: Potential) -> Potential:
+    def init(key: Array) -> Params:
+        one, two = jax.random.split(key)
+        return first.init(one), second.init(two)
+
+    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
+        one = first.apply(params[0], system, neighbors)
+        return one + second.apply(params[1], system, neighbors)
+
+    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
+        one = first.atomic(params[0], system, neighbors)
+        return one + second.atomic(params[1], system, neighbors)
+
+    if first.species is None or second.species is None:
+        species = second.species if first.species is None else first.species
+    else:
+        species = first.species & second.species
+    cutoff = max(first.cutoff, second.cutoff)
+    return Potential(init=init, apply=apply, atomic=atomic, cutoff=cutoff, species=species)
+
+
+def validate_inputs(potential: Potential, params: Params, system: System) -> None:
+    """Check on the host that `potential` can be evaluated for `system`.
+
+    Raises:
+        InputError: an element the potential does not know, or parameters that are not finite.
+    """
+    if potential.species is not None:
+        from ase.data import chemical_symbols
+
+        present = {int(z) for z in np.unique(np.asarray(system.atomic_numbers))} - {0}
+        unknown = sorted(present - potential.species)
+        if unknown:
+            names = ", ".join(chemical_symbols[z] for z in unknown)
+            known = ", ".join(chemical_symbols[z] for z in sorted(potential.species))
+            raise InputError(
+                f"the potential has no parameters for {names}; it knows {known}: add the species "
+                "where the potential is made, or change the atomic numbers"
+            )
+    check_finite(params)
+
+
+def check_finite(params: Params) -> None:
+    """Refuse parameters that are NaN or infinite, naming them (host).
+
+    Raises:
+        InputError: some parameter is not finite.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        values = np.asarray(leaf)
+        if not np.isfinite(values).all():
+            raise InputError(f"params{jax.tree_util.keystr(path)} = {values} is not finite")

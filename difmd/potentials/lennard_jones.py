@@ -1,0 +1,118 @@
+"""The Lennard-Jones potential for any number of species."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from difmd.errors import InputError
+from difmd.potentials.base import Params, Potential
+from difmd.potentials.pair import pair_potential
+from difmd.potentials.truncation import Truncation
+
+MixingRule: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+"""`mix(sigma, epsilon) -> (sigma, epsilon)`: [species] each to [species, species] each."""
+
+
+def lorentz_berthelot(
+    sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
+) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
+    """σ_ij = (σ_i + σ_j)/2, ε_ij = √(ε_i ε_j)."""
+    return 0.5 * (sigma[:, None] + sigma[None, :]), _geometric(epsilon)
+
+
+def geometric(
+    sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
+) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
+    """σ_ij = √(σ_i σ_j), ε_ij = √(ε_i ε_j), as in OPLS."""
+    return _geometric(sigma), _geometric(epsilon)
+
+
+def waldman_hagler(
+    sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
+) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
+    """σ_ij⁶ = (σ_i⁶ + σ_j⁶)/2, ε_ij = √(ε_i ε_j) σ_i³σ_j³/σ_ij⁶ (doi:10.1002/jcc.540140909)."""
+    sixth = 0.5 * (sigma[:, None] ** 6 + sigma[None, :] ** 6)
+    cubes = sigma[:, None] ** 3 * sigma[None, :] ** 3
+    return sixth ** (1 / 6), _geometric(epsilon) * cubes / sixth
+
+
+def lennard_jones(
+    species: Sequence[int | str],
+    *,
+    sigma: float | Sequence[float],
+    epsilon: float | Sequence[float],
+    cutoff: float,
+    truncation: Truncation | None = None,
+    mixing: MixingRule = lorentz_berthelot,
+    tail_correction: bool = False,
+) -> Potential:
+    """φ(r) = 4ε[(σ/r)¹² − (σ/r)⁶].
+
+    Args:
+        species: symbols or atomic numbers.
+        sigma: initial σ [Å], one for all or one a species.
+        epsilon: initial ε [eV], one for all or one a species; write `148 * units.KB` for kelvin.
+        cutoff: [Å].
+        truncation: `truncated()` (default), `shifted()` or `switched(onset)`.
+        mixing: parameters of unlike pairs from those of the species.
+        tail_correction: add the energy and stress beyond the cut-off for g(r) = 1.
+
+    Returns:
+        `Potential`; its params are `{"sigma": [species], "epsilon": [species]}`, and `init` gives the
+        values of this call, whatever the key.
+
+    Raises:
+        InputError: values not positive, lengths that do not match `species`, or as `pair_potential`.
+
+    References:
+        Jones, Proc. R. Soc. A 106, 463 (1924), doi:10.1098/rspa.1924.0082.
+    """
+    values = {
+        "sigma": _per_species("sigma", sigma, len(species)),
+        "epsilon": _per_species("epsilon", epsilon, len(species)),
+    }
+
+    def init(key: Array) -> Params:
+        del key
+        return {name: jnp.asarray(value, jnp.zeros(()).dtype) for name, value in values.items()}
+
+    def tables(params: Params) -> tuple[Array, Array]:
+        return mixing(params["sigma"], params["epsilon"])
+
+    def phi(pair: Any, r_squared: Array) -> Array:
+        sigma, epsilon = pair
+        sixth = (sigma * sigma / r_squared) ** 3
+        return 4 * epsilon * (sixth * sixth - sixth)
+
+    return pair_potential(
+        phi,
+        init=init,
+        tables=tables,
+        species=species,
+        cutoff=cutoff,
+        truncation=truncation,
+        tail_correction=tail_correction,
+    )
+
+
+def _geometric(values: Float[Array, "species"]) -> Float[Array, "species species"]:
+    # A like pair takes its own value, without a root that would cost it half its digits near zero.
+    like = np.eye(len(values), dtype=bool)
+    product = jnp.where(like, 1, values[:, None] * values[None, :])
+    return jnp.where(like, values[:, None], jnp.sqrt(product))
+
+
+def _per_species(name: str, values: float | Sequence[float], n_species: int) -> np.ndarray:
+    array = np.atleast_1d(np.asarray(values, np.float64))
+    if array.shape == (1,):
+        array = np.repeat(array, n_species)
+    if array.shape != (n_species,):
+        raise InputError(f"{name} has {array.size} values for {n_species} species")
+    if not (np.isfinite(array) & (array > 0)).all():
+        raise InputError(f"{name} = {array.tolist()} must be positive and finite")
+    return array

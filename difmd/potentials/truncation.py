@@ -1,0 +1,133 @@
+"""How a pair potential ends at its cut-off, and what that leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+_Pair = Callable[[Any, Array], Array]
+
+
+class Truncation(NamedTuple):
+    """A way to end φ at the cut-off.
+
+    Attributes:
+        end: `end(phi, cutoff)` → the pair function used for r < cutoff.
+        missing: `missing(phi, pair, cutoff)` → ∫_0^rc r² (φ − φ_used) dr.
+        onset: distance at which φ_used begins to differ in shape from φ [Å]; 0 when it does not.
+        jumps: whether φ_used is discontinuous at the cut-off.
+    """
+
+    end: Callable[[_Pair, float], _Pair]
+    missing: Callable[[_Pair, Any, float], Array]
+    onset: float
+    jumps: bool
+
+
+def truncated() -> Truncation:
+    """Cut φ off as it is: energy jumps at the cut-off, which a force does not show."""
+
+    def missing(phi: _Pair, pair: Any, cutoff: float) -> Array:
+        return jnp.zeros_like(phi(pair, jnp.asarray(cutoff**2)))
+
+    return Truncation(end=lambda phi, cutoff: phi, missing=missing, onset=0.0, jumps=True)
+
+
+def shifted() -> Truncation:
+    """Shift φ to zero at the cut-off: energy continuous, forces as `truncated`."""
+
+    def end(phi: _Pair, cutoff: float) -> _Pair:
+        return lambda pair, r_squared: phi(pair, r_squared) - phi(
+            pair, jnp.full_like(r_squared, cutoff**2)
+        )
+
+    def missing(phi: _Pair, pair: Any, cutoff: float) -> Array:
+        return phi(pair, jnp.asarray(cutoff**2)) * cutoff**3 / 3
+
+    return Truncation(end=end, missing=missing, onset=0.0, jumps=False)
+
+
+def switched(onset: float) -> Truncation:
+    """Multiply φ by a switch from `onset` to the cut-off: energy twice continuously differentiable.
+
+    The switch is 1 − 10x³ + 15x⁴ − 6x⁵ with x = (r² − onset²)/(cutoff² − onset²), in r² to spare a
+    square root.
+
+    Args:
+        onset: where the switch begins [Å].
+    """
+
+    def end(phi: _Pair, cutoff: float) -> _Pair:
+        def ended(pair: Any, r_squared: Array) -> Array:
+            x = (r_squared - onset**2) / (cutoff**2 - onset**2)
+            x = jnp.where(x > 0, x, 0)
+            return phi(pair, r_squared) * (1 - x**3 * (10 - x * (15 - 6 * x)))
+
+        return ended
+
+    def missing(phi: _Pair, pair: Any, cutoff: float) -> Array:
+        nodes, weights = _gauss_legendre(onset, cutoff)
+        ended = end(phi, cutoff)
+
+        def at(r: Array) -> Array:
+            return r**2 * (phi(pair, r**2) - ended(pair, r**2))
+
+        return sum(w * at(jnp.asarray(r)) for r, w in zip(nodes, weights, strict=True))
+
+    return Truncation(end=end, missing=missing, onset=float(onset), jumps=False)
+
+
+def tail_energy(
+    phi: _Pair,
+    table: Any,
+    counts: Float[Array, "species"],
+    cell: Float[Array, "3 3"],
+    cutoff: float,
+    truncation: Truncation,
+) -> Float[Array, ""]:
+    """Energy left out by the cut-off when g(r) = 1 beyond it [eV].
+
+    U = (2π/V) Σ_ab N_a N_b ∫ r² (φ_ab − φ_used,ab) dr. Its derivative in V is the usual correction of
+    the pressure, −(2π/3V²) Σ_ab N_a N_b ∫_rc^∞ r³ φ'_ab dr, when φ_used is continuous. A potential that
+    jumps at the cut-off has a virial that misses the impulse there; the derivative then includes it.
+
+    Args:
+        phi: the pair function without a cut-off; must decay faster than r⁻³.
+        table: pytree of [species, species].
+        counts: number of atoms of each species.
+        cell: [Å]; [3, 3], periodic in all directions.
+        cutoff: [Å].
+        truncation: how φ ends.
+    """
+    volume = jnp.abs(jnp.linalg.det(cell))
+    nodes, weights = _gauss_legendre(0.0, 1.0)
+
+    def beyond(pair: Any) -> Array:
+        # r = rc/u: for a sum of inverse powers the integrand is a polynomial, and the rule is exact.
+        terms = [
+            w * cutoff**3 / u**4 * phi(pair, jnp.asarray((cutoff / u) ** 2))
+            for u, w in zip(nodes, weights, strict=True)
+        ]
+        return sum(terms[1:], terms[0])
+
+    pairs = 2 * jnp.pi * counts[:, None] * counts[None, :]
+    each = jax.vmap(jax.vmap(lambda p: beyond(p) + truncation.missing(phi, p, cutoff)))(table)
+    energy = jnp.sum(pairs * each) / volume
+    if not truncation.jumps:
+        return energy
+    edge = jax.vmap(jax.vmap(lambda p: phi(p, jnp.asarray(cutoff**2))))(table)
+    impulse = jnp.sum(pairs * edge) * cutoff**3 / 3 / volume
+    # Zero, but with the derivative in the volume that the jump has: d(impulse·(V₀/V))/dV at V₀ = V.
+    fixed = jax.lax.stop_gradient(volume)
+    return energy + jax.lax.stop_gradient(impulse) * (fixed / volume - 1)
+
+
+def _gauss_legendre(start: float, stop: float, order: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    nodes, weights = np.polynomial.legendre.leggauss(order)
+    half = 0.5 * (stop - start)
+    return start + half * (nodes + 1), half * weights

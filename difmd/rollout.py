@@ -1,0 +1,178 @@
+"""`rollout`: a trajectory as a pure function, for jit, vmap over replicas, and grad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from difmd.errors import Flag, InputError, Status
+from difmd.forces import forces
+from difmd.gradients.methods import GradientMethod, checkpointed
+from difmd.integrators import Integrator, MDState
+from difmd.neighbors import Neighbors, rebuild, update
+from difmd.neighbors.types import check
+from difmd.potentials import Params, Potential
+from difmd.system import System
+
+
+_Carry: TypeAlias = tuple[MDState, Neighbors, Status]
+
+
+class Frame(NamedTuple):
+    """What `rollout` keeps by default.
+
+    Attributes:
+        positions: unwrapped [Å]; [atoms, 3].
+        momenta: [amu Å/(Å√(amu/eV))]; [atoms, 3].
+    """
+
+    positions: Array
+    momenta: Array
+
+
+class Rollout(NamedTuple):
+    """The result of `rollout`.
+
+    Attributes:
+        state: the last state.
+        neighbors: the last neighbour list.
+        frames: what `save` returned every `save_every` steps, stacked; the start is not among them.
+        status: sticky flags; look at it before you use the rest.
+    """
+
+    state: MDState
+    neighbors: Neighbors
+    frames: Any
+    status: Status
+
+
+def keep_frame(state: MDState) -> Frame:
+    """Positions and momenta, the default of `rollout(save=)`."""
+    return Frame(state.system.positions, state.momenta)
+
+
+def initialize(
+    potential: Potential,
+    params: Params,
+    integrator: Integrator,
+    system: System,
+    momenta: Array,
+    key: Array,
+    neighbors: Neighbors,
+) -> MDState:
+    """The state at step 0, with the forces evaluated (pure)."""
+
+    def force(system: System) -> Array:
+        return forces(potential, params, system, neighbors)
+
+    return integrator.init(system, momenta, key, force)
+
+
+def rollout(
+    potential: Potential,
+    params: Params,
+    integrator: Integrator,
+    state: MDState,
+    neighbors: Neighbors,
+    *,
+    n_steps: int,
+    save_every: int = 1,
+    rebuild_every: int | None = None,
+    save: Callable[[MDState], Any] = keep_frame,
+    gradient: GradientMethod | None = None,
+) -> Rollout:
+    """Advance `state` by `n_steps`; pure, so it can be jitted, mapped and differentiated.
+
+    Args:
+        potential: the energy model.
+        params: its parameters; differentiable.
+        integrator: how to step.
+        state: where to start, with current forces; differentiable.
+        neighbors: a list for it; nothing flows through it.
+        n_steps: steps to do, a multiple of the segment.
+        save_every: steps between frames; the status is checked every step all the same.
+        rebuild_every: rebuild the list every so many steps, a multiple of `save_every`; an atom that
+            moved more than skin/2 in between sets `NEIGHBOR_STALE`. None: rebuild when needed, never
+            stale, but slower to differentiate.
+        save: what to keep of a state.
+        gradient: how reverse mode works; default `checkpointed()`.
+
+    Returns:
+        `Rollout`. The run goes on to the end whatever the status.
+
+    Raises:
+        InputError: numbers of steps that do not divide.
+    """
+    gradient = checkpointed() if gradient is None else gradient
+    segment_steps = save_every if rebuild_every is None else rebuild_every
+    if save_every < 1 or segment_steps % save_every or n_steps % segment_steps:
+        raise InputError(
+            f"n_steps = {n_steps}, rebuild_every = {rebuild_every}, save_every = {save_every}: each "
+            "must be a positive multiple of the next"
+        )
+
+    def one_step(state: MDState, current: Neighbors, status: Status) -> _Carry:
+        def force(system: System) -> Array:
+            nonlocal current
+            if rebuild_every is None:
+                current = update(system, current)
+            return forces(potential, params, system, current)
+
+        state = integrator.step(state, force)
+        return state, current, _check(state, current, status)
+
+    def dynamic_segment(carry: _Carry, _: None) -> tuple[_Carry, Any]:
+        return _frames(lambda c: one_step(*c), lambda c: save(c[0]), carry, 1, save_every)
+
+    def static_segment(carry: tuple[MDState, Status], _: None) -> tuple[Any, Any]:
+        # The list is constant over the segment and no part of the carry of its steps, so that reverse
+        # mode keeps it once and not per step.
+        fresh = rebuild(carry[0].system, neighbors)
+
+        def step(carry: tuple[MDState, Status]) -> tuple[MDState, Status]:
+            state, _, status = one_step(carry[0], fresh, carry[1])
+            return state, status
+
+        n_frames = segment_steps // save_every
+        return _frames(step, lambda c: save(c[0]), carry, n_frames, save_every)
+
+    length = n_steps // segment_steps
+    if rebuild_every is None:
+        carry = (state, neighbors, Status.ok())
+        carry, frames = lax.scan(gradient.wrap(dynamic_segment), carry, None, length=length)
+        state, neighbors, status = carry
+    else:
+        (state, status), frames = lax.scan(
+            gradient.wrap(static_segment), (state, Status.ok()), None, length=length
+        )
+        neighbors = rebuild(state.system, neighbors)
+    frames = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), frames)
+    return Rollout(state, neighbors, frames, status)
+
+
+def _frames(
+    step: Callable[[Any], Any],
+    save: Callable[[Any], Any],
+    carry: Any,
+    n_frames: int,
+    save_every: int,
+) -> tuple[Any, Any]:
+    """`n_frames` times: `save_every` steps and one `save`."""
+
+    def one_frame(carry: Any, _: None) -> tuple[Any, Any]:
+        carry, _ = lax.scan(lambda c, _: (step(c), None), carry, None, length=save_every)
+        return carry, save(carry)
+
+    return lax.scan(one_frame, carry, None, length=n_frames)
+
+
+def _check(state: MDState, neighbors: Neighbors, status: Status) -> Status:
+    status = check(state.system, neighbors, status, state.step)
+    finite = jnp.isfinite(jnp.sum(state.forces)) & jnp.isfinite(jnp.sum(state.momenta))
+    finite = finite & jnp.isfinite(jnp.sum(state.system.positions))
+    return status.raise_flag(Flag.NON_FINITE, ~finite, state.step)

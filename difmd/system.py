@@ -1,0 +1,238 @@
+"""`System`: N atoms at one instant, with conversion from and to ASE and validation on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from difmd.errors import InputError
+
+if TYPE_CHECKING:
+    import ase
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class System:
+    """N atoms at one instant.
+
+    Build one with `make_system` or `from_ase`, which validate; the constructor itself does not, so
+    that it can be used under jit.
+
+    Attributes:
+        positions: Cartesian, unwrapped [Å]; float [atoms, 3].
+        atomic_numbers: 0 marks padding; int [atoms].
+        masses: [amu]; float [atoms].
+        cell: rows are the lattice vectors, as in ASE [Å]; rows of directions that are not periodic
+            are ignored; float [3, 3].
+        pbc: which directions are periodic; bool [3].
+    """
+
+    positions: Float[Array, "*batch atoms 3"]
+    atomic_numbers: Int[Array, "*batch atoms"]
+    masses: Float[Array, "*batch atoms"]
+    cell: Float[Array, "*batch 3 3"]
+    pbc: Bool[Array, "*batch 3"]
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms, padding included."""
+        return self.positions.shape[-2]
+
+    @property
+    def volume(self) -> Float[Array, "*batch"]:
+        """Volume of the cell [Å³]; meaningful when all three directions are periodic."""
+        return jnp.abs(jnp.linalg.det(self.cell))
+
+    def replace(self, **changes: Any) -> System:
+        """A copy with some fields replaced, as `dataclasses.replace`."""
+        return dataclasses.replace(self, **changes)
+
+
+def make_system(
+    positions: Any,
+    atomic_numbers: Any,
+    *,
+    masses: Any = None,
+    cell: Any = None,
+    pbc: bool | Sequence[bool] | None = None,
+    dtype: Any = None,
+) -> System:
+    """Validate arrays and build a `System`.
+
+    Args:
+        positions: Cartesian [Å]; [atoms, 3].
+        atomic_numbers: [atoms]; 0 is padding.
+        masses: [amu], [atoms]; default: standard atomic weights from ASE.
+        cell: [Å]; [3, 3] rows are lattice vectors, or [3] edges of a box; default: none.
+        pbc: a bool or three; default: True with a cell, False without.
+        dtype: of the floating-point fields; default: JAX's (float32, or float64 with x64 enabled).
+
+    Returns:
+        The `System`.
+
+    Raises:
+        InputError: shapes that do not fit, NaN or infinite values, atomic numbers outside 0..118,
+            masses ≤ 0, atoms that coincide, or a singular cell.
+    """
+    dtype = dtype or jnp.zeros(()).dtype
+    pos = _floats("positions", positions)
+    if pos.ndim != 2 or pos.shape[1] != 3 or pos.shape[0] == 0:
+        raise InputError(f"positions must have shape [atoms ≥ 1, 3], got {list(pos.shape)}")
+    numbers = np.asarray(atomic_numbers)
+    if numbers.shape != pos.shape[:1]:
+        raise InputError(
+            f"atomic_numbers has shape {list(numbers.shape)} but positions has {pos.shape[0]} atoms"
+        )
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise InputError(f"atomic_numbers must be integers, got dtype {numbers.dtype}")
+    wrong = (numbers < 0) | (numbers > 118)
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        raise InputError(f"atomic_numbers[{i}] = {numbers[i]} is not in 0 (padding) .. 118")
+    real = numbers > 0
+    if masses is None:
+        from ase.data import atomic_masses
+
+        mass = np.where(real, atomic_masses[numbers], 1.0)
+    else:
+        mass = _floats("masses", masses)
+        if mass.shape != pos.shape[:1]:
+            raise InputError(
+                f"masses has shape {list(mass.shape)} but positions has {pos.shape[0]} atoms"
+            )
+        if (mass <= 0).any():
+            i = int(np.argmax(mass <= 0))
+            raise InputError(f"masses[{i}] = {mass[i]} amu must be positive (padding atoms too)")
+    box, periodic = _cell_and_pbc(cell, pbc)
+    system = System(
+        positions=jnp.asarray(pos, dtype),
+        atomic_numbers=jnp.asarray(numbers, jnp.int32),
+        masses=jnp.asarray(mass, dtype),
+        cell=jnp.asarray(box, dtype),
+        pbc=jnp.asarray(periodic),
+    )
+    _check_distinct(pos[real], np.flatnonzero(real), box, periodic)
+    return system
+
+
+def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
+    """Convert `ase.Atoms`; velocities are not carried (see `difmd.integrators.draw_momenta`).
+
+    Args:
+        atoms: positions, numbers, masses, cell and pbc are read.
+        dtype: of the floating-point fields.
+
+    Returns:
+        The validated `System`.
+
+    Raises:
+        InputError: as `make_system`.
+    """
+    return make_system(
+        atoms.get_positions(),
+        atoms.get_atomic_numbers(),
+        masses=atoms.get_masses(),
+        cell=np.asarray(atoms.cell),
+        pbc=atoms.pbc,
+        dtype=dtype,
+    )
+
+
+def to_ase(system: System) -> ase.Atoms:
+    """Convert to `ase.Atoms`, leaving out padding atoms.
+
+    Args:
+        system: one system (no batch dimension).
+
+    Returns:
+        The atoms, with float64 positions, masses and cell.
+    """
+    import ase
+
+    real = np.asarray(system.atomic_numbers) > 0
+    return ase.Atoms(
+        numbers=np.asarray(system.atomic_numbers)[real],
+        positions=np.asarray(system.positions, float)[real],
+        masses=np.asarray(system.masses, float)[real],
+        cell=np.asarray(system.cell, float),
+        pbc=np.asarray(system.pbc),
+    )
+
+
+def validate_system(system: System) -> None:
+    """Run the checks of `make_system` on a `System` that was made another way (host).
+
+    Raises:
+        InputError: as `make_system`.
+    """
+    make_system(
+        system.positions,
+        system.atomic_numbers,
+        masses=system.masses,
+        cell=system.cell,
+        pbc=np.asarray(system.pbc),
+        dtype=system.positions.dtype,
+    )
+
+
+def _floats(name: str, values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is not an array of numbers: {error}") from None
+    bad = ~np.isfinite(array)
+    if bad.any():
+        where = [int(i) for i in np.argwhere(bad)[0]]
+        raise InputError(f"{name}{where} = {array[tuple(where)]} is not finite")
+    return array
+
+
+def _cell_and_pbc(
+    cell: Any, pbc: bool | Sequence[bool] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if cell is None:
+        box = np.zeros((3, 3))
+    else:
+        box = _floats("cell", cell)
+        if box.shape == (3,):
+            box = np.diag(box)
+        if box.shape != (3, 3):
+            raise InputError(f"cell must have shape [3, 3] or [3], got {list(box.shape)}")
+    flags = np.asarray(cell is not None if pbc is None else pbc)
+    if flags.shape not in ((), (3,)) or flags.dtype != bool:
+        raise InputError(f"pbc must be a bool or three bools, got {pbc!r}")
+    periodic = np.broadcast_to(flags, 3)
+    vectors = box[periodic]
+    if len(vectors):
+        lengths = np.linalg.norm(vectors, axis=1)
+        spanned = np.sqrt(abs(np.linalg.det(vectors @ vectors.T)))
+        # Relative to the box of the same edges, so that the bound has no unit.
+        if (lengths == 0).any() or spanned <= 1e-8 * np.prod(lengths):
+            raise InputError(
+                f"cell is singular: its periodic vectors {vectors.tolist()} do not span a volume; "
+                "give linearly independent vectors or set pbc to False there"
+            )
+    return box, periodic
+
+
+def _check_distinct(
+    positions: np.ndarray, labels: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+) -> None:
+    """Refuse atoms that coincide: every energy model is singular there."""
+    if len(positions) < 2:
+        return
+    from difmd.neighbors.host import find_pairs
+
+    i, j, _, distance = find_pairs(positions, cell, pbc, cutoff=1e-4)
+    if len(i):
+        raise InputError(
+            f"atoms {labels[i[0]]} and {labels[j[0]]} coincide (distance {distance[0]:.1e} Å): "
+            "remove one of them or check the units of the positions"
+        )
