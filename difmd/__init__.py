@@ -1,0 +1,49 @@
+"""difmd: end-to-end differentiable molecular dynamics in JAX.
+
+The pipeline, one module an arrow: `System` → `potentials` → `forces` → `integrators` →
+`rollout`/`simulate` → `observables` → `gradients` → `fitting`.
+"""
+
+from difmd import gradients, integrators, neighbors, observables, potentials, units
+from difmd.errors import DifmdError, InputError, SimulationError, Status
+from difmd.forces import evaluate, forces
+from difmd.integrators import draw_momenta, langevin, velocity_verlet
+from difmd.neighbors import neighbor_list
+from difmd.potentials import lennard_jones, shifted, switched, truncated
+from difmd.rollout import initialize, rollout
+from difmd.simulate import simulate
+from difmd.system import System, from_ase, make_system, to_ase
+from difmd.trajectory import Trajectory
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DifmdError",
+    "InputError",
+    "SimulationError",
+    "Status",
+    "System",
+    "Trajectory",
+    "draw_momenta",
+    "evaluate",
+    "forces",
+    "from_ase",
+    "gradients",
+    "initialize",
+    "integrators",
+    "langevin",
+    "lennard_jones",
+    "make_system",
+    "neighbor_list",
+    "neighbors",
+    "observables",
+    "potentials",
+    "rollout",
+    "shifted",
+    "simulate",
+    "switched",
+    "to_ase",
+    "truncated",
+    "units",
+    "velocity_verlet",
+]

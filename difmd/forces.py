@@ -26,9 +26,7 @@ class Evaluation(NamedTuple):
     stress: Float[Array, "3 3"]
 
 
-def evaluate(
-    potential: Potential, params: Params, system: System, neighbors: Neighbors
-) -> Evaluation:
+def evaluate(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> Evaluation:
     """Energy, forces and stress from one reverse pass over (positions, strain).
 
     Args:
@@ -108,9 +106,7 @@ def _gradient(
 
 
 def _system(r: Array, cell: Array, masses: Array, numbers: tuple[Array, Array]) -> System:
-    return System(
-        positions=r, atomic_numbers=numbers[0], masses=masses, cell=cell, pbc=numbers[1]
-    )
+    return System(positions=r, atomic_numbers=numbers[0], masses=masses, cell=cell, pbc=numbers[1])
 
 
 def _forces(
@@ -138,9 +134,7 @@ def _forces(
         none = jax.tree.map(_no_gradient, (params, r, cell, masses, rest))
         if isinstance(v, jax.custom_derivatives.SymbolicZero):
             return none
-        _, hessian_v = jax.jvp(
-            lambda r: _gradient(potential, params, r, cell, masses, *rest), (r,), (v,)
-        )
+        _, hessian_v = jax.jvp(lambda r: _gradient(potential, params, r, cell, masses, *rest), (r,), (v,))
 
         def along_v(varied: dict[str, Any]) -> Array:
             def energy(r: Array) -> Array:

@@ -19,7 +19,6 @@ from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
 from difmd.system import System
 
-
 _Carry: TypeAlias = tuple[MDState, Neighbors, Status]
 
 
@@ -51,8 +50,9 @@ class Rollout(NamedTuple):
     status: Status
 
 
-def keep_frame(state: MDState) -> Frame:
+def keep_frame(state: MDState, neighbors: Neighbors) -> Frame:
     """Positions and momenta, the default of `rollout(save=)`."""
+    del neighbors
     return Frame(state.system.positions, state.momenta)
 
 
@@ -83,7 +83,7 @@ def rollout(
     n_steps: int,
     save_every: int = 1,
     rebuild_every: int | None = None,
-    save: Callable[[MDState], Any] = keep_frame,
+    save: Callable[[MDState, Neighbors], Any] = keep_frame,
     gradient: GradientMethod | None = None,
 ) -> Rollout:
     """Advance `state` by `n_steps`; pure, so it can be jitted, mapped and differentiated.
@@ -99,7 +99,7 @@ def rollout(
         rebuild_every: rebuild the list every so many steps, a multiple of `save_every`; an atom that
             moved more than skin/2 in between sets `NEIGHBOR_STALE`. None: rebuild when needed, never
             stale, but slower to differentiate.
-        save: what to keep of a state.
+        save: what to keep of a state; it also gets the list that is current for it.
         gradient: how reverse mode works; default `checkpointed()`.
 
     Returns:
@@ -127,7 +127,7 @@ def rollout(
         return state, current, _check(state, current, status)
 
     def dynamic_segment(carry: _Carry, _: None) -> tuple[_Carry, Any]:
-        return _frames(lambda c: one_step(*c), lambda c: save(c[0]), carry, 1, save_every)
+        return _frames(lambda c: one_step(*c), lambda c: save(c[0], c[1]), carry, 1, save_every)
 
     def static_segment(carry: tuple[MDState, Status], _: None) -> tuple[Any, Any]:
         # The list is constant over the segment and no part of the carry of its steps, so that reverse
@@ -139,7 +139,7 @@ def rollout(
             return state, status
 
         n_frames = segment_steps // save_every
-        return _frames(step, lambda c: save(c[0]), carry, n_frames, save_every)
+        return _frames(step, lambda c: save(c[0], fresh), carry, n_frames, save_every)
 
     length = n_steps // segment_steps
     if rebuild_every is None:

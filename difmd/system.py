@@ -104,9 +104,7 @@ def make_system(
     else:
         mass = _floats("masses", masses)
         if mass.shape != pos.shape[:1]:
-            raise InputError(
-                f"masses has shape {list(mass.shape)} but positions has {pos.shape[0]} atoms"
-            )
+            raise InputError(f"masses has shape {list(mass.shape)} but positions has {pos.shape[0]} atoms")
         if (mass <= 0).any():
             i = int(np.argmax(mass <= 0))
             raise InputError(f"masses[{i}] = {mass[i]} amu must be positive (padding atoms too)")
@@ -194,9 +192,7 @@ def _floats(name: str, values: Any) -> np.ndarray:
     return array
 
 
-def _cell_and_pbc(
-    cell: Any, pbc: bool | Sequence[bool] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _cell_and_pbc(cell: Any, pbc: bool | Sequence[bool] | None) -> tuple[np.ndarray, np.ndarray]:
     if cell is None:
         box = np.zeros((3, 3))
     else:
@@ -222,9 +218,7 @@ def _cell_and_pbc(
     return box, periodic
 
 
-def _check_distinct(
-    positions: np.ndarray, labels: np.ndarray, cell: np.ndarray, pbc: np.ndarray
-) -> None:
+def _check_distinct(positions: np.ndarray, labels: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
     """Refuse atoms that coincide: every energy model is singular there."""
     if len(positions) < 2:
         return

@@ -61,9 +61,7 @@ class Integrator(NamedTuple):
 
 def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
     """The state at step 0."""
-    return MDState(
-        system=system, momenta=momenta, forces=force(system), key=key, step=jnp.int32(0)
-    )
+    return MDState(system=system, momenta=momenta, forces=force(system), key=key, step=jnp.int32(0))
 
 
 def draw_momenta(

@@ -46,9 +46,7 @@ def langevin(
     return Integrator(init=jax.tree_util.Partial(start), step=step, dt=dt)
 
 
-def _step(
-    dt: Array, temperature: Array, friction: Array, state: MDState, force: ForceFunction
-) -> MDState:
+def _step(dt: Array, temperature: Array, friction: Array, state: MDState, force: ForceFunction) -> MDState:
     system = state.system
     masses = system.masses[:, None]
     dtype = system.positions.dtype

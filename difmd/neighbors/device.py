@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -62,9 +61,7 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
     periodic = jnp.asarray(neighbors.periodic)
     wraps = jnp.where(periodic, jnp.floor(fraction), 0)
     fraction = fraction - wraps
-    parents, images, fractions, valid, needed = _extend(
-        fraction, wraps, real, reach / height, neighbors
-    )
+    parents, images, fractions, valid, needed = _extend(fraction, wraps, real, reach / height, neighbors)
     fresh = neighbors.replace(
         parents=parents,
         images=images,

@@ -54,6 +54,7 @@ def neighbor_list(
     skin: float = 0.0,
     slack: float = 1.15,
     capacity: int | None = None,
+    like: Neighbors | None = None,
 ) -> Neighbors:
     """Build an exact neighbour list, with room to spare for what follows (host).
 
@@ -64,6 +65,8 @@ def neighbor_list(
         skin: extra distance that lets atoms move skin/2 before the list is stale [Å].
         slack: capacity over what these positions need.
         capacity: slots per atom, instead of what these positions need times `slack`.
+        like: another list for as many atoms, whose capacities are taken where they are larger, so that
+            functions compiled for it serve again.
 
     Returns:
         A list that `update` keeps current under jit; overflow is flagged, never hidden.
@@ -81,9 +84,11 @@ def neighbor_list(
     if capacity is not None and capacity < 1:
         raise InputError(f"capacity = {capacity} must be at least 1")
     batched = system.positions.ndim == 3
-    replicas = [jax.tree.map(lambda x, r=r: x[r], system) for r in range(len(system.positions))] if (
-        batched
-    ) else [system]
+    replicas = (
+        [jax.tree.map(lambda x, r=r: x[r], system) for r in range(len(system.positions))]
+        if (batched)
+        else [system]
+    )
     pbcs = {_as_triple(replica.pbc) for replica in replicas}
     if len(pbcs) > 1:
         raise InputError(f"replicas of one batch must share pbc, got {sorted(pbcs)}")
@@ -101,6 +106,12 @@ def neighbor_list(
         grids = [_grid(replica, cutoff + skin, periodic, slack) for replica in replicas]
         a, b, c, held = np.max(grids, axis=0)
         grid = (int(a), int(b), int(c), int(held))
+    if like is not None:
+        slots = max(slots, like.capacity)
+        n_extended = max(n_extended, like.parents.shape[-1])
+        ranges = tuple(max(pair) for pair in zip(ranges, like.ranges, strict=True))
+        if grid is not None and like.grid is not None:
+            grid = like.grid[:3] + (max(grid[3], like.grid[3]),)
     empty = Neighbors(
         indices=jnp.full((slots, n_atoms), n_extended, jnp.int32),
         parents=jnp.zeros(n_extended, jnp.int32),
@@ -125,22 +136,30 @@ def neighbor_list(
     return built
 
 
-def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25) -> Neighbors:
+def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least: float = 1.0) -> Neighbors:
     """Rebuild a list with at least the capacity that its last build asked for (host).
 
     Args:
         system: one system, or the batch that `neighbors` belongs to.
         neighbors: a list that overflowed.
-        slack: capacity over what was needed.
+        slack: capacity over what is needed.
+        at_least: grow every capacity by this factor at least, for an overflow that happened later than
+            these positions.
 
     Returns:
         A list for `system`, with capacities that are nowhere smaller than before.
     """
-    slots = _enough(neighbors.capacity, neighbors.n_neighbors, slack)
-    n_extended = _enough(neighbors.parents.shape[-1], neighbors.n_extended, slack)
+
+    def enough(capacity: int, needed: Any) -> int:
+        most = int(np.max(np.asarray(needed)))
+        wanted = capacity if most <= capacity else int(np.ceil(slack * most))
+        return max(wanted, int(np.ceil(at_least * capacity)))
+
+    slots = enough(neighbors.capacity, neighbors.n_neighbors)
+    n_extended = enough(neighbors.parents.shape[-1], neighbors.n_extended)
     grid = neighbors.grid
     if grid is not None:
-        grid = (*grid[:3], _enough(grid[3], neighbors.n_binned, slack))
+        grid = (*grid[:3], enough(grid[3], neighbors.n_binned))
     n_atoms = system.n_atoms
     empty = neighbors.replace(
         indices=jnp.full((slots, n_atoms), n_extended, jnp.int32),
@@ -161,11 +180,6 @@ def _rebuild(system: System, template: Neighbors) -> Neighbors:
 _rebuild_one = jax.jit(rebuild)
 # Only shapes and static fields of the template are read, so one serves the whole batch.
 _rebuild_batch = jax.jit(jax.vmap(rebuild, in_axes=(0, None)))
-
-
-def _enough(capacity: int, needed: Any, slack: float) -> int:
-    most = int(np.max(np.asarray(needed)))
-    return capacity if most <= capacity else int(np.ceil(slack * most))
 
 
 def _as_triple(pbc: Any) -> tuple[bool, bool, bool]:

@@ -47,13 +47,10 @@ def heights(complete: Any) -> Any:
     return 1.0 / xp.linalg.norm(xp.linalg.inv(complete), axis=0)
 
 
-def image_range(
-    height: np.ndarray, reach: float, periodic: tuple[bool, bool, bool]
-) -> tuple[int, int, int]:
+def image_range(height: np.ndarray, reach: float, periodic: tuple[bool, bool, bool]) -> tuple[int, int, int]:
     """How many images each way a sphere of radius `reach` around an atom can touch (host)."""
     a, b, c = (
-        int(np.ceil(reach / h * (1 + 1e-9))) if p else 0
-        for h, p in zip(height, periodic, strict=True)
+        int(np.ceil(reach / h * (1 + 1e-9))) if p else 0 for h, p in zip(height, periodic, strict=True)
     )
     return a, b, c
 

@@ -1,0 +1,26 @@
+"""Observables of trajectories, each with an error bar."""
+
+from difmd.observables.correlation import (
+    autocorrelation,
+    mean_squared_displacement,
+    remove_center_of_mass,
+    velocity_autocorrelation,
+)
+from difmd.observables.diffusivity import Diffusivity, diffusivity, finite_size_correction
+from difmd.observables.statistics import Estimate, over_blocks, over_replicas
+from difmd.observables.structure import crystalline_order, is_liquid
+
+__all__ = [
+    "Diffusivity",
+    "Estimate",
+    "autocorrelation",
+    "crystalline_order",
+    "diffusivity",
+    "finite_size_correction",
+    "is_liquid",
+    "mean_squared_displacement",
+    "over_blocks",
+    "over_replicas",
+    "remove_center_of_mass",
+    "velocity_autocorrelation",
+]

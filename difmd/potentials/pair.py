@@ -127,9 +127,7 @@ def pair_potential(
         def column(j: Array) -> list[Array]:
             apart, r_squared = _separation(xyz, centers, j)
             pair = pair_of(j)
-            _, slope = jax.jvp(
-                lambda s: within(pair, s), (r_squared,), (jnp.ones_like(r_squared),)
-            )
+            _, slope = jax.jvp(lambda s: within(pair, s), (r_squared,), (jnp.ones_like(r_squared),))
             pull = 2 * slope
             terms = [pull * d for d in apart]
             if with_virial:
@@ -171,9 +169,7 @@ def pair_potential(
             value = energy(params, r, cell, geometry)
             change = jnp.zeros_like(value)
             if moves or strains:
-                forces, virial = forces_and_virial(
-                    params, positions, geometry, with_virial=strains
-                )
+                forces, virial = forces_and_virial(params, positions, geometry, with_virial=strains)
                 if moves:
                     change = change - jnp.sum(forces * r_dot)
                 if strains:
@@ -227,9 +223,7 @@ def pair_potential(
             energies = energies + jnp.where(real, tail(params, system) / jnp.sum(real), 0)
         return energies
 
-    return Potential(
-        init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers)
-    )
+    return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers))
 
 
 def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
@@ -253,16 +247,12 @@ def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _split(
-    positions: Float[Array, "extended+1 3"], n_atoms: int
-) -> tuple[list[Array], list[Array]]:
+def _split(positions: Float[Array, "extended+1 3"], n_atoms: int) -> tuple[list[Array], list[Array]]:
     """Coordinates as three separate arrays, of all extended positions and of the atoms."""
     xyz = [positions[:, axis] for axis in range(3)]
     return xyz, [x[:n_atoms] for x in xyz]
 
 
-def _separation(
-    xyz: list[Array], centers: list[Array], j: Int[Array, "atoms"]
-) -> tuple[list[Array], Array]:
+def _separation(xyz: list[Array], centers: list[Array], j: Int[Array, "atoms"]) -> tuple[list[Array], Array]:
     apart = [x[j] - c for x, c in zip(xyz, centers, strict=True)]
     return apart, apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2

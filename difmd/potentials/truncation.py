@@ -42,9 +42,7 @@ def shifted() -> Truncation:
     """Shift φ to zero at the cut-off: energy continuous, forces as `truncated`."""
 
     def end(phi: _Pair, cutoff: float) -> _Pair:
-        return lambda pair, r_squared: phi(pair, r_squared) - phi(
-            pair, jnp.full_like(r_squared, cutoff**2)
-        )
+        return lambda pair, r_squared: phi(pair, r_squared) - phi(pair, jnp.full_like(r_squared, cutoff**2))
 
     def missing(phi: _Pair, pair: Any, cutoff: float) -> Array:
         return phi(pair, jnp.asarray(cutoff**2)) * cutoff**3 / 3

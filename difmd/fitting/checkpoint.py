@@ -1,0 +1,100 @@
+"""Checkpoints of a fit: arrays and JSON in one file, written atomically, without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from difmd.errors import InputError
+
+
+def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
+    """Write the leaves of `tree` and `meta`; the file is complete or not there.
+
+    Raises:
+        InputError: the folder cannot be written or the disk is full; the previous checkpoint is whole.
+    """
+    leaves = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves(tree)]
+    arrays: dict[str, Any] = {f"leaf_{n}": leaf for n, leaf in enumerate(leaves)}
+    partial = path.with_suffix(".partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write the checkpoint {path}: {error.strerror}; the one before it is kept. Free "
+            "some space or choose another folder, then run again to resume"
+        ) from error
+
+
+def load_checkpoint(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
+    """Read a checkpoint into the structure of `like`.
+
+    Raises:
+        InputError: a damaged file, or one of another structure.
+    """
+    leaves, treedef = jax.tree.flatten(like)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            meta = json.loads(archive["meta"].tobytes())
+            stored = [archive[f"leaf_{n}"] for n in range(len(archive.files) - 1)]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"checkpoint {path} cannot be read ({error}): delete it to start again") from error
+    if len(stored) != len(leaves) or any(
+        x.shape != np.shape(_plain(y)) for x, y in zip(stored, leaves, strict=True)
+    ):
+        raise InputError(f"checkpoint {path} belongs to another fit: delete it to start again")
+    restored = [_as(x, y) for x, y in zip(stored, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, restored), meta
+
+
+def fingerprint(*settings: Any) -> str:
+    """A short hash of the settings of a fit, to recognise a checkpoint of another one."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(settings):
+        if hasattr(leaf, "shape"):
+            value = np.asarray(_plain(leaf))
+            digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
+        else:
+            digest.update(repr(leaf).encode())
+    return digest.hexdigest()[:16]
+
+
+def ensure_writable(folder: Path) -> None:
+    """Create the folder and see that a file can be written there, before hours of work.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the run folder {folder}: {error.strerror}; choose another one"
+        ) from error
+
+
+def _plain(leaf: Any) -> Any:
+    if hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(leaf)
+    return leaf
+
+
+def _as(stored: np.ndarray, like: Any) -> Any:
+    if hasattr(like, "dtype") and jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(stored)
+    return jax.numpy.asarray(stored, getattr(like, "dtype", None))

@@ -1,0 +1,213 @@
+"""Diffusivity of a state point and its derivative in the parameters, from replicas of the liquid."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from difmd.errors import Flag, SimulationError, Status, describe, flags_of
+from difmd.fitting.liquid import Production, Replicas, Sampling, box_length, produce
+from difmd.fitting.targets import DiffusivityTarget
+from difmd.gradients import EquilibriumGradient, equilibrium_gradient
+from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
+from difmd.integrators import draw_momenta
+from difmd.neighbors import Neighbors, grow, neighbor_list
+from difmd.observables import Diffusivity, diffusivity, finite_size_correction
+from difmd.potentials import Params, Potential
+from difmd.system import System
+
+
+class StatePoint(NamedTuple):
+    """What was found at one state point.
+
+    Attributes:
+        diffusivity: of the periodic box, by two routes.
+        correction: finite-size correction to add [Å²/time]; 0 when it is switched off.
+        gradient: of the diffusivity of the box in the parameters, or None.
+    """
+
+    diffusivity: Diffusivity
+    correction: float
+    gradient: EquilibriumGradient | None
+
+    @property
+    def value(self) -> float:
+        """D of the infinite system, Einstein route [Å²/time]."""
+        return float(self.diffusivity.einstein.value) + self.correction
+
+    @property
+    def stderr(self) -> float:
+        """Its statistical error."""
+        return float(self.diffusivity.einstein.stderr)
+
+
+def measure_diffusivity(
+    potential: Potential,
+    params: Params,
+    target: DiffusivityTarget,
+    replicas: Replicas,
+    *,
+    sampling: Sampling,
+    key: Key[Array, ""],
+    with_gradient: bool = False,
+    initial_state_term: bool = True,
+) -> tuple[StatePoint, Replicas]:
+    """D at a state point from equilibrated replicas, and optionally its gradient.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        target: the state point; its measured value is not used.
+        replicas: equilibrated at these parameters and this temperature.
+        sampling: how.
+        key: seed.
+        with_gradient: also differentiate.
+        initial_state_term: include the change of the distribution of the starts.
+
+    Returns:
+        What was found, and the replicas at the end of their trajectories.
+
+    Raises:
+        SimulationError: non-finite values, or a list that would not stop growing.
+    """
+    produce_key, gradient_key = jax.random.split(key)
+    done, after = produce(
+        potential,
+        params,
+        replicas,
+        temperature=target.temperature,
+        sampling=sampling,
+        key=produce_key,
+        with_energy_gradients=with_gradient,
+    )
+    interval = sampling.dt * sampling.save_every
+    found = diffusivity(
+        done.positions,
+        done.momenta,
+        after.systems.masses[0],
+        interval=interval,
+        window=sampling.window,
+    )
+    correction = 0.0
+    if target.viscosity is not None:
+        correction = float(
+            finite_size_correction(
+                temperature=target.temperature,
+                viscosity=target.viscosity,
+                box_length=box_length(target.density, sampling),
+            )
+        )
+    gradient = None
+    if with_gradient:
+        along = _along(potential, params, after, target.temperature, sampling, gradient_key)
+        first, last = (round(t / interval) for t in sampling.window)
+        values = _samples(done, after.systems.masses[0], first, last)
+        origins = slice(last, done.positions.shape[1] - last)
+        slopes = jax.tree.map(lambda x: x[:, origins], done.energy_gradients)
+        gradient = equilibrium_gradient(
+            values,
+            slopes,
+            along,
+            temperature=target.temperature,
+            initial_state_term=initial_state_term,
+        )
+    return StatePoint(found, correction, gradient), after
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _samples(done: Production, masses: Array, first: int, last: int) -> Float[Array, "replicas origins"]:
+    """⟨v(s)·(r(s+t) − r(s−t))⟩/6 for every origin s with room on both sides."""
+
+    def one(replica: tuple[Array, Array]) -> Array:
+        r, p = replica
+        n = r.shape[0]
+        # Relative to the start, for the precision of the running sums.
+        sums = jnp.cumsum(r - r[:1], axis=0)
+        sums = jnp.concatenate([jnp.zeros_like(sums[:1]), sums])
+        width = last - first + 1
+        s = jnp.arange(last, n - last)
+        ahead = sums[s + last + 1] - sums[s + first]
+        behind = sums[s - first + 1] - sums[s - last]
+        apart = (ahead - behind) / width
+        v = p[last : n - last] / masses[:, None]
+        return jnp.mean(jnp.sum(v * apart, axis=-1), axis=-1) / 6
+
+    return jax.lax.map(one, (done.positions, done.momenta))
+
+
+class _Along(NamedTuple):
+    gradient: Any
+    status: Status
+
+
+def _along(
+    potential: Potential,
+    params: Params,
+    replicas: Replicas,
+    temperature: float,
+    sampling: Sampling,
+    key: Key[Array, ""],
+) -> Any:
+    """dA/dθ through trajectories from the last configurations; pytree of [samples, ...]."""
+    n = sampling.n_gradient_replicas
+    systems = jax.tree.map(lambda x: x[:n], replicas.systems)
+    keys = jax.random.split(key, n)
+    # The list is rebuilt on a schedule here, every frame, so that reverse mode stores it once a segment
+    # and can go back through it; should that be too seldom, a wider skin mends it.
+    window = gradient_window(sampling)
+    neighbors = jax.tree.map(lambda x: x[:n], replicas.neighbors)
+    kelvin = jnp.asarray(temperature, systems.positions.dtype)
+    for _ in range(8):
+        done = _differentiate(potential, window, params, systems, neighbors, keys, kelvin)
+        flags = flags_of(done.status)
+        if not flags:
+            return done.gradient
+        if flags & Flag.NEIGHBOR_OVERFLOW:
+            neighbors = grow(systems, neighbors, at_least=1.2)
+        elif flags == Flag.NEIGHBOR_STALE:
+            skin = 1.3 * neighbors.skin
+            neighbors = neighbor_list(systems, cutoff=potential.cutoff, skin=skin, slack=1.2)
+        else:
+            break
+    raise SimulationError(f"gradient of the diffusivity: {describe(done.status)}")
+
+
+def gradient_window(sampling: Sampling) -> DiffusionWindow:
+    """The window of `sampling` in frames."""
+    interval = sampling.dt * sampling.save_every
+    first, last = (round(t / interval) for t in sampling.window)
+    return DiffusionWindow(
+        dt=sampling.dt,
+        save_every=sampling.save_every,
+        rebuild_every=sampling.save_every,
+        first=first,
+        last=last,
+        origins=int(np.ceil(sampling.origin_time / interval)),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _differentiate(
+    potential: Potential,
+    window: DiffusionWindow,
+    params: Params,
+    systems: System,
+    neighbors: Neighbors,
+    keys: Array,
+    temperature: Array,
+) -> _Along:
+    def one(system: System, neighbors: Neighbors, key: Array) -> _Along:
+        momenta = draw_momenta(key, system, temperature)
+
+        def value(params: Params) -> tuple[Array, Status]:
+            return diffusion_sample(potential, params, system, momenta, neighbors, window)
+
+        gradient, status = jax.grad(value, has_aux=True)(params)
+        return _Along(gradient, status)
+
+    return jax.vmap(one)(systems, neighbors, keys)

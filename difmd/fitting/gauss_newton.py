@@ -1,0 +1,67 @@
+"""Damped Gauss–Newton steps as an optax transformation, for a handful of parameters."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+
+class GaussNewtonState(NamedTuple):
+    """Number of steps taken; int32 []."""
+
+    count: Int[Array, ""]
+
+
+def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.GradientTransformationExtraArgs:
+    """Steps δ = −(JᵀJ + Λ)⁻¹ Jᵀ r for residuals r with a noisy Jacobian J.
+
+    The damping Λ is the variance of JᵀJ that the noise of J makes, so that a direction which the data
+    do not determine is left where it is, however the noise falls. After `full_steps` steps the k-th
+    further one is scaled by 1/(k + 1), which averages the noise of r over all of them (Robbins–Monro).
+
+    It takes the extra arguments `residuals` [targets], `jacobian` (pytree of [targets, ...]) and
+    `jacobian_stderr` (likewise); the gradient itself is not used.
+
+    Args:
+        max_step: largest change of a coordinate in one step.
+        full_steps: steps before averaging begins.
+
+    Returns:
+        An optax transformation.
+
+    References:
+        Marquardt, SIAM J. Appl. Math. 11, 431 (1963), doi:10.1137/0111030;
+        Robbins & Monro, Ann. Math. Stat. 22, 400 (1951), doi:10.1214/aoms/1177729586.
+    """
+
+    def init(params: Any) -> GaussNewtonState:
+        del params
+        return GaussNewtonState(jnp.int32(0))
+
+    def update(
+        updates: Any,
+        state: GaussNewtonState,
+        params: Any = None,
+        *,
+        residuals: Float[Array, "targets"],
+        jacobian: Any,
+        jacobian_stderr: Any,
+        **extra: Any,
+    ) -> tuple[Any, GaussNewtonState]:
+        del params, extra
+        _, restore = ravel_pytree(updates)
+        slopes = jax.vmap(lambda tree: ravel_pytree(tree)[0])(jacobian)
+        errors = jax.vmap(lambda tree: ravel_pytree(tree)[0])(jacobian_stderr)
+        damping = jnp.max(jnp.sum(errors**2, axis=0))
+        normal = slopes.T @ slopes + damping * jnp.eye(slopes.shape[1], dtype=slopes.dtype)
+        step = -jnp.linalg.solve(normal, slopes.T @ residuals)
+        step = step * jnp.minimum(1.0, max_step / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30))
+        gain = 1.0 / jnp.maximum(1.0, state.count + 2.0 - full_steps)
+        return restore(gain * step), GaussNewtonState(state.count + 1)
+
+    return optax.GradientTransformationExtraArgs(init, update)

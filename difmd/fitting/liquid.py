@@ -1,0 +1,368 @@
+"""Replicas of a liquid at a state point: melted, equilibrated, checked, and sampled."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from difmd import units
+from difmd.errors import DifmdError, InputError, Status
+from difmd.integrators import Integrator, MDState, draw_momenta, langevin, velocity_verlet
+from difmd.neighbors import Neighbors, neighbor_list, rebuild
+from difmd.observables import is_liquid
+from difmd.potentials import Params, Potential
+from difmd.rollout import initialize, rollout
+from difmd.simulate import repaired
+from difmd.system import System, make_system
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a liquid is simulated for a diffusivity; the defaults suit small-molecule liquids near 100 K.
+
+    Attributes:
+        atomic_number: of the one species.
+        mass: of an atom [amu].
+        n_atoms: 4 n³, so that an fcc crystal fills the box before it is melted.
+        n_replicas: independent boxes.
+        n_gradient_replicas: of these, how many are differentiated.
+        dt: time step [Å√(amu/eV)].
+        friction: of the thermostat that melts and equilibrates [1/time].
+        melt_factor: melt at so many times the temperature.
+        melt_time: [time].
+        equilibration_time: after melting [time].
+        relaxation_time: after a change of parameters [time].
+        production_time: Newtonian trajectory of a replica [time].
+        window: lags over which D(t) has its plateau [time].
+        origin_time: time origins each way of a differentiated sample [time].
+        save_every: steps between frames.
+        skin: of the neighbour list [Å]; default 0.16 × the cut-off.
+    """
+
+    atomic_number: int = 18
+    mass: float = 39.948
+    n_atoms: int = 108
+    n_replicas: int = 64
+    n_gradient_replicas: int = 24
+    dt: float = 8 * units.FS
+    friction: float = 1 / units.PS
+    melt_factor: float = 4.0
+    melt_time: float = 4 * units.PS
+    equilibration_time: float = 10 * units.PS
+    relaxation_time: float = 2 * units.PS
+    production_time: float = 8 * units.PS
+    window: tuple[float, float] = (1.5 * units.PS, 2.0 * units.PS)
+    origin_time: float = 0.25 * units.PS
+    save_every: int = 6
+    skin: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        cells = round((self.n_atoms / 4) ** (1 / 3))
+        if 4 * cells**3 != self.n_atoms or self.n_atoms < 32:
+            raise InputError(f"n_atoms = {self.n_atoms} must be 4 n³: 32, 108, 256, 500, 864, …")
+        if self.n_replicas < 2 or not 2 <= self.n_gradient_replicas <= self.n_replicas:
+            raise InputError(
+                f"n_replicas = {self.n_replicas} must be at least 2 and n_gradient_replicas = "
+                f"{self.n_gradient_replicas} between 2 and n_replicas"
+            )
+        if not 0 < self.window[0] < self.window[1]:
+            raise InputError(f"window = {self.window} must be 0 < start < end")
+        if self.production_time < 2.5 * self.window[1]:
+            raise InputError(
+                f"production_time = {self.production_time / units.PS:.3g} ps is shorter than 2.5 × the "
+                f"end of the window ({self.window[1] / units.PS:.3g} ps)"
+            )
+        for name in ("mass", "dt", "melt_factor", "melt_time", "equilibration_time"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} = {getattr(self, name)} must be positive")
+
+    def steps(self, time: float) -> int:
+        """Number of steps in a time, rounded up."""
+        return max(1, int(np.ceil(time / self.dt - 1e-9)))
+
+
+class Replicas(NamedTuple):
+    """Equilibrated boxes of one state point.
+
+    Attributes:
+        systems: [replicas, ...].
+        neighbors: lists with the capacity they need.
+        n_refrozen: replicas replaced so far because they had crystallised.
+    """
+
+    systems: System
+    neighbors: Neighbors
+    n_refrozen: int = 0
+
+
+def box_length(density: float, sampling: Sampling) -> float:
+    """Edge of the cubic box [Å] for a mass density [amu/Å³]."""
+    return float((sampling.n_atoms * sampling.mass / density) ** (1 / 3))
+
+
+def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
+    """An fcc crystal of the density of the liquid, the configuration that is melted."""
+    cells = round((sampling.n_atoms / 4) ** (1 / 3))
+    length = box_length(density, sampling)
+    corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+    basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    positions = (corners + basis).reshape(-1, 3) * length / cells
+    n = len(positions)
+    return make_system(
+        positions,
+        np.full(n, sampling.atomic_number),
+        masses=np.full(n, sampling.mass),
+        cell=[length] * 3,
+        dtype=dtype,
+    )
+
+
+def melt(
+    potential: Potential,
+    params: Params,
+    *,
+    temperature: float,
+    density: float,
+    sampling: Sampling,
+    key: Key[Array, ""],
+    like: Replicas | None = None,
+) -> Replicas:
+    """Melt a crystal at high temperature, cool it to the state point, and see that it is liquid.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        temperature: [K].
+        density: mass density [amu/Å³].
+        sampling: how.
+        key: seed.
+        like: replicas of another state point, whose compiled functions are then used again.
+
+    Returns:
+        Equilibrated replicas.
+
+    Raises:
+        DifmdError: more than half of the replicas crystallised.
+    """
+    one = crystal(density, sampling)
+    systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (sampling.n_replicas, *x.shape)), one)
+    # The perfect crystal is unlike any state that follows; thermal displacements make the measured
+    # capacity that of a liquid.
+    spacing = neighbor_distance(density, sampling)
+    noise = 0.1 * spacing * jax.random.normal(key, systems.positions.shape)
+    shaken = systems.replace(positions=systems.positions + noise.astype(systems.positions.dtype))
+    skin = 0.16 * potential.cutoff if sampling.skin is None else sampling.skin
+    neighbors = neighbor_list(
+        shaken,
+        cutoff=potential.cutoff,
+        skin=skin,
+        slack=1.2,
+        like=None if like is None else like.neighbors,
+    )
+    replicas = Replicas(systems, neighbors)
+    hot = sampling.melt_factor * temperature
+    keys = jax.random.split(key, 3)
+    replicas = equilibrate(
+        potential,
+        params,
+        replicas,
+        temperature=hot,
+        time=sampling.melt_time,
+        sampling=sampling,
+        key=keys[0],
+    )
+    replicas = equilibrate(
+        potential,
+        params,
+        replicas,
+        temperature=temperature,
+        time=sampling.equilibration_time,
+        sampling=sampling,
+        key=keys[1],
+    )
+    return keep_liquid(replicas, density=density, sampling=sampling, key=keys[2])
+
+
+def neighbor_distance(density: float, sampling: Sampling) -> float:
+    """Distance of nearest neighbours in an fcc crystal of this density [Å]."""
+    return float((np.sqrt(2) * sampling.mass / density) ** (1 / 3))
+
+
+def keep_liquid(replicas: Replicas, *, density: float, sampling: Sampling, key: Key[Array, ""]) -> Replicas:
+    """Replace replicas that have crystallised by copies of liquid ones.
+
+    Near and below the melting point a small box may freeze; its diffusivity is then that of a solid.
+
+    Raises:
+        DifmdError: more than half of them crystallised, so that the liquid is not what the model has.
+    """
+    liquid = is_liquid(replicas.systems, spacing=neighbor_distance(density, sampling))
+    n_solid = int(np.sum(~liquid))
+    if n_solid == 0:
+        return replicas
+    if n_solid > len(liquid) // 2:
+        raise DifmdError(
+            f"{n_solid} of {len(liquid)} replicas crystallised at density "
+            f"{density / units.KG_PER_M3:.4g} kg/m³: the model is solid there; raise the temperature, "
+            "lower ε or σ, or shorten the run"
+        )
+    sources = jax.random.choice(key, np.flatnonzero(liquid), (n_solid,))
+    index = jnp.arange(len(liquid)).at[np.flatnonzero(~liquid)].set(sources)
+    systems = jax.tree.map(lambda x: x[index], replicas.systems)
+    return replicas._replace(systems=systems, n_refrozen=replicas.n_refrozen + n_solid)
+
+
+def equilibrate(
+    potential: Potential,
+    params: Params,
+    replicas: Replicas,
+    *,
+    temperature: float,
+    time: float,
+    sampling: Sampling,
+    key: Key[Array, ""],
+) -> Replicas:
+    """Langevin dynamics of all replicas for a time, in whole chunks; overflow is repaired.
+
+    Momenta are drawn anew every chunk, which is a thermostat as well.
+
+    Raises:
+        SimulationError: non-finite values.
+    """
+    for chunk in range(-(-sampling.steps(time) // _CHUNK)):
+        systems, lists = replicas.systems, replicas.neighbors
+        keys = jax.random.split(jax.random.fold_in(key, chunk), len(systems.positions))
+        momenta = _draw(keys, systems, temperature)
+
+        def run(
+            neighbors: Neighbors,
+            systems: System = systems,
+            momenta: Array = momenta,
+            keys: Any = keys,
+        ) -> _Advanced:
+            integrator = langevin(dt=sampling.dt, temperature=temperature, friction=sampling.friction)
+            return _advance(
+                potential, _CHUNK, 50, False, params, integrator, systems, momenta, neighbors, keys
+            )
+
+        done, lists, _ = repaired(run, systems, lists)
+        replicas = replicas._replace(systems=done.systems, neighbors=lists)
+    return replicas
+
+
+class Production(NamedTuple):
+    """Newtonian trajectories of all replicas.
+
+    Attributes:
+        positions: [replicas, frames, atoms, 3].
+        momenta: [replicas, frames, atoms, 3].
+        energy_gradients: ∂U/∂θ of each frame, pytree of [replicas, frames, ...], or None.
+    """
+
+    positions: Array
+    momenta: Array
+    energy_gradients: Any
+
+
+def produce(
+    potential: Potential,
+    params: Params,
+    replicas: Replicas,
+    *,
+    temperature: float,
+    sampling: Sampling,
+    key: Key[Array, ""],
+    with_energy_gradients: bool = False,
+) -> tuple[Production, Replicas]:
+    """Draw momenta at the temperature and follow Newton's equations for the production time.
+
+    Raises:
+        SimulationError: non-finite values.
+    """
+    keys = jax.random.split(key, len(replicas.systems.positions))
+    momenta = _draw(keys, replicas.systems, temperature)
+    n_frames = -(-sampling.steps(sampling.production_time) // sampling.save_every)
+    frames_per_chunk = _CHUNK // sampling.save_every
+    parts = []
+    for _ in range(-(-n_frames // frames_per_chunk)):
+        systems, lists = replicas.systems, replicas.neighbors
+
+        def run(neighbors: Neighbors, systems: System = systems, momenta: Array = momenta) -> _Advanced:
+            return _advance(
+                potential,
+                frames_per_chunk * sampling.save_every,
+                sampling.save_every,
+                with_energy_gradients,
+                params,
+                velocity_verlet(dt=sampling.dt),
+                systems,
+                momenta,
+                neighbors,
+                keys,
+            )
+
+        done, lists, _ = repaired(run, systems, lists)
+        replicas = replicas._replace(systems=done.systems, neighbors=lists)
+        momenta = done.momenta
+        parts.append(done.frames)
+    frames = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1)[:, :n_frames], *parts)
+    return Production(*frames), replicas
+
+
+# Long runs are made of chunks of so many steps, which all use one compiled function.
+_CHUNK = 250
+
+_draw = jax.jit(jax.vmap(draw_momenta, (0, 0, None)))
+
+
+class _Advanced(NamedTuple):
+    systems: System
+    momenta: Array
+    frames: tuple[Array, Array, Any]
+    status: Status
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _advance(
+    potential: Potential,
+    n_steps: int,
+    save_every: int,
+    with_energy_gradients: bool,
+    params: Params,
+    integrator: Integrator,
+    systems: System,
+    momenta: Array,
+    neighbors: Neighbors,
+    keys: Array,
+) -> _Advanced:
+    """All replicas by `n_steps`; the list is built anew at the start, which makes repeats exact."""
+
+    def save(state: MDState, neighbors: Neighbors) -> tuple[Array, Array, Any]:
+        slopes = None
+        if with_energy_gradients:
+            slopes = jax.grad(potential.apply)(params, state.system, neighbors)
+        return state.system.positions, state.momenta, slopes
+
+    def one(system: System, momenta: Array, neighbors: Neighbors, key: Array) -> _Advanced:
+        fresh = rebuild(system, neighbors)
+        state = initialize(potential, params, integrator, system, momenta, key, fresh)
+        run = rollout(
+            potential,
+            params,
+            integrator,
+            state,
+            fresh,
+            n_steps=n_steps,
+            save_every=save_every,
+            save=save,
+        )
+        return _Advanced(run.state.system, run.state.momenta, run.frames, run.status)
+
+    return jax.vmap(one)(systems, momenta, neighbors, keys)

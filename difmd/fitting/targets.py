@@ -1,0 +1,115 @@
+"""Measured diffusivities to fit to: one row a state point."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from difmd import units
+from difmd.errors import InputError
+
+COLUMNS = ("temperature_K", "diffusivity_1e-9_m2_s", "density_kg_m3", "viscosity_uPa_s")
+"""Columns of a target table; others are ignored."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusivityTarget:
+    """A measured self-diffusivity at one state point, in internal units.
+
+    Attributes:
+        temperature: [K].
+        diffusivity: measured D, of the infinite system [Å²/time].
+        density: mass density [amu/Å³].
+        viscosity: shear viscosity [eV/Å³·time], for the finite-size correction; None switches it off.
+    """
+
+    temperature: float
+    diffusivity: float
+    density: float
+    viscosity: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that are not positive."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "viscosity" and value is None:
+                continue
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"target {field.name} = {value} must be positive and finite")
+
+
+def read_targets(path: str | Path, *, finite_size: bool = True) -> tuple[DiffusivityTarget, ...]:
+    """Read a CSV table with the columns of `COLUMNS`; lines that begin with # are comments.
+
+    Args:
+        path: the table.
+        finite_size: False leaves the viscosities out, so that no correction is made.
+
+    Returns:
+        The rows in their order.
+
+    Raises:
+        InputError: no such file, a missing column, no rows, or a value that is not a positive number;
+            the message names line and column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"target table {path} does not exist")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    table = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+    if not table:
+        raise InputError(f"target table {path} is empty")
+    rows = csv.DictReader(line for _, line in table)
+    wanted = COLUMNS if finite_size else COLUMNS[:3]
+    missing = [name for name in wanted if name not in (rows.fieldnames or ())]
+    if missing:
+        raise InputError(
+            f"target table {path} has no column {', '.join(missing)}; it has "
+            f"{', '.join(rows.fieldnames or ())}"
+        )
+    scale = (1.0, 1e-9 * units.M2_PER_S, units.KG_PER_M3, 1e-6 * units.PA_S)
+    targets = []
+    for (number, _), row in zip(table[1:], rows, strict=True):
+        values = []
+        for name, factor in zip(wanted, scale, strict=False):
+            try:
+                value = float(row[name])
+            except (TypeError, ValueError):
+                value = np.nan
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(
+                    f"target table {path}, line {number}: {name} = {row[name]!r} is not a positive number"
+                )
+            values.append(value * factor)
+        targets.append(
+            DiffusivityTarget(
+                temperature=values[0],
+                diffusivity=values[1],
+                density=values[2],
+                viscosity=values[3] if finite_size else None,
+            )
+        )
+    if not targets:
+        raise InputError(f"target table {path} has a header but no rows")
+    return tuple(targets)
+
+
+def at_temperatures(
+    targets: Iterable[DiffusivityTarget], temperatures: Iterable[float]
+) -> tuple[DiffusivityTarget, ...]:
+    """The targets at these temperatures [K], in that order.
+
+    Raises:
+        InputError: a temperature that is not in the table.
+    """
+    table = {round(target.temperature, 6): target for target in targets}
+    chosen = []
+    for temperature in temperatures:
+        if round(temperature, 6) not in table:
+            raise InputError(f"no target at {temperature} K; there are {sorted(table)}")
+        chosen.append(table[round(temperature, 6)])
+    return tuple(chosen)

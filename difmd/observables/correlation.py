@@ -1,0 +1,79 @@
+"""Time correlations of trajectories: mean squared displacement and velocity autocorrelation."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def autocorrelation(series: Float[Array, "frames *rest"]) -> Float[Array, "frames *rest"]:
+    """⟨x(s) x(s+t)⟩ over all time origins s, by FFT in O(n log n).
+
+    Args:
+        series: x at equal intervals; [frames, ...].
+
+    Returns:
+        The unbiased average at each lag; [frames, ...].
+
+    References:
+        Calandrini et al., Collection SFN 12, 201 (2011), doi:10.1051/sfn/201112010.
+    """
+    n = series.shape[0]
+    # Zero padding to 2n makes the circular correlation a linear one.
+    spectrum = jnp.fft.rfft(series, 2 * n, axis=0)
+    power = spectrum.real**2 + spectrum.imag**2
+    total = jnp.fft.irfft(power, 2 * n, axis=0)[:n]
+    counts = (n - jnp.arange(n)).astype(series.dtype)
+    return total / counts.reshape(-1, *([1] * (series.ndim - 1)))
+
+
+def mean_squared_displacement(
+    positions: Float[Array, "frames atoms 3"],
+) -> Float[Array, "frames"]:
+    """⟨|r(s+t) − r(s)|²⟩ over all origins and atoms [Å²], by FFT.
+
+    Subtract the motion of the centre of mass first (`remove_center_of_mass`).
+
+    Args:
+        positions: unwrapped [Å]; [frames, atoms, 3].
+
+    Returns:
+        MSD at lags 0, 1, … frames − 1; [frames].
+
+    References:
+        Kneller et al., Comput. Phys. Commun. 91, 191 (1995), doi:10.1016/0010-4655(95)00048-K.
+    """
+    n = positions.shape[0]
+    # Relative to the mean: the difference below cancels the size of the coordinates.
+    positions = positions - jnp.mean(positions, axis=0, keepdims=True)
+    square = jnp.sum(positions**2, axis=(1, 2))
+    cross = jnp.sum(autocorrelation(positions), axis=(1, 2))
+    total = jnp.cumsum(square)
+    zero = jnp.zeros((1,), total.dtype)
+    # Σ_{s<n−t} x²(s) and Σ_{s≥t} x²(s).
+    heads = total[::-1]
+    tails = total[-1] - jnp.concatenate([zero, total[:-1]])
+    counts = (n - jnp.arange(n)).astype(positions.dtype)
+    return ((heads + tails) / counts - 2 * cross) / positions.shape[1]
+
+
+def velocity_autocorrelation(
+    velocities: Float[Array, "frames atoms 3"],
+) -> Float[Array, "frames"]:
+    """⟨v(s)·v(s+t)⟩ over all origins and atoms [Å²/time²], by FFT.
+
+    Args:
+        velocities: [frames, atoms, 3].
+
+    Returns:
+        VACF at lags 0, 1, … frames − 1; [frames].
+    """
+    return jnp.sum(autocorrelation(velocities), axis=(1, 2)) / velocities.shape[1]
+
+
+def remove_center_of_mass(
+    vectors: Float[Array, "frames atoms 3"], masses: Float[Array, "atoms"]
+) -> Float[Array, "frames atoms 3"]:
+    """Positions or velocities relative to the centre of mass of each frame."""
+    weights = masses / jnp.sum(masses)
+    return vectors - jnp.sum(vectors * weights[None, :, None], axis=1, keepdims=True)

@@ -1,0 +1,268 @@
+"""`simulate`: the host driver of `rollout`, in chunks that are committed only when they are clean."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from difmd.errors import Flag, InputError, SimulationError, describe, flags_of
+from difmd.forces import evaluate
+from difmd.integrators import Integrator, MDState, draw_momenta
+from difmd.integrators.base import check_positive
+from difmd.neighbors import Neighbors, grow, neighbor_list, rebuild
+from difmd.potentials import Params, Potential, validate_inputs
+from difmd.progress import progress_bar
+from difmd.rollout import Rollout, initialize, rollout
+from difmd.system import System, validate_system
+from difmd.trajectory import Trajectory
+from difmd.units import KB
+
+_MAX_GROWTHS = 10
+_Result = TypeVar("_Result")
+
+
+class SimulationInterrupted(SimulationError, KeyboardInterrupt):
+    """Ctrl-C during `simulate`; `committed` holds the `Trajectory` up to the last whole chunk."""
+
+
+class _Record(NamedTuple):
+    positions: Array
+    momenta: Array
+    energy: Array
+    stress: Array
+
+
+def simulate(
+    potential: Potential,
+    params: Params,
+    system: System,
+    integrator: Integrator,
+    *,
+    n_steps: int,
+    key: Key[Array, ""],
+    temperature: float | None = None,
+    momenta: Float[Array, "*replicas atoms 3"] | None = None,
+    save_every: int = 100,
+    chunk_steps: int = 500,
+    skin: float | None = None,
+    capacity: int | None = None,
+    progress: bool = True,
+) -> Trajectory:
+    """Run molecular dynamics and keep frames in memory.
+
+    A chunk of steps is committed only if its status is clean. When the neighbour list overflows, it
+    grows and the chunk runs again from its saved start with the same key: the trajectory is bit for
+    bit that of an ample capacity.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        system: where to start; with a leading dimension, that many independent replicas.
+        integrator: `velocity_verlet(...)`, `langevin(...)`.
+        n_steps: steps to do.
+        key: seed of momenta and noise, `jax.random.key(0)`.
+        temperature: draw momenta at this temperature [K], the centre of mass at rest.
+        momenta: start from these instead.
+        save_every: steps between frames.
+        chunk_steps: steps between commits, rounded to whole frames.
+        skin: of the neighbour list [Å]; default: 0.15 × the cut-off.
+        capacity: neighbours per atom to begin with; default: measured.
+        progress: show a progress bar.
+
+    Returns:
+        `Trajectory`.
+
+    Raises:
+        InputError: bad arguments, found before anything runs.
+        SimulationError: non-finite values, or a list that would not stop growing; `committed` holds the
+            trajectory up to the last clean chunk.
+        SimulationInterrupted: Ctrl-C; likewise.
+    """
+    if n_steps < 1 or save_every < 1 or n_steps % save_every:
+        raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
+    if (temperature is None) == (momenta is None):
+        raise InputError("give either temperature or momenta to start from")
+    batched = system.positions.ndim == 3
+    replicas = len(system.positions) if batched else 1
+    for r in range(replicas):
+        one = jax.tree.map(lambda x, r=r: x[r], system) if batched else system
+        validate_system(one)
+        validate_inputs(potential, params, one)
+    noise_key, momenta_key = jax.random.split(key)
+    if batched:
+        noise_key = jax.random.split(noise_key, replicas)
+        momenta_key = jax.random.split(momenta_key, replicas)
+    if momenta is None:
+        check_positive("temperature", temperature, "K")
+        draw = jax.vmap(draw_momenta, (0, 0, None)) if batched else draw_momenta
+        momenta = draw(momenta_key, system, temperature)
+    elif momenta.shape != system.positions.shape:
+        raise InputError(
+            f"momenta {list(momenta.shape)} and positions {list(system.positions.shape)} differ in shape"
+        )
+    elif not bool(jnp.all(jnp.isfinite(momenta))):
+        raise InputError("momenta are not finite")
+    skin = 0.15 * potential.cutoff if skin is None else skin
+    neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=skin, capacity=capacity)
+
+    def begin(neighbors: Neighbors) -> tuple[MDState, Neighbors]:
+        state = _initialize(potential, params, integrator, system, momenta, noise_key, neighbors)
+        return state, neighbors
+
+    committed = _Committed(system, float(np.asarray(integrator.dt)) * save_every)
+    while bool(jnp.any(neighbors.overflow)):
+        neighbors = grow(system, neighbors)
+    state, neighbors = begin(neighbors)
+    if not bool(jnp.all(jnp.isfinite(state.forces))):
+        raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
+    frames_per_chunk = max(1, round(chunk_steps / save_every))
+    frames_left = n_steps // save_every
+    with progress_bar("MD", n_steps, enabled=progress) as advance:
+        while frames_left:
+            n_frames = min(frames_per_chunk, frames_left)
+
+            def run(neighbors: Neighbors, n: int = n_frames, state: MDState = state) -> Rollout:
+                return _chunk(potential, n * save_every, save_every, params, integrator, state, neighbors)
+
+            try:
+                done, neighbors, replays = repaired(run, state.system, neighbors)
+            except KeyboardInterrupt:
+                raise SimulationInterrupted(
+                    f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
+                    "trajectory so far is in `.committed`",
+                    committed.trajectory(state),
+                ) from None
+            except SimulationError as error:
+                error.committed = committed.trajectory(state)
+                raise
+            committed.add(done.frames, replays)
+            state = done.state
+            frames_left -= n_frames
+            kinetic = 0.5 * np.sum(
+                np.asarray(state.momenta, np.float64) ** 2 / np.asarray(system.masses, np.float64)[..., None]
+            )
+            kelvin = 2 * kinetic / (3 * replicas * max(system.n_atoms - 1, 1) * KB)
+            advance(n_frames * save_every, f"{kelvin:.0f} K")
+    return committed.trajectory(state)
+
+
+def repaired(
+    run: Callable[[Neighbors], _Result], system: System, neighbors: Neighbors
+) -> tuple[_Result, Neighbors, int]:
+    """Run, and on overflow run again from the same start with a larger list (host).
+
+    Args:
+        run: a function of the list whose result has a `status`; the same list gives the same result.
+        system: the start, from which a larger list is built.
+        neighbors: the list to begin with.
+
+    Returns:
+        The clean result, the list that gave it, and how often it was grown.
+
+    Raises:
+        SimulationError: any other flag, or `_MAX_GROWTHS` growths that were not enough.
+    """
+    for growths in range(_MAX_GROWTHS + 1):
+        result = run(neighbors)
+        status = jax.block_until_ready(result.status)  # type: ignore[attr-defined]
+        flags = flags_of(status)
+        if not flags:
+            return result, neighbors, growths
+        if flags & Flag.CELL_TOO_SMALL and not flags & Flag.NON_FINITE:
+            neighbors = neighbor_list(system, cutoff=neighbors.cutoff, skin=neighbors.skin)
+        elif flags == Flag.NEIGHBOR_OVERFLOW or (
+            # Forces that miss a pair may well explode; the list comes first.
+            flags & Flag.NEIGHBOR_OVERFLOW and flags & Flag.NON_FINITE
+        ):
+            neighbors = grow(system, neighbors, at_least=1.3)
+        else:
+            break
+    raise SimulationError(describe(status))
+
+
+class _Committed:
+    """Frames of the clean chunks, on the host."""
+
+    def __init__(self, system: System, interval: float) -> None:
+        self.system = system
+        self.interval = interval
+        self.chunks: list[_Record] = []
+        self.n_replays = 0
+
+    @property
+    def n_frames(self) -> int:
+        return sum(len(chunk.energy) for chunk in self.chunks)
+
+    def add(self, frames: _Record, replays: int) -> None:
+        self.chunks.append(_Record(*(np.asarray(x) for x in frames)))
+        self.n_replays += replays
+
+    def trajectory(self, state: MDState) -> Trajectory:
+        shape = self.system.positions.shape
+        if self.chunks:
+            parts = [np.concatenate(column) for column in zip(*self.chunks, strict=True)]
+        else:
+            batch = shape[:-2]
+            ends = (shape, shape, batch, (*batch, 3, 3))
+            parts = [np.zeros((0, *end)) for end in ends]
+        times = self.interval * np.arange(1, self.n_frames + 1)
+        return Trajectory(self.system, times, *parts, state=state, n_replays=self.n_replays)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initialize(
+    potential: Potential,
+    params: Params,
+    integrator: Integrator,
+    system: System,
+    momenta: Array,
+    keys: Array,
+    neighbors: Neighbors,
+) -> MDState:
+    def one(system: System, momenta: Array, key: Array, neighbors: Neighbors) -> MDState:
+        return initialize(potential, params, integrator, system, momenta, key, neighbors)
+
+    mapped = jax.vmap(one) if system.positions.ndim == 3 else one
+    return mapped(system, momenta, keys, neighbors)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _chunk(
+    potential: Potential,
+    n_steps: int,
+    save_every: int,
+    params: Params,
+    integrator: Integrator,
+    state: MDState,
+    neighbors: Neighbors,
+) -> Rollout:
+    def record(state: MDState, neighbors: Neighbors) -> _Record:
+        now = evaluate(potential, params, state.system, neighbors)
+        return _Record(state.system.positions, state.momenta, now.energy, now.stress)
+
+    def one(state: MDState, neighbors: Neighbors) -> Rollout:
+        # The list at the start of a chunk depends on the state alone, so that a replay and a
+        # continuation go the same way.
+        fresh = rebuild(state.system, neighbors)
+        return rollout(
+            potential,
+            params,
+            integrator,
+            state,
+            fresh,
+            n_steps=n_steps,
+            save_every=save_every,
+            save=record,
+        )
+
+    if state.momenta.ndim == 2:
+        return one(state, neighbors)
+    run = jax.vmap(one)(state, neighbors)
+    # Frames lead, as they do for one system.
+    return run._replace(frames=jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), run.frames))

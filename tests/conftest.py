@@ -1,0 +1,37 @@
+"""Settings that must precede the import of difmd, and fixtures that several modules share."""
+
+import os
+from pathlib import Path
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+# beartype checks shapes and dtypes of every call of a public function.
+jaxtyping.install_import_hook("difmd", "typecheck.check_public")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of downloaded reference data; the environment variable DIFMD_SHARED_DATA overrides it."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = Path(os.environ.get("DIFMD_SHARED_DATA", default))
+    if not path.is_dir():
+        pytest.skip(f"no reference data at {path}: set DIFMD_SHARED_DATA to the folder that holds it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def argon():
+    """32 argon atoms near the density of the liquid, off their lattice sites; float64."""
+    from difmd.system import make_system
+
+    rng = np.random.default_rng(7)
+    corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    cells = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+    positions = 5.7 * (cells + corners).reshape(-1, 3) + rng.normal(0, 0.12, (32, 3))
+    return make_system(positions, np.full(32, 18), cell=[11.4] * 3)

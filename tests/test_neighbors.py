@@ -1,0 +1,164 @@
+"""Neighbour lists against brute force: 1000 random cells, under jit and on the host."""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+from pairs import brute_force, is_subset, pairs_of
+
+from difmd.neighbors import Neighbors, find_pairs, update
+from difmd.system import System
+
+CUTOFF, SKIN = 1.0, 0.25
+REACH = CUTOFF + SKIN
+
+# Shapes under jit are few: atoms with padding, images allowed for, slots, bins. Systems come in units of
+# the cut-off, so that it can stay static while the cell varies.
+SIZES = {
+    "small": (6, 4, 1600, None),
+    "middle": (40, 2, 1000, (2, 2, 1, 5000)),
+    "large": (200, 1, 900, None),
+    "binned": (200, 1, 300, (2, 3, 2, 400)),
+}
+# REACH over the smallest height of the cell; images have to reach a little further after a strain.
+WIDEST = {"small": 3.75, "middle": 1.8, "large": 0.85, "binned": 0.45}
+PBC = list(itertools.product((False, True), repeat=3))
+
+updated = jax.jit(update)
+
+
+@functools.cache
+def template(size: str, pbc: tuple[bool, bool, bool]) -> Neighbors:
+    """An empty list with room for every image, stale for any system."""
+    n_atoms, image_range, slots, grid = SIZES[size]
+    ranges = tuple(image_range if periodic else 0 for periodic in pbc)
+    n_extended = n_atoms * int(np.prod([2 * n + 1 for n in ranges]))
+    zero = jnp.int32(0)
+    return Neighbors(
+        indices=jnp.full((slots, n_atoms), n_extended, jnp.int32),
+        parents=jnp.zeros(n_extended, jnp.int32),
+        images=jnp.zeros((n_extended, 3), jnp.int32),
+        reference_positions=jnp.full((n_atoms, 3), 1e9),
+        reference_cell=jnp.zeros((3, 3)),
+        n_neighbors=zero,
+        n_extended=zero,
+        n_binned=zero,
+        too_small=jnp.asarray(False),
+        cutoff=CUTOFF,
+        skin=SKIN,
+        periodic=pbc,
+        ranges=ranges,
+        grid=grid,
+    )
+
+
+class Spec(NamedTuple):
+    """A random system, in a form that is short to print."""
+
+    size: str
+    n_atoms: int
+    pbc: tuple[bool, bool, bool]
+    angles: tuple[float, float, float]
+    edges: tuple[float, float, float]
+    share: float
+    seed: int
+
+    def build(self):
+        """A cell sheared, turned at random and of either hand, with atoms far outside of it."""
+        rng = np.random.default_rng(self.seed)
+        padded = SIZES[self.size][0]
+        n_atoms = 1 + self.n_atoms % padded
+        cell = np.diag(self.edges)
+        along = np.array([self.edges[1], self.edges[2], self.edges[2]])
+        cell[1, 0], cell[2, 0], cell[2, 1] = np.tan(np.radians(self.angles)) * along
+        cell = cell @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        flags = np.array(self.pbc)
+        vectors = cell[flags] if flags.any() else cell
+        height = 1 / np.linalg.norm(np.linalg.pinv(vectors), axis=0).max()
+        cell *= REACH / (self.share * WIDEST[self.size] * height)
+        fraction = rng.uniform(size=(padded, 3)) + rng.integers(-5, 6, (padded, 3)) * flags
+        # Padding lies among the atoms.
+        return cell, fraction @ cell, np.arange(padded) < n_atoms, rng
+
+
+specs = st.builds(
+    Spec,
+    size=st.sampled_from(["small"] * 5 + ["middle"] * 3 + ["large", "binned"]),
+    n_atoms=st.integers(0, 999),
+    pbc=st.sampled_from(PBC),
+    angles=st.tuples(*[st.floats(-60, 60)] * 3),
+    edges=st.tuples(*[st.floats(1, 3)] * 3),
+    share=st.floats(0.05, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+
+
+def system_of(positions, cell, pbc, real) -> System:
+    return System(
+        positions=jnp.asarray(positions),
+        atomic_numbers=jnp.where(jnp.asarray(real), 18, 0).astype(jnp.int32),
+        masses=jnp.ones(len(real)),
+        cell=jnp.asarray(cell),
+        pbc=jnp.asarray(pbc),
+    )
+
+
+def expect(neighbors, positions, cell, pbc, real):
+    """The list holds exactly the pairs within REACH."""
+    expected, nearest = brute_force(positions[real], cell, pbc, REACH)
+    assume(nearest > 1e-9)  # a pair at the cut-off itself may fall either way
+    assert not neighbors.overflow and not neighbors.too_small
+    found = pairs_of(neighbors)
+    assert found.shape == expected.shape and (found == expected).all()
+    assert int(neighbors.n_neighbors) == (np.bincount(expected[:, 0]).max() if len(expected) else 0)
+
+
+@settings(
+    max_examples=1000,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    report_multiple_bugs=False,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(specs)
+def test_lists_equal_brute_force(spec):
+    size, pbc = spec.size, spec.pbc
+    cell, positions, real, rng = spec.build()
+    first = updated(system_of(positions, cell, pbc, real), template(size, pbc))
+    expect(first, positions, cell, pbc, real)
+
+    i, j, shifts, distances = find_pairs(positions[real], cell, pbc, CUTOFF)
+    expected, nearest = brute_force(positions[real], cell, pbc, CUTOFF)
+    assume(nearest > 1e-9)
+    found = np.column_stack([i, j, shifts])
+    assert (found[np.lexsort(found.T[::-1])] == expected).all()
+    apart = positions[real][j] - positions[real][i] + shifts @ cell
+    np.testing.assert_allclose(np.linalg.norm(apart, axis=1), distances, atol=1e-9)
+
+    # Within skin/2 the list is kept, and holds every pair that can interact.
+    step = rng.normal(size=positions.shape)
+    step *= 0.49 * SKIN * rng.uniform(size=(len(step), 1)) / np.linalg.norm(step, axis=1, keepdims=True)
+    kept = updated(system_of(positions + step, cell, pbc, real), first)
+    assert (kept.reference_positions == first.reference_positions).all()
+    near, _ = brute_force((positions + step)[real], cell, pbc, CUTOFF)
+    assert is_subset(near, pairs_of(kept))
+
+    # One atom beyond skin/2: built anew, exactly.
+    moved = positions + step
+    moved[0] = positions[0] + 0.51 * SKIN * np.sign(step[0] + 0.1)
+    expect(updated(system_of(moved, cell, pbc, real), first), moved, cell, pbc, real)
+
+    # A changed cell, with the atoms carried along.
+    deform = np.eye(3) + rng.uniform(-0.03, 0.03, (3, 3))
+    strained = updated(system_of(positions @ deform, cell @ deform, pbc, real), first)
+    near, _ = brute_force((positions @ deform)[real], cell @ deform, pbc, CUTOFF)
+    assert is_subset(near, pairs_of(strained)) and not strained.overflow
+    if (strained.reference_cell != first.reference_cell).any():
+        expect(strained, positions @ deform, cell @ deform, pbc, real)
