@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,10 @@ class SimulationInterrupted(SimulationError, KeyboardInterrupt):
 
 
 class _Record(NamedTuple):
-    positions: Array
-    momenta: Array
-    energy: Array
-    stress: Array
+    positions: Any
+    momenta: Any
+    energy: Any
+    stress: Any
 
 
 def simulate(
@@ -98,27 +98,25 @@ def simulate(
     if batched:
         noise_key = jax.random.split(noise_key, replicas)
         momenta_key = jax.random.split(momenta_key, replicas)
-    if momenta is None:
+    if temperature is not None:
         check_positive("temperature", temperature, "K")
         draw = jax.vmap(draw_momenta, (0, 0, None)) if batched else draw_momenta
         momenta = draw(momenta_key, system, temperature)
-    elif momenta.shape != system.positions.shape:
+    assert momenta is not None
+    if momenta.shape != system.positions.shape:
         raise InputError(
             f"momenta {list(momenta.shape)} and positions {list(system.positions.shape)} differ in shape"
         )
-    elif not bool(jnp.all(jnp.isfinite(momenta))):
+    if not bool(jnp.all(jnp.isfinite(momenta))):
         raise InputError("momenta are not finite")
     skin = 0.15 * potential.cutoff if skin is None else skin
     neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=skin, capacity=capacity)
 
-    def begin(neighbors: Neighbors) -> tuple[MDState, Neighbors]:
-        state = _initialize(potential, params, integrator, system, momenta, noise_key, neighbors)
-        return state, neighbors
-
     committed = _Committed(system, float(np.asarray(integrator.dt)) * save_every)
     while bool(jnp.any(neighbors.overflow)):
         neighbors = grow(system, neighbors)
-    state, neighbors = begin(neighbors)
+        committed.n_replays += 1
+    state = _initialize(potential, params, integrator, system, momenta, noise_key, neighbors)
     if not bool(jnp.all(jnp.isfinite(state.forces))):
         raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
     frames_per_chunk = max(1, round(chunk_steps / save_every))
@@ -205,14 +203,19 @@ class _Committed:
 
     def trajectory(self, state: MDState) -> Trajectory:
         shape = self.system.positions.shape
-        if self.chunks:
-            parts = [np.concatenate(column) for column in zip(*self.chunks, strict=True)]
-        else:
-            batch = shape[:-2]
-            ends = (shape, shape, batch, (*batch, 3, 3))
-            parts = [np.zeros((0, *end)) for end in ends]
-        times = self.interval * np.arange(1, self.n_frames + 1)
-        return Trajectory(self.system, times, *parts, state=state, n_replays=self.n_replays)
+        batch = shape[:-2]
+        empty = _Record(*(np.zeros((0, *end)) for end in (shape, shape, batch, (*batch, 3, 3))))
+        whole = _Record(*(np.concatenate(c) for c in zip(*(self.chunks or [empty]), strict=True)))
+        return Trajectory(
+            system=self.system,
+            times=self.interval * np.arange(1, self.n_frames + 1),
+            positions=whole.positions,
+            momenta=whole.momenta,
+            potential_energy=whole.energy,
+            stress=whole.stress,
+            state=state,
+            n_replays=self.n_replays,
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -175,7 +175,7 @@ def validate_system(system: System) -> None:
         system.atomic_numbers,
         masses=system.masses,
         cell=system.cell,
-        pbc=np.asarray(system.pbc),
+        pbc=[bool(flag) for flag in np.asarray(system.pbc)],
         dtype=system.positions.dtype,
     )
 
@@ -193,9 +193,8 @@ def _floats(name: str, values: Any) -> np.ndarray:
 
 
 def _cell_and_pbc(cell: Any, pbc: bool | Sequence[bool] | None) -> tuple[np.ndarray, np.ndarray]:
-    if cell is None:
-        box = np.zeros((3, 3))
-    else:
+    box: np.ndarray = np.zeros((3, 3))
+    if cell is not None:
         box = _floats("cell", cell)
         if box.shape == (3,):
             box = np.diag(box)

@@ -22,7 +22,7 @@ class Trajectory(NamedTuple):
         potential_energy: [eV]; [frames, *replicas].
         stress: from interactions alone, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
         state: the last committed state, to go on from.
-        n_replays: chunks that were run again with a larger neighbour list.
+        n_replays: how often the neighbour list overflowed and was grown.
     """
 
     system: System

@@ -96,5 +96,5 @@ def _plain(leaf: Any) -> Any:
 
 def _as(stored: np.ndarray, like: Any) -> Any:
     if hasattr(like, "dtype") and jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(stored)
+        return jax.random.wrap_key_data(jax.numpy.asarray(stored))
     return jax.numpy.asarray(stored, getattr(like, "dtype", None))

@@ -201,7 +201,7 @@ def fit_diffusivity(
                     advance(1, f"iteration {iteration + 1}")
                 residuals, jacobian, errors = _residuals(points, targets, transform, state.free, residual)
                 loss = float(np.mean(np.asarray(residuals) ** 2))
-                gradient = jax.tree.map(lambda j: 2 * jnp.tensordot(residuals, j, 1) / len(targets), jacobian)
+                gradient = _loss_gradient(residuals, jacobian)
                 if not _is_finite((residuals, gradient)):
                     raise FitError(
                         f"iteration {iteration + 1}: loss {loss} or its gradient is not finite; the "
@@ -318,6 +318,11 @@ def _residuals(
         return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
     return residuals, stack(rows), stack(errors)
+
+
+def _loss_gradient(residuals: Array, jacobian: Any) -> Any:
+    """Gradient of the mean squared residual."""
+    return jax.tree.map(lambda j: 2 * jnp.tensordot(residuals, j, 1) / len(residuals), jacobian)
 
 
 def _is_finite(tree: Any) -> bool:

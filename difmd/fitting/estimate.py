@@ -106,7 +106,7 @@ def measure_diffusivity(
     if with_gradient:
         along = _along(potential, params, after, target.temperature, sampling, gradient_key)
         first, last = (round(t / interval) for t in sampling.window)
-        values = _samples(done, after.systems.masses[0], first, last)
+        values = diffusion_samples(done, after.systems.masses[0], first, last)
         origins = slice(last, done.positions.shape[1] - last)
         slopes = jax.tree.map(lambda x: x[:, origins], done.energy_gradients)
         gradient = equilibrium_gradient(
@@ -120,7 +120,7 @@ def measure_diffusivity(
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _samples(done: Production, masses: Array, first: int, last: int) -> Float[Array, "replicas origins"]:
+def diffusion_samples(done: Production, masses: Array, first: int, last: int) -> Float[Array, "replicas origins"]:
     """⟨v(s)·(r(s+t) − r(s−t))⟩/6 for every origin s with room on both sides."""
 
     def one(replica: tuple[Array, Array]) -> Array:

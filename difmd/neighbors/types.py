@@ -8,6 +8,7 @@ rule enters, so cut-offs larger than the cell, one-atom cells and sheared cells 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ class Neighbors:
             full = full | (self.n_binned > self.grid[3])
         return full
 
-    def replace(self, **changes: object) -> Neighbors:
+    def replace(self, **changes: Any) -> Neighbors:
         """A copy with some fields replaced, as `dataclasses.replace`."""
         return dataclasses.replace(self, **changes)
 

@@ -179,7 +179,7 @@ def pair_potential(
                     strain = jnp.linalg.solve(whole, jnp.where(rows, cell_dot, 0))
                     change = change + jnp.sum(virial * strain) + jnp.sum(forces * (r @ strain))
             leaves, tree = jax.tree.flatten(params)
-            dots = tree.flatten_up_to(params_dot)
+            dots = jax.tree.leaves(params_dot, is_leaf=_is_symbolic_zero)
             if any(not isinstance(dot, SymbolicZero) for dot in dots):
                 filled = [
                     jnp.zeros_like(x) if isinstance(dot, SymbolicZero) else dot
@@ -245,6 +245,10 @@ def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
     if len(set(numbers)) < len(numbers):
         raise InputError(f"species {tuple(species)} holds an element twice")
     return tuple(numbers)
+
+
+def _is_symbolic_zero(x: Any) -> bool:
+    return isinstance(x, SymbolicZero)
 
 
 def _split(positions: Float[Array, "extended+1 3"], n_atoms: int) -> tuple[list[Array], list[Array]]:

@@ -1,0 +1,98 @@
+"""The Lennard-Jones fluid at the states of the NIST table: energy, pressure and diffusivity."""
+
+import jax
+import numpy as np
+import pytest
+
+import difmd
+from difmd import units
+from difmd.fitting import Sampling, melt
+from difmd.observables import diffusivity
+
+pytestmark = pytest.mark.slow
+
+# NIST SRSW (doi:10.18434/T4M88Q), MD, N = 500, rc = 3 with tail corrections: T*, rho*, U/N, p, D*.
+TABLE = [
+    (0.851, 0.776, -5.517, 0.030, 0.061),
+    (0.853, 0.780, -5.533, 0.072, 0.063),
+    (0.852, 0.820, -5.803, 0.573, 0.048),
+    (0.851, 0.840, -5.909, 0.910, 0.042),
+    (0.849, 0.860, -6.027, 1.282, 0.035),
+    (0.851, 0.900, -6.234, 2.544, 0.027),
+]
+DT = 0.005
+SAMPLING = Sampling(
+    atomic_number=18,
+    mass=1.0,
+    n_atoms=500,
+    n_replicas=8,
+    n_gradient_replicas=2,
+    dt=DT,
+    friction=1.0,
+    melt_time=5.0,
+    equilibration_time=25.0,
+    production_time=20.0,
+    window=(1.5, 3.0),
+    origin_time=0.1,
+    skin=0.35,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def single_precision():
+    """Long runs, in the precision that users take for them."""
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(scope="module")
+def potential():
+    """Truncated at 3σ with tail corrections, in reduced units (σ = 1 Å, ε = 1 eV, m = 1 amu)."""
+    return difmd.lennard_jones(["Ar"], sigma=1.0, epsilon=1.0, cutoff=3.0, tail_correction=True)
+
+
+@pytest.mark.parametrize("state", TABLE, ids=lambda s: f"rho{s[1]}")
+def test_energy_pressure_and_diffusivity(potential, state):
+    """U/N within 0.5 %, p within 0.03, D within 5 % with an error bar ≤ 2 %, both routes to D agree."""
+    kelvin, density, energy, pressure, expected = state
+    params = potential.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(2), 2)
+    replicas = melt(
+        potential, params, temperature=kelvin / units.KB, density=density, sampling=SAMPLING, key=keys[0]
+    )
+    run = difmd.simulate(
+        potential,
+        params,
+        replicas.systems,
+        difmd.velocity_verlet(dt=DT),
+        n_steps=24000,
+        chunk_steps=1000,
+        save_every=8,
+        temperature=kelvin / units.KB,
+        key=keys[1],
+        skin=0.35,
+        progress=False,
+    )
+    found = diffusivity(
+        np.swapaxes(run.positions, 0, 1),
+        np.swapaxes(run.momenta, 0, 1),
+        np.ones(500, np.float32),
+        interval=8 * DT,
+        window=SAMPLING.window,
+        n_blocks=4,
+    )
+    mean_energy = run.potential_energy.mean() / 500
+    mean_pressure = run.pressure.mean()
+    value, stderr = found.einstein
+    other, other_stderr = found.green_kubo
+    print(
+        f"T* {kelvin} rho* {density}: U/N {mean_energy:.4f} ({energy}), p {mean_pressure:.4f} ({pressure}), "
+        f"D* {value:.4f} ± {stderr:.4f}, Green-Kubo {other:.4f} ± {other_stderr:.4f} ({expected}), "
+        f"<T*> {run.temperature.mean() * units.KB:.4f}"
+    )
+    assert abs(mean_energy / energy - 1) <= 0.005
+    assert abs(mean_pressure - pressure) <= 0.03
+    assert stderr <= 0.02 * value
+    assert abs(value / expected - 1) <= 0.05
+    assert abs(value - other) <= np.hypot(stderr, other_stderr)

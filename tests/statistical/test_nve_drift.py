@@ -1,0 +1,65 @@
+"""Energy conservation of velocity Verlet over a long run in float64."""
+
+import jax
+import numpy as np
+import pytest
+
+import difmd
+from difmd import units
+from difmd.fitting import Sampling
+from difmd.fitting.liquid import crystal
+
+pytestmark = pytest.mark.slow
+
+TEMPERATURE = 120.0
+SAMPLING = Sampling(n_atoms=864)
+
+
+@pytest.fixture(scope="module")
+def liquid():
+    """864 argon-like atoms at 1.374 g/cm³, molten, and their potential."""
+    potential = difmd.lennard_jones(
+        ["Ar"], sigma=3.405, epsilon=119.8 * units.KB, cutoff=8.5, truncation=difmd.switched(7.5)
+    )
+    params = potential.init(jax.random.key(0))
+    system = crystal(1374 * units.KG_PER_M3, SAMPLING)
+    bath = difmd.langevin(dt=4 * units.FS, temperature=TEMPERATURE, friction=1 / units.PS)
+    run = difmd.simulate(
+        potential, params, system, bath, n_steps=3000, save_every=500, temperature=4 * TEMPERATURE,
+        key=jax.random.key(3), progress=False,
+    )  # fmt: skip
+    return potential, params, run.state
+
+
+def energies(liquid, dt, n_steps, save_every):
+    """Total energy per atom over kT, and times in ps."""
+    potential, params, state = liquid
+    run = difmd.simulate(
+        potential, params, state.system, difmd.velocity_verlet(dt=dt), n_steps=n_steps,
+        save_every=save_every, chunk_steps=1000, momenta=difmd.integrators.remove_drift(
+            state.momenta, state.system.masses[:, None]
+        ),
+        key=jax.random.key(4), progress=False,
+    )  # fmt: skip
+    total = (run.potential_energy + run.kinetic_energy) / (864 * units.KB * run.temperature.mean())
+    return run.times / units.PS, total
+
+
+def test_drift(liquid):
+    """10⁵ steps of 2 fs: |drift| ≤ 1e-5 kT per atom per ps."""
+    times, total = energies(liquid, 2 * units.FS, 100_000, 100)
+    drift = np.polyfit(times, total, 1)[0]
+    print(f"drift {drift:.2e} kT per atom per ps, rms {total.std():.2e} kT")
+    assert abs(drift) <= 1e-5
+
+
+def test_order(liquid):
+    """The energy error falls with the square of the time step."""
+    spread = {}
+    for femtoseconds in (2, 4, 8):
+        steps = 8000 // femtoseconds
+        _, total = energies(liquid, femtoseconds * units.FS, steps, 1)
+        spread[femtoseconds] = total.std()
+    print(spread)
+    assert 3.5 <= spread[4] / spread[2] <= 4.5
+    assert 3.5 <= spread[8] / spread[4] <= 4.8
