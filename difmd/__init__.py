@@ -4,7 +4,7 @@ The pipeline, one module an arrow: `System` → `potentials` → `forces` → `i
 `rollout`/`simulate` → `observables` → `gradients` → `fitting`.
 """
 
-from difmd import gradients, integrators, neighbors, observables, potentials, units
+from difmd import datasets, gradients, integrators, neighbors, observables, potentials, units
 from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
@@ -24,6 +24,7 @@ __all__ = [
     "Status",
     "System",
     "Trajectory",
+    "datasets",
     "draw_momenta",
     "evaluate",
     "forces",

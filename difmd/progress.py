@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ def progress_bar(title: str, total: int, *, enabled: bool = True) -> Iterator[Ad
     if not enabled:
         yield lambda steps, note="": None
         return
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -30,6 +32,10 @@ def progress_bar(title: str, total: int, *, enabled: bool = True) -> Iterator[Ad
         TimeRemainingColumn,
     )
 
+    console = Console()
+    if not (console.is_terminal or console.is_jupyter):
+        yield _lines(title, total)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -38,10 +44,26 @@ def progress_bar(title: str, total: int, *, enabled: bool = True) -> Iterator[Ad
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(steps: int, note: str = "") -> None:
             bar.update(task, advance=steps, note=note)
 
         yield advance
+
+
+def _lines(title: str, total: int, every: float = 10.0) -> Advance:
+    """A line now and then, for a log file, where a bar would show nothing until its end."""
+    done, began = 0, time.monotonic()
+    printed = began - every
+
+    def advance(steps: int, note: str = "") -> None:
+        nonlocal done, printed
+        done += steps
+        now = time.monotonic()
+        if now - printed >= every or done >= total:
+            printed = now
+            print(f"{title.strip()}: {done}/{total}, {now - began:.0f} s, {note}", flush=True)
+
+    return advance

@@ -120,7 +120,9 @@ def measure_diffusivity(
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def diffusion_samples(done: Production, masses: Array, first: int, last: int) -> Float[Array, "replicas origins"]:
+def diffusion_samples(
+    done: Production, masses: Array, first: int, last: int
+) -> Float[Array, "replicas origins"]:
     """⟨v(s)·(r(s+t) − r(s−t))⟩/6 for every origin s with room on both sides."""
 
     def one(replica: tuple[Array, Array]) -> Array:

@@ -32,9 +32,7 @@ SIGMA, EPSILON = 3.73, 148.0
 
 def lennard_jones(sigma=SIGMA, epsilon=EPSILON):
     """United-atom methane; float32, as in production."""
-    potential = difmd.lennard_jones(
-        ["C"], sigma=1.0, epsilon=1.0, cutoff=9.5, truncation=difmd.switched(8.5)
-    )
+    potential = difmd.lennard_jones(["C"], sigma=1.0, epsilon=1.0, cutoff=9.5, truncation=difmd.switched(8.5))
     params = {"sigma": jnp.float32([sigma]), "epsilon": jnp.float32([epsilon * units.KB])}
     return potential, params
 
@@ -78,9 +76,7 @@ def found(potential):
     target = DiffusivityTarget(temperature=TEMPERATURE, diffusivity=1.0, density=DENSITY)
     rounds = []
     for n in range(ROUNDS):
-        replicas = equilibrate(
-            potential, params, replicas, time=2 * units.PS, key=keys[2 * n], **at
-        )
+        replicas = equilibrate(potential, params, replicas, time=2 * units.PS, key=keys[2 * n], **at)
         point, replicas = measure_diffusivity(
             potential, params, target, replicas, sampling=SAMPLING, key=keys[2 * n + 1], with_gradient=True
         )
