@@ -44,4 +44,6 @@ def sort(rows):
 
 
 def is_subset(rows, of):
-    return {*map(tuple, rows)} <= {*map(tuple, of)}
+    """Whether every row occurs in `of`; numbers lie between −1000 and 1000."""
+    weights = 2001 ** np.arange(5)
+    return np.isin(rows @ weights, of @ weights).all()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from difmd.batching import map_replicas
 from difmd.errors import Flag, SimulationError, Status, describe, flags_of
 from difmd.fitting.liquid import Production, Replicas, Sampling, box_length, produce
 from difmd.fitting.targets import DiffusivityTarget
@@ -212,4 +213,4 @@ def _differentiate(
         gradient, status = jax.grad(value, has_aux=True)(params)
         return _Along(gradient, status)
 
-    return jax.vmap(one)(systems, neighbors, keys)
+    return map_replicas(one, len(keys))(systems, neighbors, keys)

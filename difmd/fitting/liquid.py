@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
+from difmd.batching import map_replicas
 from difmd.errors import DifmdError, InputError, Status
 from difmd.integrators import Integrator, MDState, draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import Neighbors, neighbor_list, rebuild
@@ -365,4 +366,4 @@ def _advance(
         )
         return _Advanced(run.state.system, run.state.momenta, run.frames, run.status)
 
-    return jax.vmap(one)(systems, momenta, neighbors, keys)
+    return map_replicas(one, len(keys))(systems, momenta, neighbors, keys)

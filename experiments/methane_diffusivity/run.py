@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import sys
 import time
@@ -37,6 +38,8 @@ from difmd.fitting import (
     melt,
     read_targets,
 )
+from difmd.fitting.checkpoint import ensure_writable
+from difmd.fitting.diffusivity import CHECKPOINT
 from difmd.progress import progress_bar
 
 FITTED_AT = (91.0, 99.0, 107.0)
@@ -47,7 +50,7 @@ SAMPLING = Sampling(
     atomic_number=6,
     mass=datasets.METHANE_MASS,
     melt_time=2 * units.PS,
-    equilibration_time=6 * units.PS,
+    equilibration_time=4 * units.PS,
     relaxation_time=2 * units.PS,
     production_time=6 * units.PS,
 )
@@ -99,9 +102,9 @@ def parse() -> Settings:
     return Settings(
         SAMPLING,
         table,
-        arguments.iterations or 7,
-        8 * units.PS,
-        16 * units.PS,
+        arguments.iterations or 6,
+        5 * units.PS,
+        12 * units.PS,
         arguments.seed,
         arguments.out,
     )
@@ -146,6 +149,9 @@ def survey(
 def main() -> None:
     """Run the experiment."""
     settings = parse()
+    # Replicas are shared out over the cores.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    ensure_writable(settings.folder)
     began = time.perf_counter()
     console = Console()
     potential = difmd.lennard_jones(
@@ -196,6 +202,8 @@ def main() -> None:
     report = make_report(settings, fit.params, fit.history, before, after)
     report["wall_s"] = round(time.perf_counter() - began, 1)
     write(settings.folder, report, fit.history, after[index[1]])
+    # The fit is finished: the next run begins a new one.
+    (settings.folder / CHECKPOINT).unlink(missing_ok=True)
     console.print(as_table(report))
     console.print(
         f"σ = {report['sigma_A']:.3f} Å, ε/k = {report['epsilon_K']:.1f} K; {report['wall_s']:.0f} s; "
@@ -302,3 +310,5 @@ if __name__ == "__main__":
         sys.exit("interrupted; the same command starts the unfinished part again")
     except difmd.DifmdError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: cannot write the results: {error}; the same command resumes the fit")

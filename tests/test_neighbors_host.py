@@ -1,0 +1,192 @@
+"""`neighbor_list`, `grow` and the flags: chosen cases, batches, and everything that can go wrong."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pairs import brute_force, is_subset, pairs_of
+
+from difmd.errors import Flag, InputError, Status, describe, flags_of
+from difmd.neighbors import check, grow, host, is_stale, neighbor_list, rebuild, update
+from difmd.system import make_system
+
+FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * np.sqrt(2)
+BCC = np.array([[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]]) * np.sqrt(4 / 3)
+updated = jax.jit(update)
+
+
+def random_system(n_atoms=20, cell=None, pbc=None, spread=4.0, seed=0):
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(0, spread, (n_atoms, 3))
+    return make_system(positions, np.full(n_atoms, 18), cell=cell, pbc=pbc)
+
+
+def assert_exact(system, neighbors, reach):
+    expected, _ = brute_force(system.positions, system.cell, system.pbc, reach)
+    assert len(expected) and np.array_equal(pairs_of(neighbors), expected)
+    assert not neighbors.overflow and not neighbors.too_small
+
+
+CASES = {
+    "no cell": (random_system(), 2.0, 0.3),
+    "wire": (random_system(cell=[[1.5, 1.0, 0], [0, 1, 0], [0, 0, 1]], pbc=[True, False, False]), 3, 0.1),
+    "slab": (random_system(cell=[[2, 0, 0], [1, 2, 0], [0, 0, 0]], pbc=[True, True, False]), 2.5, 0.0),
+    "crystal": (random_system(cell=[[4, 0, 0], [4, 3, 0], [-2, 1, 3]]), 2.9, 0.1),
+    "left-handed": (random_system(cell=[[0, 4, 0], [4, 0, 0], [0, 0, 4]]), 2.9, 0.1),
+}
+
+
+@pytest.mark.parametrize("binned", [False, True], ids=["all pairs", "binned"])
+@pytest.mark.parametrize("case", CASES)
+def test_lists_are_exact(case, binned, monkeypatch):
+    system, cutoff, skin = CASES[case]
+    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0 if binned else 2500)
+    neighbors = neighbor_list(system, cutoff=cutoff, skin=skin)
+    assert (neighbors.grid is not None) == binned
+    assert (neighbors.cutoff, neighbors.skin) == (cutoff, skin)
+    assert_exact(system, neighbors, cutoff + skin)
+
+
+@pytest.mark.parametrize(
+    ("cell", "shells"),
+    [
+        (np.eye(3), {1.1: 6, 1.5: 18, 1.8: 26, 2.1: 32, 3.1: 122}),
+        (FCC, {1.1: 12, 1.5: 18, 1.8: 42, 2.1: 54}),
+        (BCC, {1.1: 8, 1.2: 14, 1.7: 26, 2.1: 58}),
+    ],
+    ids=["cubic", "fcc", "bcc"],
+)
+def test_one_atom_cells_have_the_coordination_of_their_lattice(cell, shells):
+    system = make_system([[0.3, -7.2, 5.0]], [18], cell=cell)
+    reach = max(shells)
+    neighbors = neighbor_list(system, cutoff=reach)
+    assert int(neighbors.n_neighbors) == shells[reach]
+    pairs = pairs_of(neighbors)
+    assert not pairs[:, :2].any()
+    distance = np.linalg.norm(pairs[:, 2:] @ cell, axis=1)
+    assert {r: int(np.sum(distance < r)) for r in shells} == shells
+
+
+def test_single_atom_without_a_cell_has_no_neighbours():
+    neighbors = neighbor_list(random_system(1), cutoff=2.0)
+    assert len(pairs_of(neighbors)) == 0 and int(neighbors.n_neighbors) == 0
+
+
+@pytest.mark.parametrize("binned", [False, True], ids=["all pairs", "binned"])
+def test_a_batch_is_rebuilt_together_and_each_replica_is_exact(binned, monkeypatch):
+    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0 if binned else 2500)
+    replicas = [random_system(cell=[4.0, 4.5, 5.0], spread=4.5, seed=seed) for seed in range(3)]
+    batch = jax.tree.map(lambda *x: jnp.stack(x), *replicas)
+    lists = neighbor_list(batch, cutoff=2.0, skin=0.2)
+    take = lambda tree, r: jax.tree.map(lambda x: x[r], tree)  # noqa: E731
+    for r, replica in enumerate(replicas):
+        assert_exact(replica, take(lists, r), 2.2)
+
+    follow = jax.jit(jax.vmap(update))
+    kept = follow(batch.replace(positions=batch.positions + 0.05), lists)
+    assert jnp.array_equal(kept.reference_positions, lists.reference_positions)
+    # Only replica 1 moves far; all are rebuilt.
+    jump = jnp.zeros_like(batch.positions).at[1, 0].set(1.0).at[0, 3].set(0.01)
+    moved = batch.replace(positions=batch.positions + jump)
+    after = follow(moved, lists)
+    assert jnp.array_equal(after.reference_positions, moved.positions)
+    for r in range(3):
+        assert_exact(take(moved, r), take(after, r), 2.2)
+
+
+def test_overflow_is_flagged_and_grow_repairs_it():
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    full = neighbor_list(system, cutoff=2.0)
+    small = neighbor_list(system, cutoff=2.0, capacity=1)
+    assert small.capacity == 1 and bool(small.overflow)
+    assert int(small.n_neighbors) == int(full.n_neighbors) > 1
+    assert is_subset(pairs_of(small), pairs_of(full))
+    status = check(system, small, Status.ok(), jnp.int32(3))
+    assert flags_of(status) == Flag.NEIGHBOR_OVERFLOW and int(status.first_bad_step) == 3
+    assert "slack" in describe(status) and "step 3" in describe(status)
+    assert_exact(system, grow(system, small), 2.0)
+
+
+@pytest.mark.parametrize("where", ["images", "bins"])
+def test_overflow_of_images_and_of_bins_is_flagged(where, monkeypatch):
+    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0)
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    roomy = neighbor_list(system, cutoff=1.5)
+    if where == "images":
+        room = int(roomy.n_extended) - 1
+        tight = roomy.replace(parents=roomy.parents[:room], images=roomy.images[:room])
+    else:
+        tight = dataclasses.replace(roomy, grid=(*roomy.grid[:3], int(roomy.n_binned) - 1))
+    tight = jax.jit(rebuild)(system, tight)
+    assert bool(tight.overflow)
+    assert_exact(system, grow(system, tight), 1.5)
+
+
+def test_compression_overflows_and_a_smaller_cell_is_too_small():
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    neighbors = neighbor_list(system, cutoff=3.9)
+    assert neighbors.ranges == (1, 1, 1)
+    squeezed = system.replace(positions=0.95 * system.positions, cell=0.95 * system.cell)
+    found = updated(squeezed, neighbors)
+    assert bool(found.too_small)
+    flags = flags_of(check(squeezed, found, Status.ok(), jnp.int32(0)))
+    assert Flag.CELL_TOO_SMALL in flags
+    assert_exact(squeezed, neighbor_list(squeezed, cutoff=3.9), 3.9)
+
+
+@pytest.mark.parametrize(
+    ("move", "strain", "stale"),
+    [
+        (0.0, 0.0, False),
+        (0.14, 0.0, False),
+        (0.16, 0.0, True),
+        (0.0, 0.01, False),
+        (0.0, 0.05, True),
+        (np.nan, 0.0, False),
+    ],
+)
+def test_stale_exactly_when_an_atom_moved_more_than_half_the_skin(move, strain, stale):
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    neighbors = neighbor_list(system, cutoff=2.0, skin=0.3)
+    moved = system.replace(
+        positions=system.positions.at[4, 1].add(move), cell=system.cell * (1 + strain)
+    )
+    assert bool(is_stale(moved, neighbors)) == stale
+    flags = flags_of(check(moved, neighbors, Status.ok(), jnp.int32(0)))
+    assert flags == (Flag.NEIGHBOR_STALE if stale else Flag(0))
+
+
+def test_padding_never_makes_a_list_stale():
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    system = system.replace(atomic_numbers=system.atomic_numbers.at[4].set(0))
+    neighbors = neighbor_list(system, cutoff=2.0, skin=0.3)
+    moved = system.replace(positions=system.positions.at[4].add(3.0))
+    assert not is_stale(moved, neighbors) and 4 not in pairs_of(neighbors)[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cutoff": 0.0}, "cutoff = 0.0"),
+        ({"cutoff": np.nan}, "cutoff = nan"),
+        ({"cutoff": np.inf}, "cutoff = inf"),
+        ({"cutoff": 2.0, "skin": -0.1}, "skin = -0.1"),
+        ({"cutoff": 2.0, "slack": 0.9}, "slack = 0.9"),
+        ({"cutoff": 2.0, "capacity": 0}, "capacity = 0"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(InputError, match=message):
+        neighbor_list(random_system(), **options)
+
+
+def test_refuses_positions_that_are_not_finite_and_replicas_of_unlike_pbc():
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    with pytest.raises(InputError, match="not finite"):
+        neighbor_list(system.replace(positions=system.positions.at[2].set(jnp.nan)), cutoff=2.0)
+    other = system.replace(pbc=jnp.array([True, True, False]))
+    batch = jax.tree.map(lambda *x: jnp.stack(x), system, other)
+    with pytest.raises(InputError, match="must share pbc"):
+        neighbor_list(batch, cutoff=2.0)

@@ -1,0 +1,263 @@
+"""`simulate`: replays after overflow are exact, refusals name the culprit, failures keep what was done."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+from difmd import units
+from difmd.errors import InputError, SimulationError
+from difmd.integrators import langevin, velocity_verlet
+from difmd.neighbors import neighbor_list
+from difmd.potentials import lennard_jones, switched
+from difmd.simulate import SimulationInterrupted, simulate
+from difmd.system import make_system
+
+# `difmd.simulate` is the function.
+MODULE = importlib.import_module("difmd.simulate")
+POTENTIAL = lennard_jones(
+    ["Ar"], sigma=3.4, epsilon=120 * units.KB, cutoff=6.0, truncation=switched(5.0)
+)
+PARAMS = POTENTIAL.init(jax.random.key(0))
+NVE = velocity_verlet(dt=5 * units.FS)
+RECORDS = ("positions", "momenta", "potential_energy", "stress")
+
+
+def run(system, *, integrator=NVE, n_steps=40, save_every=10, chunk_steps=20, **changes):
+    start = {} if "momenta" in changes else {"temperature": 100.0}
+    return simulate(
+        POTENTIAL,
+        changes.pop("params", PARAMS),
+        system,
+        integrator,
+        n_steps=n_steps,
+        save_every=save_every,
+        chunk_steps=chunk_steps,
+        progress=False,
+        key=changes.pop("key", jax.random.key(1)),
+        **{**start, **changes},
+    )
+
+
+@pytest.fixture(scope="module")
+def clean(argon):
+    """40 steps in two chunks."""
+    return run(argon)
+
+
+@pytest.fixture(scope="module")
+def crystal():
+    """The third shell of neighbours lies just beyond cut-off and skin: hot atoms bring it in."""
+    corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    cells = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+    return make_system(5.7 * (cells + corners).reshape(-1, 3), np.full(32, 18), cell=[11.4] * 3)
+
+
+@pytest.fixture(scope="module")
+def hot_run(crystal):
+    """Runs of the hot crystal by capacity, with noise, and the first step of every chunk tried."""
+
+    def make(capacity):
+        tried = []
+
+        def spy(*args):
+            tried.append(int(args[5].step))
+            return chunk(*args)
+
+        chunk = MODULE._chunk
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MODULE, "_chunk", spy)
+            found = run(
+                crystal,
+                integrator=langevin(dt=10 * units.FS, temperature=300.0, friction=1 / units.PS),
+                temperature=300.0,
+                chunk_steps=10,
+                capacity=capacity,
+            )
+        return found, tried
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def ample(hot_run):
+    return hot_run(60)
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checker of conftest.py, so that a wrong argument gets to the check in difmd."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_ample_capacity_needs_no_replay(ample):
+    found, tried = ample
+    assert found.n_replays == 0
+    assert tried == [0, 10, 20, 30]
+
+
+def test_overflow_in_mid_run_leaves_no_trace(hot_run, ample, crystal):
+    start = neighbor_list(crystal, cutoff=POTENTIAL.cutoff, skin=0.15 * POTENTIAL.cutoff)
+    needed = int(start.n_neighbors)
+    found, tried = hot_run(needed)
+    assert found.n_replays >= 1
+    assert len(tried) == 4 + found.n_replays
+    # Some chunk after the first was tried twice.
+    assert any(tried.count(step) > 1 for step in (10, 20, 30)), tried
+    for name in RECORDS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(ample[0], name), err_msg=name)
+
+
+def test_overflow_at_the_start_leaves_no_trace(hot_run, ample):
+    found, _ = hot_run(1)
+    assert found.n_replays >= 1
+    for name in RECORDS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(ample[0], name), err_msg=name)
+
+
+def test_frames(argon, clean):
+    assert clean.positions.shape == clean.momenta.shape == (4, 32, 3)
+    assert clean.potential_energy.shape == clean.kinetic_energy.shape == clean.temperature.shape == (4,)
+    assert clean.stress.shape == (4, 3, 3)
+    np.testing.assert_allclose(clean.times, 10 * 5 * units.FS * np.arange(1, 5), rtol=1e-14)
+    assert int(clean.state.step) == 40
+    np.testing.assert_array_equal(clean.state.system.positions, clean.positions[-1])
+    np.testing.assert_array_equal(clean.state.momenta, clean.momenta[-1])
+    assert clean.system is argon
+    kinetic = 0.5 * np.sum(clean.momenta**2 / 39.95, axis=(1, 2))
+    np.testing.assert_allclose(clean.kinetic_energy, kinetic, rtol=1e-3)
+    np.testing.assert_allclose(clean.temperature, 2 * clean.kinetic_energy / (93 * units.KB), rtol=1e-12)
+    virial = np.trace(clean.stress, axis1=1, axis2=2)
+    np.testing.assert_allclose(
+        clean.pressure, 2 * clean.kinetic_energy / (3 * 11.4**3) - virial / 3, rtol=1e-12
+    )
+
+
+def test_chunk_size_does_not_matter(argon, clean):
+    """50 steps in chunks of 20, 20, 10 and in chunks of 10; only the order of sums may differ."""
+    uneven = run(argon, n_steps=50)
+    short = run(argon, n_steps=50, chunk_steps=10)
+    assert uneven.positions.shape == short.positions.shape == (5, 32, 3)
+    np.testing.assert_array_equal(uneven.positions[:4], clean.positions)
+    np.testing.assert_allclose(short.positions, uneven.positions, atol=1e-10)
+    for found in (uneven, short):
+        total = found.potential_energy + found.kinetic_energy
+        # Velocity Verlet at 5 fs: a small part of the exchange between the two.
+        assert np.ptp(total) < 0.01 * np.ptp(found.kinetic_energy)
+        assert np.ptp(found.kinetic_energy) > 0.01
+
+
+def test_replicas_are_independent_runs(argon, clean):
+    """Two replicas from given momenta: the first is the run alone, the second goes its own way."""
+    momenta = jnp.stack([clean.state.momenta, -clean.state.momenta])
+    systems = jax.tree.map(lambda x: jnp.stack([x, x]), argon)
+    both = run(systems, momenta=momenta, n_steps=20)
+    alone = run(argon, momenta=momenta[0], n_steps=20)
+    assert both.positions.shape == both.momenta.shape == (2, 2, 32, 3)
+    assert both.potential_energy.shape == both.temperature.shape == both.pressure.shape == (2, 2)
+    assert both.stress.shape == (2, 2, 3, 3)
+    np.testing.assert_allclose(both.positions[:, 0], alone.positions, atol=1e-10)
+    np.testing.assert_allclose(both.potential_energy[:, 0], alone.potential_energy, atol=1e-10)
+    assert np.abs(both.positions[:, 1] - both.positions[:, 0]).max() > 0.1
+    drawn = run(systems, temperature=100.0, n_steps=20)
+    assert np.abs(drawn.momenta[0, 0] - drawn.momenta[0, 1]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "culprit"),
+    [
+        ({"momenta": jnp.zeros((32, 3)).at[4, 1].set(jnp.nan)}, "momenta"),
+        ({"momenta": jnp.zeros((31, 3))}, "momenta"),
+        ({"momenta": jnp.zeros((2, 32, 3))}, "momenta"),
+        ({"temperature": -5.0}, "temperature = -5.0"),
+        ({"temperature": 0.0}, "temperature = 0.0"),
+        ({"temperature": float("nan")}, "temperature = nan"),
+        ({"temperature": 100.0, "momenta": jnp.zeros((32, 3))}, "temperature or momenta"),
+        ({"temperature": None}, "temperature or momenta"),
+        ({"n_steps": 15}, "n_steps = 15"),
+        ({"n_steps": 0}, "n_steps = 0"),
+        ({"n_steps": -10}, "n_steps = -10"),
+        ({"save_every": 0}, "save_every = 0"),
+        ({"skin": -0.5}, "skin = -0.5"),
+        ({"capacity": 0}, "capacity = 0"),
+        ({"params": {"sigma": jnp.asarray([jnp.nan]), "epsilon": jnp.asarray([0.01])}}, "sigma"),
+        ({"params": {"sigma": jnp.asarray([3.4]), "epsilon": jnp.asarray([1e308])}}, "forces at the start"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value).replace(" ", ""),
+)
+def test_refusals_name_the_culprit(argon, changes, culprit):
+    with pytest.raises(InputError, match=culprit):
+        run(argon, **changes)
+
+
+@pytest.mark.parametrize("dt", [-1.0, 0.0, float("nan")])
+def test_time_step_is_refused(dt):
+    with pytest.raises(InputError, match="dt = "):
+        velocity_verlet(dt=dt)
+    with pytest.raises(InputError, match="dt = "):
+        langevin(dt=dt, temperature=100.0, friction=0.1)
+
+
+def test_system_is_refused(argon):
+    with pytest.raises(InputError, match="Kr.*Ar"):
+        run(argon.replace(atomic_numbers=argon.atomic_numbers.at[3].set(36)))
+    with pytest.raises(InputError, match=r"positions\[2, 1\]"):
+        run(argon.replace(positions=argon.positions.at[2, 1].set(jnp.nan)))
+    systems = jax.tree.map(lambda x: jnp.stack([x, x]), argon)
+    with pytest.raises(InputError, match="Kr"):
+        run(systems.replace(atomic_numbers=systems.atomic_numbers.at[1, 3].set(36)))
+
+
+def test_explosion_at_once(argon):
+    """Two atoms nearly on top of each other, and a step far too large."""
+    near = argon.positions.at[1].set(argon.positions[0] + jnp.asarray([0.01, 0, 0]))
+    with pytest.raises(SimulationError, match=r"NON_FINITE.*first at step 1\)") as caught:
+        run(argon.replace(positions=near), integrator=velocity_verlet(dt=1000 * units.FS))
+    left = caught.value.committed
+    assert left.positions.shape == (0, 32, 3) and left.stress.shape == (0, 3, 3)
+    assert left.times.shape == (0,)
+    assert int(left.state.step) == 0
+
+
+def test_explosion_later_keeps_the_frames_before_it(argon, clean, monkeypatch):
+    chunk = MODULE._chunk
+
+    def kick(*args):
+        state = args[5]
+        if int(state.step) == 20:
+            state = state.replace(momenta=1e306 * state.momenta)
+        return chunk(*args[:5], state, *args[6:])
+
+    monkeypatch.setattr(MODULE, "_chunk", kick)
+    with pytest.raises(SimulationError, match=r"NON_FINITE.*first at step 2\d\)") as caught:
+        run(argon)
+    left = caught.value.committed
+    for name in RECORDS:
+        np.testing.assert_array_equal(getattr(left, name), getattr(clean, name)[:2], err_msg=name)
+    assert int(left.state.step) == 20
+    np.testing.assert_array_equal(left.state.momenta, clean.momenta[1])
+
+
+def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
+    chunk, calls = MODULE._chunk, []
+
+    def stop(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return chunk(*args)
+
+    monkeypatch.setattr(MODULE, "_chunk", stop)
+    with pytest.raises(SimulationInterrupted, match="40 of 80 steps") as caught:
+        run(argon, n_steps=80)
+    assert isinstance(caught.value, KeyboardInterrupt) and isinstance(caught.value, SimulationError)
+    left = caught.value.committed
+    for name in RECORDS:
+        np.testing.assert_array_equal(getattr(left, name), getattr(clean, name), err_msg=name)
+    assert int(left.state.step) == 40
+    np.testing.assert_array_equal(left.times, clean.times)
