@@ -70,3 +70,14 @@ def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[...,
     mesh = jax.sharding.Mesh(np.asarray(devices), ("replicas",))
     spec = jax.sharding.PartitionSpec("replicas")
     return jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+
+def gathered(tree: Any) -> Any:
+    """Bring what `map_replicas` returned together on the default device, through the host.
+
+    Slicing an array that is spread over devices is a collective operation, and those of the CPU may wait
+    for each other for ever when there are fewer free cores than devices.
+    """
+    if len(jax.local_devices()) == 1:
+        return tree
+    return jax.tree.map(jnp.asarray, jax.device_get(tree))

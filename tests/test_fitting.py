@@ -191,7 +191,9 @@ def test_checkpoint_of_another_structure(checkpoint, change):
         load_checkpoint(checkpoint, {**TREE, **change})
 
 
-@pytest.mark.parametrize("where", ["difmd.fitting.checkpoint.os.replace", "difmd.fitting.checkpoint.np.savez"])
+@pytest.mark.parametrize(
+    "where", ["difmd.fitting.checkpoint.os.replace", "difmd.fitting.checkpoint.np.savez"]
+)
 def test_full_disk_keeps_the_previous_checkpoint(checkpoint, monkeypatch, where):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -417,13 +419,13 @@ def sample_and_gradient(argon):
 def test_diffusion_sample_against_central_differences(sample_and_gradient, name):
     compute, _ = sample_and_gradient
     params = ARGON.init(jax.random.key(0))
-    (_, status), gradient = compute(params)
+    (value, status), gradient = compute(params)
     assert int(status.flags) == 0
     step = 1e-5 * params[name]
     ahead, behind = (compute({**params, name: params[name] + s})[0][0] for s in (step, -step))
     expected = float(ahead - behind) / (2 * float(step[0]))
     assert gradient[name][0] == pytest.approx(expected, rel=1e-5)
-    assert abs(expected * float(params[name][0])) > 1e-4
+    assert abs(expected * float(params[name][0])) > 0.01 * value
 
 
 def test_diffusion_sample_of_free_flight(sample_and_gradient, argon):
@@ -537,7 +539,9 @@ def exact(monkeypatch):
     def fit(**changes):
         kwargs = {"sampling": SAMPLING, "n_iterations": 3, "key": jax.random.key(0), "progress": False}
         kwargs["replicas"] = [Replicas(systems, lists)] * 2
-        return fit_diffusivity(METHANE_LJ, START, EXACT_TARGETS, **{**kwargs, **changes})
+        # The moments of optax's own optimisers mix dtypes.
+        with jax.numpy_dtype_promotion("standard" if "optimizer" in changes else "strict"):
+            return fit_diffusivity(METHANE_LJ, START, EXACT_TARGETS, **{**kwargs, **changes})
 
     fit.calls, fit.bad = calls, bad
     return fit
@@ -558,7 +562,8 @@ def test_fit_finds_the_parameters(exact, residual):
         assert found.params[name][0] == pytest.approx(float(TRUE[name][0]), rel=1e-6), name
     assert [len(found.history), len(exact.calls)] == [6, 12]
     first = found.history[0]
-    assert first["params"] == {name: [float(START[name][0])] for name in START}
+    for name in START:
+        np.testing.assert_allclose(first["params"][name], START[name], rtol=1e-12)
     expected = [(float(exact_diffusivity(START, t)) + c) / UNIT for t, c in ((90.0, 1e-3), (110.0, 2e-3))]
     np.testing.assert_allclose(first["D_1e-9_m2_s"], expected, rtol=1e-12)
     losses = [entry["loss"] for entry in found.history]

@@ -18,9 +18,7 @@ from difmd.system import make_system
 
 # `difmd.simulate` is the function.
 MODULE = importlib.import_module("difmd.simulate")
-POTENTIAL = lennard_jones(
-    ["Ar"], sigma=3.4, epsilon=120 * units.KB, cutoff=6.0, truncation=switched(5.0)
-)
+POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=120 * units.KB, cutoff=6.0, truncation=switched(5.0))
 PARAMS = POTENTIAL.init(jax.random.key(0))
 NVE = velocity_verlet(dt=5 * units.FS)
 RECORDS = ("positions", "momenta", "potential_energy", "stress")
@@ -95,6 +93,14 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+def assert_same_path(found, expected):
+    """Bit for bit, but for the sums that are recorded and do not act on the path: these to rounding."""
+    for name in ("positions", "momenta"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    for name in ("potential_energy", "stress"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12, atol=1e-16)
+
+
 def test_ample_capacity_needs_no_replay(ample):
     found, tried = ample
     assert found.n_replays == 0
@@ -109,15 +115,13 @@ def test_overflow_in_mid_run_leaves_no_trace(hot_run, ample, crystal):
     assert len(tried) == 4 + found.n_replays
     # Some chunk after the first was tried twice.
     assert any(tried.count(step) > 1 for step in (10, 20, 30)), tried
-    for name in RECORDS:
-        np.testing.assert_array_equal(getattr(found, name), getattr(ample[0], name), err_msg=name)
+    assert_same_path(found, ample[0])
 
 
 def test_overflow_at_the_start_leaves_no_trace(hot_run, ample):
     found, _ = hot_run(1)
     assert found.n_replays >= 1
-    for name in RECORDS:
-        np.testing.assert_array_equal(getattr(found, name), getattr(ample[0], name), err_msg=name)
+    assert_same_path(found, ample[0])
 
 
 def test_frames(argon, clean):

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
+
+# An int is a float, as for every type checker.
+_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def check_public(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -14,4 +17,4 @@ def check_public(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     if function.__name__.startswith("_") or "<locals>" in function.__qualname__:
         return function
-    return beartype(function)
+    return _checked(function)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from difmd.batching import map_replicas
+from difmd.batching import gathered, map_replicas
 from difmd.errors import Flag, SimulationError, Status, describe, flags_of
 from difmd.fitting.liquid import Production, Replicas, Sampling, box_length, produce
 from difmd.fitting.targets import DiffusivityTarget
@@ -166,7 +166,7 @@ def _along(
     neighbors = jax.tree.map(lambda x: x[:n], replicas.neighbors)
     kelvin = jnp.asarray(temperature, systems.positions.dtype)
     for _ in range(8):
-        done = _differentiate(potential, window, params, systems, neighbors, keys, kelvin)
+        done = gathered(_differentiate(potential, window, params, systems, neighbors, keys, kelvin))
         flags = flags_of(done.status)
         if not flags:
             return done.gradient

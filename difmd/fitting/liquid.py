@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
-from difmd.batching import map_replicas
+from difmd.batching import gathered, map_replicas
 from difmd.errors import DifmdError, InputError, Status
 from difmd.integrators import Integrator, MDState, draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import Neighbors, neighbor_list, rebuild
@@ -249,8 +249,8 @@ def equilibrate(
             keys: Any = keys,
         ) -> _Advanced:
             integrator = langevin(dt=sampling.dt, temperature=temperature, friction=sampling.friction)
-            return _advance(
-                potential, _CHUNK, 50, False, params, integrator, systems, momenta, neighbors, keys
+            return gathered(
+                _advance(potential, _CHUNK, 50, False, params, integrator, systems, momenta, neighbors, keys)
             )
 
         done, lists, _ = repaired(run, systems, lists)
@@ -296,17 +296,19 @@ def produce(
         systems, lists = replicas.systems, replicas.neighbors
 
         def run(neighbors: Neighbors, systems: System = systems, momenta: Array = momenta) -> _Advanced:
-            return _advance(
-                potential,
-                frames_per_chunk * sampling.save_every,
-                sampling.save_every,
-                with_energy_gradients,
-                params,
-                velocity_verlet(dt=sampling.dt),
-                systems,
-                momenta,
-                neighbors,
-                keys,
+            return gathered(
+                _advance(
+                    potential,
+                    frames_per_chunk * sampling.save_every,
+                    sampling.save_every,
+                    with_energy_gradients,
+                    params,
+                    velocity_verlet(dt=sampling.dt),
+                    systems,
+                    momenta,
+                    neighbors,
+                    keys,
+                )
             )
 
         done, lists, _ = repaired(run, systems, lists)

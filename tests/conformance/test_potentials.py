@@ -1,0 +1,273 @@
+"""One table that every potential must pass; a new one adds a row to potentials.py."""
+
+import functools
+from types import SimpleNamespace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from potentials import CUTOFF, N_ATOMS, ONSET, ROWS, liquid, perturbed, roomy_list
+
+from difmd.forces import evaluate, forces
+from difmd.neighbors import rebuild
+
+WEIGHTS = np.array([1, -8, 8, -1]) / 12
+STENCIL = np.array([-2, -1, 1, 2])
+
+
+@functools.cache
+def setup(name):
+    """What the tests of one potential share, compiled once."""
+    row = ROWS[name]
+    potential = row.make()
+    system = liquid(row.numbers)
+    neighbors = roomy_list(system)
+    params = perturbed(potential.init(jax.random.key(0)))
+    evaluated = jax.jit(lambda p, s: evaluate(potential, p, s, rebuild(s, neighbors)))
+    return SimpleNamespace(
+        row=row,
+        potential=potential,
+        system=system,
+        neighbors=neighbors,
+        params=params,
+        evaluated=evaluated,
+        at_rest=evaluated(params, system),
+    )
+
+
+@pytest.fixture(params=list(ROWS), scope="module")
+def case(request):
+    return setup(request.param)
+
+
+def differences(function, size, step):
+    """Central differences of fourth order of `function`, mapped over [n, size], for each direction."""
+    grid = step * STENCIL[None, :, None] * np.eye(size)[:, None, :]
+    values = jax.jit(jax.vmap(function))(jnp.asarray(grid.reshape(-1, size)))
+
+    def combine(x):
+        x = np.asarray(x)
+        return np.tensordot(WEIGHTS, x.reshape(size, 4, *x.shape[1:]), (0, 1)) / step
+
+    return jax.tree.map(combine, values)
+
+
+def close(actual, expected, relative):
+    expected = np.asarray(expected)
+    scale = np.max(np.abs(expected))
+    assert scale > 0
+    np.testing.assert_allclose(actual, expected, rtol=relative, atol=0.1 * relative * scale)
+
+
+def moved(case, positions, **changes):
+    return case.evaluated(case.params, case.system.replace(positions=jnp.asarray(positions), **changes))
+
+
+def assert_same(found, expected, turn=None):
+    turn = np.eye(3) if turn is None else turn
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-11)
+    np.testing.assert_allclose(found.forces, expected.forces @ turn, atol=1e-11)
+    np.testing.assert_allclose(found.stress, turn.T @ expected.stress @ turn, atol=1e-12)
+
+
+@pytest.mark.parametrize("reflect", [False, True], ids=["rotation", "reflection"])
+def test_rotation_and_reflection(case, reflect):
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    turn = turn * np.linalg.det(turn) * (-1 if reflect else 1)
+    assert np.isclose(np.linalg.det(turn), -1 if reflect else 1)
+    found = moved(case, case.system.positions @ turn, cell=case.system.cell @ turn)
+    assert_same(found, case.at_rest, turn)
+
+
+def test_translation(case):
+    assert_same(moved(case, case.system.positions + np.array([[3.1, -20.0, 0.7]])), case.at_rest)
+
+
+def test_lattice_shift_of_one_atom(case):
+    shift = np.array([2.0, -1.0, 3.0]) @ case.system.cell
+    assert_same(moved(case, case.system.positions.at[2].add(shift)), case.at_rest)
+
+
+def test_permutation(case):
+    order = np.random.default_rng(4).permutation(case.system.n_atoms)
+    found = moved(
+        case, case.system.positions[order], atomic_numbers=case.system.atomic_numbers[order]
+    )
+    assert_same(found._replace(forces=found.forces[np.argsort(order)]), case.at_rest)
+
+
+def test_two_far_fragments_add(case):
+    if not case.row.additive:
+        whole, first, second = fragments(case)
+        assert abs(whole.energy - first.energy - second.energy) > 1e-6
+        return
+    whole, first, second = fragments(case)
+    assert abs(first.energy) > 1e-3 and abs(second.energy) > 1e-3
+    np.testing.assert_allclose(whole.energy, first.energy + second.energy, rtol=1e-12)
+    np.testing.assert_allclose(whole.forces, first.forces + second.forces, atol=1e-12)
+
+
+def fragments(case):
+    """Two halves 30 Å apart in a cell of 100 Å; what is left out becomes padding."""
+    first = np.arange(case.system.n_atoms) < N_ATOMS // 2
+    positions = case.system.positions + np.where(first, 0.0, 30.0)[:, None]
+    numbers = case.system.atomic_numbers
+    cell = 100 * jnp.eye(3)
+    keep = [jnp.where(jnp.asarray(mask), numbers, 0) for mask in (first | True, first, ~first)]
+    return [moved(case, positions, cell=cell, atomic_numbers=n) for n in keep]
+
+
+def test_end_at_the_cutoff_and_start_of_the_switch(case):
+    """Energy, force and second derivative of a dimer on both sides of the cut-off."""
+
+    numbers = case.system.atomic_numbers.at[2:].set(0)
+    apart = case.system.replace(atomic_numbers=numbers, cell=100 * jnp.eye(3))
+
+    def dimer(r):
+        return apart.replace(positions=jnp.zeros_like(apart.positions).at[1, 0].set(r))
+
+    def orders(r):
+        neighbors = rebuild(dimer(r), case.neighbors)
+        energy = lambda r: case.potential.apply(case.params, dimer(r), neighbors)  # noqa: E731
+        (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(energy), (r,), (1.0,))
+        return jnp.stack([value, slope, curvature])
+
+    gap = 1e-8
+    radii = jnp.array([CUTOFF - gap, CUTOFF + gap, ONSET - gap, ONSET + gap, ONSET])
+    values = np.asarray(jax.jit(jax.vmap(orders))(radii))
+    jumps = np.abs(values[0] - values[1])
+    scale = np.abs(values[4])
+    for order in range(3):
+        if order <= case.row.smooth:
+            assert jumps[order] < 1e-6 * scale[order]
+        elif case.row.smooth < 2:
+            assert jumps[order] > 1e-3 * scale[order]
+    assert (np.abs(values[2] - values[3]) < 1e-5 * np.abs(values[4]) + 1e-7).all()
+    if case.row.additive:
+        np.testing.assert_array_equal(values[1], 0)
+
+
+def test_forces_and_second_derivatives_are_central_differences(case):
+    """Every component; also that padding atoms on top of others give nothing, not NaN."""
+    potential, params, system = case.potential, case.params, case.system
+    size = 3 * system.n_atoms
+
+    def energy(r):
+        moved = system.replace(positions=r.reshape(-1, 3))
+        return potential.apply(params, moved, case.neighbors)
+
+    at = system.positions.reshape(-1)
+    slope, curvature = differences(lambda d: jax.value_and_grad(energy)(at + d), size, 1e-3)
+    found = case.at_rest.forces
+    close(found[:N_ATOMS].reshape(-1), -slope[: 3 * N_ATOMS], 1e-8)
+    assert not np.any(found[N_ATOMS:])
+
+    hessian = jax.jit(jax.hessian(energy))(at)
+    assert np.isfinite(hessian).all()
+    close(hessian[: 3 * N_ATOMS, : 3 * N_ATOMS], curvature[: 3 * N_ATOMS, : 3 * N_ATOMS], 1e-7)
+    assert not np.any(hessian[3 * N_ATOMS :]) and not np.any(hessian[:, 3 * N_ATOMS :])
+
+
+def test_stress_is_central_differences_of_a_strain(case):
+    def strained(components):
+        xx, yy, zz, yz, xz, xy = components
+        strain = jnp.stack([xx, xy / 2, xz / 2, xy / 2, yy, yz / 2, xz / 2, yz / 2, zz])
+        deform = jnp.eye(3) + strain.reshape(3, 3)
+        system = case.system.replace(
+            positions=case.system.positions @ deform, cell=case.system.cell @ deform
+        )
+        return case.potential.apply(case.params, system, case.neighbors)
+
+    expected = differences(strained, 6, 1e-4) / case.system.volume
+    s = np.asarray(case.at_rest.stress)
+    np.testing.assert_array_equal(s, s.T)
+    voigt = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+    if case.row.stress_is_derivative:
+        close(voigt, expected, 1e-8)
+    else:
+        close(voigt[3:], expected[3:], 1e-8)
+        assert (np.abs(voigt[:3] - expected[:3]) > 1e-6).all()
+
+
+def test_gradient_in_the_parameters_is_central_differences(case):
+    flat, unravel = ravel_pytree(case.params)
+
+    def energy(scale):
+        return case.potential.apply(unravel(flat * (1 + scale)), case.system, case.neighbors)
+
+    found = jax.jit(jax.grad(energy))(jnp.zeros_like(flat))
+    close(found, differences(energy, len(flat), 1e-3), 1e-8)
+
+
+def test_atomic_energies_add_up(case):
+    atomic = jax.jit(case.potential.atomic)(case.params, case.system, case.neighbors)
+    assert atomic.shape == (case.system.n_atoms,)
+    np.testing.assert_allclose(jnp.sum(atomic), case.at_rest.energy, rtol=1e-12)
+    assert not np.any(atomic[N_ATOMS:])
+
+
+def test_padding_is_inert_and_jit_equals_eager(case):
+    bare = liquid(case.row.numbers, padded=False)
+    found = evaluate(case.potential, case.params, bare, roomy_list(bare))
+    np.testing.assert_allclose(found.energy, case.at_rest.energy, rtol=1e-12)
+    np.testing.assert_allclose(found.forces, case.at_rest.forces[:N_ATOMS], atol=1e-13)
+    np.testing.assert_allclose(found.stress, case.at_rest.stress, atol=1e-14)
+
+
+def test_single_precision_follows_the_inputs_and_agrees(case):
+    def single(tree):
+        return jax.tree.map(
+            lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, tree
+        )
+
+    found = case.evaluated(single(case.params), single(case.system))
+    assert {x.dtype for x in found} == {jnp.dtype("float32")}
+    for low, high in zip(found, case.at_rest, strict=True):
+        np.testing.assert_allclose(low, high, rtol=2e-5, atol=2e-5 * np.max(np.abs(high)))
+
+
+def test_one_trace(case):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def energy(params, system):
+        return case.potential.apply(params, system, case.neighbors)
+
+    first = energy(case.params, case.system)
+    warmer = case.system.replace(positions=case.system.positions * 1.001)
+    scaled = jax.tree.map(lambda x: 1.01 * x, case.params)
+    assert energy(scaled, warmer) != first
+
+
+def test_reverse_rule_of_forces_is_that_of_the_gradient(case):
+    potential, neighbors = case.potential, case.neighbors
+
+    def plain(params, r, cell):
+        return -jax.grad(
+            lambda r: potential.apply(params, case.system.replace(positions=r, cell=cell), neighbors)
+        )(r)
+
+    def ours(params, r, cell):
+        system = case.system.replace(positions=r, cell=cell)
+        return forces(potential, params, system, neighbors)
+
+    v = jnp.asarray(np.random.default_rng(9).normal(size=case.system.positions.shape))
+    inputs = (case.params, case.system.positions, case.system.cell)
+
+    @jax.jit
+    def both(v):
+        results = []
+        for function in (ours, plain):
+            value, pull = jax.vjp(function, *inputs)
+            results.append((value, *pull(v)))
+        return results
+
+    (value, *found), (_, *expected) = both(v)
+    np.testing.assert_allclose(value, case.at_rest.forces, atol=1e-13)
+    assert len(found) == 3
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        close(one, other, 1e-10)
