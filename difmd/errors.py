@@ -38,6 +38,7 @@ class Flag(enum.IntFlag):
     NEIGHBOR_STALE = 2
     CELL_TOO_SMALL = 4
     NON_FINITE = 8
+    TOO_FAST = 16
 
 
 REMEDIES = {
@@ -49,6 +50,8 @@ REMEDIES = {
     "allowed for: build a new list with `neighbor_list`",
     Flag.NON_FINITE: "positions, momenta or forces are NaN or infinite: look for atoms that overlap, "
     "a time step that is too large, or parameters that do not bind",
+    Flag.TOO_FAST: "an atom moves farther than the cut-off in one step: look for atoms that overlap, or a "
+    "time step that is too large",
 }
 
 

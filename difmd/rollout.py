@@ -124,7 +124,7 @@ def rollout(
             return forces(potential, params, system, current)
 
         state = integrator.step(state, force)
-        return state, current, _check(state, current, status)
+        return state, current, _check(state, current, integrator.dt, status)
 
     def dynamic_segment(carry: _Carry, _: None) -> tuple[_Carry, Any]:
         return _frames(lambda c: one_step(*c), lambda c: save(c[0], c[1]), carry, 1, save_every)
@@ -171,8 +171,11 @@ def _frames(
     return lax.scan(one_frame, carry, None, length=n_frames)
 
 
-def _check(state: MDState, neighbors: Neighbors, status: Status) -> Status:
+def _check(state: MDState, neighbors: Neighbors, dt: Array, status: Status) -> Status:
     status = check(state.system, neighbors, status, state.step)
     finite = jnp.isfinite(jnp.sum(state.forces)) & jnp.isfinite(jnp.sum(state.momenta))
     finite = finite & jnp.isfinite(jnp.sum(state.system.positions))
-    return status.raise_flag(Flag.NON_FINITE, ~finite, state.step)
+    status = status.raise_flag(Flag.NON_FINITE, ~finite, state.step)
+    # An explosion may stay finite for a long time, with every list and every number meaningless.
+    step = dt * jnp.max(jnp.abs(state.momenta) / state.system.masses[:, None])
+    return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)

@@ -150,9 +150,7 @@ def test_compression_overflows_and_a_smaller_cell_is_too_small():
 def test_stale_exactly_when_an_atom_moved_more_than_half_the_skin(move, strain, stale):
     system = random_system(cell=[4.0, 4.0, 4.0])
     neighbors = neighbor_list(system, cutoff=2.0, skin=0.3)
-    moved = system.replace(
-        positions=system.positions.at[4, 1].add(move), cell=system.cell * (1 + strain)
-    )
+    moved = system.replace(positions=system.positions.at[4, 1].add(move), cell=system.cell * (1 + strain))
     assert bool(is_stale(moved, neighbors)) == stale
     flags = flags_of(check(moved, neighbors, Status.ok(), jnp.int32(0)))
     assert flags == (Flag.NEIGHBOR_STALE if stale else Flag(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,7 +32,8 @@ def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise InputError(
             f"cannot write the checkpoint {path}: {error.strerror}; the one before it is kept. Free "
             "some space or choose another folder, then run again to resume"
@@ -49,7 +51,7 @@ def load_checkpoint(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(archive["meta"].tobytes())
             stored = [archive[f"leaf_{n}"] for n in range(len(archive.files) - 1)]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"checkpoint {path} cannot be read ({error}): delete it to start again") from error
     if len(stored) != len(leaves) or any(
         x.shape != np.shape(_plain(y)) for x, y in zip(stored, leaves, strict=True)
@@ -67,7 +69,7 @@ def fingerprint(*settings: Any) -> str:
             value = np.asarray(_plain(leaf))
             digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
         else:
-            digest.update(repr(leaf).encode())
+            digest.update(repr(leaf).encode() + b";")
     return digest.hexdigest()[:16]
 
 

@@ -18,10 +18,10 @@ from difmd.errors import DifmdError, InputError
 from difmd.fitting.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.fitting.estimate import StatePoint, measure_diffusivity
 from difmd.fitting.gauss_newton import gauss_newton
-from difmd.fitting.liquid import Replicas, Sampling, equilibrate, keep_liquid, melt
+from difmd.fitting.liquid import Replicas, Sampling, crystal, equilibrate, keep_liquid, melt
 from difmd.fitting.targets import DiffusivityTarget
 from difmd.fitting.transforms import Transform, logarithmic
-from difmd.potentials import Params, Potential, check_finite
+from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.system import System
 
@@ -124,12 +124,13 @@ def fit_diffusivity(
         raise InputError(f"n_iterations = {n_iterations} must be at least 1")
     if replicas is not None and len(replicas) != len(targets):
         raise InputError(f"{len(replicas)} sets of replicas for {len(targets)} targets")
-    check_finite(params)
+    validate_inputs(potential, params, crystal(targets[0].density, sampling))
     optimizer = optax.with_extra_args_support(gauss_newton() if optimizer is None else optimizer)
     transform = logarithmic() if transform is None else transform
     residual = relative_residual if residual is None else residual
     free = transform.to_free(params)
     settings = fingerprint(
+        potential.cutoff,
         params,
         [dataclasses.astuple(t) for t in targets],
         dataclasses.astuple(sampling),

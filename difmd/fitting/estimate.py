@@ -137,7 +137,7 @@ def diffusion_samples(
         ahead = sums[s + last + 1] - sums[s + first]
         behind = sums[s - first + 1] - sums[s - last]
         apart = (ahead - behind) / width
-        v = p[last : n - last] / masses[:, None]
+        v = p[last : n - last] / masses[None, :, None]
         return jnp.mean(jnp.sum(v * apart, axis=-1), axis=-1) / 6
 
     return jax.lax.map(one, (done.positions, done.momenta))

@@ -61,7 +61,7 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
         normal = slopes.T @ slopes + damping * jnp.eye(slopes.shape[1], dtype=slopes.dtype)
         step = -jnp.linalg.solve(normal, slopes.T @ residuals)
         step = step * jnp.minimum(1.0, max_step / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30))
-        gain = 1.0 / jnp.maximum(1.0, state.steps + 2.0 - full_steps)
+        gain = 1.0 / jnp.maximum(1.0, state.steps.astype(step.dtype) + 2.0 - full_steps)
         return restore(gain * step), GaussNewtonState(state.steps + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)

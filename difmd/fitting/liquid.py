@@ -73,6 +73,8 @@ class Sampling:
                 f"n_replicas = {self.n_replicas} must be at least 2 and n_gradient_replicas = "
                 f"{self.n_gradient_replicas} between 2 and n_replicas"
             )
+        if not 1 <= self.save_every <= _CHUNK:
+            raise InputError(f"save_every = {self.save_every} must be between 1 and {_CHUNK}")
         if not 0 < self.window[0] < self.window[1]:
             raise InputError(f"window = {self.window} must be 0 < start < end")
         if self.production_time < 2.5 * self.window[1]:

@@ -59,7 +59,11 @@ def read_targets(path: str | Path, *, finite_size: bool = True) -> tuple[Diffusi
     path = Path(path)
     if not path.is_file():
         raise InputError(f"target table {path} does not exist")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        # Spreadsheets put a byte order mark first.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"target table {path} cannot be read as UTF-8 text: {error}") from error
     table = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
     if not table:
         raise InputError(f"target table {path} is empty")

@@ -69,7 +69,7 @@ def equilibrium_gradient(
     deviation = values - jnp.mean(values)
 
     def covariance(slopes: Array) -> Array:
-        other = slopes - jnp.mean(slopes, axis=(0, 1))
+        other = slopes - jnp.mean(slopes, axis=(0, 1), keepdims=True)
         weights = deviation.reshape(*deviation.shape, *([1] * (slopes.ndim - 2)))
         return scale * jnp.mean(weights * other, axis=1)
 

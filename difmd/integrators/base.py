@@ -90,7 +90,7 @@ def remove_drift(
     momenta: Float[Array, "atoms 3"], masses: Float[Array, "atoms 1"]
 ) -> Float[Array, "atoms 3"]:
     """Take the velocity of the centre of mass out; atoms of zero mass keep zero momentum."""
-    return momenta - masses * jnp.sum(momenta, axis=0) / jnp.sum(masses)
+    return momenta - masses * jnp.sum(momenta, axis=0, keepdims=True) / jnp.sum(masses)
 
 
 def kinetic_energy(system: System, momenta: Float[Array, "atoms 3"]) -> Float[Array, ""]:

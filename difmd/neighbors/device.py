@@ -118,9 +118,9 @@ def _extend(
         )
     moved = fraction[None] + table[:, None].astype(fraction.dtype)
     # The tolerance covers the rounding of the lattice coordinates; an image too many does no harm.
-    wide = margin * (1 + 1e-5) + 1e-5
-    inside = (moved >= -wide) & (moved <= 1 + wide) | ~jnp.asarray(neighbors.periodic)
-    keep = (jnp.all(inside, axis=-1) & real).reshape(-1)
+    wide = (margin * (1 + 1e-5) + 1e-5)[None, None]
+    inside = (moved >= -wide) & (moved <= 1 + wide) | ~jnp.asarray(neighbors.periodic)[None, None]
+    keep = (jnp.all(inside, axis=-1) & real[None]).reshape(-1)
     (chosen,) = jnp.nonzero(keep, size=room, fill_value=0)
     used = jnp.arange(room) < jnp.sum(keep)
     image, parent = chosen // n_atoms, chosen % n_atoms
@@ -175,7 +175,7 @@ def _bin(
 
 
 def _collect(
-    positions: Float[Array, "extended+1 3"],
+    positions: Float[Array, "points 3"],
     centers: Float[Array, "atoms 3"],
     candidates: Int[Array, "candidates atoms"] | None,
     reach_squared: float,

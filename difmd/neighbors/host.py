@@ -98,7 +98,7 @@ def neighbor_list(
     n_ghosts = max(m[1] for m in measured)
     ranges = tuple(int(n) for n in np.max([m[2] for m in measured], axis=0))
     n_atoms = system.n_atoms
-    slots = capacity or max(4, int(np.ceil(slack * n_pairs)))
+    slots = capacity or _whole_groups(slack * n_pairs)
     # Images enter and leave only at the rim, but all at once when a layer of a crystal crosses a face.
     n_extended = n_atoms + int(np.ceil(slack * n_ghosts)) + (8 if any(periodic) else 0)
     grid = None
@@ -155,7 +155,7 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
         wanted = capacity if most <= capacity else int(np.ceil(slack * most))
         return max(wanted, int(np.ceil(at_least * capacity)))
 
-    slots = enough(neighbors.capacity, neighbors.n_neighbors)
+    slots = _whole_groups(enough(neighbors.capacity, neighbors.n_neighbors))
     n_extended = enough(neighbors.parents.shape[-1], neighbors.n_extended)
     grid = neighbors.grid
     if grid is not None:
@@ -180,6 +180,11 @@ def _rebuild(system: System, template: Neighbors) -> Neighbors:
 _rebuild_one = jax.jit(rebuild)
 # Only shapes and static fields of the template are read, so one serves the whole batch.
 _rebuild_batch = jax.jit(jax.vmap(rebuild, in_axes=(0, None)))
+
+
+def _whole_groups(slots: float) -> int:
+    """Rounded up to the columns that a pair potential sums at a time."""
+    return 8 * max(1, int(np.ceil(slots / 8)))
 
 
 def _as_triple(pbc: Any) -> tuple[bool, bool, bool]:

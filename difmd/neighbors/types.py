@@ -77,7 +77,7 @@ class Neighbors:
         return dataclasses.replace(self, **changes)
 
 
-def extended_positions(system: System, neighbors: Neighbors) -> Float[Array, "extended+1 3"]:
+def extended_positions(system: System, neighbors: Neighbors) -> Float[Array, "points 3"]:
     """Positions that `Neighbors.indices` refers to [Å]; the last one is out of everyone's reach."""
     moved = system.positions[neighbors.parents]
     # Integers below 2**24 are exact in float32, and no atom crosses that many cells.

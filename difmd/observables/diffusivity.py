@@ -97,6 +97,8 @@ def diffusivity(
         )
     if positions.ndim == 3:
         positions, momenta = positions[None], momenta[None]
+    if n_blocks < 1:
+        raise InputError(f"n_blocks = {n_blocks} must be at least 1")
     n_frames = positions.shape[1] // n_blocks
     first, last = (round(float(t / interval)) for t in window)
     if not 0 < first < last < n_frames:
@@ -114,12 +116,13 @@ def diffusivity(
         x[:, : n_frames * n_blocks].reshape(n_samples, n_frames, *x.shape[2:]) for x in (positions, momenta)
     ]
     curves = _curves(blocks[0], blocks[1], jnp.asarray(masses))
-    msd, vacf = (np.asarray(curve, np.float64)[:, :lags] for curve in curves)
-    times = np.arange(lags) * float(interval)
+    msd, vacf = (np.asarray(curve, np.float64) for curve in curves)
+    times = np.arange(n_frames) * float(interval)
     inside = slice(first, last + 1)
     slope = np.polynomial.polynomial.polyfit(times[inside], msd[:, inside].T, 1)[1]
     running = np.cumsum(0.5 * (vacf[:, 1:] + vacf[:, :-1]), axis=1) * float(interval) / 3
     integral = running[:, first - 1 : last].mean(axis=1)
+    times, msd, vacf = times[:lags], msd[:, :lags], vacf[:, :lags]
     root = np.sqrt(n_samples)
     return Diffusivity(
         einstein=over_replicas(slope / 6),
@@ -139,7 +142,7 @@ def diffusivity(
 def _curves(positions: Array, momenta: Array, masses: Array) -> tuple[Array, Array]:
     def one(block: tuple[Array, Array]) -> tuple[Array, Array]:
         r, p = block
-        v = p / masses[:, None]
+        v = p / masses[None, :, None]
         msd = mean_squared_displacement(remove_center_of_mass(r, masses))
         return msd, velocity_autocorrelation(remove_center_of_mass(v, masses))
 

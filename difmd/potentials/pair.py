@@ -251,7 +251,7 @@ def _is_symbolic_zero(x: Any) -> bool:
     return isinstance(x, SymbolicZero)
 
 
-def _split(positions: Float[Array, "extended+1 3"], n_atoms: int) -> tuple[list[Array], list[Array]]:
+def _split(positions: Float[Array, "points 3"], n_atoms: int) -> tuple[list[Array], list[Array]]:
     """Coordinates as three separate arrays, of all extended positions and of the atoms."""
     xyz = [positions[:, axis] for axis in range(3)]
     return xyz, [x[:n_atoms] for x in xyz]

@@ -43,9 +43,7 @@ ROWS = {
     "truncated": Row(lambda: lennard_jones(**ARGON, truncation=truncated())),
     "shifted": Row(lambda: lennard_jones(**ARGON, truncation=shifted()), smooth=0),
     "switched": Row(lambda: lennard_jones(**ARGON, truncation=switched(ONSET)), smooth=2),
-    "mixture": Row(
-        lambda: lennard_jones(**MIXTURE, truncation=switched(ONSET)), numbers=MIXED, smooth=2
-    ),
+    "mixture": Row(lambda: lennard_jones(**MIXTURE, truncation=switched(ONSET)), numbers=MIXED, smooth=2),
     "sum": Row(
         lambda: (
             lennard_jones(**MIXTURE, truncation=switched(ONSET))

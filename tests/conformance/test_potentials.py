@@ -93,9 +93,7 @@ def test_lattice_shift_of_one_atom(case):
 
 def test_permutation(case):
     order = np.random.default_rng(4).permutation(case.system.n_atoms)
-    found = moved(
-        case, case.system.positions[order], atomic_numbers=case.system.atomic_numbers[order]
-    )
+    found = moved(case, case.system.positions[order], atomic_numbers=case.system.atomic_numbers[order])
     assert_same(found._replace(forces=found.forces[np.argsort(order)]), case.at_rest)
 
 
@@ -176,9 +174,7 @@ def test_stress_is_central_differences_of_a_strain(case):
         xx, yy, zz, yz, xz, xy = components
         strain = jnp.stack([xx, xy / 2, xz / 2, xy / 2, yy, yz / 2, xz / 2, yz / 2, zz])
         deform = jnp.eye(3) + strain.reshape(3, 3)
-        system = case.system.replace(
-            positions=case.system.positions @ deform, cell=case.system.cell @ deform
-        )
+        system = case.system.replace(positions=case.system.positions @ deform, cell=case.system.cell @ deform)
         return case.potential.apply(case.params, system, case.neighbors)
 
     expected = differences(strained, 6, 1e-4) / case.system.volume
@@ -219,9 +215,7 @@ def test_padding_is_inert_and_jit_equals_eager(case):
 
 def test_single_precision_follows_the_inputs_and_agrees(case):
     def single(tree):
-        return jax.tree.map(
-            lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, tree
-        )
+        return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, tree)
 
     found = case.evaluated(single(case.params), single(case.system))
     assert {x.dtype for x in found} == {jnp.dtype("float32")}

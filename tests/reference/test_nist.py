@@ -84,6 +84,5 @@ def test_table_is_that_of_the_downloaded_file(shared_data):
     reference = json.loads((shared_data / "nist_srsw" / "reference.json").read_text())
     rows = [row for row in reference["lj"]["rows"] if row[3] == "LRC"]
     assert {
-        (number, n_atoms, edge, cutoff): tuple(values)
-        for number, n_atoms, edge, _, cutoff, *values in rows
+        (number, n_atoms, edge, cutoff): tuple(values) for number, n_atoms, edge, _, cutoff, *values in rows
     } == {case: tuple(map(float, printed)) for case, printed in TABLE.items()}
