@@ -172,12 +172,12 @@ def repaired(
         flags = flags_of(status)
         if not flags:
             return result, neighbors, growths
-        if flags & Flag.CELL_TOO_SMALL and not flags & Flag.NON_FINITE:
+        exploded = bool(flags & (Flag.NON_FINITE | Flag.TOO_FAST))
+        if flags & Flag.CELL_TOO_SMALL and not exploded:
             neighbors = neighbor_list(system, cutoff=neighbors.cutoff, skin=neighbors.skin)
-        elif flags == Flag.NEIGHBOR_OVERFLOW or (
-            # Forces that miss a pair may well explode; the list comes first.
-            flags & Flag.NEIGHBOR_OVERFLOW and flags & Flag.NON_FINITE
-        ):
+        elif flags & Flag.NEIGHBOR_OVERFLOW and not (exploded and growths >= 2):
+            # Forces that miss a pair may well explode, so the list comes first; an explosion fills any
+            # list, so it does so only twice.
             neighbors = grow(system, neighbors, at_least=1.3)
         else:
             break
