@@ -110,7 +110,8 @@ def rollout(
     """
     gradient = checkpointed() if gradient is None else gradient
     segment_steps = save_every if rebuild_every is None else rebuild_every
-    if save_every < 1 or segment_steps % save_every or n_steps % segment_steps:
+    smallest = min(n_steps, segment_steps, save_every)
+    if smallest < 1 or segment_steps % save_every or n_steps % segment_steps:
         raise InputError(
             f"n_steps = {n_steps}, rebuild_every = {rebuild_every}, save_every = {save_every}: each "
             "must be a positive multiple of the next"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -61,7 +60,7 @@ def make_system(
     *,
     masses: Any = None,
     cell: Any = None,
-    pbc: bool | Sequence[bool] | None = None,
+    pbc: Any = None,
     dtype: Any = None,
 ) -> System:
     """Validate arrays and build a `System`.
@@ -192,7 +191,7 @@ def _floats(name: str, values: Any) -> np.ndarray:
     return array
 
 
-def _cell_and_pbc(cell: Any, pbc: bool | Sequence[bool] | None) -> tuple[np.ndarray, np.ndarray]:
+def _cell_and_pbc(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
     box: np.ndarray = np.zeros((3, 3))
     if cell is not None:
         box = _floats("cell", cell)

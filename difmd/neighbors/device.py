@@ -143,32 +143,33 @@ def _bin(
     """Candidates of each atom: what lies in its bin and the 26 around it."""
     assert neighbors.grid is not None
     n_extended = len(fractions)
-    bins, held = np.asarray(neighbors.grid[:3]), neighbors.grid[3]
+    bins, held = np.asarray(neighbors.grid[:3], np.int32), neighbors.grid[3]
     periodic = jnp.asarray(neighbors.periodic)
     low = jnp.min(jnp.where(valid[:, None], fractions, jnp.inf), axis=0)
     high = jnp.max(jnp.where(valid[:, None], fractions, -jnp.inf), axis=0)
     origin = jnp.where(periodic, 0, low)
     span = jnp.where(periodic, 1, high - low)
-    width = jnp.maximum(span / jnp.asarray(bins), margin)
+    width = jnp.maximum(span / jnp.asarray(bins, fractions.dtype), margin)
     # One more bin each way holds the images. Clamping keeps near positions in near bins.
-    index = jnp.floor((fractions - origin) / width).astype(jnp.int32) + 1
-    index = jnp.clip(index, 0, jnp.asarray(bins + 1))
+    index = jnp.floor((fractions - origin[None]) / width[None]).astype(jnp.int32) + 1
+    index = jnp.clip(index, 0, jnp.asarray(bins + 1)[None])
     shape = bins + 2
-    flat = (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2]
+    rows, columns = int(shape[1]), int(shape[2])
+    flat = (index[:, 0] * rows + index[:, 1]) * columns + index[:, 2]
     n_bins = int(np.prod(shape))
     flat = jnp.where(valid, flat, n_bins)
     order = jnp.argsort(flat, stable=True)
     ordered = flat[order]
-    start = jnp.searchsorted(ordered, jnp.arange(n_bins + 1))
-    rank = jnp.arange(n_extended) - start[ordered]
+    start = jnp.searchsorted(ordered, jnp.arange(n_bins + 1, dtype=jnp.int32)).astype(jnp.int32)
+    rank = jnp.arange(n_extended, dtype=jnp.int32) - start[ordered]
     table = jnp.full((n_bins + 1, held + 1), n_extended, jnp.int32)
     table = table.at[ordered, jnp.minimum(rank, held)].set(order.astype(jnp.int32))
     table = table.at[n_bins].set(n_extended)[:, :held]
     occupied = jnp.max(start[1:] - start[:-1])
-    around = np.asarray(list(itertools.product((-1, 0, 1), repeat=3)))
-    nearby = index[:n_atoms, None] + around
-    outside = jnp.any((nearby < 0) | (nearby >= jnp.asarray(shape)), axis=-1)
-    nearby_flat = (nearby[..., 0] * shape[1] + nearby[..., 1]) * shape[2] + nearby[..., 2]
+    around = jnp.asarray(list(itertools.product((-1, 0, 1), repeat=3)), jnp.int32)
+    nearby = index[:n_atoms, None] + around[None]
+    outside = jnp.any((nearby < 0) | (nearby >= jnp.asarray(shape)[None, None]), axis=-1)
+    nearby_flat = (nearby[..., 0] * rows + nearby[..., 1]) * columns + nearby[..., 2]
     nearby_flat = jnp.where(outside, n_bins, nearby_flat)
     candidates = table[nearby_flat].reshape(n_atoms, -1)
     return candidates.T, occupied.astype(jnp.int32)

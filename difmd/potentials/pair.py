@@ -205,7 +205,7 @@ def pair_potential(
     def tail(params: Params, system: System) -> Array:
         types = jnp.asarray(type_of)[system.atomic_numbers]
         real = system.atomic_numbers > 0
-        counts = jnp.zeros(n_types, system.cell.dtype).at[types].add(real)
+        counts = jnp.zeros(n_types, system.cell.dtype).at[types].add(real.astype(system.cell.dtype))
         return tail_energy(phi, tables(params), counts, system.cell, cutoff, truncation)
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
