@@ -220,7 +220,9 @@ def pair_potential(
         energies = atomic_energies(params, extended_positions(system, neighbors), geometry)
         if tail_correction:
             real = system.atomic_numbers > 0
-            energies = energies + jnp.where(real, tail(params, system) / jnp.sum(real), 0)
+            energies = energies + jnp.where(
+                real, tail(params, system) / jnp.sum(real, dtype=energies.dtype), 0
+            )
         return energies
 
     return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers))

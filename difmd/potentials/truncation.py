@@ -33,7 +33,7 @@ def truncated() -> Truncation:
     """Cut φ off as it is: energy jumps at the cut-off, which a force does not show."""
 
     def missing(phi: _Pair, pair: Any, cutoff: float) -> Array:
-        return jnp.zeros_like(phi(pair, jnp.asarray(cutoff**2)))
+        return jnp.zeros_like(phi(pair, _like(pair, cutoff**2)))
 
     return Truncation(end=lambda phi, cutoff: phi, missing=missing, onset=0.0, jumps=True)
 
@@ -45,7 +45,7 @@ def shifted() -> Truncation:
         return lambda pair, r_squared: phi(pair, r_squared) - phi(pair, jnp.full_like(r_squared, cutoff**2))
 
     def missing(phi: _Pair, pair: Any, cutoff: float) -> Array:
-        return phi(pair, jnp.asarray(cutoff**2)) * cutoff**3 / 3
+        return phi(pair, _like(pair, cutoff**2)) * cutoff**3 / 3
 
     return Truncation(end=end, missing=missing, onset=0.0, jumps=False)
 
@@ -75,7 +75,8 @@ def switched(onset: float) -> Truncation:
         def at(r: Array) -> Array:
             return r**2 * (phi(pair, r**2) - ended(pair, r**2))
 
-        return sum(w * at(jnp.asarray(r)) for r, w in zip(nodes, weights, strict=True))
+        terms = [w * at(_like(pair, r)) for r, w in zip(nodes, weights, strict=True)]
+        return sum(terms[1:], terms[0])
 
     return Truncation(end=end, missing=missing, onset=float(onset), jumps=False)
 
@@ -108,7 +109,7 @@ def tail_energy(
     def beyond(pair: Any) -> Array:
         # r = rc/u: for a sum of inverse powers the integrand is a polynomial, and the rule is exact.
         terms = [
-            w * cutoff**3 / u**4 * phi(pair, jnp.asarray((cutoff / u) ** 2))
+            w * cutoff**3 / u**4 * phi(pair, _like(pair, (cutoff / u) ** 2))
             for u, w in zip(nodes, weights, strict=True)
         ]
         return sum(terms[1:], terms[0])
@@ -118,14 +119,20 @@ def tail_energy(
     energy = jnp.sum(pairs * each) / volume
     if not truncation.jumps:
         return energy
-    edge = jax.vmap(jax.vmap(lambda p: phi(p, jnp.asarray(cutoff**2))))(table)
+    edge = jax.vmap(jax.vmap(lambda p: phi(p, _like(p, cutoff**2))))(table)
     impulse = jnp.sum(pairs * edge) * cutoff**3 / 3 / volume
     # Zero, but with the derivative in the volume that the jump has: d(impulse·(V₀/V))/dV at V₀ = V.
     fixed = jax.lax.stop_gradient(volume)
     return energy + jax.lax.stop_gradient(impulse) * (fixed / volume - 1)
 
 
-def _gauss_legendre(start: float, stop: float, order: int = 24) -> tuple[np.ndarray, np.ndarray]:
+def _like(pair: Any, value: float) -> Array:
+    """A number in the precision of the parameters."""
+    return jnp.asarray(value, jax.tree.leaves(pair)[0].dtype)
+
+
+def _gauss_legendre(start: float, stop: float, order: int = 24) -> tuple[list[float], list[float]]:
     nodes, weights = np.polynomial.legendre.leggauss(order)
     half = 0.5 * (stop - start)
-    return start + half * (nodes + 1), half * weights
+    # Python floats, which take on the precision of what they meet.
+    return (start + half * (nodes + 1)).tolist(), (half * weights).tolist()
