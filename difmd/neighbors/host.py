@@ -14,7 +14,7 @@ from difmd.neighbors.lattice import complete_cell, heights, image_range, image_t
 from difmd.neighbors.types import Neighbors
 from difmd.system import System
 
-# Up to so many extended positions comparing all pairs was faster than binning them (2 cores, 0.9.2).
+# Up to so many extended positions all pairs are compared; a round number, not a measured one.
 _ALL_PAIRS_BELOW = 2500
 
 
