@@ -42,7 +42,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_lists_are_exact(case, binned, monkeypatch):
     system, cutoff, skin = CASES[case]
-    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0 if binned else 2500)
+    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0 if binned else 20_000)
     neighbors = neighbor_list(system, cutoff=cutoff, skin=skin)
     assert (neighbors.grid is not None) == binned
     assert (neighbors.cutoff, neighbors.skin) == (cutoff, skin)
@@ -76,7 +76,7 @@ def test_single_atom_without_a_cell_has_no_neighbours():
 
 @pytest.mark.parametrize("binned", [False, True], ids=["all pairs", "binned"])
 def test_a_batch_is_rebuilt_together_and_each_replica_is_exact(binned, monkeypatch):
-    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0 if binned else 2500)
+    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0 if binned else 20_000)
     replicas = [random_system(cell=[4.0, 4.5, 5.0], spread=4.5, seed=seed) for seed in range(3)]
     batch = jax.tree.map(lambda *x: jnp.stack(x), *replicas)
     lists = neighbor_list(batch, cutoff=2.0, skin=0.2)

@@ -19,6 +19,7 @@ from difmd.observables import (
     over_replicas,
     remove_center_of_mass,
     velocity_autocorrelation,
+    with_control,
 )
 from difmd.system import make_system
 
@@ -254,3 +255,34 @@ def test_crystal_is_no_liquid_and_random_positions_are():
     assert 0.5 < order[1] < 0.95
     assert order[2] < 0.2
     np.testing.assert_array_equal(is_liquid(systems, spacing=a / np.sqrt(2)), [False, False, True])
+
+
+def test_control_takes_out_shared_noise():
+    """Over many experiments the estimate has the right mean, less scatter, and an honest error bar."""
+    rng = np.random.default_rng(8)
+    control = 5 + rng.normal(size=(2000, 16))
+    samples = 3 + 2 * (control - 5) + 0.5 * rng.normal(size=control.shape)
+    found = [with_control(y, x, 5.0) for y, x in zip(samples, control, strict=True)]
+    values, errors = np.array([f.value for f in found]), np.array([f.stderr for f in found])
+    assert abs(values.mean() - 3) < 5 * values.std() / np.sqrt(2000)
+    assert values.std() == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.1)
+    assert values.std() < 0.3 * samples.mean(axis=1).std()
+
+
+def test_control_needs_samples():
+    samples = np.array([1.0, 2.0, 4.0])
+    assert with_control(samples, samples, 0.0) == over_replicas(samples)
+    many = np.arange(9.0)
+    assert with_control(many, np.ones(9), 0.0) == over_replicas(many)
+
+
+def test_diffusivity_at_a_temperature_regresses_on_the_kinetic_one(langevin_gas):
+    positions, momenta, masses, interval, _ = langevin_gas
+    window = (20.0, 26.0)
+    plain = diffusivity(positions, momenta, masses, interval=interval, window=window)
+    per_replica = (np.asarray(momenta) ** 2 / np.asarray(masses)[:, None]).sum((2, 3)).mean(1)
+    kelvin = per_replica / (3 * (len(masses) - 1) * units.KB)
+    found = diffusivity(positions, momenta, masses, interval=interval, window=window, temperature=300.0)
+    expected = with_control(plain.samples, kelvin, 300.0)
+    np.testing.assert_allclose(found.einstein.value, expected.value)
+    np.testing.assert_allclose(found.einstein.stderr, expected.stderr)

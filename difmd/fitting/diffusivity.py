@@ -114,8 +114,8 @@ def fit_diffusivity(
 
     Raises:
         InputError: bad arguments, or a checkpoint of a different fit.
-        FitError: a non-finite loss, gradient or trajectory; `result.best_params` and the checkpoint
-            hold the last good ones.
+        FitError: a non-finite loss, gradient or trajectory, or a checkpoint that cannot be written;
+            `result.best_params` and the last checkpoint hold the last good ones.
         FitInterrupted: Ctrl-C; resumes to the same result as an uninterrupted fit.
     """
     if not targets:
@@ -136,6 +136,7 @@ def fit_diffusivity(
         dataclasses.astuple(sampling),
         jax.random.key_data(key),
         initial_state_term,
+        [_name(function) for function in (residual, transform.from_free, optimizer.update)],
         replicas is None or [r.systems for r in replicas],
     )
     path = None if folder is None else Path(folder) / CHECKPOINT
@@ -244,9 +245,7 @@ def fit_diffusivity(
         except FitError:
             raise
         except DifmdError as error:
-            if isinstance(error, InputError):
-                raise
-            raise FitError(f"iteration {len(history) + 1}: {error}", result()) from error
+            raise FitError(f"iteration {iteration + 1}: {error}", result()) from error
     return result()
 
 
@@ -324,6 +323,11 @@ def _residuals(
 def _loss_gradient(residuals: Array, jacobian: Any) -> Any:
     """Gradient of the mean squared residual."""
     return jax.tree.map(lambda j: 2 * jnp.tensordot(residuals, j, 1) / len(residuals), jacobian)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """Where a function was defined; what it closes over is not in it."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def _is_finite(tree: Any) -> bool:

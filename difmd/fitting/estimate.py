@@ -29,7 +29,8 @@ class StatePoint(NamedTuple):
     Attributes:
         diffusivity: of the periodic box, by two routes.
         correction: finite-size correction to add [Å²/time]; 0 when it is switched off.
-        gradient: of the diffusivity of the box in the parameters, or None.
+        gradient: of the diffusivity of the box in the parameters, or None; ∂lnD/∂θ at the lags of
+            `Sampling.gradient_window`, times D.
     """
 
     diffusivity: Diffusivity
@@ -93,6 +94,7 @@ def measure_diffusivity(
         after.systems.masses[0],
         interval=interval,
         window=sampling.window,
+        temperature=target.temperature,
     )
     correction = 0.0
     if target.viscosity is not None:
@@ -106,17 +108,19 @@ def measure_diffusivity(
     gradient = None
     if with_gradient:
         along = _along(potential, params, after, target.temperature, sampling, gradient_key)
-        first, last = (round(t / interval) for t in sampling.window)
+        first, last = (round(t / interval) for t in sampling.gradient_window)
         values = diffusion_samples(done, after.systems.masses[0], first, last)
         origins = slice(last, done.positions.shape[1] - last)
         slopes = jax.tree.map(lambda x: x[:, origins], done.energy_gradients)
-        gradient = equilibrium_gradient(
+        early = equilibrium_gradient(
             values,
             slopes,
             along,
             temperature=target.temperature,
             initial_state_term=initial_state_term,
         )
+        scale = found.einstein.value / early.value
+        gradient = jax.tree.map(lambda x: scale * x, early)
     return StatePoint(found, correction, gradient), after
 
 
@@ -162,7 +166,7 @@ def _along(
     keys = jax.random.split(key, n)
     # The list is rebuilt on a schedule here, every frame, so that reverse mode stores it once a segment
     # and can go back through it; should that be too seldom, a wider skin mends it.
-    window = gradient_window(sampling)
+    window = diffusion_window(sampling)
     neighbors = jax.tree.map(lambda x: x[:n], replicas.neighbors)
     kelvin = jnp.asarray(temperature, systems.positions.dtype)
     for _ in range(8):
@@ -180,10 +184,10 @@ def _along(
     raise SimulationError(f"gradient of the diffusivity: {describe(done.status)}")
 
 
-def gradient_window(sampling: Sampling) -> DiffusionWindow:
-    """The window of `sampling` in frames."""
+def diffusion_window(sampling: Sampling) -> DiffusionWindow:
+    """The `gradient_window` of `sampling` in frames."""
     interval = sampling.dt * sampling.save_every
-    first, last = (round(t / interval) for t in sampling.window)
+    first, last = (round(t / interval) for t in sampling.gradient_window)
     return DiffusionWindow(
         dt=sampling.dt,
         save_every=sampling.save_every,

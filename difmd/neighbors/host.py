@@ -14,8 +14,9 @@ from difmd.neighbors.lattice import complete_cell, heights, image_range, image_t
 from difmd.neighbors.types import Neighbors
 from difmd.system import System
 
-# Up to so many extended positions all pairs are compared; a round number, not a measured one.
-_ALL_PAIRS_BELOW = 2500
+# Up to so many extended positions all pairs are compared, 32 a word without a gather; on a CPU bins, whose
+# candidates have to be gathered, are slower below about 9000 atoms of a liquid.
+_ALL_PAIRS_BELOW = 20_000
 
 
 def find_pairs(

@@ -7,7 +7,7 @@ from difmd.observables.correlation import (
     velocity_autocorrelation,
 )
 from difmd.observables.diffusivity import Diffusivity, diffusivity, finite_size_correction
-from difmd.observables.statistics import Estimate, over_blocks, over_replicas
+from difmd.observables.statistics import Estimate, over_blocks, over_replicas, with_control
 from difmd.observables.structure import crystalline_order, is_liquid
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "over_replicas",
     "remove_center_of_mass",
     "velocity_autocorrelation",
+    "with_control",
 ]

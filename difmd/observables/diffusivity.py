@@ -16,7 +16,7 @@ from difmd.observables.correlation import (
     remove_center_of_mass,
     velocity_autocorrelation,
 )
-from difmd.observables.statistics import Estimate, over_replicas
+from difmd.observables.statistics import Estimate, over_replicas, with_control
 from difmd.units import KB
 
 CUBIC_MADELUNG = 2.837297
@@ -64,6 +64,7 @@ def diffusivity(
     window: tuple[float, float],
     n_blocks: int = 1,
     max_lag: float | None = None,
+    temperature: float | None = None,
 ) -> Diffusivity:
     """Self-diffusivity of all atoms, with error bars from replicas and blocks.
 
@@ -80,6 +81,10 @@ def diffusivity(
         window: start and end of the fit [time]; the start past the cage, a few ps in a simple liquid.
         n_blocks: blocks a trajectory is cut into.
         max_lag: lags kept in the curves [time]; default: twice the end of the window.
+        temperature: of the canonical ensemble from which the replicas start, centre of mass at rest [K].
+            When Newtonian, each replica keeps the energy it started with, and much of the noise of D is
+            that of these energies: given the temperature, it is taken out by regression on the kinetic
+            temperature, whose mean is known (`with_control`). Default: the plain mean.
 
     Returns:
         `Diffusivity`.
@@ -122,11 +127,17 @@ def diffusivity(
     slope = np.polynomial.polynomial.polyfit(times[inside], msd[:, inside].T, 1)[1]
     running = np.cumsum(0.5 * (vacf[:, 1:] + vacf[:, :-1]), axis=1) * float(interval) / 3
     integral = running[:, first - 1 : last].mean(axis=1)
+    if temperature is None:
+        einstein, green_kubo = over_replicas(slope / 6), over_replicas(integral)
+    else:
+        kelvin = np.asarray(_kinetic_temperature(blocks[1], jnp.asarray(masses)), np.float64)
+        einstein = with_control(slope / 6, kelvin, temperature)
+        green_kubo = with_control(integral, kelvin, temperature)
     times, msd, vacf = times[:lags], msd[:, :lags], vacf[:, :lags]
     root = np.sqrt(n_samples)
     return Diffusivity(
-        einstein=over_replicas(slope / 6),
-        green_kubo=over_replicas(integral),
+        einstein=einstein,
+        green_kubo=green_kubo,
         times=times,
         msd=msd.mean(axis=0),
         msd_stderr=msd.std(axis=0, ddof=1) / root,
@@ -148,6 +159,13 @@ def _curves(positions: Array, momenta: Array, masses: Array) -> tuple[Array, Arr
 
     # One block at a time: the transforms need several times the memory of the trajectory.
     return jax.lax.map(one, (positions, momenta))
+
+
+@jax.jit
+def _kinetic_temperature(momenta: Array, masses: Array) -> Array:
+    """Mean of each block over its frames, with the centre of mass at rest [K]; [blocks]."""
+    per_atom = jnp.mean(jnp.sum(momenta**2, axis=-1), axis=1) / masses[None]
+    return jnp.sum(per_atom, axis=-1) / (3 * (masses.shape[0] - 1) * KB)
 
 
 def finite_size_correction(*, temperature: float, viscosity: float, box_length: float) -> Any:

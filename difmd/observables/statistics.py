@@ -29,6 +29,35 @@ def over_replicas(samples: Float[np.ndarray, "replicas ..."]) -> Estimate:
     return Estimate(samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(len(samples)))
 
 
+def with_control(
+    samples: Float[np.ndarray, "replicas"], control: Float[np.ndarray, "replicas"], expected: float
+) -> Estimate:
+    """Mean of independent samples, freed of the noise they share with a control of known mean.
+
+    The samples are fitted by a + b (control − expected); a is the estimate and its standard error that
+    of the intercept. With fewer than 8 samples, too few for b, it is the plain mean.
+
+    Args:
+        samples: [replicas].
+        control: a quantity of the same replicas; [replicas].
+        expected: its exact expectation.
+
+    References:
+        Owen, Monte Carlo theory, methods and examples, 2013, §8.9 (regression estimator).
+    """
+    plain = over_replicas(samples)
+    n = len(samples)
+    x = np.asarray(control, np.float64) - expected
+    spread = np.sum((x - x.mean()) ** 2)
+    if n < 8 or not spread > 0:
+        return plain
+    y = np.asarray(samples, np.float64)
+    slope = np.sum((x - x.mean()) * (y - y.mean())) / spread
+    rest = y - y.mean() - slope * (x - x.mean())
+    variance = np.sum(rest**2) / (n - 2) * (1 / n + x.mean() ** 2 / spread)
+    return Estimate(plain.value - slope * x.mean(), np.sqrt(variance))
+
+
 def over_blocks(series: Float[np.ndarray, "frames"]) -> Estimate:
     """Mean of a correlated series; the standard error is the plateau of Flyvbjerg and Petersen.
 

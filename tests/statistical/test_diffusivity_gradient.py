@@ -25,6 +25,7 @@ SAMPLING = Sampling(
     equilibration_time=6 * units.PS,
     production_time=4 * units.PS,
     window=(1.0 * units.PS, 1.4 * units.PS),
+    gradient_window=(1.0 * units.PS, 1.4 * units.PS),
 )
 ROUNDS = 24
 SIGMA, EPSILON = 3.73, 148.0

@@ -33,6 +33,7 @@ SAMPLING = Sampling(
     equilibration_time=25.0,
     production_time=20.0,
     window=(1.5, 3.0),
+    gradient_window=(1.0, 1.5),
     origin_time=0.1,
     skin=0.35,
 )

@@ -12,7 +12,7 @@ from difmd.fitting.liquid import crystal
 pytestmark = pytest.mark.slow
 
 TEMPERATURE = 120.0
-SAMPLING = Sampling(n_atoms=864)
+SAMPLING = Sampling(atomic_number=18, mass=39.948, n_atoms=864)
 
 
 @pytest.fixture(scope="module")
