@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import importlib
 import os
 
 import jax

@@ -1,7 +1,5 @@
 """What a step of a fit is made of: the optimiser, coordinates, residuals and gradients."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +20,6 @@ from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
 from difmd.integrators import draw_momenta
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, switched
-
-
 
 # Optimiser and coordinates
 

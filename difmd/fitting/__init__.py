@@ -10,7 +10,7 @@ from difmd.fitting.diffusivity import (
 )
 from difmd.fitting.estimate import StatePoint, measure_diffusivity
 from difmd.fitting.gauss_newton import gauss_newton
-from difmd.fitting.liquid import Replicas, Sampling, equilibrate, keep_liquid, melt, produce
+from difmd.fitting.liquid import Replicas, Sampling, box_length, equilibrate, keep_liquid, melt, produce
 from difmd.fitting.targets import DiffusivityTarget, at_temperatures, read_targets
 from difmd.fitting.transforms import Transform, identity, logarithmic
 
@@ -25,6 +25,7 @@ __all__ = [
     "Transform",
     "absolute_residual",
     "at_temperatures",
+    "box_length",
     "equilibrate",
     "fit_diffusivity",
     "gauss_newton",
