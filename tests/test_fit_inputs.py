@@ -212,7 +212,7 @@ def test_fingerprint():
     same = of(argon, {"sigma": jnp.asarray([3.6])}, 1.5, True)
     assert of(*settings) == same and len(same) == 16
     others = [
-        of(dataclasses.replace(argon, n_replicas=63), *settings[1:]),
+        of(dataclasses.replace(argon, n_replicas=30), *settings[1:]),
         of(dataclasses.replace(argon, skin=1.0), *settings[1:]),
         of(settings[0], {"sigma": jnp.asarray([np.nextafter(3.6, 4)])}, 1.5, True),
         of(settings[0], {"sigma": jnp.asarray([[3.6]])}, 1.5, True),

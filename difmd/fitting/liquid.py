@@ -53,16 +53,16 @@ class Sampling:
 
     atomic_number: int
     mass: float
-    n_atoms: int = 108
-    n_replicas: int = 64
-    n_gradient_replicas: int = 24
+    n_atoms: int = 256
+    n_replicas: int = 32
+    n_gradient_replicas: int = 12
     dt: float = 8 * units.FS
     friction: float = 1 / units.PS
     melt_factor: float = 4.0
     melt_time: float = 4 * units.PS
     equilibration_time: float = 10 * units.PS
     relaxation_time: float = 2 * units.PS
-    production_time: float = 8 * units.PS
+    production_time: float = 10 * units.PS
     window: tuple[float, float] = (2.0 * units.PS, 3.0 * units.PS)
     gradient_window: tuple[float, float] = (0.8 * units.PS, 1.2 * units.PS)
     origin_time: float = 0.25 * units.PS

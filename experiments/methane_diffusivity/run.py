@@ -49,14 +49,8 @@ UNIT = 1e-9 * units.M2_PER_S
 SAMPLING = Sampling(
     atomic_number=6,
     mass=datasets.METHANE_MASS,
-    # With 108 atoms D at 91 K is 6 % too low, and the correction for the size of the box does not see it.
-    n_atoms=256,
-    n_replicas=32,
-    n_gradient_replicas=12,
     melt_time=2 * units.PS,
     equilibration_time=4 * units.PS,
-    relaxation_time=2 * units.PS,
-    production_time=10 * units.PS,
 )
 QUICK = dataclasses.replace(
     SAMPLING,

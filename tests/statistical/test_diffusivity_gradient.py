@@ -19,6 +19,7 @@ DENSITY = 429.08 * units.KG_PER_M3
 SAMPLING = Sampling(
     atomic_number=6,
     mass=16.043,
+    n_atoms=108,
     n_replicas=96,
     n_gradient_replicas=16,
     melt_time=2 * units.PS,
@@ -90,7 +91,7 @@ def found(potential):
         initial = np.array([float(g.initial[name][0]) for g in rounds]) * scale
         for key, series in (("full", along + initial), ("along", along)):
             out[key, name] = series.mean(), series.std(ddof=1) / np.sqrt(ROUNDS)
-        print(f"dlnD/dln {name}: full {out['full', name]}, along {out['along', name]}")
+            print(f"dlnD/dln {name}, {key}: {out[key, name][0]:.3f} ± {out[key, name][1]:.3f}")
     return out
 
 
@@ -109,7 +110,7 @@ def differences(potential, found):
             ends.append(value(potential, lennard_jones(sigma, epsilon)[1], kelvin, like, 5))
         span = np.log((1 + change) / (1 - change))
         out[name] = (ends[0][0] - ends[1][0]) / span, np.hypot(ends[0][1], ends[1][1]) / span
-        print(f"dlnD/dln {name} by differences: {out[name]}")
+        print(f"dlnD/dln {name} by differences: {out[name][0]:.3f} ± {out[name][1]:.3f}")
     return out
 
 
