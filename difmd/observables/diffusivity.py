@@ -56,9 +56,9 @@ class Diffusivity:
 
 
 def diffusivity(
-    positions: Float[Array, "*replicas frames atoms 3"],
-    momenta: Float[Array, "*replicas frames atoms 3"],
-    masses: Float[Array, "atoms"],
+    positions: Float[Array | np.ndarray, "*replicas frames atoms 3"],
+    momenta: Float[Array | np.ndarray, "*replicas frames atoms 3"],
+    masses: Float[Array | np.ndarray, "atoms"],
     *,
     interval: float,
     window: tuple[float, float],
@@ -118,7 +118,7 @@ def diffusivity(
     if max_lag is None:
         lags = min(n_frames, 2 * last + 1)
     blocks = [
-        x[:, : n_frames * n_blocks].reshape(n_samples, n_frames, *x.shape[2:]) for x in (positions, momenta)
+        jnp.asarray(x)[:, : n_frames * n_blocks].reshape(n_samples, n_frames, *x.shape[2:]) for x in (positions, momenta)
     ]
     curves = _curves(blocks[0], blocks[1], jnp.asarray(masses))
     msd, vacf = (np.asarray(curve, np.float64) for curve in curves)
