@@ -11,7 +11,7 @@ from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, shifted, switched, truncated
 from difmd.rollout import initialize, rollout
-from difmd.simulate import simulate
+from difmd.simulate import SimulationInterrupted, simulate
 from difmd.system import System, from_ase, make_system, to_ase
 from difmd.trajectory import Trajectory
 
@@ -21,6 +21,7 @@ __all__ = [
     "DifmdError",
     "InputError",
     "SimulationError",
+    "SimulationInterrupted",
     "Status",
     "System",
     "Trajectory",

@@ -54,7 +54,7 @@ def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[...,
 
     Each device runs its share by itself, with no communication; a CPU counts as several after
     `jax.config.update("jax_num_cpu_devices", n)` at the start of a program. The result is that of plain
-    `vmap` up to rounding, which is also what it falls back to when the replicas do not divide.
+    `vmap` up to rounding. As many devices are used as divide the replicas.
 
     Args:
         function: of arguments without the leading axis.
@@ -65,8 +65,10 @@ def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[...,
     """
     devices = jax.local_devices()
     mapped = jax.vmap(function)
-    if len(devices) == 1 or n_replicas % len(devices):
+    n_devices = max(n for n in range(1, len(devices) + 1) if n_replicas % n == 0)
+    if n_devices == 1:
         return mapped
+    devices = devices[:n_devices]
     mesh = jax.sharding.Mesh(np.asarray(devices), ("replicas",))
     spec = jax.sharding.PartitionSpec("replicas")
     return jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.errors import InputError
 from difmd.neighbors import Neighbors
-from difmd.potentials.base import Params, Potential
+from difmd.neighbors.lattice import product
+from difmd.neighbors.types import is_stale
+from difmd.potentials.base import Params, Potential, validate_inputs
 from difmd.system import System
 
 
@@ -38,16 +41,21 @@ def evaluate(potential: Potential, params: Params, system: System, neighbors: Ne
     Returns:
         The `Evaluation`; all of it can be differentiated again.
 
+    Raises:
+        InputError: a list that does not reach the cut-off; outside jit also one that is stale or has
+            overflowed, an unknown species, or parameters that are not finite. Under jit, `check` of
+            `difmd.neighbors` tells.
+
     References:
         Knuth et al., Comput. Phys. Commun. 190, 33 (2015), doi:10.1016/j.cpc.2015.01.003 (strain
         derivatives).
     """
-    _require_reach(potential, neighbors)
+    _check_inputs(potential, params, system, neighbors)
 
     def strained(positions: Array, strain: Array) -> Array:
         # Symmetrised: a rotation of everything is no deformation.
         deform = jnp.eye(3, dtype=strain.dtype) + 0.5 * (strain + strain.T)
-        moved = system.replace(positions=positions @ deform, cell=system.cell @ deform)
+        moved = system.replace(positions=product(positions, deform), cell=product(system.cell, deform))
         return potential.apply(params, moved, neighbors)
 
     zero = jnp.zeros((3, 3), system.cell.dtype)
@@ -76,18 +84,33 @@ def forces(
 
     Returns:
         Forces; [atoms, 3].
+
+    Raises:
+        InputError: as `evaluate`.
     """
-    _require_reach(potential, neighbors)
+    _check_inputs(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return _forces(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
 
-def _require_reach(potential: Potential, neighbors: Neighbors) -> None:
+def _check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
+    """What can be checked now; under jit the rest is up to the flags of the list."""
+    remedy = "build it with neighbor_list(system, cutoff=potential.cutoff)"
     if neighbors.cutoff < potential.cutoff:
-        raise ValueError(
-            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: "
-            "build the list with neighbor_list(system, cutoff=potential.cutoff)"
+        raise InputError(
+            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {remedy}"
         )
+    leaves = jax.tree.leaves((params, system, neighbors))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return
+    validate_inputs(potential, params, system)
+    for flag, explanation in (
+        (neighbors.overflow, "has overflowed"),
+        (neighbors.too_small, "has too few images for this cell"),
+        (is_stale(system, neighbors), "is stale: atoms have moved more than skin/2 since it was built"),
+    ):
+        if bool(flag):
+            raise InputError(f"the neighbour list {explanation}: {remedy}")
 
 
 def _gradient(

@@ -93,7 +93,7 @@ def rollout(
         params: its parameters; differentiable.
         integrator: how to step.
         state: where to start, with current forces; differentiable.
-        neighbors: a list for it; nothing flows through it.
+        neighbors: a current list for it, the one its forces come from; nothing flows through it.
         n_steps: steps to do, a multiple of the segment.
         save_every: steps between frames; the status is checked every step all the same.
         rebuild_every: rebuild the list every so many steps, a multiple of `save_every`; an atom that
@@ -109,6 +109,8 @@ def rollout(
         InputError: numbers of steps that do not divide.
     """
     gradient = checkpointed() if gradient is None else gradient
+    # The forces of the start are those of this list.
+    begun = check(state.system, neighbors, Status.ok(), state.step)
     segment_steps = save_every if rebuild_every is None else rebuild_every
     smallest = min(n_steps, segment_steps, save_every)
     if smallest < 1 or segment_steps % save_every or n_steps % segment_steps:
@@ -144,13 +146,11 @@ def rollout(
 
     length = n_steps // segment_steps
     if rebuild_every is None:
-        carry = (state, neighbors, Status.ok())
+        carry = (state, neighbors, begun)
         carry, frames = lax.scan(gradient.wrap(dynamic_segment), carry, None, length=length)
         state, neighbors, status = carry
     else:
-        (state, status), frames = lax.scan(
-            gradient.wrap(static_segment), (state, Status.ok()), None, length=length
-        )
+        (state, status), frames = lax.scan(gradient.wrap(static_segment), (state, begun), None, length=length)
         neighbors = rebuild(state.system, neighbors)
     frames = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), frames)
     return Rollout(state, neighbors, frames, status)

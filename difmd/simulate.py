@@ -15,13 +15,12 @@ from difmd.errors import Flag, InputError, SimulationError, describe, flags_of
 from difmd.forces import evaluate
 from difmd.integrators import Integrator, MDState, draw_momenta
 from difmd.integrators.base import check_positive
-from difmd.neighbors import Neighbors, grow, neighbor_list, rebuild
+from difmd.neighbors import SKIN, Neighbors, grow, neighbor_list, rebuild
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.rollout import Rollout, initialize, rollout
 from difmd.system import System, validate_system
-from difmd.trajectory import Trajectory
-from difmd.units import KB
+from difmd.trajectory import Trajectory, kinetic_temperature
 
 _MAX_GROWTHS = 10
 _Result = TypeVar("_Result")
@@ -41,11 +40,11 @@ class _Record(NamedTuple):
 def simulate(
     potential: Potential,
     params: Params,
-    system: System,
+    system: System | MDState,
     integrator: Integrator,
     *,
     n_steps: int,
-    key: Key[Array, ""],
+    key: Key[Array, ""] | None = None,
     temperature: float | None = None,
     momenta: Float[Array, "*replicas atoms 3"] | None = None,
     save_every: int = 100,
@@ -63,15 +62,16 @@ def simulate(
     Args:
         potential: the energy model.
         params: its parameters.
-        system: where to start; with a leading dimension, that many independent replicas.
+        system: where to start; with a leading dimension, that many independent replicas. Or the `state`
+            of an earlier trajectory, to go on from there as if it had not stopped.
         integrator: `velocity_verlet(...)`, `langevin(...)`.
         n_steps: steps to do.
-        key: seed of momenta and noise, `jax.random.key(0)`.
+        key: seed of momenta and noise, `jax.random.key(0)`; a state has its own.
         temperature: draw momenta at this temperature [K], the centre of mass at rest.
         momenta: start from these instead.
         save_every: steps between frames.
         chunk_steps: steps between commits, rounded to whole frames.
-        skin: of the neighbour list [Å]; default: 0.15 × the cut-off.
+        skin: of the neighbour list [Å]; default: `SKIN` × the cut-off.
         capacity: neighbours per atom to begin with; default: measured.
         progress: show a progress bar.
 
@@ -86,68 +86,85 @@ def simulate(
     """
     if n_steps < 1 or save_every < 1 or n_steps % save_every:
         raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
-    if (temperature is None) == (momenta is None):
-        raise InputError("give either temperature or momenta to start from")
-    batched = system.positions.ndim == 3
-    replicas = len(system.positions) if batched else 1
+    goes_on = isinstance(system, MDState)
+    first = system.system if isinstance(system, MDState) else system
+    batched = first.positions.ndim == 3
+    replicas = len(first.positions) if batched else 1
     for r in range(replicas):
-        one = jax.tree.map(lambda x, r=r: x[r], system) if batched else system
+        one = jax.tree.map(lambda x, r=r: x[r], first) if batched else first
         validate_system(one)
         validate_inputs(potential, params, one)
+    if goes_on and not (temperature is None and momenta is None and key is None):
+        raise InputError("a state has momenta and key of its own: leave out temperature, momenta and key")
+    skin = SKIN * potential.cutoff if skin is None else skin
+    neighbors = neighbor_list(first, cutoff=potential.cutoff, skin=skin, capacity=capacity)
+    n_growths = 0
+    while bool(jnp.any(neighbors.overflow)):
+        neighbors = grow(first, neighbors)
+        n_growths += 1
+    if isinstance(system, MDState):
+        state = system
+    else:
+        momenta, noise_key = _start(first, temperature, momenta, key)
+        state = _initialize(potential, params, integrator, first, momenta, noise_key, neighbors)
+    if not bool(jnp.all(jnp.isfinite(state.forces))):
+        raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
+    frames_per_chunk = max(1, round(chunk_steps / save_every))
+    frames_left = n_steps // save_every
+    committed = _Committed(first, state, float(np.asarray(integrator.dt)), save_every, n_growths)
+    with progress_bar("MD", n_steps, enabled=progress) as advance:
+        try:
+            while frames_left:
+                n_frames = min(frames_per_chunk, frames_left)
+
+                def run(neighbors: Neighbors, n: int = n_frames, state: MDState = state) -> Rollout:
+                    return _chunk(potential, n * save_every, save_every, params, integrator, state, neighbors)
+
+                done, neighbors, replays = repaired(run, state.system, neighbors)
+                if not bool(jnp.all(jnp.isfinite(done.frames.energy))):
+                    raise SimulationError("the energy is not finite, though the forces are")
+                committed.add(done.frames, done.state, replays)
+                state = done.state
+                frames_left -= n_frames
+                kelvin = np.mean(kinetic_temperature(first, state.momenta))
+                advance(n_frames * save_every, f"{kelvin:.0f} K")
+        except KeyboardInterrupt:
+            raise SimulationInterrupted(
+                f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
+                "trajectory so far is in `.committed`",
+                committed.trajectory(),
+            ) from None
+        except SimulationError as error:
+            error.committed = committed.trajectory()
+            raise
+    return committed.trajectory()
+
+
+def _start(
+    system: System, temperature: float | None, momenta: Array | None, key: Array | None
+) -> tuple[Array, Array]:
+    """Momenta and keys to start from, for each replica."""
+    if (temperature is None) == (momenta is None):
+        raise InputError("give either temperature or momenta to start from")
+    if key is None:
+        raise InputError("give a key, the seed of momenta and noise: key=jax.random.key(0)")
     noise_key, momenta_key = jax.random.split(key)
+    batched = system.positions.ndim == 3
     if batched:
-        noise_key = jax.random.split(noise_key, replicas)
-        momenta_key = jax.random.split(momenta_key, replicas)
-    if temperature is not None:
-        check_positive("temperature", temperature, "K")
+        noise_key = jax.random.split(noise_key, len(system.positions))
+        momenta_key = jax.random.split(momenta_key, len(system.positions))
+    if momenta is None:
+        kelvin = np.nan if temperature is None else temperature
+        check_positive("temperature", kelvin, "K")
         draw = jax.vmap(draw_momenta, (0, 0, None)) if batched else draw_momenta
-        momenta = draw(momenta_key, system, temperature)
-    assert momenta is not None
+        momenta = draw(momenta_key, system, kelvin)
     if momenta.shape != system.positions.shape:
         raise InputError(
             f"momenta {list(momenta.shape)} and positions {list(system.positions.shape)} differ in shape"
         )
     if not bool(jnp.all(jnp.isfinite(momenta))):
         raise InputError("momenta are not finite")
-    skin = 0.15 * potential.cutoff if skin is None else skin
-    neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=skin, capacity=capacity)
-
-    committed = _Committed(system, float(np.asarray(integrator.dt)) * save_every)
-    while bool(jnp.any(neighbors.overflow)):
-        neighbors = grow(system, neighbors)
-        committed.n_replays += 1
-    state = _initialize(potential, params, integrator, system, momenta, noise_key, neighbors)
-    if not bool(jnp.all(jnp.isfinite(state.forces))):
-        raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
-    frames_per_chunk = max(1, round(chunk_steps / save_every))
-    frames_left = n_steps // save_every
-    with progress_bar("MD", n_steps, enabled=progress) as advance:
-        while frames_left:
-            n_frames = min(frames_per_chunk, frames_left)
-
-            def run(neighbors: Neighbors, n: int = n_frames, state: MDState = state) -> Rollout:
-                return _chunk(potential, n * save_every, save_every, params, integrator, state, neighbors)
-
-            try:
-                done, neighbors, replays = repaired(run, state.system, neighbors)
-            except KeyboardInterrupt:
-                raise SimulationInterrupted(
-                    f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
-                    "trajectory so far is in `.committed`",
-                    committed.trajectory(state),
-                ) from None
-            except SimulationError as error:
-                error.committed = committed.trajectory(state)
-                raise
-            committed.add(done.frames, replays)
-            state = done.state
-            frames_left -= n_frames
-            kinetic = 0.5 * np.sum(
-                np.asarray(state.momenta, np.float64) ** 2 / np.asarray(system.masses, np.float64)[..., None]
-            )
-            kelvin = 2 * kinetic / (3 * replicas * max(system.n_atoms - 1, 1) * KB)
-            advance(n_frames * save_every, f"{kelvin:.0f} K")
-    return committed.trajectory(state)
+    return momenta, noise_key
 
 
 def repaired(
@@ -187,33 +204,39 @@ def repaired(
 class _Committed:
     """Frames of the clean chunks, on the host."""
 
-    def __init__(self, system: System, interval: float) -> None:
+    def __init__(self, system: System, start: MDState, dt: float, save_every: int, n_replays: int) -> None:
         self.system = system
-        self.interval = interval
-        self.chunks: list[_Record] = []
-        self.n_replays = 0
+        self.start = start
+        self.dt = dt
+        self.save_every = save_every
+        self.n_replays = n_replays
+        self.chunks: list[tuple[_Record, MDState]] = []
 
     @property
     def n_frames(self) -> int:
-        return sum(len(chunk.energy) for chunk in self.chunks)
+        return sum(len(chunk.energy) for chunk, _ in self.chunks)
 
-    def add(self, frames: _Record, replays: int) -> None:
-        self.chunks.append(_Record(*(np.asarray(x) for x in frames)))
+    def add(self, frames: _Record, state: MDState, replays: int) -> None:
+        # Frames and state in one assignment, which Ctrl-C cannot come between.
+        self.chunks.append((_Record(*(np.asarray(x) for x in frames)), state))
         self.n_replays += replays
 
-    def trajectory(self, state: MDState) -> Trajectory:
+    def trajectory(self) -> Trajectory:
         shape = self.system.positions.shape
         batch = shape[:-2]
         empty = _Record(*(np.zeros((0, *end)) for end in (shape, shape, batch, (*batch, 3, 3))))
-        whole = _Record(*(np.concatenate(c) for c in zip(*(self.chunks or [empty]), strict=True)))
+        records = [chunk for chunk, _ in self.chunks] or [empty]
+        whole = _Record(*(np.concatenate(c) for c in zip(*records, strict=True)))
+        first_step = int(np.max(np.asarray(self.start.step)))
+        steps = first_step + self.save_every * np.arange(1, self.n_frames + 1)
         return Trajectory(
             system=self.system,
-            times=self.interval * np.arange(1, self.n_frames + 1),
+            times=self.dt * steps,
             positions=whole.positions,
             momenta=whole.momenta,
             potential_energy=whole.energy,
             stress=whole.stress,
-            state=state,
+            state=self.chunks[-1][1] if self.chunks else self.start,
             n_replays=self.n_replays,
         )
 

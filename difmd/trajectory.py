@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,12 +16,12 @@ class Trajectory(NamedTuple):
 
     Attributes:
         system: the start; gives masses, species, cell and pbc.
-        times: since the start [Å√(amu/eV)]; [frames].
+        times: since step 0 of the state [Å√(amu/eV)]; [frames].
         positions: unwrapped [Å]; [frames, *replicas, atoms, 3].
         momenta: [amu Å/time]; [frames, *replicas, atoms, 3].
         potential_energy: [eV]; [frames, *replicas].
         stress: from interactions alone, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
-        state: the last committed state, to go on from.
+        state: the last committed state; `simulate` goes on from it.
         n_replays: how often the neighbour list overflowed and was grown.
     """
 
@@ -42,9 +42,8 @@ class Trajectory(NamedTuple):
 
     @property
     def temperature(self) -> np.ndarray:
-        """2K/(3N − 3)k_B, the centre of mass being at rest [K]; [frames, *replicas]."""
-        real = int(np.sum(np.asarray(self.system.atomic_numbers).reshape(-1, self._atoms)[0] > 0))
-        return 2 * self.kinetic_energy / ((3 * real - 3) * KB)
+        """2K/(3N − 3)k_B with K relative to the centre of mass [K]; [frames, *replicas]."""
+        return kinetic_temperature(self.system, self.momenta)
 
     @property
     def pressure(self) -> np.ndarray:
@@ -53,6 +52,24 @@ class Trajectory(NamedTuple):
         virial = np.trace(self.stress.astype(np.float64), axis1=-2, axis2=-1)
         return 2 * self.kinetic_energy / (3 * volume) - virial / 3
 
-    @property
-    def _atoms(self) -> int:
-        return self.positions.shape[-2]
+
+def kinetic_temperature(system: System, momenta: Any) -> np.ndarray:
+    """Temperature of the motion relative to the centre of mass, 2K'/(3N − 3)k_B (host).
+
+    It is the same mean for dynamics that keep the centre of mass at rest and for those that thermostat
+    it. NaN for one atom.
+
+    Args:
+        system: one system, or a batch of replicas.
+        momenta: [amu Å/time]; [*frames, *replicas, atoms, 3].
+
+    Returns:
+        [K]; [*frames, *replicas].
+    """
+    real = np.asarray(system.atomic_numbers) > 0
+    masses = np.where(real, np.asarray(system.masses, np.float64), 0)
+    p = np.asarray(momenta, np.float64) * real[..., None]
+    kinetic = 0.5 * np.sum(p**2 / np.where(real, masses, 1)[..., None], axis=(-1, -2))
+    drift = 0.5 * np.sum(np.sum(p, axis=-2) ** 2, axis=-1) / np.sum(masses, axis=-1)
+    freedoms = 3.0 * np.sum(real, axis=-1) - 3
+    return np.asarray(2 * (kinetic - drift) / (np.where(freedoms > 0, freedoms, np.nan) * KB))

@@ -18,7 +18,7 @@ from difmd.fitting import (
 from difmd.gradients import equilibrium_gradient
 from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
 from difmd.integrators import draw_momenta
-from difmd.neighbors import neighbor_list
+from difmd.neighbors import neighbor_list, rebuild
 from difmd.potentials import lennard_jones, switched
 
 # Optimiser and coordinates
@@ -189,6 +189,23 @@ def sample_and_gradient(argon):
         return diffusion_sample(ARGON, params, argon, momenta, neighbors, window)
 
     return jax.jit(jax.value_and_grad(sample, has_aux=True)), momenta
+
+
+def test_diffusion_sample_does_not_trust_the_list(argon):
+    """Any list of enough capacity gives the same sample, that of another configuration too."""
+    window = DiffusionWindow(dt=5 * units.FS, save_every=4, rebuild_every=4, first=1, last=2, origins=0)
+    neighbors = neighbor_list(argon, cutoff=6.0, skin=1.0, slack=1.4)
+    other = argon.replace(positions=argon.positions[::-1])
+    momenta = draw_momenta(jax.random.key(2), argon, 100.0)
+    params = ARGON.init(jax.random.key(0))
+
+    @jax.jit
+    def sample(neighbors):
+        return diffusion_sample(ARGON, params, argon, momenta, neighbors, window)
+
+    value, status = sample(neighbors)
+    again, _ = sample(rebuild(other, neighbors))
+    assert int(status.flags) == 0 and again == value
 
 
 @pytest.mark.parametrize("name", ["sigma", "epsilon"])

@@ -12,6 +12,7 @@ from difmd.observables import (
     autocorrelation,
     crystalline_order,
     diffusivity,
+    diffusivity_of,
     finite_size_correction,
     is_liquid,
     mean_squared_displacement,
@@ -22,6 +23,7 @@ from difmd.observables import (
     with_control,
 )
 from difmd.system import make_system
+from difmd.trajectory import Trajectory
 
 
 def ornstein_uhlenbeck(rng, *, decay, shape):
@@ -76,6 +78,29 @@ def test_vacf_equals_the_double_loop():
     np.testing.assert_allclose(velocity_autocorrelation(jnp.asarray(v)), direct, rtol=1e-10, atol=1e-12)
 
 
+def test_diffusivity_of_a_trajectory(langevin_gas):
+    """Replicas behind frames, atoms that pad, and one species of two."""
+    positions, momenta, masses, interval, _ = (np.asarray(x) for x in langevin_gas)
+    numbers = np.where(np.arange(20) < 8, 18, 36)
+    expected = diffusivity(
+        positions, momenta, masses, interval=float(interval), window=(4.0, 6.0), select=numbers == 36
+    )
+    one = make_system(
+        0.3 * np.arange(66.0).reshape(22, 3) % 9, [*numbers, 0, 0], masses=[*masses, 1.0, 1.0], cell=[9.0] * 3
+    )
+    systems = jax.tree.map(lambda x: jnp.stack([x] * 8), one)
+    frames = [np.pad(x, ((0, 0), (0, 0), (0, 2), (0, 0))).swapaxes(0, 1) for x in (positions, momenta)]
+    n = len(frames[0])
+    run = Trajectory(
+        systems, interval * np.arange(1, n + 1), *frames, np.zeros((n, 8)), np.zeros((n, 8, 3, 3)), None, 0
+    )
+    found = diffusivity_of(run, window=(4.0, 6.0), species=36)
+    np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-10)
+    assert abs(found.einstein.value / diffusivity_of(run, window=(4.0, 6.0)).einstein.value - 1) > 1e-6
+    with pytest.raises(InputError, match="no atom"):
+        diffusivity_of(run, window=(4.0, 6.0), species=2)
+
+
 def test_center_of_mass_is_at_rest_afterwards():
     rng = np.random.default_rng(3)
     v, masses = rng.normal(size=(4, 6, 3)), rng.uniform(1, 9, 6)
@@ -97,7 +122,8 @@ def test_random_walk():
     assert found.samples.shape == (16,)
     assert found.einstein.stderr < 0.03 * d
     assert abs(found.einstein.value - d * (1 - 1 / atoms)) < 5 * found.einstein.stderr
-    assert found.einstein.stderr == pytest.approx(found.samples.std(ddof=1) / 4)
+    of_replicas = found.samples.reshape(8, 2).mean(axis=1)
+    assert found.einstein.stderr == pytest.approx(of_replicas.std(ddof=1) / np.sqrt(8))
 
 
 def test_both_routes_on_ornstein_uhlenbeck_velocities(langevin_gas):

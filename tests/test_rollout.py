@@ -151,6 +151,17 @@ def test_flags_name_the_step_and_come_once(start):
     assert flags_of(run(DT / 100, state.momenta)) == Flag(0)
 
 
+def test_a_list_that_is_stale_at_the_start_is_flagged(start):
+    """The forces of the start came from it, whatever is rebuilt afterwards."""
+    state, neighbors = start
+    old = neighbors.replace(reference_positions=neighbors.reference_positions + 0.4)
+    for rebuild_every in (None, 5):
+        run = rollout(
+            POTENTIAL, PARAMS, NVE, state, old, n_steps=5, save_every=5, rebuild_every=rebuild_every
+        )
+        assert Flag.NEIGHBOR_STALE in flags_of(run.status) and int(run.status.first_bad_step) == 0
+
+
 @pytest.mark.parametrize("method", [direct, checkpointed])
 def test_gradient_is_central_differences(start, method):
     """Over 50 steps, in the parameters and in all momenta along a direction."""

@@ -15,6 +15,7 @@ from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, switched
 from difmd.simulate import SimulationInterrupted, simulate
 from difmd.system import make_system
+from difmd.trajectory import kinetic_temperature
 
 # `difmd.simulate` is the function.
 MODULE = importlib.import_module("difmd.simulate")
@@ -140,6 +141,48 @@ def test_frames(argon, clean):
     np.testing.assert_allclose(
         clean.pressure, 2 * clean.kinetic_energy / (3 * 11.4**3) - virial / 3, rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["one", "replicas"])
+def test_going_on_is_as_if_it_had_not_stopped(argon, batched):
+    """Noise, times and path of 20 + 20 steps are those of 40."""
+    system = jax.tree.map(lambda x: jnp.stack([x, x]), argon) if batched else argon
+    bath = langevin(dt=5 * units.FS, temperature=100.0, friction=1 / units.PS)
+    whole = run(system, integrator=bath)
+    first = run(system, integrator=bath, n_steps=20)
+    second = simulate(
+        POTENTIAL, PARAMS, first.state, bath, n_steps=20, save_every=10, chunk_steps=20, progress=False
+    )
+    np.testing.assert_array_equal(second.positions, whole.positions[2:])
+    np.testing.assert_array_equal(second.momenta, whole.momenta[2:])
+    np.testing.assert_allclose(second.times, whole.times[2:], rtol=1e-14)
+    with pytest.raises(InputError, match="leave out temperature"):
+        run(first.state)
+
+
+def test_temperature_is_that_relative_to_the_centre_of_mass():
+    """Four atoms and one that pads, in a wind."""
+    system = make_system(np.eye(5, 3), [18, 18, 18, 18, 0], cell=[9.0] * 3)
+    momenta = np.zeros((2, 5, 3))
+    momenta[:, 0, 0], momenta[:, 1, 0] = 3.0, -3.0
+    still = kinetic_temperature(system, momenta)
+    np.testing.assert_allclose(still, 2 * 9.0 / 39.95 / (9 * units.KB), rtol=1e-3)
+    wind = momenta + 5.0 * np.array([1.0, 1, 1, 1, 0])[:, None]
+    np.testing.assert_allclose(kinetic_temperature(system, wind), still, rtol=1e-12)
+    alone = make_system(np.zeros((1, 3)), [18], cell=[9.0] * 3)
+    assert np.isnan(kinetic_temperature(alone, np.ones((1, 3))))
+
+
+def test_energy_that_is_not_finite_stops_the_run(argon, monkeypatch):
+    def spoilt(*args):
+        done = chunk(*args)
+        return done._replace(frames=done.frames._replace(energy=done.frames.energy * jnp.nan))
+
+    chunk = MODULE._chunk
+    monkeypatch.setattr(MODULE, "_chunk", spoilt)
+    with pytest.raises(SimulationError, match="energy is not finite") as caught:
+        run(argon)
+    assert len(caught.value.committed.times) == 0
 
 
 def test_chunk_size_does_not_matter(argon, clean):

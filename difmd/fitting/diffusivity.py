@@ -21,6 +21,7 @@ from difmd.fitting.gauss_newton import gauss_newton
 from difmd.fitting.liquid import Replicas, Sampling, crystal, equilibrate, keep_liquid, melt
 from difmd.fitting.targets import DiffusivityTarget
 from difmd.fitting.transforms import Transform, logarithmic
+from difmd.neighbors import neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.system import System
@@ -51,7 +52,9 @@ class FitResult:
             averaging optimiser are usually the better ones.
         best_loss: their loss.
         history: a dict per iteration: `loss`, `params` (flat, by name), `D_1e-9_m2_s`,
-            `D_stderr_1e-9_m2_s`, `replaced` (replicas that had crystallised).
+            `D_stderr_1e-9_m2_s`, `replaced` (replicas that had crystallised), and the gradient of D by
+            parameter name and target, `gradient`, `gradient_stderr`, and its two terms `along` and
+            `initial` [1e-9 m²/s per unit of the parameter].
     """
 
     params: Params
@@ -130,14 +133,14 @@ def fit_diffusivity(
     residual = relative_residual if residual is None else residual
     free = transform.to_free(params)
     settings = fingerprint(
-        potential.cutoff,
+        _fingerprint_energy(potential, params, crystal(targets[0].density, sampling)),
         params,
         [dataclasses.astuple(t) for t in targets],
         dataclasses.astuple(sampling),
         jax.random.key_data(key),
         initial_state_term,
         [_name(function) for function in (residual, transform.from_free, optimizer.update)],
-        replicas is None or [r.systems for r in replicas],
+        replicas is None,
     )
     path = None if folder is None else Path(folder) / CHECKPOINT
     if path is not None:
@@ -146,20 +149,7 @@ def fit_diffusivity(
     melt_key, run_key = jax.random.split(key)
     with progress_bar("fit", n_iterations * len(targets), enabled=progress) as advance:
         if replicas is None:
-            replicas = []
-            for n, target in enumerate(targets):
-                advance(0, f"melting at {target.temperature:g} K")
-                replicas.append(
-                    melt(
-                        potential,
-                        params,
-                        temperature=target.temperature,
-                        density=target.density,
-                        sampling=sampling,
-                        key=jax.random.fold_in(melt_key, n),
-                        like=replicas[-1] if replicas else None,
-                    )
-                )
+            replicas = _melted(potential, params, targets, sampling, melt_key, advance)
         replicas = list(replicas)
         state = _State(free, optimizer.init(free), free, [r.systems for r in replicas])
         best_loss = np.inf
@@ -167,8 +157,8 @@ def fit_diffusivity(
             state, meta = load_checkpoint(path, state)
             if meta["settings"] != settings:
                 raise InputError(
-                    f"{path} is the checkpoint of a fit with other targets, sampling, start or seed: "
-                    "delete it, or choose another folder"
+                    f"{path} is the checkpoint of a fit with another potential, targets, sampling, start or "
+                    "seed: delete it, or choose another folder"
                 )
             history, best_loss = meta["history"], float(meta["best_loss"])
             replicas = [r._replace(systems=s) for r, s in zip(replicas, state.systems, strict=True)]
@@ -247,6 +237,44 @@ def fit_diffusivity(
         except DifmdError as error:
             raise FitError(f"iteration {iteration + 1}: {error}", result()) from error
     return result()
+
+
+def _melted(
+    potential: Potential,
+    params: Params,
+    targets: Sequence[DiffusivityTarget],
+    sampling: Sampling,
+    key: Key[Array, ""],
+    advance: Callable[[int, str], None],
+) -> list[Replicas]:
+    """Liquids for all targets, in the order of the targets."""
+    replicas: list[Replicas] = []
+    try:
+        for n, target in enumerate(targets):
+            advance(0, f"melting at {target.temperature:g} K")
+            replicas.append(
+                melt(
+                    potential,
+                    params,
+                    temperature=target.temperature,
+                    density=target.density,
+                    sampling=sampling,
+                    key=jax.random.fold_in(key, n),
+                    like=replicas[-1] if replicas else None,
+                )
+            )
+    except KeyboardInterrupt:
+        nothing = FitResult(params=params, best_params=params, best_loss=np.inf, history=[])
+        raise FitInterrupted("interrupted while melting; the same call starts again", nothing) from None
+    return replicas
+
+
+def _fingerprint_energy(potential: Potential, params: Params, system: System) -> str:
+    """The energy of a shaken crystal to four digits, by which potentials are told apart."""
+    noise = jax.random.normal(jax.random.key(0), system.positions.shape, system.positions.dtype)
+    shaken = system.replace(positions=system.positions + 0.2 * noise)
+    neighbors = neighbor_list(shaken, cutoff=potential.cutoff)
+    return f"{float(jax.jit(potential.apply)(params, shaken, neighbors)):.3e}"
 
 
 def _visit(
@@ -336,14 +364,25 @@ def _is_finite(tree: Any) -> bool:
 
 def _entry(loss: float, params: Params, points: list[StatePoint], replaced: int) -> dict[str, Any]:
     unit = 1e-9 * units.M2_PER_S
-    flat = {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf).tolist()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
+    terms: dict[str, dict[str, list[Any]]] = {}
+    for term in ("gradient", "gradient_stderr", "along", "initial"):
+        rows = [_flat(getattr(point.gradient, term), 1 / unit) for point in points]
+        terms[term] = {name: [row[name] for row in rows] for name in rows[0]}
     return {
         "loss": loss,
-        "params": flat,
+        "params": _flat(params),
         "D_1e-9_m2_s": [point.value / unit for point in points],
         "D_stderr_1e-9_m2_s": [point.stderr / unit for point in points],
         "replaced": replaced,
+        **terms,
+    }
+
+
+def _flat(tree: Any, scale: float = 1.0) -> dict[str, Any]:
+    """Leaves as nested lists, by name."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): (
+            scale * np.asarray(leaf, np.float64)
+        ).tolist()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }

@@ -12,13 +12,20 @@ from jaxtyping import Array, Float, Key
 
 from difmd.batching import gathered, map_replicas
 from difmd.errors import Flag, SimulationError, Status, describe, flags_of
-from difmd.fitting.liquid import Production, Replicas, Sampling, box_length, produce
+from difmd.fitting.liquid import (
+    Production,
+    Replicas,
+    Sampling,
+    box_length,
+    neighbor_distance,
+    produce,
+)
 from difmd.fitting.targets import DiffusivityTarget
 from difmd.gradients import EquilibriumGradient, equilibrium_gradient
 from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
 from difmd.integrators import draw_momenta
 from difmd.neighbors import Neighbors, grow, neighbor_list
-from difmd.observables import Diffusivity, diffusivity, finite_size_correction
+from difmd.observables import Diffusivity, diffusivity, finite_size_correction, is_liquid
 from difmd.potentials import Params, Potential
 from difmd.system import System
 
@@ -31,11 +38,13 @@ class StatePoint(NamedTuple):
         correction: finite-size correction to add [Å²/time]; 0 when it is switched off.
         gradient: of the diffusivity of the box in the parameters, or None; ∂lnD/∂θ at the lags of
             `Sampling.gradient_window`, times D.
+        n_solid: replicas that are crystalline at the end of their trajectories; they are in the mean.
     """
 
     diffusivity: Diffusivity
     correction: float
     gradient: EquilibriumGradient | None
+    n_solid: int = 0
 
     @property
     def value(self) -> float:
@@ -108,9 +117,9 @@ def measure_diffusivity(
     gradient = None
     if with_gradient:
         along = _along(potential, params, after, target.temperature, sampling, gradient_key)
-        first, last = (round(t / interval) for t in sampling.gradient_window)
-        values = diffusion_samples(done, after.systems.masses[0], first, last)
-        origins = slice(last, done.positions.shape[1] - last)
+        lags = diffusion_window(sampling)
+        values = diffusion_samples(done, after.systems.masses[0], lags.first, lags.last)
+        origins = slice(lags.last, done.positions.shape[1] - lags.last)
         slopes = jax.tree.map(lambda x: x[:, origins], done.energy_gradients)
         early = equilibrium_gradient(
             values,
@@ -121,7 +130,8 @@ def measure_diffusivity(
         )
         scale = found.einstein.value / early.value
         gradient = jax.tree.map(lambda x: scale * x, early)
-    return StatePoint(found, correction, gradient), after
+    n_solid = int(np.sum(~is_liquid(after.systems, spacing=neighbor_distance(target.density, sampling))))
+    return StatePoint(found, correction, gradient, n_solid), after
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

@@ -15,7 +15,7 @@ from difmd import units
 from difmd.batching import gathered, map_replicas
 from difmd.errors import DifmdError, InputError, Status
 from difmd.integrators import Integrator, MDState, draw_momenta, langevin, velocity_verlet
-from difmd.neighbors import Neighbors, neighbor_list, rebuild
+from difmd.neighbors import SKIN, Neighbors, neighbor_list, rebuild
 from difmd.observables import is_liquid
 from difmd.potentials import Params, Potential
 from difmd.rollout import initialize, rollout
@@ -26,6 +26,8 @@ from difmd.system import System, make_system
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a liquid is simulated for a diffusivity; the defaults suit simple liquids near 100 K.
+
+    Times of melting, equilibration and relaxation are rounded up to whole chunks of 250 steps.
 
     Attributes:
         atomic_number: of the one species.
@@ -48,7 +50,7 @@ class Sampling:
             10 to 20 % off.
         origin_time: time origins each way of a differentiated sample [time].
         save_every: steps between frames.
-        skin: of the neighbour list [Å]; default 0.16 × the cut-off.
+        skin: of the neighbour list [Å]; default `SKIN` × the cut-off.
     """
 
     atomic_number: int
@@ -71,7 +73,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        cells = round((self.n_atoms / 4) ** (1 / 3))
+        cells = round((max(self.n_atoms, 0) / 4) ** (1 / 3))
         if 4 * cells**3 != self.n_atoms or self.n_atoms < 32:
             raise InputError(f"n_atoms = {self.n_atoms} must be 4 n³: 32, 108, 256, 500, 864, …")
         if self.n_replicas < 2 or not 2 <= self.n_gradient_replicas <= self.n_replicas:
@@ -81,9 +83,13 @@ class Sampling:
             )
         if not 1 <= self.save_every <= _CHUNK:
             raise InputError(f"save_every = {self.save_every} must be between 1 and {_CHUNK}")
-        for name in ("mass", "dt", "melt_factor", "melt_time", "equilibration_time"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} = {getattr(self, name)} must be positive")
+        for name in (
+            *("mass", "dt", "melt_factor", "melt_time", "equilibration_time", "relaxation_time"),
+            *("production_time", "origin_time"),
+        ):
+            value = getattr(self, name)
+            if not (value > 0 and np.isfinite(value)):
+                raise InputError(f"{name} = {value} must be positive and finite")
         interval = self.dt * self.save_every
         for name in ("window", "gradient_window"):
             start, end = getattr(self, name)
@@ -171,9 +177,10 @@ def melt(
     # The perfect crystal is unlike any state that follows; thermal displacements make the measured
     # capacity that of a liquid.
     spacing = neighbor_distance(density, sampling)
-    noise = 0.1 * spacing * jax.random.normal(key, systems.positions.shape)
+    keys = jax.random.split(key, 4)
+    noise = 0.1 * spacing * jax.random.normal(keys[3], systems.positions.shape)
     shaken = systems.replace(positions=systems.positions + noise.astype(systems.positions.dtype))
-    skin = 0.16 * potential.cutoff if sampling.skin is None else sampling.skin
+    skin = SKIN * potential.cutoff if sampling.skin is None else sampling.skin
     neighbors = neighbor_list(
         shaken,
         cutoff=potential.cutoff,
@@ -183,7 +190,6 @@ def melt(
     )
     replicas = Replicas(systems, neighbors)
     hot = sampling.melt_factor * temperature
-    keys = jax.random.split(key, 3)
     replicas = equilibrate(
         potential,
         params,

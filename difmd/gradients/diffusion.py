@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from difmd.errors import Status
 from difmd.gradients.methods import GradientMethod
 from difmd.integrators import velocity_verlet
-from difmd.neighbors import Neighbors
+from difmd.neighbors import Neighbors, rebuild
 from difmd.potentials import Params, Potential
 from difmd.rollout import initialize, rollout
 from difmd.system import System
@@ -66,13 +66,14 @@ def diffusion_sample(
         params: its parameters; differentiable.
         system: the start.
         momenta: at the start, with the centre of mass at rest; [atoms, 3].
-        neighbors: a list for the start, with skin.
+        neighbors: a list with skin and enough capacity; built anew for the start.
         window: times.
         gradient: how reverse mode goes through the rollout.
 
     Returns:
         A [Å²/time] and the status of both halves.
     """
+    neighbors = rebuild(system, neighbors)
 
     def half(sign: Array) -> tuple[Array, Array, Status]:
         integrator = velocity_verlet(dt=jnp.asarray(window.dt, momenta.dtype))
@@ -108,6 +109,11 @@ def diffusion_sample(
         sample = sample + jnp.mean(jnp.sum(v[s] * apart, axis=-1))
     both = Status(
         flags=jnp.bitwise_or(status.flags[0], status.flags[1]),
-        first_bad_step=jnp.max(status.first_bad_step),
+        first_bad_step=_first(status.first_bad_step),
     )
     return sample / (6 * len(origins)), both
+
+
+def _first(steps: Array) -> Array:
+    """The smaller of two steps, −1 standing for none."""
+    return jnp.where(jnp.min(steps) < 0, jnp.max(steps), jnp.min(steps))

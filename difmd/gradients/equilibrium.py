@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from difmd.errors import InputError
 from difmd.units import KB
 
 
@@ -60,10 +61,15 @@ def equilibrium_gradient(
     Returns:
         `EquilibriumGradient`; errors treat replicas as independent.
 
+    Raises:
+        InputError: fewer than two replicas.
+
     References:
         Frenkel & Smit, Understanding Molecular Simulation, 3rd ed. 2023 (canonical averages).
     """
     replicas = values.shape[0]
+    if replicas < 2:
+        raise InputError(f"{replicas} replica gives no error bar and no unbiased covariance: use two or more")
     # The means are those of the same sample.
     scale = -1.0 / (KB * temperature) * replicas / (replicas - 1)
     deviation = values - jnp.mean(values)

@@ -45,8 +45,9 @@ class MDState:
 class Integrator(NamedTuple):
     """A way to step, as a pair of pure functions that is itself a pytree.
 
-    Its numbers (dt, temperature …) are leaves: changing one does not recompile, and an integrator can
-    be mapped over replicas and differentiated.
+    The functions are `jax.tree_util.Partial`s, `Partial(step, dt, temperature)`, and their numbers (dt,
+    temperature …) are leaves: changing one does not recompile, and an integrator can be mapped over
+    replicas and differentiated.
 
     Attributes:
         init: `init(system, momenta, key, force) -> MDState`.
@@ -79,7 +80,17 @@ def draw_momenta(
 
     Returns:
         Momenta [amu Å/(Å√(amu/eV))]; [atoms, 3].
+
+    Raises:
+        InputError: a temperature that is negative or not finite.
+
+    References:
+        Allen & Tildesley, Computer Simulation of Liquids, 2nd ed. 2017, §5.7.3.
     """
+    if not isinstance(temperature, jax.core.Tracer):
+        kelvin = np.asarray(temperature)
+        if not (np.isfinite(kelvin) & (kelvin >= 0)).all():
+            raise InputError(f"temperature = {temperature} K must be finite and not negative")
     masses = jnp.where(system.atomic_numbers > 0, system.masses, 0)[:, None]
     noise = jax.random.normal(key, system.positions.shape, system.positions.dtype)
     momenta = jnp.sqrt(masses * KB * temperature) * noise

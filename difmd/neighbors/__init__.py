@@ -1,10 +1,11 @@
 """Exact neighbour lists: `neighbor_list` on the host, `update` and `rebuild` under jit."""
 
 from difmd.neighbors.device import rebuild, update
-from difmd.neighbors.host import find_pairs, grow, neighbor_list
+from difmd.neighbors.host import SKIN, find_pairs, grow, neighbor_list
 from difmd.neighbors.types import Neighbors, check, extended_positions, is_stale
 
 __all__ = [
+    "SKIN",
     "Neighbors",
     "check",
     "extended_positions",

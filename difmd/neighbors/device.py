@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from difmd.batching import cond_any
-from difmd.neighbors.lattice import complete_cell, heights, image_table
+from difmd.neighbors.lattice import complete_cell, heights, image_table, product
 from difmd.neighbors.types import Neighbors, extended_positions, is_stale
 from difmd.system import System
 
@@ -57,7 +57,7 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
     real = system.atomic_numbers > 0
     complete = complete_cell(system.cell, neighbors.periodic)
     height = heights(complete)
-    fraction = system.positions @ jnp.linalg.inv(complete)
+    fraction = product(system.positions, jnp.linalg.inv(complete))
     periodic = jnp.asarray(neighbors.periodic)
     wraps = jnp.where(periodic, jnp.floor(fraction), 0)
     fraction = fraction - wraps
@@ -107,12 +107,12 @@ def _extend(
     table = jnp.asarray(image_table(neighbors.ranges))
     own = -wraps.astype(jnp.int32)
     room = n_extended - n_atoms
-    if len(table) == 0 or room <= 0:
-        pad = jnp.zeros(max(room, 0), jnp.int32)
+    if len(table) == 0:
+        pad = jnp.zeros(room, jnp.int32)
         return (
             jnp.concatenate([jnp.arange(n_atoms, dtype=jnp.int32), pad]),
-            jnp.concatenate([own, jnp.zeros((max(room, 0), 3), jnp.int32)]),
-            jnp.concatenate([fraction, jnp.zeros((max(room, 0), 3), fraction.dtype)]),
+            jnp.concatenate([own, jnp.zeros((room, 3), jnp.int32)]),
+            jnp.concatenate([fraction, jnp.zeros((room, 3), fraction.dtype)]),
             jnp.concatenate([real, pad.astype(bool)]),
             jnp.int32(n_atoms),
         )

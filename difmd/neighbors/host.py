@@ -18,6 +18,9 @@ from difmd.system import System
 # candidates have to be gathered, are slower below about 9000 atoms of a liquid.
 _ALL_PAIRS_BELOW = 20_000
 
+SKIN = 0.15
+"""Default skin of a list that atoms move through, in units of the cut-off."""
+
 
 def find_pairs(
     positions: Any, cell: Any, pbc: Any, cutoff: float

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from difmd.errors import Flag, Status
+from difmd.neighbors.lattice import product
 from difmd.system import System
 
 # Where the entries that fill up a column point: farther than any cut-off, near enough for finite squares.
@@ -81,7 +82,7 @@ def extended_positions(system: System, neighbors: Neighbors) -> Float[Array, "po
     """Positions that `Neighbors.indices` refers to [Å]; the last one is out of everyone's reach."""
     moved = system.positions[neighbors.parents]
     # Integers below 2**24 are exact in float32, and no atom crosses that many cells.
-    moved = moved + neighbors.images.astype(moved.dtype) @ system.cell
+    moved = moved + product(neighbors.images.astype(moved.dtype), system.cell)
     return jnp.concatenate([moved, jnp.full((1, 3), _FAR, moved.dtype)])
 
 
@@ -89,7 +90,7 @@ def is_stale(system: System, neighbors: Neighbors) -> Bool[Array, ""]:
     """Whether an atom, or an image of it, has moved more than skin/2 since the last rebuild."""
     strain = system.cell - neighbors.reference_cell
     own_images = neighbors.images[: system.n_atoms].astype(strain.dtype)
-    moved = system.positions - neighbors.reference_positions + own_images @ strain
+    moved = system.positions - neighbors.reference_positions + product(own_images, strain)
     moved = jnp.where((system.atomic_numbers > 0)[:, None], moved, 0)
     farthest = jnp.sqrt(jnp.max(jnp.sum(moved**2, axis=-1)))
     ranges = jnp.asarray(neighbors.ranges, strain.dtype)

@@ -6,7 +6,7 @@ from difmd.observables.correlation import (
     remove_center_of_mass,
     velocity_autocorrelation,
 )
-from difmd.observables.diffusivity import Diffusivity, diffusivity, finite_size_correction
+from difmd.observables.diffusivity import Diffusivity, diffusivity, diffusivity_of, finite_size_correction
 from difmd.observables.statistics import Estimate, over_blocks, over_replicas, with_control
 from difmd.observables.structure import crystalline_order, is_liquid
 
@@ -16,6 +16,7 @@ __all__ = [
     "autocorrelation",
     "crystalline_order",
     "diffusivity",
+    "diffusivity_of",
     "finite_size_correction",
     "is_liquid",
     "mean_squared_displacement",

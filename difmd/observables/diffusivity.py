@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from difmd.errors import InputError
 from difmd.observables.correlation import (
@@ -17,6 +16,7 @@ from difmd.observables.correlation import (
     velocity_autocorrelation,
 )
 from difmd.observables.statistics import Estimate, over_replicas, with_control
+from difmd.trajectory import Trajectory
 from difmd.units import KB
 
 CUBIC_MADELUNG = 2.837297
@@ -65,13 +65,15 @@ def diffusivity(
     n_blocks: int = 1,
     max_lag: float | None = None,
     temperature: float | None = None,
+    select: Bool[np.ndarray, "atoms"] | None = None,
 ) -> Diffusivity:
     """Self-diffusivity of all atoms, with error bars from replicas and blocks.
 
     D = slope of MSD/6 over the window (least squares, Einstein), and D = ⅓∫₀ᵗ⟨v(0)·v(s)⟩ds (trapezoid)
     averaged over t in the window (Green–Kubo). The drift of the centre of mass is removed from both.
-    Each trajectory is cut into `n_blocks`; every block of every replica gives one sample, and the
-    standard error is that of their mean. Make blocks several times as long as the window.
+    Each trajectory is cut into `n_blocks`, several times as long as the window. With 8 replicas or more
+    the standard error is that of independent replicas, of which blocks are not; with fewer it is the
+    larger of that and the one of independent blocks. `diffusivity_of` takes a `Trajectory`.
 
     Args:
         positions: unwrapped [Å]; [frames, atoms, 3] or [replicas, frames, atoms, 3].
@@ -85,6 +87,8 @@ def diffusivity(
             When Newtonian, each replica keeps the energy it started with, and much of the noise of D is
             that of these energies: given the temperature, it is taken out by regression on the kinetic
             temperature, whose mean is known (`with_control`). Default: the plain mean.
+        select: the atoms to average over, those of one species for instance; the centre of mass is
+            that of all. Default: all. [atoms].
 
     Returns:
         `Diffusivity`.
@@ -114,25 +118,28 @@ def diffusivity(
     n_samples = positions.shape[0] * n_blocks
     if n_samples < 2:
         raise InputError("one replica and one block give no error bar: raise n_blocks")
-    lags = n_frames if max_lag is None else min(n_frames, round(float(max_lag / interval)) + 1)
-    if max_lag is None:
-        lags = min(n_frames, 2 * last + 1)
+    lags = 2 * last + 1 if max_lag is None else round(float(max_lag / interval)) + 1
+    lags = min(n_frames, lags)
     blocks = [
-        jnp.asarray(x)[:, : n_frames * n_blocks].reshape(n_samples, n_frames, *x.shape[2:]) for x in (positions, momenta)
+        jnp.asarray(x)[:, : n_frames * n_blocks].reshape(n_samples, n_frames, *x.shape[2:])
+        for x in (positions, momenta)
     ]
-    curves = _curves(blocks[0], blocks[1], jnp.asarray(masses))
+    chosen = np.arange(positions.shape[-2]) if select is None else np.flatnonzero(np.asarray(select))
+    if len(chosen) == 0:
+        raise InputError("no atom is selected")
+    curves = _curves(blocks[0], blocks[1], jnp.asarray(masses), jnp.asarray(chosen))
     msd, vacf = (np.asarray(curve, np.float64) for curve in curves)
     times = np.arange(n_frames) * float(interval)
     inside = slice(first, last + 1)
     slope = np.polynomial.polynomial.polyfit(times[inside], msd[:, inside].T, 1)[1]
     running = np.cumsum(0.5 * (vacf[:, 1:] + vacf[:, :-1]), axis=1) * float(interval) / 3
     integral = running[:, first - 1 : last].mean(axis=1)
-    if temperature is None:
-        einstein, green_kubo = over_replicas(slope / 6), over_replicas(integral)
-    else:
+    kelvin = None
+    if temperature is not None:
         kelvin = np.asarray(_kinetic_temperature(blocks[1], jnp.asarray(masses)), np.float64)
-        einstein = with_control(slope / 6, kelvin, temperature)
-        green_kubo = with_control(integral, kelvin, temperature)
+    einstein, green_kubo = (
+        _estimate(samples, n_blocks, kelvin, temperature) for samples in (slope / 6, integral)
+    )
     times, msd, vacf = times[:lags], msd[:, :lags], vacf[:, :lags]
     root = np.sqrt(n_samples)
     return Diffusivity(
@@ -149,13 +156,80 @@ def diffusivity(
     )
 
 
+def diffusivity_of(
+    trajectory: Trajectory,
+    *,
+    window: tuple[float, float],
+    n_blocks: int = 1,
+    max_lag: float | None = None,
+    temperature: float | None = None,
+    species: int | None = None,
+) -> Diffusivity:
+    """`diffusivity` of what `simulate` returned; atoms that pad are left out.
+
+    Args:
+        trajectory: evenly spaced frames of one system or of replicas.
+        window: start and end of the fit [time].
+        n_blocks: as in `diffusivity`.
+        max_lag: as in `diffusivity`.
+        temperature: as in `diffusivity`.
+        species: atomic number of the atoms to average over; default: all.
+
+    Raises:
+        InputError: as `diffusivity`; fewer than two frames, replicas of different composition, or no
+            atom of the species.
+    """
+    numbers = np.asarray(trajectory.system.atomic_numbers)
+    masses = np.asarray(trajectory.system.masses)
+    if numbers.ndim == 2:
+        if (numbers != numbers[0]).any() or (masses != masses[0]).any():
+            raise InputError("replicas differ in composition: take the diffusivity of each")
+        numbers, masses = numbers[0], masses[0]
+    if len(trajectory.times) < 2:
+        raise InputError(f"a trajectory of {len(trajectory.times)} frames has no displacements")
+    real = numbers > 0
+    frames = [x[..., real, :] for x in (trajectory.positions, trajectory.momenta)]
+    positions, momenta = (np.swapaxes(x, 0, 1) if x.ndim == 4 else x for x in frames)
+    return diffusivity(
+        positions,
+        momenta,
+        masses[real],
+        interval=float(trajectory.times[1] - trajectory.times[0]),
+        window=window,
+        n_blocks=n_blocks,
+        max_lag=max_lag,
+        temperature=temperature,
+        select=None if species is None else numbers[real] == species,
+    )
+
+
+def _estimate(
+    samples: np.ndarray, n_blocks: int, kelvin: np.ndarray | None, temperature: float | None
+) -> Estimate:
+    """Mean over samples ordered by replica, then block."""
+
+    def mean(samples: np.ndarray, kelvin: np.ndarray | None) -> Estimate:
+        if kelvin is None or temperature is None:
+            return over_replicas(samples)
+        return with_control(samples, kelvin, temperature)
+
+    of_replicas = samples.reshape(-1, n_blocks).mean(axis=1)
+    of_kelvin = None if kelvin is None else kelvin.reshape(-1, n_blocks).mean(axis=1)
+    if len(of_replicas) >= 8:
+        return mean(of_replicas, of_kelvin)
+    blocks = mean(samples, kelvin)
+    if len(of_replicas) == 1:
+        return blocks
+    return Estimate(blocks.value, np.maximum(blocks.stderr, mean(of_replicas, of_kelvin).stderr))
+
+
 @jax.jit
-def _curves(positions: Array, momenta: Array, masses: Array) -> tuple[Array, Array]:
+def _curves(positions: Array, momenta: Array, masses: Array, chosen: Array) -> tuple[Array, Array]:
     def one(block: tuple[Array, Array]) -> tuple[Array, Array]:
         r, p = block
         v = p / masses[None, :, None]
-        msd = mean_squared_displacement(remove_center_of_mass(r, masses))
-        return msd, velocity_autocorrelation(remove_center_of_mass(v, masses))
+        msd = mean_squared_displacement(remove_center_of_mass(r, masses)[:, chosen])
+        return msd, velocity_autocorrelation(remove_center_of_mass(v, masses)[:, chosen])
 
     # One block at a time: the transforms need several times the memory of the trajectory.
     return jax.lax.map(one, (positions, momenta))
@@ -168,7 +242,7 @@ def _kinetic_temperature(momenta: Array, masses: Array) -> Array:
     return jnp.sum(per_atom, axis=-1) / (3 * (masses.shape[0] - 1) * KB)
 
 
-def finite_size_correction(*, temperature: float, viscosity: float, box_length: float) -> Any:
+def finite_size_correction(*, temperature: float, viscosity: float, box_length: float) -> float:
     """What a periodic cubic box takes off D: ξ k_BT/(6πηL) with ξ = 2.837297 [Å²/time].
 
     Args:

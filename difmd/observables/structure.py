@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.neighbors.lattice import product
 from difmd.system import System
 
 SOLID_ABOVE = 0.35
@@ -41,7 +42,7 @@ def is_liquid(systems: System, *, spacing: float) -> np.ndarray:
 @jax.jit
 def _orders(positions: Array, vectors: Array) -> Array:
     def one(r: Array) -> Array:
-        phase = r @ vectors.T
+        phase = product(r, vectors.T)
         total = jnp.sum(jnp.cos(phase), axis=0) ** 2 + jnp.sum(jnp.sin(phase), axis=0) ** 2
         return jnp.max(total) / len(r) ** 2
 

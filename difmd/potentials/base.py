@@ -38,7 +38,11 @@ class Potential:
     species: frozenset[int] | None = None
 
     def __add__(self, other: Potential) -> Potential:
-        """The sum; its params are the pair of both params, its species those that both know."""
+        """The sum; its params are the pair of both params, its species those that both know.
+
+        Raises:
+            InputError: they share no species.
+        """
         if not isinstance(other, Potential):
             return NotImplemented
         return _sum_of(self, other)
@@ -61,6 +65,10 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         species = second.species if first.species is None else first.species
     else:
         species = first.species & second.species
+        if not species:
+            raise InputError(
+                f"the potentials of a sum share no species: {sorted(first.species)}, {sorted(second.species)}"
+            )
     cutoff = max(first.cutoff, second.cutoff)
     return Potential(init=init, apply=apply, atomic=atomic, cutoff=cutoff, species=species)
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors, extended_positions
-from difmd.neighbors.lattice import complete_cell
+from difmd.neighbors.lattice import complete_cell, product
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.truncation import Truncation, tail_energy, truncated
 from difmd.system import System
@@ -69,7 +69,8 @@ def pair_potential(
 
     Raises:
         InputError: cutoff not positive, an unknown or repeated species, or a switch that does not start
-            between 0 and the cut-off.
+            between 0 and the cut-off. When applied: params of the wrong length, or a tail correction
+            without three periodic directions; an unknown species gives NaN under jit.
 
     References:
         Allen & Tildesley, Computer Simulation of Liquids, 2nd ed. 2017, §2.8 (tail corrections).
@@ -81,7 +82,7 @@ def pair_potential(
         raise InputError(f"onset = {truncation.onset} Å must lie between 0 and cutoff = {cutoff} Å")
     numbers = species_numbers(species)
     n_types = len(numbers)
-    type_of = np.zeros(119, np.int32)
+    type_of = np.full(119, -1, np.int32)
     type_of[list(numbers)] = np.arange(n_types)
     ended = truncation.end(phi, cutoff)
 
@@ -91,8 +92,18 @@ def pair_potential(
         safe = jnp.where(inside, r_squared, cutoff**2)
         return jnp.where(inside, ended(pair, safe), 0)
 
-    def columns(params: Params, geometry: _Geometry) -> Callable[[Array], Any]:
-        table = tables(params)
+    def tables_of(params: Params, dtype: Any) -> Any:
+        found = jax.tree.map(lambda x: jnp.asarray(x, dtype), tables(params))
+        for leaf in jax.tree.leaves(found):
+            if leaf.shape[:2] != (n_types, n_types):
+                raise InputError(
+                    f"params make a table of {list(leaf.shape[:2])} for {n_types} species: "
+                    "give one entry a species, as `init` does"
+                )
+        return found
+
+    def columns(params: Params, geometry: _Geometry, dtype: Any) -> Callable[[Array], Any]:
+        table = tables_of(params, dtype)
         if n_types == 1:
             single = jax.tree.map(lambda x: x[0, 0], table)
             return lambda j: single
@@ -103,7 +114,7 @@ def pair_potential(
         return lambda j: jax.tree.map(lambda x: x[row + extended[j]], flat)
 
     def atomic_energies(params: Params, positions: Array, geometry: _Geometry) -> Array:
-        pair_of = columns(params, geometry)
+        pair_of = columns(params, geometry, positions.dtype)
         xyz, centers = _split(positions, len(geometry.types))
 
         @jax.checkpoint
@@ -118,7 +129,7 @@ def pair_potential(
     def forces_and_virial(
         params: Params, positions: Array, geometry: _Geometry, *, with_virial: bool
     ) -> tuple[Array, Array | None]:
-        pair_of = columns(params, geometry)
+        pair_of = columns(params, geometry, positions.dtype)
         xyz, centers = _split(positions, len(geometry.types))
         start = [jnp.zeros_like(centers[0])] * (9 if with_virial else 3)
 
@@ -176,7 +187,7 @@ def pair_potential(
                     rows = jnp.asarray(periodic)[:, None]
                     whole = complete_cell(cell, periodic)
                     strain = jnp.linalg.solve(whole, jnp.where(rows, cell_dot, 0))
-                    change = change + jnp.sum(virial * strain) + jnp.sum(forces * (r @ strain))
+                    change = change + jnp.sum(virial * strain) + jnp.sum(forces * product(r, strain))
             leaves, tree = jax.tree.flatten(params)
             dots = jax.tree.leaves(params_dot, is_leaf=_is_symbolic_zero)
             if any(not isinstance(dot, SymbolicZero) for dot in dots):
@@ -194,7 +205,7 @@ def pair_potential(
 
         energy.defjvp(energy_jvp, symbolic_zeros=True)
         geometry = _Geometry(
-            types=jnp.asarray(type_of)[system.atomic_numbers],
+            types=jnp.maximum(jnp.asarray(type_of)[system.atomic_numbers], 0),
             parents=neighbors.parents,
             images=neighbors.images,
             indices=neighbors.indices,
@@ -202,21 +213,30 @@ def pair_potential(
         return energy, geometry
 
     def tail(params: Params, system: System) -> Array:
-        types = jnp.asarray(type_of)[system.atomic_numbers]
+        types = jnp.maximum(jnp.asarray(type_of)[system.atomic_numbers], 0)
         real = system.atomic_numbers > 0
         counts = jnp.zeros(n_types, system.cell.dtype).at[types].add(real.astype(system.cell.dtype))
-        return tail_energy(phi, tables(params), counts, system.cell, cutoff, truncation)
+        return tail_energy(phi, tables_of(params, system.cell.dtype), counts, system.cell, cutoff, truncation)
+
+    def known(system: System, neighbors: Neighbors) -> Array:
+        """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
+        if tail_correction and not all(neighbors.periodic):
+            raise InputError("tail_correction needs three periodic directions: leave it out for this system")
+        numbers = system.atomic_numbers
+        unknown = jnp.any((numbers > 0) & (jnp.asarray(type_of)[numbers] < 0))
+        return jnp.where(unknown, jnp.nan, 1).astype(system.positions.dtype)
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         energy, geometry = energy_of(params, system, neighbors)
-        total = energy(params, system.positions, system.cell, geometry)
+        total = known(system, neighbors) * energy(params, system.positions, system.cell, geometry)
         if tail_correction:
             total = total + tail(params, system)
         return total
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         _, geometry = energy_of(params, system, neighbors)
-        energies = atomic_energies(params, extended_positions(system, neighbors), geometry)
+        positions = extended_positions(system, neighbors)
+        energies = known(system, neighbors) * atomic_energies(params, positions, geometry)
         if tail_correction:
             real = system.atomic_numbers > 0
             energies = energies + jnp.where(

@@ -89,7 +89,7 @@ def tail_energy(
     cutoff: float,
     truncation: Truncation,
 ) -> Float[Array, ""]:
-    """Energy left out by the cut-off when g(r) = 1 beyond it [eV].
+    """Energy left out by the cut-off when g(r) = 1 wherever φ_used differs from φ [eV].
 
     U = (2π/V) Σ_ab N_a N_b ∫ r² (φ_ab − φ_used,ab) dr. Its derivative in V is the usual correction of
     the pressure, −(2π/3V²) Σ_ab N_a N_b ∫_rc^∞ r³ φ'_ab dr, when φ_used is continuous. A potential that
@@ -120,10 +120,10 @@ def tail_energy(
     if not truncation.jumps:
         return energy
     edge = jax.vmap(jax.vmap(lambda p: phi(p, _like(p, cutoff**2))))(table)
-    impulse = jnp.sum(pairs * edge) * cutoff**3 / 3 / volume
-    # Zero, but with the derivative in the volume that the jump has: d(impulse·(V₀/V))/dV at V₀ = V.
     fixed = jax.lax.stop_gradient(volume)
-    return energy + jax.lax.stop_gradient(impulse) * (fixed / volume - 1)
+    impulse = jnp.sum(pairs * edge) * cutoff**3 / 3 / fixed
+    # Zero, but with the derivative in the volume that the jump has: d(impulse·(V₀/V))/dV at V₀ = V.
+    return energy + impulse * (fixed / volume - 1)
 
 
 def _like(pair: Any, value: float) -> Array:

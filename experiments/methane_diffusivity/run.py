@@ -87,6 +87,7 @@ def parse() -> Settings:
     parser.add_argument("--iterations", type=int, help="steps of the fit")
     arguments = parser.parse_args()
     table = read_targets(arguments.targets)
+    at_temperatures(table, FITTED_AT)
     if arguments.quick:
         chosen = at_temperatures(table, (91.0, 99.0, 103.0, 107.0))
         return Settings(
@@ -149,7 +150,7 @@ def main() -> None:
     """Run the experiment."""
     settings = parse()
     # Replicas are shared out over the cores.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     ensure_writable(settings.folder)
     began = time.perf_counter()
     console = Console()
@@ -242,6 +243,7 @@ def make_report(
         "D_after_green_kubo": [
             round((float(p.diffusivity.green_kubo.value) + p.correction) / UNIT, 4) for p in after
         ],
+        "replicas_frozen_after": [point.n_solid for point in after],
         "D_finite_size_correction": [round(point.correction / UNIT, 4) for point in after],
         "error_percent": rounded,
         "fitted_at_K": list(FITTED_AT),

@@ -11,6 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from potentials import CUTOFF, N_ATOMS, ONSET, ROWS, liquid, perturbed, roomy_list
 
+from difmd.errors import InputError
 from difmd.forces import evaluate, forces
 from difmd.neighbors import rebuild
 
@@ -196,6 +197,29 @@ def test_gradient_in_the_parameters_is_central_differences(case):
 
     found = jax.jit(jax.grad(energy))(jnp.zeros_like(flat))
     close(found, differences(energy, len(flat), 1e-3), 1e-8)
+
+
+def test_gradient_of_stress_in_the_parameters_is_central_differences(case):
+    flat, unravel = ravel_pytree(case.params)
+
+    def pressure(scale):
+        found = evaluate(case.potential, unravel(flat * (1 + scale)), case.system, case.neighbors)
+        return jnp.trace(found.stress)
+
+    found = jax.jit(jax.grad(pressure))(jnp.zeros_like(flat))
+    close(found, differences(pressure, len(flat), 1e-3), 1e-7)
+
+
+def test_wrong_input_is_seen(case):
+    """An unknown species and params of the wrong length raise, or make NaN where nothing can be raised."""
+    strange = case.system.replace(atomic_numbers=jnp.where(case.system.atomic_numbers > 0, 2, 0))
+    with pytest.raises(InputError, match="He"):
+        evaluate(case.potential, case.params, strange, case.neighbors)
+    found = jax.jit(lambda s: evaluate(case.potential, case.params, s, case.neighbors))(strange)
+    assert np.isnan(found.energy) and np.isnan(found.forces).any()
+    longer = jax.tree.map(lambda x: jnp.concatenate([x, x[-1:]]), case.params)
+    with pytest.raises(InputError, match="one entry a species"):
+        evaluate(case.potential, longer, case.system, case.neighbors)
 
 
 def test_atomic_energies_add_up(case):

