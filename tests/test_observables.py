@@ -86,7 +86,10 @@ def test_diffusivity_of_a_trajectory(langevin_gas):
         positions, momenta, masses, interval=float(interval), window=(4.0, 6.0), select=numbers == 36
     )
     one = make_system(
-        0.3 * np.arange(66.0).reshape(22, 3) % 9, [*numbers, 0, 0], masses=[*masses, 1.0, 1.0], cell=[9.0] * 3
+        np.random.default_rng(9).uniform(0, 9, (22, 3)),
+        [*numbers, 0, 0],
+        masses=[*masses, 1.0, 1.0],
+        cell=[9.0] * 3,
     )
     systems = jax.tree.map(lambda x: jnp.stack([x] * 8), one)
     frames = [np.pad(x, ((0, 0), (0, 0), (0, 2), (0, 0))).swapaxes(0, 1) for x in (positions, momenta)]
