@@ -11,7 +11,7 @@ import difmd
 from difmd import units
 from difmd.fitting import DiffusivityTarget, Sampling, equilibrate, measure_diffusivity, melt, produce
 from difmd.fitting.estimate import diffusion_samples
-from difmd.observables import diffusivity, over_replicas
+from difmd.observables import diffusivity, with_control
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,9 @@ def value(potential, params, temperature, like, seed):
         first, last = (round(factor * t / interval) for t in long.window)
         return np.asarray(diffusion_samples(done, masses, first, last)).mean(axis=1)
 
-    early = over_replicas(at_lags(1.0))
+    kinetic = np.sum(np.asarray(done.momenta, np.float64) ** 2, axis=(-1, -2)).mean(axis=1) / masses[0]
+    kelvin = kinetic / (3 * (SAMPLING.n_atoms - 1) * units.KB)
+    early = with_control(at_lags(1.0), kelvin, temperature)
     late = diffusivity(
         done.positions, done.momenta, masses, interval=interval, window=PLATEAU, temperature=temperature
     ).einstein
