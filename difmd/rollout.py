@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Key
 
 from difmd.errors import Flag, InputError, Status
 from difmd.forces import forces
@@ -61,11 +61,24 @@ def initialize(
     params: Params,
     integrator: Integrator,
     system: System,
-    momenta: Array,
-    key: Array,
+    momenta: Float[Array, "atoms 3"],
+    key: Key[Array, ""],
     neighbors: Neighbors,
 ) -> MDState:
-    """The state at step 0, with the forces evaluated (pure)."""
+    """The state at step 0, with the forces evaluated (pure).
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        integrator: which will step from there.
+        system: the configuration.
+        momenta: [amu Å/(Å√(amu/eV))]; [atoms, 3].
+        key: seed of the integrator's noise.
+        neighbors: a current list for the system.
+
+    Raises:
+        InputError: as `forces`.
+    """
 
     def force(system: System) -> Array:
         return forces(potential, params, system, neighbors)

@@ -129,7 +129,7 @@ def box_length(density: float, sampling: Sampling) -> float:
 
 
 def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
-    """An fcc crystal of the density of the liquid, the configuration that is melted."""
+    """An fcc crystal of a mass density [amu/Å³], the configuration that is melted."""
     cells = round((sampling.n_atoms / 4) ** (1 / 3))
     length = box_length(density, sampling)
     corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
@@ -221,6 +221,12 @@ def keep_liquid(replicas: Replicas, *, density: float, sampling: Sampling, key: 
 
     Near and below the melting point a small box may freeze; its diffusivity is then that of a solid.
 
+    Args:
+        replicas: of one state point.
+        density: mass density [amu/Å³], which tells where the Bragg peaks of a crystal would be.
+        sampling: mass of an atom.
+        key: seed of the choice of copies.
+
     Raises:
         DifmdError: more than half of them crystallised, so that the liquid is not what the model has.
     """
@@ -253,6 +259,15 @@ def equilibrate(
     """Langevin dynamics of all replicas for a time, in whole chunks; overflow is repaired.
 
     Momenta are drawn anew every chunk, which is a thermostat as well.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        replicas: where to start.
+        temperature: [K].
+        time: [Å√(amu/eV)], rounded up to whole chunks of 250 steps.
+        sampling: time step and friction.
+        key: seed.
 
     Raises:
         SimulationError: non-finite values.
@@ -303,6 +318,18 @@ def produce(
     with_energy_gradients: bool = False,
 ) -> tuple[Production, Replicas]:
     """Draw momenta at the temperature and follow Newton's equations for the production time.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        replicas: equilibrated at this temperature.
+        temperature: [K].
+        sampling: time step, length, and steps between frames.
+        key: seed of the momenta.
+        with_energy_gradients: also keep ∂U/∂θ of every frame.
+
+    Returns:
+        The trajectories, and the replicas at their ends.
 
     Raises:
         SimulationError: non-finite values.

@@ -57,7 +57,7 @@ def switched(onset: float) -> Truncation:
     square root.
 
     Args:
-        onset: where the switch begins [Å].
+        onset: where the switch begins [Å]; a potential refuses one that is not below its cut-off.
     """
 
     def end(phi: _Pair, cutoff: float) -> _Pair:

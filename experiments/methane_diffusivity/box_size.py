@@ -43,7 +43,7 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sigma", type=float, default=3.752, help="[Å]")
-    parser.add_argument("--epsilon", type=float, default=130.5, help="[K]")
+    parser.add_argument("--epsilon", type=float, default=130.3, help="[K]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/methane"), help="run folder")
     arguments = parser.parse_args()

@@ -71,8 +71,8 @@ def value(potential, params, temperature, like, seed):
         first, last = (round(factor * t / interval) for t in long.window)
         return np.asarray(diffusion_samples(done, masses, first, last)).mean(axis=1)
 
-    kinetic = np.sum(np.asarray(done.momenta, np.float64) ** 2, axis=(-1, -2)).mean(axis=1) / masses[0]
-    kelvin = kinetic / (3 * (SAMPLING.n_atoms - 1) * units.KB)
+    square = np.sum(np.asarray(done.momenta, np.float64) ** 2, axis=(-1, -2)).mean(axis=1)
+    kelvin = square / (float(masses[0]) * 3 * (SAMPLING.n_atoms - 1) * units.KB)
     early = with_control(at_lags(1.0), kelvin, temperature)
     late = diffusivity(
         done.positions, done.momenta, masses, interval=interval, window=PLATEAU, temperature=temperature
