@@ -119,7 +119,11 @@ def measure_diffusivity(
         along = _along(potential, params, after, target.temperature, sampling, gradient_key)
         lags = diffusion_window(sampling)
         values = diffusion_samples(done, after.systems.masses[0], lags.first, lags.last)
-        origins = slice(lags.last, done.positions.shape[1] - lags.last)
+        # The same average over origins about the start as in the differentiated sample: its covariance is
+        # with ∂U/∂θ at the start, not at each origin.
+        values = _moving_mean(values, lags.origins)
+        margin = lags.last + lags.origins
+        origins = slice(margin, done.positions.shape[1] - margin)
         slopes = jax.tree.map(lambda x: x[:, origins], done.energy_gradients)
         early = equilibrium_gradient(
             values,
@@ -155,6 +159,12 @@ def diffusion_samples(
         return jnp.mean(jnp.sum(v * apart, axis=-1), axis=-1) / 6
 
     return jax.lax.map(one, (done.positions, done.momenta))
+
+
+def _moving_mean(values: Array, reach: int) -> Array:
+    """Mean over ±reach neighbours along the last axis, where all are there."""
+    n = values.shape[-1] - 2 * reach
+    return jnp.mean(jnp.stack([values[..., k : k + n] for k in range(2 * reach + 1)]), axis=0)
 
 
 class _Along(NamedTuple):

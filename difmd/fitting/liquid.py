@@ -98,7 +98,8 @@ class Sampling:
                     f"{name} = {(start, end)} must be 0 < start < end, at least one frame apart "
                     f"({interval:.3g})"
                 )
-            if self.production_time < 2.5 * end:
+            room = end + (self.origin_time if name == "gradient_window" else 0)
+            if self.production_time < 2.5 * room:
                 raise InputError(
                     f"production_time = {self.production_time / units.PS:.3g} ps is shorter than 2.5 × the "
                     f"end of {name} ({end / units.PS:.3g} ps)"
