@@ -15,6 +15,7 @@ from difmd.fitting import (
     logarithmic,
     relative_residual,
 )
+from difmd.fitting.estimate import _moving_mean
 from difmd.gradients import equilibrium_gradient
 from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
 from difmd.integrators import draw_momenta
@@ -206,6 +207,13 @@ def test_diffusion_sample_does_not_trust_the_list(argon):
     value, status = sample(neighbors)
     again, _ = sample(rebuild(other, neighbors))
     assert int(status.flags) == 0 and again == value
+
+
+def test_origins_of_the_initial_state_term_are_those_of_the_sample():
+    """The moving mean lies about the frame whose energy slope it meets: a line is left as it is."""
+    line = jnp.arange(24.0).reshape(2, 12)
+    np.testing.assert_array_equal(_moving_mean(line, 3), line[:, 3:-3])
+    np.testing.assert_array_equal(_moving_mean(line, 0), line)
 
 
 @pytest.mark.parametrize("name", ["sigma", "epsilon"])
