@@ -98,11 +98,11 @@ class Sampling:
                     f"{name} = {(start, end)} must be 0 < start < end, at least one frame apart "
                     f"({interval:.3g})"
                 )
-            room = end + (self.origin_time if name == "gradient_window" else 0)
-            if self.production_time < 2.5 * room:
+            needed = max(2.5 * end, 2.2 * (end + self.origin_time))
+            if self.production_time < needed:
                 raise InputError(
-                    f"production_time = {self.production_time / units.PS:.3g} ps is shorter than 2.5 × the "
-                    f"end of {name} ({end / units.PS:.3g} ps)"
+                    f"production_time = {self.production_time / units.PS:.3g} ps is too short for {name}, "
+                    f"which ends at {end / units.PS:.3g} ps: make it at least {needed / units.PS:.3g} ps"
                 )
 
     def steps(self, time: float) -> int:
