@@ -45,9 +45,8 @@ class Sampling:
         production_time: Newtonian trajectory of a replica [time].
         window: lags over which D(t) has its plateau [time].
         gradient_window: lags of the differentiated sample [time]. The noise of a derivative through the
-            trajectory grows exponentially with the lag, ten-fold from 1.2 to 2.5 ps in liquid methane; so
-            ∂lnD/∂θ is taken at lags before the plateau, where D(t) and its logarithmic slopes are still
-            10 to 20 % off.
+            trajectory grows exponentially with the lag; so ∂lnD/∂θ is taken before the plateau, where
+            the logarithmic slopes of D(t) are still a little too small.
         origin_time: time origins each way of a differentiated sample [time].
         save_every: steps between frames.
         skin: of the neighbour list [Å]; default `SKIN` × the cut-off.

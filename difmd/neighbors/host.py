@@ -14,8 +14,8 @@ from difmd.neighbors.lattice import complete_cell, heights, image_range, image_t
 from difmd.neighbors.types import Neighbors
 from difmd.system import System
 
-# Up to so many extended positions all pairs are compared, 32 a word without a gather; on a CPU bins, whose
-# candidates have to be gathered, are slower below about 9000 atoms of a liquid.
+# Up to so many extended positions all pairs are compared, 32 a word without a gather; bins, whose
+# candidates have to be gathered, are slower there on a CPU.
 _ALL_PAIRS_BELOW = 20_000
 
 SKIN = 0.15
