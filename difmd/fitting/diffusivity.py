@@ -127,13 +127,14 @@ def fit_diffusivity(
         raise InputError(f"n_iterations = {n_iterations} must be at least 1")
     if replicas is not None and len(replicas) != len(targets):
         raise InputError(f"{len(replicas)} sets of replicas for {len(targets)} targets")
-    validate_inputs(potential, params, crystal(targets[0].density, sampling))
+    example = crystal(targets[0].density, sampling)
+    validate_inputs(potential, params, example)
     optimizer = optax.with_extra_args_support(gauss_newton() if optimizer is None else optimizer)
     transform = logarithmic() if transform is None else transform
     residual = relative_residual if residual is None else residual
     free = transform.to_free(params)
     settings = fingerprint(
-        _fingerprint_energy(potential, params, crystal(targets[0].density, sampling)),
+        _fingerprint_energy(potential, params, example),
         params,
         [dataclasses.astuple(t) for t in targets],
         dataclasses.astuple(sampling),

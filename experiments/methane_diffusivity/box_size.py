@@ -1,7 +1,7 @@
 """How D of the fitted model depends on the size of the box and on the lags it is taken from.
 
 The finite-size correction is meant to make D independent of the size, and the window should lie where
-the running integral of the velocity autocorrelation is flat. Takes about 6 minutes on two cores.
+the running integral of the velocity autocorrelation is flat. Takes several minutes on two cores.
 """
 
 from __future__ import annotations
