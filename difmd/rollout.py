@@ -140,7 +140,9 @@ def rollout(
             return forces(potential, params, system, current)
 
         state = integrator.step(state, force)
-        return state, current, _check(state, current, integrator.dt, status)
+        # A list that is rebuilt when needed cannot be stale.
+        status = check(state.system, current, status, state.step, stale=rebuild_every is not None)
+        return state, current, _check_motion(state, current, integrator.dt, status)
 
     def dynamic_segment(carry: _Carry, _: None) -> tuple[_Carry, Any]:
         return _frames(lambda c: one_step(*c), lambda c: save(c[0], c[1]), carry, 1, save_every)
@@ -185,11 +187,10 @@ def _frames(
     return lax.scan(one_frame, carry, None, length=n_frames)
 
 
-def _check(state: MDState, neighbors: Neighbors, dt: Array, status: Status) -> Status:
-    status = check(state.system, neighbors, status, state.step)
-    finite = jnp.isfinite(jnp.sum(state.forces)) & jnp.isfinite(jnp.sum(state.momenta))
-    finite = finite & jnp.isfinite(jnp.sum(state.system.positions))
-    status = status.raise_flag(Flag.NON_FINITE, ~finite, state.step)
-    # An explosion may stay finite for a long time, with every list and every number meaningless.
+def _check_motion(state: MDState, neighbors: Neighbors, dt: Array, status: Status) -> Status:
+    # One pass finds both: what is not finite in forces or positions is not finite in the momenta of the
+    # same step or the next, and a maximum passes it on.
     step = dt * jnp.max(jnp.abs(state.momenta) / state.system.masses[:, None])
+    status = status.raise_flag(Flag.NON_FINITE, ~jnp.isfinite(step), state.step)
+    # An explosion may stay finite for a long time, with every list and every number meaningless.
     return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)

@@ -86,7 +86,6 @@ def simulate(
     """
     if n_steps < 1 or save_every < 1 or n_steps % save_every:
         raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
-    goes_on = isinstance(system, MDState)
     first = system.system if isinstance(system, MDState) else system
     batched = first.positions.ndim == 3
     replicas = len(first.positions) if batched else 1
@@ -94,7 +93,9 @@ def simulate(
         one = jax.tree.map(lambda x, r=r: x[r], first) if batched else first
         validate_system(one)
         validate_inputs(potential, params, one)
-    if goes_on and not (temperature is None and momenta is None and key is None):
+    if not isinstance(system, MDState):
+        momenta, noise_key = _start(first, temperature, momenta, key)
+    elif not (temperature is None and momenta is None and key is None):
         raise InputError("a state has momenta and key of its own: leave out temperature, momenta and key")
     skin = SKIN * potential.cutoff if skin is None else skin
     neighbors = neighbor_list(first, cutoff=potential.cutoff, skin=skin, capacity=capacity)
@@ -105,7 +106,6 @@ def simulate(
     if isinstance(system, MDState):
         state = system
     else:
-        momenta, noise_key = _start(first, temperature, momenta, key)
         state = _initialize(potential, params, integrator, first, momenta, noise_key, neighbors)
     if not bool(jnp.all(jnp.isfinite(state.forces))):
         raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")

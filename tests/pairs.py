@@ -33,10 +33,12 @@ def brute_force(positions, cell, pbc, cutoff):
 
 def pairs_of(neighbors):
     """The (i, j, shift) of a list, duplicates kept, with shifts for the positions as they are."""
-    indices, parents, images = map(np.asarray, (neighbors.indices, neighbors.parents, neighbors.images))
-    slot, i = np.nonzero(indices < len(parents))
-    extended = indices[slot, i]
-    return sort(np.column_stack([i, parents[extended], images[extended] - images[i]]))
+    indices, parents, images = map(np.asarray, (neighbors.indices, neighbors.parents, neighbors.images.T))
+    slot, center = np.nonzero(indices < len(parents))
+    extended = indices[slot, center]
+    here = np.asarray(neighbors.centers)[center]
+    atoms = np.asarray(neighbors.order)[center]
+    return sort(np.column_stack([atoms, parents[extended], images[extended] - images[here]]))
 
 
 def sort(rows):

@@ -11,19 +11,19 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from pairs import brute_force, is_subset, pairs_of
 
-from difmd.neighbors import Neighbors, find_pairs, update
+from difmd.neighbors import Grid, Neighbors, find_pairs, update
 from difmd.system import System
 
 CUTOFF, SKIN = 1.0, 0.25
 REACH = CUTOFF + SKIN
 
-# Shapes under jit are few: atoms with padding, images allowed for, slots, bins. Systems come in units of
-# the cut-off, so that it can stay static while the cell varies.
-# Systems with one or three periodic directions are binned; of small systems none is.
+# Shapes under jit are few: atoms with padding, slots, bins across the cell and how many of them a reach
+# spans, and what a run may hold. Systems come in units of the cut-off, so that it can stay static while the
+# cell varies.
 SIZES = {
-    "small": (6, 4, 1600, None),
-    "middle": (40, 2, 1000, (2, 2, 1, 1500)),
-    "large": (200, 1, 900, (2, 3, 2, 500)),
+    "small": (6, 1600, (1, 1, 1), (4, 4, 4), 60),
+    "middle": (40, 1000, (1, 1, 2), (2, 2, 4), 330),
+    "large": (200, 900, (2, 3, 4), (2, 3, 4), 500),
 }
 # REACH over the smallest height of the cell; images have to reach a little further after a strain.
 WIDEST = {"small": 3.75, "middle": 1.8, "large": 0.85}
@@ -35,25 +35,28 @@ updated = jax.jit(update)
 @functools.cache
 def template(size: str, pbc: tuple[bool, bool, bool]) -> Neighbors:
     """An empty list with room for every image, stale for any system."""
-    n_atoms, image_range, slots, grid = SIZES[size]
-    ranges = tuple(image_range if periodic else 0 for periodic in pbc)
-    n_extended = n_atoms * int(np.prod([2 * n + 1 for n in ranges]))
-    zero = jnp.int32(0)
+    n_atoms, slots, bins, reach, held = SIZES[size]
+    images = [(n + 2 * r) / n if periodic else 1 for n, r, periodic in zip(bins, reach, pbc, strict=True)]
+    n_extended = int(n_atoms * np.prod(images))
+    atoms, zero = jnp.zeros(n_atoms, jnp.int32), jnp.int32(0)
     return Neighbors(
         indices=jnp.full((slots, n_atoms), n_extended, jnp.int32),
+        centers=atoms,
+        order=atoms,
+        rank=atoms,
         parents=jnp.zeros(n_extended, jnp.int32),
-        images=jnp.zeros((n_extended, 3), jnp.int32),
+        images=jnp.zeros((3, n_extended), jnp.int32),
+        wraps=jnp.zeros((n_atoms, 3), jnp.int32),
         reference_positions=jnp.full((n_atoms, 3), 1e9),
         reference_cell=jnp.zeros((3, 3)),
         n_neighbors=zero,
         n_extended=zero,
-        n_binned=zero,
+        n_held=zero,
         too_small=jnp.asarray(False),
         cutoff=CUTOFF,
         skin=SKIN,
         periodic=pbc,
-        ranges=ranges,
-        grid=grid if sum(pbc) % 2 else None,
+        grid=Grid(bins, reach, held),
     )
 
 

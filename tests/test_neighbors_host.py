@@ -38,13 +38,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("binned", [False, True], ids=["all pairs", "binned"])
+@pytest.mark.parametrize("counted", ["on the host", "on the device"])
 @pytest.mark.parametrize("case", CASES)
-def test_lists_are_exact(case, binned, monkeypatch):
+def test_lists_are_exact(case, counted, monkeypatch):
     system, cutoff, skin = CASES[case]
-    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0 if binned else 20_000)
+    if counted == "on the device":
+        monkeypatch.setattr(host, "_COUNT_BELOW", 0)
     neighbors = neighbor_list(system, cutoff=cutoff, skin=skin)
-    assert (neighbors.grid is not None) == binned
     assert (neighbors.cutoff, neighbors.skin) == (cutoff, skin)
     assert_exact(system, neighbors, cutoff + skin)
 
@@ -74,9 +74,7 @@ def test_single_atom_without_a_cell_has_no_neighbours():
     assert len(pairs_of(neighbors)) == 0 and int(neighbors.n_neighbors) == 0
 
 
-@pytest.mark.parametrize("binned", [False, True], ids=["all pairs", "binned"])
-def test_a_batch_is_rebuilt_together_and_each_replica_is_exact(binned, monkeypatch):
-    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0 if binned else 20_000)
+def test_a_batch_is_rebuilt_together_and_each_replica_is_exact():
     replicas = [random_system(cell=[4.0, 4.5, 5.0], spread=4.5, seed=seed) for seed in range(3)]
     batch = jax.tree.map(lambda *x: jnp.stack(x), *replicas)
     lists = neighbor_list(batch, cutoff=2.0, skin=0.2)
@@ -109,16 +107,15 @@ def test_overflow_is_flagged_and_grow_repairs_it():
     assert_exact(system, grow(system, small), 2.0)
 
 
-@pytest.mark.parametrize("where", ["images", "bins"])
-def test_overflow_of_images_and_of_bins_is_flagged(where, monkeypatch):
-    monkeypatch.setattr(host, "_ALL_PAIRS_BELOW", 0)
+@pytest.mark.parametrize("where", ["images", "runs"])
+def test_overflow_of_images_and_of_runs_is_flagged(where):
     system = random_system(cell=[4.0, 4.0, 4.0])
     roomy = neighbor_list(system, cutoff=1.5)
     if where == "images":
         room = int(roomy.n_extended) - 1
-        tight = roomy.replace(parents=roomy.parents[:room], images=roomy.images[:room])
+        tight = roomy.replace(parents=roomy.parents[:room], images=roomy.images[:, :room])
     else:
-        tight = dataclasses.replace(roomy, grid=(*roomy.grid[:3], int(roomy.n_binned) - 1))
+        tight = dataclasses.replace(roomy, grid=roomy.grid._replace(held=int(roomy.n_held) - 1))
     tight = jax.jit(rebuild)(system, tight)
     assert bool(tight.overflow)
     assert_exact(system, grow(system, tight), 1.5)

@@ -178,14 +178,14 @@ def melt(
     # capacity that of a liquid.
     spacing = neighbor_distance(density, sampling)
     keys = jax.random.split(key, 4)
-    noise = 0.1 * spacing * jax.random.normal(keys[3], systems.positions.shape)
+    noise = 0.15 * spacing * jax.random.normal(keys[3], systems.positions.shape)
     shaken = systems.replace(positions=systems.positions + noise.astype(systems.positions.dtype))
     skin = SKIN * potential.cutoff if sampling.skin is None else sampling.skin
     neighbors = neighbor_list(
         shaken,
         cutoff=potential.cutoff,
         skin=skin,
-        slack=1.2,
+        slack=1.1,
         like=None if like is None else like.neighbors,
     )
     replicas = Replicas(systems, neighbors)

@@ -2,10 +2,11 @@
 
 from difmd.neighbors.device import rebuild, update
 from difmd.neighbors.host import SKIN, find_pairs, grow, neighbor_list
-from difmd.neighbors.types import Neighbors, check, extended_positions, is_stale
+from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
 
 __all__ = [
     "SKIN",
+    "Grid",
     "Neighbors",
     "check",
     "extended_positions",

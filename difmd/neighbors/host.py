@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from difmd.errors import InputError
-from difmd.neighbors.device import rebuild
-from difmd.neighbors.lattice import complete_cell, heights, image_range, image_table
-from difmd.neighbors.types import Neighbors
+from difmd.neighbors.device import WORD, rebuild
+from difmd.neighbors.lattice import complete_cell, heights
+from difmd.neighbors.types import Grid, Neighbors
 from difmd.system import System
 
-# Up to so many extended positions all pairs are compared, 32 a word without a gather; bins, whose
-# candidates have to be gathered, are slower there on a CPU.
-_ALL_PAIRS_BELOW = 20_000
+# Bins that cutoff + skin may span, across the runs and along them; the cheapest are taken. Finer bins make
+# runs tighter, but more of them.
+_RESOLUTIONS = ((0.01, 0.01), (0.5, 1), (1, 2), (1, 3), (1, 4), (2, 4), (2, 6))
+
+# What a run costs besides its comparisons, in comparisons.
+_RUN = 40
+
+# Up to so many atoms neighbours are counted on the host, which compiles nothing.
+_COUNT_BELOW = 20_000
+
+# Columns of a list come in groups that a pair potential sums at a time.
+_GROUP = 4
+
+# A cell may shrink by so much before it needs a list of more images.
+_SHRINK = 1.02
 
 SKIN = 0.15
 """Default skin of a list that atoms move through, in units of the cut-off."""
@@ -56,7 +70,7 @@ def neighbor_list(
     *,
     cutoff: float,
     skin: float = 0.0,
-    slack: float = 1.15,
+    slack: float = 1.1,
     capacity: int | None = None,
     like: Neighbors | None = None,
 ) -> Neighbors:
@@ -97,46 +111,39 @@ def neighbor_list(
     if len(pbcs) > 1:
         raise InputError(f"replicas of one batch must share pbc, got {sorted(pbcs)}")
     periodic = pbcs.pop()
-    measured = [_measure(replica, cutoff + skin, periodic) for replica in replicas]
-    n_pairs = max(m[0] for m in measured)
-    n_ghosts = max(m[1] for m in measured)
-    ranges = tuple(int(n) for n in np.max([m[2] for m in measured], axis=0))
-    n_atoms = system.n_atoms
-    slots = capacity or _whole_groups(slack * n_pairs)
-    # Images enter and leave only at the rim, but all at once when a layer of a crystal crosses a face.
-    n_extended = n_atoms + int(np.ceil(slack * n_ghosts)) + (8 if any(periodic) else 0)
-    grid = None
-    if n_extended > _ALL_PAIRS_BELOW:
-        grids = [_grid(replica, cutoff + skin, periodic, slack) for replica in replicas]
-        a, b, c, held = np.max(grids, axis=0)
-        grid = (int(a), int(b), int(c), int(held))
+    reach = cutoff + skin
+    grid = _grid(replicas, reach, periodic, slack, like)
+    occupied = [_occupancy(replica, reach, periodic, grid) for replica in replicas]
+    # Atoms cross the faces of the cell one by one, but all at once when a layer of a crystal does.
+    n_extended = int(np.ceil(slack * max(n for n, _ in occupied))) + 8
+    grid = grid._replace(held=_whole_words(slack * max(n for _, n in occupied)))
+    if capacity is not None:
+        slots = capacity
+    elif system.n_atoms <= _COUNT_BELOW:
+        slots = _whole_groups(slack * max(_most_neighbors(replica, reach, periodic) for replica in replicas))
+    else:
+        # All pairs of a large system would fill the memory: the first build counts them.
+        slots = _GROUP
     if like is not None:
         slots = max(slots, like.capacity)
         n_extended = max(n_extended, like.parents.shape[-1])
-        ranges = tuple(max(pair) for pair in zip(ranges, like.ranges, strict=True))
-        if grid is not None and like.grid is not None:
-            grid = like.grid[:3] + (max(grid[3], like.grid[3]),)
+        if (grid.bins, grid.reach) == (like.grid.bins, like.grid.reach):
+            grid = grid._replace(held=max(grid.held, like.grid.held))
     empty = Neighbors(
-        indices=jnp.full((slots, n_atoms), n_extended, jnp.int32),
-        parents=jnp.zeros(n_extended, jnp.int32),
-        images=jnp.zeros((n_extended, 3), jnp.int32),
-        reference_positions=replicas[0].positions,
+        **_empty(replicas[0], slots, n_extended),
         reference_cell=replicas[0].cell,
         n_neighbors=jnp.int32(0),
         n_extended=jnp.int32(0),
-        n_binned=jnp.int32(0),
+        n_held=jnp.int32(0),
         too_small=jnp.asarray(False),
         cutoff=float(cutoff),
         skin=float(skin),
         periodic=periodic,
-        ranges=(ranges[0], ranges[1], ranges[2]),
         grid=grid,
     )
     built = _rebuild(system, empty)
-    if capacity is None:
-        # Images crowd the bins at the rim in a way that is measured more easily than foreseen.
-        while bool(jnp.any(built.overflow)):
-            built = grow(system, built, slack=slack)
+    if capacity is None and bool(jnp.any(built.overflow)):
+        built = grow(system, built, slack=slack)
     return built
 
 
@@ -161,18 +168,25 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
 
     slots = _whole_groups(enough(neighbors.capacity, neighbors.n_neighbors))
     n_extended = enough(neighbors.parents.shape[-1], neighbors.n_extended)
-    grid = neighbors.grid
-    if grid is not None:
-        grid = (*grid[:3], enough(grid[3], neighbors.n_binned))
+    grid = neighbors.grid._replace(held=_whole_words(enough(neighbors.grid.held, neighbors.n_held)))
+    one = system if system.positions.ndim == 2 else jax.tree.map(lambda x: x[0], system)
+    return _rebuild(system, neighbors.replace(**_empty(one, slots, n_extended), grid=grid))
+
+
+def _empty(system: System, slots: int, n_extended: int) -> dict[str, Array]:
+    """The arrays of a list whose contents do not matter."""
     n_atoms = system.n_atoms
-    empty = neighbors.replace(
-        indices=jnp.full((slots, n_atoms), n_extended, jnp.int32),
-        parents=jnp.zeros(n_extended, jnp.int32),
-        images=jnp.zeros((n_extended, 3), jnp.int32),
-        reference_positions=jnp.zeros_like(system.positions[..., :n_atoms, :]),
-        grid=grid,
-    )
-    return _rebuild(system, empty)
+    atoms = jnp.zeros(n_atoms, jnp.int32)
+    return {
+        "indices": jnp.full((slots, n_atoms), n_extended, jnp.int32),
+        "centers": atoms,
+        "order": atoms,
+        "rank": atoms,
+        "parents": jnp.zeros(n_extended, jnp.int32),
+        "images": jnp.zeros((3, n_extended), jnp.int32),
+        "wraps": jnp.zeros((n_atoms, 3), jnp.int32),
+        "reference_positions": jnp.zeros_like(system.positions),
+    }
 
 
 def _rebuild(system: System, template: Neighbors) -> Neighbors:
@@ -188,7 +202,13 @@ _rebuild_batch = jax.jit(jax.vmap(rebuild, in_axes=(0, None)))
 
 def _whole_groups(slots: float) -> int:
     """Rounded up to the columns that a pair potential sums at a time."""
-    return 8 * max(1, int(np.ceil(slots / 8)))
+    return _GROUP * max(1, int(np.ceil(slots / _GROUP)))
+
+
+def _whole_words(held: float) -> int:
+    """Rounded up to what a comparison of runs takes in anyway."""
+    words = max(1, int(np.ceil(held / WORD)))
+    return 8 * words * max(1, int(np.ceil(held / (8 * words))))
 
 
 def _as_triple(pbc: Any) -> tuple[bool, bool, bool]:
@@ -196,44 +216,90 @@ def _as_triple(pbc: Any) -> tuple[bool, bool, bool]:
     return a, b, c
 
 
-def _measure(
-    system: System, reach: float, periodic: tuple[bool, bool, bool]
-) -> tuple[int, int, tuple[int, int, int]]:
-    """Largest number of neighbours, number of images in reach, and images each way."""
+def _most_neighbors(system: System, reach: float, periodic: tuple[bool, bool, bool]) -> int:
+    real = np.asarray(system.atomic_numbers) > 0
+    i, _, _, _ = find_pairs(np.asarray(system.positions, np.float64)[real], system.cell, periodic, reach)
+    return int(np.bincount(i).max()) if len(i) else 0
+
+
+def _lattice_coordinates(
+    system: System, periodic: tuple[bool, bool, bool]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lattice coordinates of the atoms from the origin of the bins, what they span, heights of the cell."""
     real = np.asarray(system.atomic_numbers) > 0
     positions = np.asarray(system.positions, np.float64)[real]
     if not np.isfinite(positions).all():
         raise InputError("positions are not finite: no neighbour list can be built")
-    i, _, _, _ = find_pairs(positions, system.cell, periodic, reach)
-    most = int(np.bincount(i).max()) if len(i) else 0
     full = complete_cell(np.asarray(system.cell, np.float64), periodic)
-    height = heights(full)
-    ranges = image_range(height, reach, periodic)
     fraction = positions @ np.linalg.inv(full)
-    fraction = np.where(periodic, fraction - np.floor(fraction), 0.5)
-    margin = reach / height
-    n_ghosts = 0
-    for image in image_table(ranges):
-        moved = fraction + image
-        inside = (moved >= -margin) & (moved <= 1 + margin) | ~np.asarray(periodic)
-        n_ghosts += int(inside.all(axis=1).sum())
-    return most, n_ghosts, ranges
+    fraction = fraction - np.where(periodic, np.floor(fraction), fraction.min(axis=0, initial=np.inf))
+    span = np.where(periodic, 1.0, fraction.max(axis=0, initial=0.0))
+    return fraction, span, heights(full)
 
 
 def _grid(
-    system: System, reach: float, periodic: tuple[bool, bool, bool], slack: float
-) -> tuple[int, int, int, int]:
-    """Bins along each direction, at least `reach` wide, and how many positions a bin must hold."""
-    real = np.asarray(system.atomic_numbers) > 0
-    full = complete_cell(np.asarray(system.cell, np.float64), periodic)
-    height = heights(full)
-    fraction = np.asarray(system.positions, np.float64)[real] @ np.linalg.inv(full)
-    span = np.where(periodic, 1.0, np.ptp(fraction, axis=0))
-    bins = np.maximum(1, np.floor(span * height / reach)).astype(int)
-    low = np.where(periodic, 0.0, fraction.min(axis=0))
-    wrapped = np.where(periodic, fraction - np.floor(fraction), fraction) - low
-    width = np.maximum(np.where(span > 0, span, 1.0) / bins, reach / height)
-    index = np.minimum((wrapped / width).astype(int), bins - 1)
-    flat = np.ravel_multi_index(tuple(index.T), tuple(bins))
-    held = int(np.ceil(slack * np.bincount(flat).max())) + 4
-    return int(bins[0]), int(bins[1]), int(bins[2]), held
+    replicas: list[System],
+    reach: float,
+    periodic: tuple[bool, bool, bool],
+    slack: float,
+    like: Neighbors | None,
+) -> Grid:
+    """Bins that suit all replicas; those of `like` if they do."""
+    measured = [_lattice_coordinates(replica, periodic) for replica in replicas]
+    spans = np.array([span * height for _, span, height in measured])
+    if like is not None and like.periodic == periodic:
+        old = _with_reach(np.array(like.grid.bins), spans, reach, periodic)
+        if old.reach == like.grid.reach:
+            return like.grid
+    best, lowest = None, math.inf
+    for across, along in _RESOLUTIONS:
+        wanted = spans.min(axis=0) * [across, across, along] / (_SHRINK * reach)
+        bins = np.maximum(1, np.floor(wanted)).astype(int)
+        grid = _with_reach(bins, spans, reach, periodic)
+        fraction = measured[0][0]
+        padded = math.prod(n + 2 * g for n, g in zip(grid.bins, grid.reach, strict=True))
+        images = math.prod((n + 2 * g) / n for n, g, p in zip(*grid[:2], periodic, strict=True) if p)
+        # Sparse systems get wide bins, so that there are not many more of them than positions.
+        if best is not None and padded > max(4096, 4 * len(fraction) * images):
+            continue
+        longest = max(_occupancy(replica, reach, periodic, grid)[1] for replica in replicas)
+        runs = (2 * grid.reach[0] + 1) * (2 * grid.reach[1] + 1)
+        cost = len(fraction) * runs * (_whole_words(slack * longest) + _RUN) + padded + len(fraction) * images
+        if cost < lowest:
+            best, lowest = grid, cost
+    assert best is not None
+    return best
+
+
+def _with_reach(bins: np.ndarray, spans: np.ndarray, reach: float, periodic: tuple[bool, bool, bool]) -> Grid:
+    width = spans.min(axis=0) / bins
+    # Bins that are not periodic are widened under jit, so there one more never helps.
+    needed = np.where(width > 0, _SHRINK * reach / np.where(width > 0, width, 1), 1)
+    # Less a rounding error, so that a whole number stays one.
+    needed = np.maximum(1, np.ceil(needed - 1e-9))
+    spanned = np.where(periodic, needed, np.minimum(needed, 4)).astype(int)
+    return Grid(_as_ints(bins), _as_ints(spanned), 1)
+
+
+def _as_ints(values: np.ndarray) -> tuple[int, int, int]:
+    a, b, c = (int(value) for value in values)
+    return a, b, c
+
+
+def _occupancy(
+    system: System, reach: float, periodic: tuple[bool, bool, bool], grid: Grid
+) -> tuple[int, int]:
+    """Extended positions, and those in the fullest run; as `rebuild` finds them."""
+    fraction, span, height = _lattice_coordinates(system, periodic)
+    bins, spanned = np.array(grid.bins), np.array(grid.reach)
+    width = np.where(periodic, 1 / bins, np.maximum(span / bins, reach / height / spanned))
+    index = np.minimum((fraction / width).astype(int), bins - 1)
+    count = np.bincount(np.ravel_multi_index(tuple(index.T), tuple(bins)), minlength=int(np.prod(bins)))
+    count = count.reshape(bins)
+    for axis in range(3):
+        pad = [(0, 0)] * 3
+        pad[axis] = (spanned[axis], spanned[axis])
+        count = np.pad(count, pad, mode="wrap" if periodic[axis] else "constant")
+    before = np.concatenate([np.zeros((*count.shape[:2], 1), int), np.cumsum(count, axis=2)], axis=2)
+    runs = before[:, :, 2 * spanned[2] + 1 :] - before[:, :, : -(2 * spanned[2] + 1)]
+    return int(count.sum()), int(runs.max())

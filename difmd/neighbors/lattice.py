@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,18 +50,3 @@ def heights(complete: Any) -> Any:
     """Distances between opposite faces of an invertible cell [Å]; [3]."""
     xp: Any = np if isinstance(complete, np.ndarray) else jnp
     return 1.0 / xp.linalg.norm(xp.linalg.inv(complete), axis=0)
-
-
-def image_range(height: np.ndarray, reach: float, periodic: tuple[bool, bool, bool]) -> tuple[int, int, int]:
-    """How many images each way a sphere of radius `reach` around an atom can touch (host)."""
-    a, b, c = (
-        int(np.ceil(reach / h * (1 + 1e-9))) if p else 0 for h, p in zip(height, periodic, strict=True)
-    )
-    return a, b, c
-
-
-def image_table(ranges: tuple[int, int, int]) -> np.ndarray:
-    """All images within `ranges` but the zeroth; int [images, 3]."""
-    axes = [range(-n, n + 1) for n in ranges]
-    table = [image for image in itertools.product(*axes) if image != (0, 0, 0)]
-    return np.asarray(table, np.int32).reshape(-1, 3)

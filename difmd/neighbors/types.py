@@ -1,25 +1,40 @@
 """`Neighbors`: an exact full neighbour list in columns, over atoms and their periodic images.
 
-Pairs are stored against an *extended* set of positions: the N atoms, brought into the cell, followed by
-every image that lies within reach of it. A pair is then an index and nothing else: no minimum-image
-rule enters, so cut-offs larger than the cell, one-atom cells and sheared cells need no special case.
+Pairs are stored against an *extended* set of positions: the N atoms, brought into the cell, and every
+image that lies within reach of it, in the order of the bins they lie in. A pair is then an index and
+nothing else: no minimum-image rule enters, so cut-offs larger than the cell, one-atom cells and sheared
+cells need no special case; and neighbours lie close together in memory, whatever the order of the atoms.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from difmd.errors import Flag, Status
-from difmd.neighbors.lattice import product
 from difmd.system import System
+from difmd.take import take
 
-# Where the entries that fill up a column point: farther than any cut-off, near enough for finite squares.
+# Where unused entries point: farther than any cut-off, near enough for finite squares.
 _FAR = 1e6
+
+
+class Grid(NamedTuple):
+    """Bins that a list is searched with; all static.
+
+    Attributes:
+        bins: along each lattice vector, across the cell (or the atoms, where it is not periodic).
+        reach: how many bins cutoff + skin spans.
+        held: positions that a run of 2 reach + 1 bins along the third vector may hold.
+    """
+
+    bins: tuple[int, int, int]
+    reach: tuple[int, int, int]
+    held: int
 
 
 @jax.tree_util.register_dataclass
@@ -27,38 +42,46 @@ _FAR = 1e6
 class Neighbors:
     """Every pair closer than `cutoff + skin`, each seen from both of its atoms.
 
+    Columns belong to *centers*: the atoms in the order of their bins.
+
     Attributes:
-        indices: `indices[k, i]` is the k-th neighbour of atom i, an index into the extended
+        indices: `indices[k, c]` is the k-th neighbour of center c, an index into the extended
             positions; unused entries hold the number of extended positions; int32 [slots, atoms].
+        centers: extended position of each center; int32 [atoms].
+        order: atom of each center; int32 [atoms].
+        rank: center of each atom, the inverse of `order`; int32 [atoms].
         parents: atom that each extended position is an image of; int32 [extended].
-        images: lattice translation of each extended position; int32 [extended, 3].
+        images: lattice translation of each extended position; int32 [3, extended].
+        wraps: cells by which each atom was moved into the cell; int32 [atoms, 3].
         reference_positions: positions at the last rebuild [Å]; [atoms, 3].
         reference_cell: cell at the last rebuild [Å]; [3, 3].
         n_neighbors: largest number of neighbours an atom has, which may exceed the slots; int32 [].
         n_extended: number of extended positions needed, which may exceed those there; int32 [].
-        n_binned: largest number of extended positions in a bin; int32 [].
-        too_small: the cell needs more images than `ranges` allows for; bool [].
+        n_held: positions in the fullest run of bins, which may exceed `grid.held`; int32 [].
+        too_small: the cell needs more images than `grid` allows for; bool [].
         cutoff: [Å]; static.
         skin: [Å]; static.
         periodic: periodic directions; static.
-        ranges: images allowed for each way; static.
-        grid: bins along the cell and capacity of a bin, or None to compare all pairs; static.
+        grid: bins; static.
     """
 
     indices: Int[Array, "*batch slots atoms"]
+    centers: Int[Array, "*batch atoms"]
+    order: Int[Array, "*batch atoms"]
+    rank: Int[Array, "*batch atoms"]
     parents: Int[Array, "*batch extended"]
-    images: Int[Array, "*batch extended 3"]
+    images: Int[Array, "*batch 3 extended"]
+    wraps: Int[Array, "*batch atoms 3"]
     reference_positions: Float[Array, "*batch atoms 3"]
     reference_cell: Float[Array, "*batch 3 3"]
     n_neighbors: Int[Array, "*batch"]
     n_extended: Int[Array, "*batch"]
-    n_binned: Int[Array, "*batch"]
+    n_held: Int[Array, "*batch"]
     too_small: Bool[Array, "*batch"]
     cutoff: float = dataclasses.field(metadata={"static": True})
     skin: float = dataclasses.field(metadata={"static": True})
     periodic: tuple[bool, bool, bool] = dataclasses.field(metadata={"static": True})
-    ranges: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
-    grid: tuple[int, int, int, int] | None = dataclasses.field(metadata={"static": True})
+    grid: Grid = dataclasses.field(metadata={"static": True})
 
     @property
     def capacity(self) -> int:
@@ -69,38 +92,69 @@ class Neighbors:
     def overflow(self) -> Bool[Array, "*batch"]:
         """Whether a pair was left out for want of room; bool []."""
         full = (self.n_neighbors > self.capacity) | (self.n_extended > self.parents.shape[-1])
-        if self.grid is not None:
-            full = full | (self.n_binned > self.grid[3])
-        return full
+        return full | (self.n_held > self.grid.held)
+
+    @property
+    def ranges(self) -> tuple[int, int, int]:
+        """Images allowed for each way along each lattice vector; 0 where it is not periodic."""
+        a, b, c = (
+            -(-reach // bins) if periodic else 0
+            for bins, reach, periodic in zip(self.grid.bins, self.grid.reach, self.periodic, strict=True)
+        )
+        return a, b, c
 
     def replace(self, **changes: Any) -> Neighbors:
         """A copy with some fields replaced, as `dataclasses.replace`."""
         return dataclasses.replace(self, **changes)
 
 
-def extended_positions(system: System, neighbors: Neighbors) -> Float[Array, "points 3"]:
-    """Positions that `Neighbors.indices` refers to [Å]; the last one is out of everyone's reach."""
-    moved = system.positions[neighbors.parents]
-    # Integers below 2**24 are exact in float32, and no atom crosses that many cells.
-    moved = moved + product(neighbors.images.astype(moved.dtype), system.cell)
-    return jnp.concatenate([moved, jnp.full((1, 3), _FAR, moved.dtype)])
+def extended_positions(system: System, neighbors: Neighbors) -> list[Float[Array, "points"]]:
+    """x, y and z of what `Neighbors.indices` and `centers` refer to [Å].
+
+    The last two points are no atoms: the first of them stands for unused neighbours, the other for the
+    centers of padding; both are out of everyone's reach.
+    """
+    axes = []
+    for axis in range(3):
+        own = take(system.positions[:, axis], neighbors.parents)
+        # Integers below 2**24 are exact in float32, and no atom crosses that many cells.
+        for vector in range(3):
+            if neighbors.periodic[vector]:
+                own = own + neighbors.images[vector].astype(own.dtype) * system.cell[vector, axis]
+        axes.append(jnp.concatenate([own, jnp.asarray([_FAR, -_FAR], own.dtype)]))
+    return axes
 
 
 def is_stale(system: System, neighbors: Neighbors) -> Bool[Array, ""]:
     """Whether an atom, or an image of it, has moved more than skin/2 since the last rebuild."""
     strain = system.cell - neighbors.reference_cell
-    own_images = neighbors.images[: system.n_atoms].astype(strain.dtype)
-    moved = system.positions - neighbors.reference_positions + product(own_images, strain)
-    moved = jnp.where((system.atomic_numbers > 0)[:, None], moved, 0)
-    farthest = jnp.sqrt(jnp.max(jnp.sum(moved**2, axis=-1)))
+    moved = system.positions - neighbors.reference_positions
+    carried = [
+        sum(neighbors.wraps[:, vector].astype(strain.dtype) * strain[vector, axis] for vector in range(3))
+        for axis in range(3)
+    ]
+    squares = sum((moved[:, axis] - carried[axis]) ** 2 for axis in range(3))
+    farthest = jnp.sqrt(jnp.max(jnp.where(system.atomic_numbers > 0, squares, 0)))
     ranges = jnp.asarray(neighbors.ranges, strain.dtype)
     of_images = jnp.sum(ranges * jnp.linalg.norm(strain, axis=-1))
     # A NaN compares False and is reported as non-finite, not as stale.
     return farthest + of_images > 0.5 * neighbors.skin
 
 
-def check(system: System, neighbors: Neighbors, status: Status, step: Int[Array, ""]) -> Status:
-    """Add what is wrong with `neighbors` for these positions to `status`."""
+def check(
+    system: System, neighbors: Neighbors, status: Status, step: Int[Array, ""], *, stale: bool = True
+) -> Status:
+    """Add what is wrong with `neighbors` for these positions to `status`.
+
+    Args:
+        system: the positions and cell now.
+        neighbors: the list that is used for them.
+        status: what was wrong before.
+        step: number of the step.
+        stale: whether to look at how far atoms have moved.
+    """
     status = status.raise_flag(Flag.NEIGHBOR_OVERFLOW, neighbors.overflow, step)
     status = status.raise_flag(Flag.CELL_TOO_SMALL, neighbors.too_small, step)
+    if not stale:
+        return status
     return status.raise_flag(Flag.NEIGHBOR_STALE, is_stale(system, neighbors), step)

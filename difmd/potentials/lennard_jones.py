@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
-from difmd.potentials.pair import pair_potential
+from difmd.potentials.pair import inverse, pair_potential
 from difmd.potentials.truncation import Truncation
 
 MixingRule: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
@@ -86,7 +86,7 @@ def lennard_jones(
 
     def phi(pair: Any, r_squared: Array) -> Array:
         sigma, epsilon = pair
-        sixth = (sigma * sigma / r_squared) ** 3
+        sixth = (sigma * sigma * inverse(r_squared)) ** 3
         return 4 * epsilon * (sixth * sixth - sixth)
 
     return pair_potential(

@@ -1,8 +1,8 @@
 """Pair potentials: a scalar function of r² becomes a potential with fast forces.
 
-The energy is ½ Σ_i Σ_k φ(r²_ik) over the columns k of a full neighbour list. Its derivative is written
+The energy is ½ Σ_i Σ_k φ(r²_ik) over the slots k of a full neighbour list. Its derivative is written
 out, F_i = Σ_k 2 φ'(r²_ik) r_ik, so that a force needs no scatter: XLA vectorises the element-wise body
-of a scan over columns on CPU, which it does not do for a gather followed by a reduction.
+of a scan over slots on CPU, which it does not do for a gather followed by a reduction.
 """
 
 from __future__ import annotations
@@ -23,23 +23,28 @@ from difmd.neighbors.lattice import complete_cell, product
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.truncation import Truncation, tail_energy, truncated
 from difmd.system import System
+from difmd.take import take
 
 PairFunction: TypeAlias = Callable[[Any, Array], Array]
 """`phi(pair_params, r_squared) -> energy`, element-wise."""
 
-# Columns fused into one loop: the sums then pass through memory once in eight columns.
-_UNROLL = 8
+# Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
+# out of registers in float64.
+_UNROLL = 4
 
 _VIRIAL = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class _Geometry(NamedTuple):
-    """What the columns of pairs are made of; integers only, so nothing here is differentiated."""
+    """What pairs are made of; integers only, so nothing here is differentiated."""
 
     types: Int[Array, "atoms"]
-    parents: Int[Array, "extended"]
-    images: Int[Array, "extended 3"]
     indices: Int[Array, "slots atoms"]
+    centers: Int[Array, "atoms"]
+    order: Int[Array, "atoms"]
+    rank: Int[Array, "atoms"]
+    parents: Int[Array, "extended"]
+    images: Int[Array, "3 extended"]
 
 
 def pair_potential(
@@ -102,39 +107,50 @@ def pair_potential(
                 )
         return found
 
-    def columns(params: Params, geometry: _Geometry, dtype: Any) -> Callable[[Array], Any]:
+    def parameters(params: Params, geometry: _Geometry, dtype: Any) -> Callable[[Array], Any]:
+        """A function of a slot that gives what φ needs for its pairs."""
         table = tables_of(params, dtype)
         if n_types == 1:
             single = jax.tree.map(lambda x: x[0, 0], table)
             return lambda j: single
         flat = jax.tree.map(lambda x: x.reshape(-1), table)
-        # The last extended position is no atom; its type is arbitrary, as it is out of reach.
-        extended = jnp.append(geometry.types[geometry.parents], 0)
-        row = geometry.types * n_types
-        return lambda j: jax.tree.map(lambda x: x[row + extended[j]], flat)
+        # The last two extended positions are no atoms; their type is arbitrary, as they are out of reach.
+        extended = jnp.concatenate([take(geometry.types, geometry.parents), jnp.zeros(2, jnp.int32)])
+        row = take(geometry.types, geometry.order) * n_types
+        return lambda j: jax.tree.map(lambda x: take(x, row + take(extended, j)), flat)
 
-    def atomic_energies(params: Params, positions: Array, geometry: _Geometry) -> Array:
-        pair_of = columns(params, geometry, positions.dtype)
-        xyz, centers = _split(positions, len(geometry.types))
+    def sum_over_slots(
+        term: Callable[[Array], list[Array]], zeros: list[Array], geometry: _Geometry
+    ) -> list[Array]:
+        """Σ_k term(k-th neighbour of every center)."""
+        term = jax.checkpoint(term)
 
-        @jax.checkpoint
-        def column(j: Array) -> Array:
+        def add(sums: list[Array], k: Array) -> tuple[list[Array], None]:
+            # Taken here and not by the scan, which would transpose the lists of replicas.
+            j = lax.dynamic_index_in_dim(geometry.indices, k, keepdims=False)
+            return [s + t for s, t in zip(sums, term(j), strict=True)], None
+
+        slots = jnp.arange(len(geometry.indices), dtype=jnp.int32)
+        return lax.scan(add, zeros, slots, unroll=_UNROLL)[0]
+
+    def atomic_energies(params: Params, xyz: list[Array], geometry: _Geometry) -> Array:
+        pair_of = parameters(params, geometry, xyz[0].dtype)
+        centers = [take(x, geometry.centers) for x in xyz]
+
+        def term(j: Array) -> list[Array]:
             _, r_squared = _separation(xyz, centers, j)
-            return 0.5 * within(pair_of(j), r_squared)
+            return [0.5 * within(pair_of(j), r_squared)]
 
-        start = jnp.zeros_like(centers[0])
-        total, _ = lax.scan(lambda sum_, j: (sum_ + column(j), None), start, geometry.indices, unroll=_UNROLL)
-        return total
+        (total,) = sum_over_slots(term, [jnp.zeros_like(centers[0])], geometry)
+        return take(total, geometry.rank)
 
     def forces_and_virial(
-        params: Params, positions: Array, geometry: _Geometry, *, with_virial: bool
+        params: Params, xyz: list[Array], geometry: _Geometry, *, with_virial: bool
     ) -> tuple[Array, Array | None]:
-        pair_of = columns(params, geometry, positions.dtype)
-        xyz, centers = _split(positions, len(geometry.types))
-        start = [jnp.zeros_like(centers[0])] * (9 if with_virial else 3)
+        pair_of = parameters(params, geometry, xyz[0].dtype)
+        centers = [take(x, geometry.centers) for x in xyz]
 
-        @jax.checkpoint
-        def column(j: Array) -> list[Array]:
+        def term(j: Array) -> list[Array]:
             apart, r_squared = _separation(xyz, centers, j)
             pair = pair_of(j)
             _, slope = jax.jvp(lambda s: within(pair, s), (r_squared,), (jnp.ones_like(r_squared),))
@@ -145,11 +161,8 @@ def pair_potential(
                 terms += [0.5 * pull * apart[a] * apart[b] for a, b in _VIRIAL]
             return terms
 
-        def add(sums: list[Array], j: Array) -> tuple[list[Array], None]:
-            return [s + t for s, t in zip(sums, column(j), strict=True)], None
-
-        sums, _ = lax.scan(add, start, geometry.indices, unroll=_UNROLL)
-        forces = jnp.stack(sums[:3], axis=-1)
+        sums = sum_over_slots(term, [jnp.zeros_like(centers[0])] * (9 if with_virial else 3), geometry)
+        forces = jnp.stack([take(f, geometry.rank) for f in sums[:3]], axis=-1)
         if not with_virial:
             return forces, None
         xx, yy, zz, yz, xz, xy = (jnp.sum(s) for s in sums[3:])
@@ -160,11 +173,10 @@ def pair_potential(
     ) -> tuple[Callable[..., Array], _Geometry]:
         periodic = neighbors.periodic
 
-        def extend(r: Array, cell: Array, geometry: _Geometry) -> Array:
+        def extend(r: Array, cell: Array, geometry: _Geometry) -> list[Array]:
             moved = system.replace(positions=r, cell=cell)
-            return extended_positions(
-                moved, neighbors.replace(parents=geometry.parents, images=geometry.images)
-            )
+            current = neighbors.replace(parents=geometry.parents, images=geometry.images)
+            return extended_positions(moved, current)
 
         @jax.custom_jvp
         def energy(params: Params, r: Array, cell: Array, geometry: _Geometry) -> Array:
@@ -206,9 +218,12 @@ def pair_potential(
         energy.defjvp(energy_jvp, symbolic_zeros=True)
         geometry = _Geometry(
             types=jnp.maximum(jnp.asarray(type_of)[system.atomic_numbers], 0),
+            indices=neighbors.indices,
+            centers=neighbors.centers,
+            order=neighbors.order,
+            rank=neighbors.rank,
             parents=neighbors.parents,
             images=neighbors.images,
-            indices=neighbors.indices,
         )
         return energy, geometry
 
@@ -247,6 +262,18 @@ def pair_potential(
     return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers))
 
 
+@jax.custom_jvp
+def inverse(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """1/x, whose derivative −(1/x)² needs no second division."""
+    return 1 / x
+
+
+@inverse.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    value = inverse(*primals)
+    return value, -(value * value) * tangents[0]
+
+
 def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
     """Atomic numbers of symbols or numbers.
 
@@ -272,12 +299,6 @@ def _is_symbolic_zero(x: Any) -> bool:
     return isinstance(x, SymbolicZero)
 
 
-def _split(positions: Float[Array, "points 3"], n_atoms: int) -> tuple[list[Array], list[Array]]:
-    """Coordinates as three separate arrays, of all extended positions and of the atoms."""
-    xyz = [positions[:, axis] for axis in range(3)]
-    return xyz, [x[:n_atoms] for x in xyz]
-
-
 def _separation(xyz: list[Array], centers: list[Array], j: Int[Array, "atoms"]) -> tuple[list[Array], Array]:
-    apart = [x[j] - c for x, c in zip(xyz, centers, strict=True)]
+    apart = [take(x, j) - c for x, c in zip(xyz, centers, strict=True)]
     return apart, apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
