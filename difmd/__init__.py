@@ -5,6 +5,7 @@ The pipeline, one module an arrow: `System` → `potentials` → `forces` → `i
 """
 
 from difmd import datasets, gradients, integrators, neighbors, observables, potentials, units
+from difmd.cache import enable_cache
 from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
@@ -17,6 +18,8 @@ from difmd.trajectory import Trajectory
 
 __version__ = "0.1.0"
 
+enable_cache()
+
 __all__ = [
     "DifmdError",
     "InputError",
@@ -27,6 +30,7 @@ __all__ = [
     "Trajectory",
     "datasets",
     "draw_momenta",
+    "enable_cache",
     "evaluate",
     "forces",
     "from_ase",

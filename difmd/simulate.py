@@ -15,7 +15,7 @@ from difmd.errors import Flag, InputError, SimulationError, describe, flags_of
 from difmd.forces import evaluate
 from difmd.integrators import Integrator, MDState, draw_momenta
 from difmd.integrators.base import check_positive
-from difmd.neighbors import SKIN, Neighbors, grow, neighbor_list, rebuild
+from difmd.neighbors import SKIN, Neighbors, grow, neighbor_list, rebuilt
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.rollout import Rollout, initialize, rollout
@@ -107,7 +107,7 @@ def simulate(
         state = system
     else:
         state = _initialize(potential, params, integrator, first, momenta, noise_key, neighbors)
-    if not bool(jnp.all(jnp.isfinite(state.forces))):
+    if not np.isfinite(np.asarray(state.forces)).all():
         raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
     frames_per_chunk = max(1, round(chunk_steps / save_every))
     frames_left = n_steps // save_every
@@ -118,10 +118,13 @@ def simulate(
                 n_frames = min(frames_per_chunk, frames_left)
 
                 def run(neighbors: Neighbors, n: int = n_frames, state: MDState = state) -> Rollout:
-                    return _chunk(potential, n * save_every, save_every, params, integrator, state, neighbors)
+                    # The list at the start of a chunk depends on the state alone, so that a replay and a
+                    # continuation go the same way.
+                    fresh = rebuilt(state.system, neighbors)
+                    return _chunk(potential, n * save_every, save_every, params, integrator, state, fresh)
 
                 done, neighbors, replays = repaired(run, state.system, neighbors)
-                if not bool(jnp.all(jnp.isfinite(done.frames.energy))):
+                if not np.isfinite(np.asarray(done.frames.energy)).all():
                     raise SimulationError("the energy is not finite, though the forces are")
                 committed.add(done.frames, done.state, replays)
                 state = done.state
@@ -156,15 +159,18 @@ def _start(
     if momenta is None:
         kelvin = np.nan if temperature is None else temperature
         check_positive("temperature", kelvin, "K")
-        draw = jax.vmap(draw_momenta, (0, 0, None)) if batched else draw_momenta
-        momenta = draw(momenta_key, system, kelvin)
+        momenta = (_draw_batch if batched else _draw)(momenta_key, system, kelvin)
     if momenta.shape != system.positions.shape:
         raise InputError(
             f"momenta {list(momenta.shape)} and positions {list(system.positions.shape)} differ in shape"
         )
-    if not bool(jnp.all(jnp.isfinite(momenta))):
+    if not np.isfinite(np.asarray(momenta)).all():
         raise InputError("momenta are not finite")
     return momenta, noise_key
+
+
+_draw = jax.jit(draw_momenta)
+_draw_batch = jax.jit(jax.vmap(draw_momenta, (0, 0, None)))
 
 
 def repaired(
@@ -273,15 +279,12 @@ def _chunk(
         return _Record(state.system.positions, state.momenta, now.energy, now.stress)
 
     def one(state: MDState, neighbors: Neighbors) -> Rollout:
-        # The list at the start of a chunk depends on the state alone, so that a replay and a
-        # continuation go the same way.
-        fresh = rebuild(state.system, neighbors)
         return rollout(
             potential,
             params,
             integrator,
             state,
-            fresh,
+            neighbors,
             n_steps=n_steps,
             save_every=save_every,
             save=record,

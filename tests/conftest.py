@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
-import jax
-import jaxtyping
-import numpy as np
-import pytest
+# What is tested is what was compiled now.
+os.environ["DIFMD_CACHE"] = "off"
+
+import jax  # noqa: E402
+import jaxtyping  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,7 +1,7 @@
 """Exact neighbour lists: `neighbor_list` on the host, `update` and `rebuild` under jit."""
 
 from difmd.neighbors.device import rebuild, update
-from difmd.neighbors.host import SKIN, find_pairs, grow, neighbor_list
+from difmd.neighbors.host import SKIN, find_pairs, grow, neighbor_list, rebuilt
 from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "is_stale",
     "neighbor_list",
     "rebuild",
+    "rebuilt",
     "update",
 ]

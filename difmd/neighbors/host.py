@@ -141,7 +141,7 @@ def neighbor_list(
         periodic=periodic,
         grid=grid,
     )
-    built = _rebuild(system, empty)
+    built = rebuilt(system, empty)
     if capacity is None and bool(jnp.any(built.overflow)):
         built = grow(system, built, slack=slack)
     return built
@@ -170,7 +170,7 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
     n_extended = enough(neighbors.parents.shape[-1], neighbors.n_extended)
     grid = neighbors.grid._replace(held=_whole_words(enough(neighbors.grid.held, neighbors.n_held)))
     one = system if system.positions.ndim == 2 else jax.tree.map(lambda x: x[0], system)
-    return _rebuild(system, neighbors.replace(**_empty(one, slots, n_extended), grid=grid))
+    return rebuilt(system, neighbors.replace(**_empty(one, slots, n_extended), grid=grid))
 
 
 def _empty(system: System, slots: int, n_extended: int) -> dict[str, Array]:
@@ -189,7 +189,13 @@ def _empty(system: System, slots: int, n_extended: int) -> dict[str, Array]:
     }
 
 
-def _rebuild(system: System, template: Neighbors) -> Neighbors:
+def rebuilt(system: System, template: Neighbors) -> Neighbors:
+    """`rebuild` for one system or a batch, compiled once for all that calls it (host).
+
+    Args:
+        system: one system, or a batch of replicas.
+        template: gives the capacity; a list of one system or of the batch.
+    """
     if system.positions.ndim == 2:
         return _rebuild_one(system, template)
     return _rebuild_batch(system, template)

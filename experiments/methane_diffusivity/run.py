@@ -104,7 +104,7 @@ def parse() -> Settings:
         table,
         arguments.iterations or 6,
         8 * units.PS,
-        24 * units.PS,
+        18 * units.PS,
         arguments.seed,
         arguments.out,
     )

@@ -1,0 +1,58 @@
+"""Compiled programs are kept on disk, so that only the first run of a program waits for the compiler."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+VARIABLE = "DIFMD_CACHE"
+"""Environment variable: a folder, `on` or `off`."""
+
+# Before, XLA prints pages of false alarms about the processor whenever it reads a program for a CPU.
+_QUIET = (0, 12)
+
+
+def enable_cache() -> Path | None:
+    """Turn on JAX's persistent compilation cache; `import difmd` does so.
+
+    The environment variable `DIFMD_CACHE` names a folder, or says `on` or `off`. Without it the cache is on
+    with JAX ≥ 0.12, in the folder `difmd` of `XDG_CACHE_HOME` or `~/.cache`; older versions print pages of
+    false alarms when they read from it. There is one subfolder a kind of processor, since programs compiled
+    for one may not run on another, and JAX deletes what was used least recently beyond 1 GB. A cache that
+    was already chosen, by `JAX_COMPILATION_CACHE_DIR` or JAX's configuration, is left as it is.
+
+    Returns:
+        The folder, or None when the cache is off or was chosen elsewhere.
+    """
+    wanted = os.environ.get(VARIABLE, "on" if jax.__version_info__ >= _QUIET else "off")
+    if wanted in ("", "off") or jax.config.read("jax_compilation_cache_dir") is not None:
+        return None
+    base = _user_folder() if wanted == "on" else Path(wanted)
+    folder = base / f"{platform.machine()}-{_processor()}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", 1_000_000_000)
+    # A program of many small operations waits for all of them.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    return folder
+
+
+def _user_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "difmd"
+    except RuntimeError:  # no home folder
+        return Path("/tmp") / f"difmd-{os.getuid()}"
+
+
+def _processor() -> str:
+    """A name for the instructions that the processor has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return hashlib.sha256(flags.encode()).hexdigest()[:12]
