@@ -15,7 +15,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format notebooks clean
+.PHONY: help demo bench bench-quick test test-slow lint format notebooks clean
 
 help:  ## list the targets
 	@echo "Targets (VENV=$(VENV), PYTHON=$(PYTHON)):"
@@ -23,6 +23,12 @@ help:  ## list the targets
 
 demo: $(VENV)/.base  ## run experiments/methane_diffusivity
 	$(PY) experiments/methane_diffusivity/run.py
+
+bench: $(VENV)/.bench  ## speed beside LAMMPS and jax-md, half an hour
+	$(PY) experiments/benchmarks/run.py
+
+bench-quick: $(VENV)/.bench  ## the same in a few minutes, with more noise
+	$(PY) experiments/benchmarks/run.py --quick --out runs/benchmarks-quick
 
 test: $(VENV)/.dev  ## quick test suite
 	$(PY) -m pytest -n $(WORKERS)
@@ -58,4 +64,8 @@ $(VENV)/.base: pyproject.toml $(wildcard constraints/*.txt) | $(PY)
 
 $(VENV)/.dev: pyproject.toml $(wildcard constraints/*.txt) | $(PY)
 	$(call install,.[dev])
+	@touch $(VENV)/.base $@
+
+$(VENV)/.bench: pyproject.toml $(wildcard constraints/*.txt) | $(PY)
+	$(call install,.[bench])
 	@touch $(VENV)/.base $@

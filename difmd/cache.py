@@ -29,7 +29,8 @@ def enable_cache() -> Path | None:
         The folder, or None when the cache is off or was chosen elsewhere.
     """
     wanted = os.environ.get(VARIABLE, "on" if jax.__version_info__ >= _QUIET else "off")
-    if wanted in ("", "off") or jax.config.read("jax_compilation_cache_dir") is not None:
+    chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if wanted in ("", "off") or chosen is not None:
         return None
     base = _user_folder() if wanted == "on" else Path(wanted)
     folder = base / f"{platform.machine()}-{_processor()}"

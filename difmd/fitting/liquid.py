@@ -27,7 +27,7 @@ from difmd.system import System, make_system
 class Sampling:
     """How a liquid is simulated for a diffusivity; the defaults suit simple liquids near 100 K.
 
-    Times of melting, equilibration and relaxation are rounded up to whole chunks of 250 steps.
+    Times of melting, equilibration and relaxation are rounded up to whole chunks of 252 steps.
 
     Attributes:
         atomic_number: of the one species.
@@ -265,7 +265,7 @@ def equilibrate(
         params: its parameters.
         replicas: where to start.
         temperature: [K].
-        time: [Å√(amu/eV)], rounded up to whole chunks of 250 steps.
+        time: [Å√(amu/eV)], rounded up to whole chunks of 252 steps.
         sampling: time step and friction.
         key: seed.
 
@@ -285,7 +285,9 @@ def equilibrate(
         ) -> _Advanced:
             integrator = langevin(dt=sampling.dt, temperature=temperature, friction=sampling.friction)
             return gathered(
-                _advance(potential, _CHUNK, 50, False, params, integrator, systems, momenta, neighbors, keys)
+                _advance(
+                    potential, _CHUNK, _CHUNK, False, params, integrator, systems, momenta, neighbors, keys
+                )
             )
 
         done, lists, _ = repaired(run, systems, lists)
@@ -367,7 +369,7 @@ def produce(
 
 
 # Long runs are made of chunks of so many steps, which all use one compiled function.
-_CHUNK = 250
+_CHUNK = 252
 
 _draw = jax.jit(jax.vmap(draw_momenta, (0, 0, None)))
 

@@ -1,0 +1,418 @@
+"""Time difmd beside LAMMPS and jax-md on the Lennard-Jones fluid; `python run.py --help` lists the options.
+
+Packages take turns on the same configuration in one run; the ratios are what to keep. A package that is
+not installed is left out, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lammps_runs
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+DENSITY = 0.8442
+# Atoms: copies of a melt of 256 or 4000 along each axis, and steps timed.
+SIZES = {
+    256: (4, (1, 1, 1), 20_000),
+    4_000: (10, (1, 1, 1), 4_000),
+    16_384: (4, (4, 4, 4), 1_000),
+    32_000: (10, (2, 2, 2), 1_000),
+    256_000: (10, (4, 4, 4), 200),
+    1_000_000: (10, (5, 5, 10), 100),
+}
+QUICK = {4_000: 400, 32_000: 200}
+JAX_MD_UP_TO = 32_000
+REPLICAS = (64, 256)
+
+
+class Package(NamedTuple):
+    """A way to run the same dynamics."""
+
+    name: str
+    dtype: str
+    version: str | None
+
+
+def main() -> None:
+    """Run the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two sizes, one round")
+    parser.add_argument("--rounds", type=int, help="turns of each package (default 3, quick 1)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="run folder")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rounds = arguments.rounds or (1 if arguments.quick else 3)
+    console = Console()
+    began = time.perf_counter()
+    packages = [Package("difmd", d, metadata.version("difmd")) for d in ("float32", "float64")]
+    packages.append(Package("lammps", "float64", lammps_runs.version()))
+    has_jax_md = importlib.util.find_spec("jax_md") is not None
+    packages.append(Package("jax-md", "float32", metadata.version("jax-md") if has_jax_md else None))
+    for package in packages:
+        if package.version is None:
+            console.print(f"{package.name} is not installed and left out: pip install -e '.[bench]'")
+    there = [package for package in packages if package.version is not None]
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for cells in (4, 10):
+            melt(folder, cells, arguments.seed)
+        sizes = {n: steps for n, (_, _, steps) in SIZES.items()}
+        if arguments.quick:
+            sizes = QUICK
+        for n_atoms, n_steps in sizes.items():
+            rows += throughput(folder, there, n_atoms, n_steps, rounds, console)
+        rows += replicas(folder, packages[0], 200 if arguments.quick else 1000, rounds, console)
+        rows += kernels(folder, packages[:2], 10 if arguments.quick else 30, console)
+        rows += startup(folder, packages[0], console)
+        if not arguments.quick:
+            rows += gradients(
+                folder, [packages[0], *(p for p in there if p.name == "jax-md")], rounds, console
+            )
+        if packages[2].version is not None:
+            rows += agreement(folder, packages[:2], 200 if arguments.quick else 1000, console)
+    report = {
+        "rows": rows,
+        "ratios": ratios(rows),
+        "quick": arguments.quick,
+        "rounds": rounds,
+        "seed": arguments.seed,
+        "hardware": hardware(),
+        "python": platform.python_version(),
+        "jax": metadata.version("jax"),
+        "date": time.strftime("%Y-%m-%d"),
+        "wall_s": round(time.perf_counter() - began, 1),
+    }
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    console.print(as_table(rows))
+    for name, value in report["ratios"].items():
+        console.print(f"{name}: {value:.3g}")
+    plot(rows, arguments.out / "throughput.png")
+    console.print(f"{report['wall_s']:.0f} s; report and plot in {arguments.out}")
+
+
+class Worker:
+    """A process that runs one package; see `worker.py`."""
+
+    def __init__(self, package: Package, environment: dict[str, str] | None = None) -> None:
+        """Start it."""
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "worker.py"), package.name, package.dtype],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for the answer."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(json.dumps({"do": do, **request}), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args} ended: exit code {self.process.wait()}")
+        return json.loads(line)
+
+
+@contextmanager
+def workers(packages: list[Package]) -> Iterator[list[Worker]]:
+    """Processes that end with the block."""
+    started = [Worker(package) for package in packages]
+    try:
+        yield started
+    finally:
+        for worker in started:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def melt(folder: Path, cells: int, seed: int) -> None:
+    """A melt of 4 n³ atoms, from difmd."""
+    with workers([Package("difmd", "float32", None)]) as (worker,):
+        file = str(folder / f"melt_{cells}.npz")
+        worker.ask("prepare", case="melt", cells=cells, density=DENSITY, file=file, seed=seed)
+        worker.ask("run")
+
+
+def configuration(folder: Path, n_atoms: int) -> Path:
+    """A liquid of so many atoms, put together from copies of a melt with momenta of their own."""
+    file = folder / f"liquid_{n_atoms}.npz"
+    if file.exists():
+        return file
+    cells, copies, _ = SIZES[n_atoms]
+    one = np.load(folder / f"melt_{cells}.npz")
+    edge = np.diag(one["cell"])
+    shifts = np.stack(np.meshgrid(*[np.arange(n) for n in copies], indexing="ij"), -1).reshape(-1, 1, 3)
+    positions = (one["positions"] % edge + shifts * edge).reshape(-1, 3)
+    momenta = np.random.default_rng(n_atoms).normal(0, one["momenta"].std(), positions.shape)
+    momenta -= momenta.mean(axis=0)
+    assert len(positions) == n_atoms
+    np.savez(file, positions=positions, momenta=momenta, cell=np.diag(edge * copies))
+    return file
+
+
+def row(
+    case: str, package: Package, n_atoms: int, values: list[float], unit: str, **more: Any
+) -> dict[str, Any]:
+    """A row of the report: the median of the rounds, and all of them."""
+    return {
+        "case": case,
+        "package": package.name,
+        "version": package.version,
+        "n_atoms": n_atoms,
+        "dtype": package.dtype,
+        "value": float(np.median(values)),
+        "unit": unit,
+        "rounds": [float(f"{value:.5g}") for value in values],
+        **more,
+    }
+
+
+def throughput(
+    folder: Path, packages: list[Package], n_atoms: int, n_steps: int, rounds: int, console: Console
+) -> list[dict[str, Any]]:
+    """Whole runs, rebuilds included, in turns; and the memory they took."""
+    file = configuration(folder, n_atoms)
+    here = [p for p in packages if p.name != "lammps" and (p.name != "jax-md" or n_atoms <= JAX_MD_UP_TO)]
+    peer = next((p for p in packages if p.name == "lammps"), None)
+    rows, speeds, memory = [], {p: [] for p in here}, dict.fromkeys(here, 0.0)
+    lammps_speeds: dict[str, list[float]] = {policy: [] for policy in lammps_runs.POLICIES}
+    data = folder / f"liquid_{n_atoms}.data"
+    if peer is not None:
+        lammps_runs.write_data(file, data)
+    with workers(here) as started:
+        prepared = [
+            worker.ask("prepare", case="md", file=str(file), n_steps=n_steps, warm_up=50)["seconds"]
+            for worker in started
+        ]
+        for _ in range(rounds):
+            for package, worker in zip(here, started, strict=True):
+                answer = worker.ask("run")
+                speeds[package].append(n_atoms * n_steps / answer["seconds"])
+                memory[package] = answer["memory_MB"]
+                if answer.get("overflow"):
+                    console.print(f"{package.name}: its neighbour list overflowed, forces are incomplete")
+            for policy in lammps_runs.POLICIES if peer is not None else ():
+                output = lammps_runs.run(data, f"run {n_steps}\n", policy=policy)
+                lammps_speeds[policy].append(n_atoms * n_steps / lammps_runs.loop_seconds(output))
+    for package, seconds in zip(here, prepared, strict=True):
+        rows.append(row("md", package, n_atoms, speeds[package], "atom-steps/s", n_steps=n_steps))
+        rows.append(row("memory of md", package, n_atoms, [memory[package]], "MB"))
+        rows.append(row("time to the end of a first run", package, n_atoms, [seconds], "s", n_steps=n_steps))
+    if peer is not None:
+        rows += [
+            row(f"md, rebuilds {policy}", peer, n_atoms, values, "atom-steps/s", n_steps=n_steps, ranks=2)
+            for policy, values in lammps_speeds.items()
+        ]
+    for entry in rows:
+        if entry["unit"] == "atom-steps/s":
+            console.print(
+                f"{n_atoms} atoms, {entry['package']} {entry['dtype']}, {entry['case']}: "
+                f"{entry['value'] / 1e6:.2f} M atom-steps/s"
+            )
+    return rows
+
+
+def replicas(
+    folder: Path, package: Package, n_steps: int, rounds: int, console: Console
+) -> list[dict[str, Any]]:
+    """64 boxes of 256 atoms beside one of 16 384, in turns."""
+    number, each = REPLICAS
+    together = number * each
+    speeds: dict[str, list[float]] = {"replicas": [], "one system": []}
+    with workers([package, package]) as started:
+        for worker, n_atoms, copies in zip(started, (each, together), (number, 1), strict=True):
+            file = str(configuration(folder, n_atoms))
+            worker.ask("prepare", case="md", file=file, n_steps=n_steps, warm_up=50, replicas=copies)
+        for _ in range(rounds):
+            for worker, values in zip(started, speeds.values(), strict=True):
+                values.append(together * n_steps / worker.ask("run")["seconds"])
+    rows = [
+        row(f"{number} replicas", package, each, speeds["replicas"], "atom-steps/s", n_steps=n_steps),
+        row("beside the replicas", package, together, speeds["one system"], "atom-steps/s", n_steps=n_steps),
+    ]
+    share = rows[0]["value"] / rows[1]["value"]
+    console.print(f"{number} replicas of {each} atoms: {share:.2f} of the throughput of one system")
+    return rows
+
+
+def kernels(folder: Path, packages: list[Package], repeats: int, console: Console) -> list[dict[str, Any]]:
+    """A force evaluation and a rebuild of 32 000 atoms."""
+    rows, n_atoms = [], 32_000
+    for package in packages:
+        with workers([package]) as (worker,):
+            worker.ask("prepare", case="kernels", file=str(configuration(folder, n_atoms)), repeats=repeats)
+            found = worker.ask("run")
+        rows += [row(name, package, n_atoms, [found[name]], "s") for name in ("force", "rebuild")]
+        ratio = found["rebuild"] / found["force"]
+        console.print(f"{package.dtype}: a rebuild costs {ratio:.1f} force evaluations")
+    return rows
+
+
+def startup(folder: Path, package: Package, console: Console) -> list[dict[str, Any]]:
+    """Import and first step of 4000 atoms, with nothing and with everything compiled before."""
+    environment = {**os.environ, "DIFMD_CACHE": str(folder / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    rows = []
+    for case in ("cold start", "warm start"):
+        values = []
+        for _ in range(1 if case == "cold start" else 3):
+            command = [sys.executable, str(HERE / "startup.py"), str(time.time())]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            values.append(float(done.stdout.split()[1]))
+        rows.append(row(case, package, 4000, values, "s"))
+        console.print(f"{case}: {rows[-1]['value']:.2f} s from the interpreter to the end of the first step")
+    return rows
+
+
+def gradients(folder: Path, packages: list[Package], rounds: int, console: Console) -> list[dict[str, Any]]:
+    """Value and gradient of the mean squared displacement over the value alone; 400 steps."""
+    rows = []
+    for n_atoms, cells in ((256, 4), (4_000, 10)):
+        del cells
+        for package in packages:
+            if package.name == "jax-md" and n_atoms > 256:
+                continue  # a plain scan keeps every step: some 28 GB
+            with workers([package]) as (worker,):
+                file = str(configuration(folder, n_atoms))
+                worker.ask("prepare", case="gradient", file=file, n_steps=400)
+                found = [worker.ask("run") for _ in range(rounds)]
+            costs = [entry["backward"] / entry["forward"] for entry in found]
+            rows.append(
+                row(
+                    "value and gradient over value", package, n_atoms, costs, "1", n_steps=400,
+                    finite=found[0]["finite"], status=found[0]["status"],
+                )
+            )  # fmt: skip
+            rows.append(row("memory of the gradient", package, n_atoms, [found[-1]["memory_MB"]], "MB"))
+            console.print(
+                f"gradient, {n_atoms} atoms, {package.name}: {rows[-2]['value']:.1f} × the value, "
+                f"{'finite' if found[0]['finite'] else 'NOT FINITE'}, {found[-1]['memory_MB']:.0f} MB"
+            )
+    return rows
+
+
+def agreement(folder: Path, packages: list[Package], n_steps: int, console: Console) -> list[dict[str, Any]]:
+    """Forces on one configuration, and energy and pressure of a run, beside LAMMPS."""
+    n_atoms, rows = 32_000, []
+    file, data = configuration(folder, n_atoms), folder / f"liquid_{n_atoms}.data"
+    peer = Package("lammps", "float64", lammps_runs.version())
+    dumped = folder / "forces.txt"
+    reference = lammps_runs.averages(data, n_steps, dumped)
+    expected = np.loadtxt(dumped, skiprows=9)[:, 1:]
+    results = [(peer, reference)]
+    for package in packages:
+        own = folder / f"forces_{package.dtype}.npy"
+        with workers([package]) as (worker,):
+            worker.ask("prepare", case="averages", file=str(file), n_steps=n_steps, forces=str(own))
+            results.append((package, worker.ask("run")))
+        largest = np.max(np.abs(np.load(own) - expected)) / np.sqrt(np.mean(expected**2))
+        rows.append(row("largest force error over rms force, LAMMPS", package, n_atoms, [largest], "1"))
+        console.print(f"{package.dtype}: largest force error {largest:.1e} of the rms force of LAMMPS")
+    for quantity, unit in (("total_energy", "ε/atom"), ("pressure", "ε/σ³")):
+        for package, result in results:
+            # The second half, in blocks: the copies that the liquid was made of take a while to go apart.
+            values = np.array(result[quantity])[len(result[quantity]) // 2 :]
+            blocks = np.array([block.mean() for block in np.array_split(values, 5)])
+            error = float(blocks.std(ddof=1) / np.sqrt(len(blocks)))
+            rows.append(row(quantity, package, n_atoms, [float(values.mean())], unit, stderr=error))
+            console.print(f"{quantity} {package.name} {package.dtype}: {values.mean():.5f} ± {error:.5f}")
+    return rows
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """What the rows of one run say of each other."""
+
+    def value(case: str, package: str, n_atoms: int, dtype: str) -> float:
+        wanted = {"case": case, "package": package, "n_atoms": n_atoms, "dtype": dtype}
+        found = [r["value"] for r in rows if all(r[k] == v for k, v in wanted.items())]
+        return found[0] if found else float("nan")
+
+    n = 32_000
+    found = {}
+    for dtype in ("float32", "float64"):
+        own = value("md", "difmd", n, dtype)
+        for policy in lammps_runs.POLICIES:
+            peer = value(f"md, rebuilds {policy}", "lammps", n, "float64")
+            found[f"32000 atoms, difmd {dtype} over LAMMPS 2 ranks, {policy}"] = own / peer
+        found[f"32000 atoms, difmd {dtype}, rebuild over force"] = value(
+            "rebuild", "difmd", n, dtype
+        ) / value("force", "difmd", n, dtype)
+    found["32000 atoms, difmd float32 over jax-md float32"] = value("md", "difmd", n, "float32") / value(
+        "md", "jax-md", n, "float32"
+    )
+    number, each = REPLICAS
+    found[f"{number} replicas of {each} over one system, per atom"] = value(
+        f"{number} replicas", "difmd", each, "float32"
+    ) / value("beside the replicas", "difmd", number * each, "float32")
+    speeds = [value("md", "difmd", n, "float32") for n in (4_000, 32_000, 256_000, 1_000_000)]
+    found["slowest over fastest of 4000 to 1000000 atoms, difmd float32"] = min(speeds) / max(speeds)
+    return {name: ratio for name, ratio in found.items() if np.isfinite(ratio)}
+
+
+def hardware() -> str:
+    """The processor and how many cores of it there are."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor()
+    return f"{len(os.sched_getaffinity(0))} cores of {name}"
+
+
+def as_table(rows: list[dict[str, Any]]) -> Table:
+    """All rows."""
+    table = Table(title="Lennard-Jones fluid, ρ* = 0.8442, cut-off 2.5, skin 0.3")
+    for name in ("case", "package", "dtype", "atoms", "value", "unit"):
+        table.add_column(name, justify="right" if name in ("atoms", "value") else "left")
+    for r in rows:
+        table.add_row(r["case"], r["package"], r["dtype"], f"{r['n_atoms']}", f"{r['value']:.4g}", r["unit"])
+    return table
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Throughput and memory against the number of atoms."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for r in rows:
+        if r["case"].startswith("md"):
+            label = f"{r['package']} {r['dtype']}{r['case'][2:]}"
+            lines.setdefault(("speed", label), []).append((r["n_atoms"], r["value"] / 1e6))
+        elif r["case"] == "memory of md":
+            label = f"{r['package']} {r['dtype']}"
+            lines.setdefault(("memory", label), []).append((r["n_atoms"], r["value"] / 1e3))
+    for (kind, label), points in lines.items():
+        (left if kind == "speed" else right).plot(*zip(*sorted(points), strict=True), "o-", label=label)
+    left.set(xscale="log", xlabel="atoms", ylabel="10⁶ atom-steps/s")
+    left.set_ylim(bottom=0)
+    right.set(xscale="log", yscale="log", xlabel="atoms", ylabel="peak memory of the process [GB]")
+    for axes in (left, right):
+        axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The flat gather: values, derivatives and batches are those of plain indexing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from difmd.take import add_at, take, take_runs
+
+VALUES = jnp.asarray(np.random.default_rng(0).normal(size=10))
+INDEX = jnp.asarray([[1, 2, 3], [9, 9, 0]], jnp.int32)
+BATCH = jnp.stack([VALUES, 2 * VALUES, VALUES + 1])
+INDICES = jnp.stack([INDEX, INDEX[::-1], INDEX.at[0, 0].set(7)])
+
+
+def through(gather):
+    return lambda values, index: jnp.sum(jnp.sin(gather(values, index)) * jnp.arange(1.0, 4.0)[None])
+
+
+ours, plain = through(take), through(lambda values, index: values[index])
+
+
+@pytest.mark.parametrize("order", [jax.grad, jax.hessian, jax.jacfwd], ids=["reverse", "hessian", "forward"])
+def test_derivatives_are_those_of_indexing(order):
+    np.testing.assert_allclose(order(ours)(VALUES, INDEX), order(plain)(VALUES, INDEX), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("axes", "arguments"),
+    [((0, 0), (BATCH, INDICES)), ((0, None), (BATCH, INDEX)), ((None, 0), (VALUES, INDICES))],
+    ids=["both", "values", "index"],
+)
+@pytest.mark.parametrize("function", ["value", "gradient", "hessian"])
+def test_batches_are_those_of_indexing(axes, arguments, function):
+    wrap = {"value": lambda f: f, "gradient": jax.grad, "hessian": jax.hessian}[function]
+    found = jax.jit(jax.vmap(wrap(ours), axes))(*arguments)
+    np.testing.assert_allclose(found, jax.vmap(wrap(plain), axes)(*arguments), atol=1e-14)
+
+
+def test_batches_of_batches_and_other_axes():
+    values, indices = jnp.stack([BATCH, -BATCH], 2), jnp.stack([INDICES, INDICES], 1)
+    found = jax.vmap(jax.vmap(jax.grad(ours), (1, 0)), (0, 0))(values, indices)
+    expected = jax.vmap(jax.vmap(jax.grad(plain), (1, 0)), (0, 0))(values, indices)
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
+def test_add_at_is_the_transpose():
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=INDEX.shape))
+    expected = jnp.zeros(10).at[INDEX].add(weights)
+    np.testing.assert_allclose(add_at(10, INDEX, weights), expected, atol=1e-14)
+    weigh = lambda w: jnp.sum(add_at(10, INDEX, w) * VALUES)  # noqa: E731
+    np.testing.assert_allclose(jax.grad(weigh)(weights), VALUES[INDEX], atol=1e-14)
+    both = jax.vmap(add_at, (None, 0, None))(10, INDICES, weights)
+    np.testing.assert_allclose(both[2], jnp.zeros(10).at[INDICES[2]].add(weights), atol=1e-14)
+
+
+def test_runs():
+    start = jnp.asarray([0, 4, 7], jnp.int32)
+    np.testing.assert_array_equal(take_runs(VALUES, start, 3), VALUES[start[:, None] + jnp.arange(3)[None]])
+    found = jax.vmap(take_runs, (0, None, None))(BATCH, start, 3)
+    np.testing.assert_array_equal(found, BATCH[:, start[:, None] + jnp.arange(3)[None]])
+    found = jax.vmap(lambda s: take_runs(VALUES, s, 3))(jnp.stack([start, start[::-1]]))
+    np.testing.assert_array_equal(found[1], VALUES[start[::-1, None] + jnp.arange(3)[None]])
