@@ -10,7 +10,15 @@ from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
-from difmd.potentials import lennard_jones, shifted, switched, truncated
+from difmd.potentials import (
+    buckingham,
+    coulomb_damped_shifted,
+    lennard_jones,
+    morse,
+    shifted,
+    switched,
+    truncated,
+)
 from difmd.rollout import initialize, rollout
 from difmd.simulate import SimulationInterrupted, simulate
 from difmd.system import System, from_ase, make_system, to_ase
@@ -28,6 +36,8 @@ __all__ = [
     "Status",
     "System",
     "Trajectory",
+    "buckingham",
+    "coulomb_damped_shifted",
     "datasets",
     "draw_momenta",
     "enable_cache",
@@ -40,6 +50,7 @@ __all__ = [
     "langevin",
     "lennard_jones",
     "make_system",
+    "morse",
     "neighbor_list",
     "neighbors",
     "observables",

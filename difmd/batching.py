@@ -82,4 +82,11 @@ def gathered(tree: Any) -> Any:
     """
     if len(jax.local_devices()) == 1:
         return tree
-    return jax.tree.map(jnp.asarray, jax.device_get(tree))
+
+    def one(x: Any) -> Any:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = jnp.asarray(jax.device_get(jax.random.key_data(x)))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        return jnp.asarray(jax.device_get(x))
+
+    return jax.tree.map(one, tree)

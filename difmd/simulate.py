@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from difmd.batching import gathered, map_replicas
 from difmd.errors import Flag, InputError, SimulationError, describe, flags_of
 from difmd.forces import evaluate
 from difmd.integrators import Integrator, MDState, draw_momenta
@@ -62,8 +63,9 @@ def simulate(
     Args:
         potential: the energy model.
         params: its parameters.
-        system: where to start; with a leading dimension, that many independent replicas. Or the `state`
-            of an earlier trajectory, to go on from there as if it had not stopped.
+        system: where to start; with a leading dimension, that many independent replicas, which are shared
+            out over all devices. Or the `state` of an earlier trajectory, to go on from there as if it had
+            not stopped.
         integrator: `velocity_verlet(...)`, `langevin(...)`.
         n_steps: steps to do.
         key: seed of momenta and noise, `jax.random.key(0)`; a state has its own.
@@ -121,7 +123,8 @@ def simulate(
                     # The list at the start of a chunk depends on the state alone, so that a replay and a
                     # continuation go the same way.
                     fresh = rebuilt(state.system, neighbors)
-                    return _chunk(potential, n * save_every, save_every, params, integrator, state, fresh)
+                    done = _chunk(potential, n * save_every, save_every, params, integrator, state, fresh)
+                    return gathered(done) if batched else done
 
                 done, neighbors, replays = repaired(run, state.system, neighbors)
                 if not np.isfinite(np.asarray(done.frames.energy)).all():
@@ -292,6 +295,6 @@ def _chunk(
 
     if state.momenta.ndim == 2:
         return one(state, neighbors)
-    run = jax.vmap(one)(state, neighbors)
+    run = map_replicas(one, len(state.momenta))(state, neighbors)
     # Frames lead, as they do for one system.
     return run._replace(frames=jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), run.frames))

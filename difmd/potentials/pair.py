@@ -274,6 +274,42 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return value, -(value * value) * tangents[0]
 
 
+def pair_tables(
+    n_species: int, *, may_vanish: Sequence[str] = (), **values: Any
+) -> Callable[[Array], dict[str, Array]]:
+    """`init` of a potential whose params are tables of the species, from one value or a table each.
+
+    Raises:
+        InputError: a table that is not [species, species] and symmetric, or a value that is not positive
+            (or negative, for those that `may_vanish`).
+    """
+    tables = {}
+    for name, value in values.items():
+        array = np.asarray(value, np.float64)
+        table = np.broadcast_to(array, (n_species, n_species)) if array.ndim == 0 else array
+        if table.shape != (n_species, n_species) or not np.array_equal(table, table.T):
+            raise InputError(
+                f"{name} = {array.tolist()}: give one value, or a symmetric table of "
+                f"{n_species} × {n_species} for the species"
+            )
+        allowed = table >= 0 if name in may_vanish else table > 0
+        if not (np.isfinite(table) & allowed).all():
+            kind = "not negative" if name in may_vanish else "positive"
+            raise InputError(f"{name} = {array.tolist()} must be {kind} and finite")
+        tables[name] = table
+
+    def init(key: Array) -> dict[str, Array]:
+        del key
+        return {name: jnp.asarray(table, jnp.zeros(()).dtype) for name, table in tables.items()}
+
+    return init
+
+
+def symmetric(params: dict[str, Array]) -> dict[str, Array]:
+    """The symmetric part of each table: what a pair needs does not depend on which atom comes first."""
+    return {name: 0.5 * (table + table.T) for name, table in params.items()}
+
+
 def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
     """Atomic numbers of symbols or numbers.
 

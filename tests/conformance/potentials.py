@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from difmd.neighbors import neighbor_list
-from difmd.potentials import Potential, lennard_jones, shifted, switched, truncated
+from difmd.potentials import (
+    Potential,
+    buckingham,
+    coulomb_damped_shifted,
+    lennard_jones,
+    morse,
+    shifted,
+    switched,
+    truncated,
+)
 from difmd.system import make_system
 
 CUTOFF, ONSET = 6.0, 4.5
@@ -51,6 +60,35 @@ ROWS = {
         ),
         numbers=MIXED,
         smooth=2,
+    ),
+    "morse": Row(
+        lambda: morse(
+            ["Ar", "Kr"],
+            depth=[[0.01, 0.012], [0.012, 0.015]],
+            width=1.6,
+            distance=3.9,
+            cutoff=CUTOFF,
+            truncation=switched(ONSET),
+        ),
+        numbers=MIXED,
+        smooth=2,
+    ),
+    "buckingham": Row(
+        lambda: buckingham(
+            ["Ar", "Kr"],
+            repulsion=[[3000.0, 3500.0], [3500.0, 4000.0]],
+            range=0.29,
+            dispersion=60.0,
+            cutoff=CUTOFF,
+            truncation=switched(ONSET),
+        ),
+        numbers=MIXED,
+        smooth=2,
+    ),
+    "coulomb": Row(
+        lambda: coulomb_damped_shifted(["Ar", "Kr"], charges=[0.1, -0.12], damping=0.3, cutoff=CUTOFF),
+        numbers=MIXED,
+        smooth=0,
     ),
     "truncated with tail": Row(
         lambda: lennard_jones(**ARGON, tail_correction=True),

@@ -1,0 +1,68 @@
+"""The Buckingham potential."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from difmd.potentials.base import Params, Potential
+from difmd.potentials.pair import inverse, pair_potential, pair_tables, symmetric
+from difmd.potentials.truncation import Truncation
+
+
+def buckingham(
+    species: Sequence[int | str],
+    *,
+    repulsion: float | Float[Any, "species species"],
+    range: float | Float[Any, "species species"],  # noqa: A002, the field's word
+    dispersion: float | Float[Any, "species species"],
+    cutoff: float,
+    truncation: Truncation | None = None,
+    tail_correction: bool = False,
+) -> Potential:
+    """φ(r) = A e^{−r/ρ} − C/r⁶.
+
+    It falls to −∞ below some tenths of an ångström: atoms that get across the barrier there fuse. Add a
+    repulsion, `buckingham(...) + ...`, where that can happen.
+
+    Args:
+        species: symbols or atomic numbers.
+        repulsion: A [eV], one for all pairs or a symmetric table of the species; ≥ 0.
+        range: ρ [Å], likewise; > 0.
+        dispersion: C [eV Å⁶], likewise; ≥ 0.
+        cutoff: [Å].
+        truncation: `truncated()` (default), `shifted()` or `switched(onset)`.
+        tail_correction: add the energy and stress beyond the cut-off for g(r) = 1.
+
+    Returns:
+        `Potential`; its params are `{"repulsion": …, "range": …, "dispersion": …}`, each
+        [species, species], of which the symmetric part counts.
+
+    Raises:
+        InputError: negative values, tables that are not symmetric or of another size, or as
+            `pair_potential`.
+
+    References:
+        Buckingham, Proc. R. Soc. A 168, 264 (1938), doi:10.1098/rspa.1938.0173.
+    """
+    init = pair_tables(
+        len(species), may_vanish=("repulsion", "dispersion"), repulsion=repulsion, range=range,
+        dispersion=dispersion,
+    )  # fmt: skip
+
+    def phi(pair: Params, r_squared: Array) -> Array:
+        repelled = pair["repulsion"] * jnp.exp(-jnp.sqrt(r_squared) / pair["range"])
+        return repelled - pair["dispersion"] * inverse(r_squared) ** 3
+
+    return pair_potential(
+        phi,
+        init=init,
+        tables=symmetric,
+        species=species,
+        cutoff=cutoff,
+        truncation=truncation,
+        tail_correction=tail_correction,
+    )

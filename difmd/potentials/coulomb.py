@@ -1,0 +1,88 @@
+"""Coulomb interaction of fixed charges with a damped, shifted force."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import erfc
+from jaxtyping import Array
+
+from difmd.errors import InputError
+from difmd.neighbors import Neighbors
+from difmd.potentials.base import Params, Potential
+from difmd.potentials.pair import pair_potential, species_numbers
+from difmd.system import System
+from difmd.units import COULOMB
+
+
+def coulomb_damped_shifted(
+    species: Sequence[int | str], *, charges: float | Sequence[float], damping: float, cutoff: float
+) -> Potential:
+    """Wolf's sum with continuous forces, of a cost that grows with N and not faster.
+
+        φ(r) = k q_i q_j [erfc(αr)/r − erfc(αR)/R + (erfc(αR)/R² + 2α e^{−α²R²}/(√π R)) (r − R)],
+
+    R being the cut-off, and −k q_i² (erfc(αR)/2R + α/√π) for each atom. It approaches the energy of all
+    images of a neutral system; Ewald's sum is exact. Energy and forces are zero at the cut-off.
+
+    Args:
+        species: symbols or atomic numbers.
+        charges: q of each species [e].
+        damping: α [1/Å], ≥ 0; 0.2 is usual.
+        cutoff: R [Å]; 12 is usual.
+
+    Returns:
+        `Potential`; its params are `{"charges": [species]}`. Nothing makes a system neutral: see that the
+        charges of its atoms add up to zero.
+
+    Raises:
+        InputError: a negative damping, charges that do not match `species`, or as `pair_potential`.
+
+    References:
+        Fennell & Gezelter, J. Chem. Phys. 124, 234104 (2006), doi:10.1063/1.2206581; the energy of the
+        atoms: Wolf et al., J. Chem. Phys. 110, 8254 (1999), doi:10.1063/1.478738.
+    """
+    if not (math.isfinite(damping) and damping >= 0):
+        raise InputError(f"damping = {damping} 1/Å must not be negative")
+    values = np.broadcast_to(np.asarray(charges, np.float64), np.shape(charges) or (len(species),))
+    if values.shape != (len(species),) or not np.isfinite(values).all():
+        raise InputError(f"charges = {np.asarray(charges).tolist()}: give one finite charge a species")
+    edge = math.erfc(damping * cutoff) / cutoff
+    gaussian = 2 * damping / math.sqrt(math.pi) * math.exp(-((damping * cutoff) ** 2))
+    slope = (edge + gaussian) / cutoff
+    own = COULOMB * (0.5 * edge + damping / math.sqrt(math.pi))
+    numbers = species_numbers(species)
+    type_of = np.zeros(119, np.int32)
+    type_of[list(numbers)] = np.arange(len(numbers))
+
+    def init(key: Array) -> Params:
+        del key
+        return {"charges": jnp.asarray(values, jnp.zeros(()).dtype)}
+
+    def phi(product: Array, r_squared: Array) -> Array:
+        r = jnp.sqrt(r_squared)
+        return COULOMB * product * (erfc(damping * r) / r - edge + slope * (r - cutoff))
+
+    pairs = pair_potential(
+        phi,
+        init=init,
+        tables=lambda params: params["charges"][:, None] * params["charges"][None, :],
+        species=species,
+        cutoff=cutoff,
+    )
+
+    def self_energies(params: Params, system: System) -> Array:
+        charge = jnp.asarray(params["charges"], system.positions.dtype)
+        squares = charge[jnp.asarray(type_of)[system.atomic_numbers]] ** 2
+        return jnp.where(system.atomic_numbers > 0, -own * squares, 0)
+
+    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
+        return pairs.apply(params, system, neighbors) + jnp.sum(self_energies(params, system))
+
+    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
+        return pairs.atomic(params, system, neighbors) + self_energies(params, system)
+
+    return Potential(init=init, apply=apply, atomic=atomic, cutoff=pairs.cutoff, species=pairs.species)

@@ -1,0 +1,54 @@
+"""The Morse potential."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from difmd.potentials.base import Params, Potential
+from difmd.potentials.pair import pair_potential, pair_tables, symmetric
+from difmd.potentials.truncation import Truncation
+
+
+def morse(
+    species: Sequence[int | str],
+    *,
+    depth: float | Float[Any, "species species"],
+    width: float | Float[Any, "species species"],
+    distance: float | Float[Any, "species species"],
+    cutoff: float,
+    truncation: Truncation | None = None,
+) -> Potential:
+    """φ(r) = D[(1 − e^{−α(r − r₀)})² − 1].
+
+    Args:
+        species: symbols or atomic numbers.
+        depth: D [eV], one for all pairs or a symmetric table of the species.
+        width: α [1/Å], likewise.
+        distance: r₀ of the minimum [Å], likewise.
+        cutoff: [Å].
+        truncation: `truncated()` (default), `shifted()` or `switched(onset)`.
+
+    Returns:
+        `Potential`; its params are `{"depth": …, "width": …, "distance": …}`, each [species, species], of
+        which the symmetric part counts.
+
+    Raises:
+        InputError: values not positive, tables that are not symmetric or of another size, or as
+            `pair_potential`.
+
+    References:
+        Morse, Phys. Rev. 34, 57 (1929), doi:10.1103/PhysRev.34.57.
+    """
+    init = pair_tables(len(species), depth=depth, width=width, distance=distance)
+
+    def phi(pair: Params, r_squared: Array) -> Array:
+        grown = 1 - jnp.exp(-pair["width"] * (jnp.sqrt(r_squared) - pair["distance"]))
+        return pair["depth"] * (grown * grown - 1)
+
+    return pair_potential(
+        phi, init=init, tables=symmetric, species=species, cutoff=cutoff, truncation=truncation
+    )

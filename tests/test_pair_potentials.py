@@ -1,0 +1,75 @@
+"""Morse, Buckingham and damped-shifted Coulomb against closed forms; and what they refuse."""
+
+import ase.build
+import jax
+import numpy as np
+import pytest
+
+import difmd
+from difmd.errors import InputError
+from difmd.units import COULOMB
+
+
+def energy_of_pair(potential, r, numbers=(18, 36)):
+    system = difmd.make_system([[0, 0, 0], [r, 0, 0]], numbers)
+    neighbors = difmd.neighbor_list(system, cutoff=potential.cutoff)
+    return difmd.evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
+
+
+def test_morse_has_its_minimum_where_it_says():
+    distance = [[3.0, 3.5], [3.5, 4.0]]
+    morse = difmd.morse(["Ar", "Kr"], depth=0.02, width=1.4, distance=distance, cutoff=9.0)
+    found = energy_of_pair(morse, 3.5)
+    np.testing.assert_allclose(found.energy, -0.02, rtol=1e-12)
+    np.testing.assert_allclose(found.forces, 0, atol=1e-12)
+    expected = 0.02 * ((1 - np.exp(-1.4 * (4.2 - 3.0))) ** 2 - 1)
+    np.testing.assert_allclose(energy_of_pair(morse, 4.2, (18, 18)).energy, expected, rtol=1e-12)
+
+
+def test_buckingham_is_its_formula():
+    buckingham = difmd.buckingham(["Ar", "Kr"], repulsion=1200.0, range=0.3, dispersion=50.0, cutoff=9.0)
+    expected = 1200 * np.exp(-3.1 / 0.3) - 50 / 3.1**6
+    np.testing.assert_allclose(energy_of_pair(buckingham, 3.1).energy, expected, rtol=1e-12)
+
+
+def test_rock_salt_has_its_madelung_energy():
+    """−1.747565 k/r₀ a pair of ions, in the limit of a large cut-off."""
+    system = difmd.from_ase(ase.build.bulk("NaCl", "rocksalt", a=5.64, cubic=True) * (2, 2, 2))
+    errors = []
+    for cutoff in (9.0, 18.0):
+        coulomb = difmd.coulomb_damped_shifted(
+            ["Na", "Cl"], charges=[1.0, -1.0], damping=3.0 / cutoff, cutoff=cutoff
+        )
+        neighbors = difmd.neighbor_list(system, cutoff=cutoff)
+        energy = coulomb.apply(coulomb.init(jax.random.key(0)), system, neighbors)
+        errors.append(float(energy) / (system.n_atoms / 2) / (-1.747564594633 * COULOMB / 2.82) - 1)
+    assert abs(errors[0]) < 1e-2 and abs(errors[1]) < 2e-3, errors
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: difmd.morse(["Ar"], depth=-1.0, width=1.0, distance=3.0, cutoff=9.0), "depth = -1.0"),
+        (
+            lambda: difmd.morse(
+                ["Ar", "Kr"], depth=[[1.0, 2.0], [3.0, 1.0]], width=1.0, distance=3.0, cutoff=9.0
+            ),
+            "symmetric table of 2 × 2",
+        ),
+        (
+            lambda: difmd.buckingham(["Ar"], repulsion=1.0, range=0.0, dispersion=1.0, cutoff=9.0),
+            "range = 0.0",
+        ),
+        (
+            lambda: difmd.coulomb_damped_shifted(["Na", "Cl"], charges=[1.0], damping=0.2, cutoff=9.0),
+            "one finite charge a species",
+        ),
+        (
+            lambda: difmd.coulomb_damped_shifted(["Na"], charges=1.0, damping=-0.2, cutoff=9.0),
+            "damping = -0.2",
+        ),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
