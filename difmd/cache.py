@@ -32,21 +32,27 @@ def enable_cache() -> Path | None:
     chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if wanted in ("", "off") or chosen is not None:
         return None
-    base = _user_folder() if wanted == "on" else Path(wanted)
+    base = _user_folder() if wanted == "on" else Path(wanted).expanduser()
+    if base is None:
+        return None
     folder = base / f"{platform.machine()}-{_processor()}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", 1_000_000_000)
     # A program of many small operations waits for all of them.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    for option, value in (
+        ("jax_compilation_cache_max_size", 1_000_000_000),
+        ("jax_persistent_cache_min_compile_time_secs", 0.05),
+    ):
+        if option.upper() not in os.environ:
+            jax.config.update(option, value)
     return folder
 
 
-def _user_folder() -> Path:
+def _user_folder() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "difmd"
-    except RuntimeError:  # no home folder
-        return Path("/tmp") / f"difmd-{os.getuid()}"
+    except RuntimeError:  # no home folder, and a shared one is no place for programs
+        return None
 
 
 def _processor() -> str:

@@ -188,9 +188,9 @@ def _frames(
 
 
 def _check_motion(state: MDState, neighbors: Neighbors, dt: Array, status: Status) -> Status:
-    # One pass finds both: what is not finite in forces or positions is not finite in the momenta of the
-    # same step or the next, and a maximum passes it on.
+    # Two passes find all: a maximum passes on what is not a number, and a sum what is not finite.
     step = dt * jnp.max(jnp.abs(state.momenta) / state.system.masses[:, None])
-    status = status.raise_flag(Flag.NON_FINITE, ~jnp.isfinite(step), state.step)
+    finite = jnp.isfinite(step) & jnp.isfinite(jnp.sum(state.system.positions + state.forces))
+    status = status.raise_flag(Flag.NON_FINITE, ~finite, state.step)
     # An explosion may stay finite for a long time, with every list and every number meaningless.
     return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)

@@ -17,16 +17,27 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Int, Shaped
 
+from difmd.errors import InputError
+
 _BOUNDS = lax.GatherScatterMode.PROMISE_IN_BOUNDS
 
 
 def take(values: Shaped[Array, "points"], index: Int[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-    """`values[index]` for indices in bounds; linear in `values`, differentiable any number of times."""
+    """`values[index]` for indices in bounds; linear in `values`, differentiable any number of times.
+
+    Raises:
+        InputError: a batch of 2³¹ values or more in all; or under `jax.shard_map` with `check_vma`.
+    """
     return _take.bind(values, index)
 
 
 def add_at(size: int, index: Int[Array, "*shape"], values: Shaped[Array, "*shape"]) -> Shaped[Array, "size"]:
-    """An array of `size` zeros with `values` added at `index`, the transpose of `take`."""
+    """An array of `size` zeros with `values` added at `index`, the transpose of `take`.
+
+    Raises:
+        InputError: as `take`.
+    """
+    _check_size(size)
     return _add_at.bind(values, index, size=size)
 
 
@@ -55,9 +66,17 @@ def _join(axis_size: int, is_batched: Any, values: Array, index: Array) -> tuple
         x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
         for x, batched in zip((values, index), is_batched, strict=True)
     )
+    _check_size(axis_size * values.shape[-1])
     offset = values.shape[-1] * jnp.arange(axis_size, dtype=index.dtype)
     offset = offset.reshape(axis_size, *[1] * (full_index.ndim - 1))
     return full_values.reshape(-1), full_index + offset
+
+
+def _check_size(size: int) -> None:
+    if size >= 2**31:
+        raise InputError(
+            f"{size} values in one batch are too many for 32-bit indices: use fewer replicas at a time"
+        )
 
 
 _take = Primitive("difmd_take")
@@ -99,6 +118,7 @@ def _add_at_batched(args: tuple[Array, Array], dims: tuple[Any, Any], *, size: i
         x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
         for x, batched in zip((values, index), is_batched, strict=True)
     )
+    _check_size(axis_size * size)
     offset = size * jnp.arange(axis_size, dtype=index.dtype)
     offset = offset.reshape(axis_size, *[1] * (index.ndim - 1))
     return add_at(size * axis_size, index + offset, values).reshape(axis_size, size), 0
@@ -116,15 +136,33 @@ def _transposed_add_at(cotangent: Any, values: Any, index: Array, *, size: int) 
     return [take(cotangent, index), None]
 
 
+def _take_shape(values: Any, index: Any) -> Any:
+    _refuse_varying(values, index)
+    return jax.core.ShapedArray(index.shape, values.dtype)
+
+
+def _add_at_shape(values: Any, index: Any, *, size: int) -> Any:
+    _refuse_varying(values, index)
+    return jax.core.ShapedArray((size,), values.dtype)
+
+
+def _refuse_varying(*operands: Any) -> None:
+    """JAX would lose track of what differs between devices, and with it the sums of a gradient."""
+    for operand in operands:
+        kind = getattr(operand, "mat", None)  # JAX 0.12; `vma` before
+        if getattr(operand, "vma", None) or getattr(kind, "varying", None):
+            raise InputError("neighbour lists and potentials need jax.shard_map(..., check_vma=False)")
+
+
 _take.def_impl(jax.jit(_gather))
-_take.def_abstract_eval(lambda values, index: jax.core.ShapedArray(index.shape, values.dtype))
+_take.def_abstract_eval(_take_shape)
 mlir.register_lowering(_take, mlir.lower_fun(_gather, multiple_results=False))
 ad.defjvp(_take, lambda tangent, values, index: take(tangent, index), None)
 ad.primitive_transposes[_take] = _transposed_take
 batching.primitive_batchers[_take] = _take_batched
 
 _add_at.def_impl(jax.jit(_scatter, static_argnames="size"))
-_add_at.def_abstract_eval(lambda values, index, *, size: jax.core.ShapedArray((size,), values.dtype))
+_add_at.def_abstract_eval(_add_at_shape)
 mlir.register_lowering(_add_at, mlir.lower_fun(_scatter, multiple_results=False))
 ad.defjvp(_add_at, lambda tangent, values, index, *, size: add_at(size, index, tangent), None)
 ad.primitive_transposes[_add_at] = _transposed_add_at

@@ -118,7 +118,33 @@ def test_overflow_of_images_and_of_runs_is_flagged(where):
         tight = dataclasses.replace(roomy, grid=roomy.grid._replace(held=int(roomy.n_held) - 1))
     tight = jax.jit(rebuild)(system, tight)
     assert bool(tight.overflow)
+    assert int(tight.indices.max()) <= tight.parents.shape[-1]
     assert_exact(system, grow(system, tight), 1.5)
+
+
+def test_indices_stay_in_bounds_however_little_room_there_is():
+    """Gathers rely on it; the flag only tells afterwards."""
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    roomy = neighbor_list(system, cutoff=1.5)
+    build = jax.jit(rebuild)
+    for room in (21, 40, 60, 90, int(roomy.n_extended) - 1):
+        tight = build(system, roomy.replace(parents=roomy.parents[:room], images=roomy.images[:, :room]))
+        assert bool(tight.overflow)
+        assert 0 <= int(tight.indices.min()) and int(tight.indices.max()) <= room
+        assert 0 <= int(tight.centers.min()) and int(tight.centers.max()) <= room + 1
+        np.testing.assert_array_equal(np.sort(tight.order), np.arange(20))
+
+
+def test_bins_do_not_depend_on_where_the_atoms_are():
+    """The order of sums does depend on the bins, and a run goes on as if it had not stopped."""
+    one = random_system(n_atoms=60, cell=[9.0, 9.0, 9.0], spread=9.0, seed=1)
+    other = one.replace(positions=0.2 * one.positions)
+    for pbc in (True, False):
+        grids = [
+            neighbor_list(system.replace(pbc=jnp.full(3, pbc)), cutoff=2.0, skin=0.3).grid
+            for system in (one, other)
+        ]
+        assert grids[0][:2] == grids[1][:2]
 
 
 def test_compression_overflows_and_a_smaller_cell_is_too_small():

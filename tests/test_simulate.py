@@ -308,3 +308,16 @@ def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
         np.testing.assert_array_equal(getattr(left, name), getattr(clean, name), err_msg=name)
     assert int(left.state.step) == 40
     np.testing.assert_array_equal(left.times, clean.times)
+
+
+def test_a_melting_crystal_goes_on_as_if_it_had_not_stopped(crystal):
+    """Occupancy and numbers of neighbours change on the way; the order of sums must not."""
+    options = {"save_every": 30, "chunk_steps": 30, "integrator": velocity_verlet(dt=8 * units.FS)}
+    whole = run(crystal, n_steps=120, temperature=600.0, **options)
+    half = run(crystal, n_steps=60, temperature=600.0, **options)
+    rest = simulate(
+        POTENTIAL, PARAMS, half.state, options["integrator"], n_steps=60, save_every=30, chunk_steps=30,
+        progress=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(rest.positions[-1], whole.positions[-1])
+    np.testing.assert_array_equal(rest.momenta[-1], whole.momenta[-1])

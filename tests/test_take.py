@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from difmd.errors import InputError
 from difmd.take import add_at, take, take_runs
 
 VALUES = jnp.asarray(np.random.default_rng(0).normal(size=10))
@@ -56,8 +57,22 @@ def test_add_at_is_the_transpose():
 
 def test_runs():
     start = jnp.asarray([0, 4, 7], jnp.int32)
-    np.testing.assert_array_equal(take_runs(VALUES, start, 3), VALUES[start[:, None] + jnp.arange(3)[None]])
+    np.testing.assert_array_equal(
+        take_runs(VALUES, start, 3), VALUES[start[:, None] + jnp.arange(3, dtype=jnp.int32)[None]]
+    )
     found = jax.vmap(take_runs, (0, None, None))(BATCH, start, 3)
-    np.testing.assert_array_equal(found, BATCH[:, start[:, None] + jnp.arange(3)[None]])
+    np.testing.assert_array_equal(found, BATCH[:, start[:, None] + jnp.arange(3, dtype=jnp.int32)[None]])
     found = jax.vmap(lambda s: take_runs(VALUES, s, 3))(jnp.stack([start, start[::-1]]))
-    np.testing.assert_array_equal(found[1], VALUES[start[::-1, None] + jnp.arange(3)[None]])
+    np.testing.assert_array_equal(found[1], VALUES[start[::-1, None] + jnp.arange(3, dtype=jnp.int32)[None]])
+
+
+def test_refuses_what_would_be_silently_wrong():
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("r",))
+    spread = jax.sharding.PartitionSpec("r")
+    gather = jax.shard_map(take, mesh=mesh, in_specs=(jax.sharding.PartitionSpec(), spread), out_specs=spread)
+    with pytest.raises(InputError, match="check_vma=False"):
+        gather(VALUES, INDEX)
+    huge = jax.ShapeDtypeStruct((4, 2**30), jnp.float32)
+    index = jax.ShapeDtypeStruct((4, 3), jnp.int32)
+    with pytest.raises(InputError, match="fewer replicas"):
+        jax.eval_shape(jax.vmap(take), huge, index)

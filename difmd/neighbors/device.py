@@ -160,8 +160,8 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
     atoms = jnp.arange(n_atoms, dtype=jnp.int32)
     slots = take(start, ordered) + atoms - take(own_start, ordered)
     # Behind the extended positions: one that stands for unused neighbours, one for padding.
-    centers = jnp.where(ordered < n_bins, slots, n_extended + 1)
-    return _Sorted(order, jnp.minimum(centers, n_extended + 1), ordered, parents, images, start)
+    centers = jnp.where((ordered < n_bins) & (slots < n_extended), slots, n_extended + 1)
+    return _Sorted(order, centers, ordered, parents, images, start)
 
 
 def _source(bins: Int[Array, "n"], neighbors: Neighbors) -> tuple[Int[Array, "n"], Int[Array, "3 n"]]:
@@ -221,18 +221,20 @@ def _search(
     xi, yi, zi = (take(axis, centers)[:, None] for axis in (x, y, z))
     bit = jnp.arange(width, dtype=jnp.int32)[None]
     flag = jnp.asarray(1 << np.arange(width, dtype=np.uint32), jnp.uint32)[None]
-    real = sorted_.bins < n_bins
+    real = centers < len(positions[0]) - 2
 
     def compare(sums: tuple[Array, Array], word: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
         (count, longest), (offset, skipped) = sums, word
-        here = sorted_.bins + offset
-        first = take(sorted_.start, jnp.clip(here - grid.reach[2], 0, n_bins)) + skipped
-        last = take(sorted_.start, jnp.clip(here + grid.reach[2] + 1, 0, n_bins))
+        middle = sorted_.bins + offset
+        first = take(sorted_.start, jnp.clip(middle - grid.reach[2], 0, n_bins)) + skipped
+        last = take(sorted_.start, jnp.clip(middle + grid.reach[2] + 1, 0, n_bins))
         start = jnp.minimum(first, len(x) - width)
         apart = [take_runs(axis, start, width) - center for axis, center in ((x, xi), (y, yi), (z, zi))]
         squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
         length = jnp.where(real, last - first, -skipped)
-        hit = (squared < reach_squared) & (bit < length[:, None]) & (bit != (centers - first)[:, None])
+        # After an overflow a run may end beyond what there is room for.
+        here = jnp.minimum(length, len(positions[0]) - 2 - first)
+        hit = (squared < reach_squared) & (bit < here[:, None]) & (bit != (centers - first)[:, None])
         mask = jnp.sum(jnp.where(hit, flag, 0), axis=1, dtype=jnp.uint32)
         count = count + lax.population_count(mask).astype(jnp.int32)
         return (count, jnp.maximum(longest, length + skipped)), (mask, first)

@@ -18,7 +18,7 @@ from difmd.system import System
 
 # Bins that cutoff + skin may span, across the runs and along them; the cheapest are taken. Finer bins make
 # runs tighter, but more of them.
-_RESOLUTIONS = ((0.01, 0.01), (0.5, 1), (1, 2), (1, 3), (1, 4), (2, 4), (2, 6))
+_RESOLUTIONS = ((0, 0), (0.5, 1), (1, 2), (1, 3), (1, 4), (2, 4), (2, 6))
 
 # What a run costs besides its comparisons, in comparisons.
 _RUN = 40
@@ -112,7 +112,7 @@ def neighbor_list(
         raise InputError(f"replicas of one batch must share pbc, got {sorted(pbcs)}")
     periodic = pbcs.pop()
     reach = cutoff + skin
-    grid = _grid(replicas, reach, periodic, slack, like)
+    grid = _grid(replicas, reach, periodic, like)
     occupied = [_occupancy(replica, reach, periodic, grid) for replica in replicas]
     # Atoms cross the faces of the cell one by one, but all at once when a layer of a crystal does.
     n_extended = int(np.ceil(slack * max(n for n, _ in occupied))) + 8
@@ -142,8 +142,12 @@ def neighbor_list(
         grid=grid,
     )
     built = rebuilt(system, empty)
-    if capacity is None and bool(jnp.any(built.overflow)):
-        built = grow(system, built, slack=slack)
+    if capacity is None:
+        # A list that lacks images or runs does not see all neighbours, so that one more round may be needed.
+        for _ in range(4):
+            if not bool(jnp.any(built.overflow)):
+                break
+            built = grow(system, built, slack=slack)
     return built
 
 
@@ -244,47 +248,51 @@ def _lattice_coordinates(
 
 
 def _grid(
-    replicas: list[System],
-    reach: float,
-    periodic: tuple[bool, bool, bool],
-    slack: float,
-    like: Neighbors | None,
+    replicas: list[System], reach: float, periodic: tuple[bool, bool, bool], like: Neighbors | None
 ) -> Grid:
-    """Bins that suit all replicas; those of `like` if they do."""
-    measured = [_lattice_coordinates(replica, periodic) for replica in replicas]
-    spans = np.array([span * height for _, span, height in measured])
+    """Bins that suit all replicas; those of `like` if they do.
+
+    They depend on the cell and the number of atoms alone. The order of sums depends on them, and a run that
+    goes on from a state must not be able to tell.
+    """
+    height = np.min(
+        [heights(complete_cell(np.asarray(r.cell, np.float64), periodic)) for r in replicas], axis=0
+    )
     if like is not None and like.periodic == periodic:
-        old = _with_reach(np.array(like.grid.bins), spans, reach, periodic)
+        old = _with_reach(like.grid.bins, height, reach, periodic, like.grid.reach)
         if old.reach == like.grid.reach:
             return like.grid
+    n_atoms = replicas[0].n_atoms
     best, lowest = None, math.inf
     for across, along in _RESOLUTIONS:
-        wanted = spans.min(axis=0) * [across, across, along] / (_SHRINK * reach)
-        bins = np.maximum(1, np.floor(wanted)).astype(int)
-        grid = _with_reach(bins, spans, reach, periodic)
-        fraction = measured[0][0]
+        resolution = np.array([across, across, along])
+        # Where nothing says how far the atoms reach, there are as many bins as a cube of them would fill.
+        fixed = np.ceil(resolution * np.cbrt(n_atoms))
+        bins = np.where(periodic, np.floor(height * resolution / (_SHRINK * reach)), fixed)
+        grid = _with_reach(np.maximum(1, bins), height, reach, periodic, (across, across, along))
         padded = math.prod(n + 2 * g for n, g in zip(grid.bins, grid.reach, strict=True))
         images = math.prod((n + 2 * g) / n for n, g, p in zip(*grid[:2], periodic, strict=True) if p)
         # Sparse systems get wide bins, so that there are not many more of them than positions.
-        if best is not None and padded > max(4096, 4 * len(fraction) * images):
+        if best is not None and padded > max(4096, 4 * n_atoms * images):
             continue
-        longest = max(_occupancy(replica, reach, periodic, grid)[1] for replica in replicas)
+        held = n_atoms * images * (2 * grid.reach[2] + 1) / padded
+        longest = held + 2.5 * math.sqrt(held)
         runs = (2 * grid.reach[0] + 1) * (2 * grid.reach[1] + 1)
-        cost = len(fraction) * runs * (_whole_words(slack * longest) + _RUN) + padded + len(fraction) * images
+        cost = n_atoms * runs * (_whole_words(longest) + _RUN) + padded + n_atoms * images
         if cost < lowest:
             best, lowest = grid, cost
     assert best is not None
     return best
 
 
-def _with_reach(bins: np.ndarray, spans: np.ndarray, reach: float, periodic: tuple[bool, bool, bool]) -> Grid:
-    width = spans.min(axis=0) / bins
-    # Bins that are not periodic are widened under jit, so there one more never helps.
-    needed = np.where(width > 0, _SHRINK * reach / np.where(width > 0, width, 1), 1)
+def _with_reach(
+    bins: Any, height: np.ndarray, reach: float, periodic: tuple[bool, bool, bool], otherwise: Any
+) -> Grid:
+    """A grid of these bins, which a reach spans as far as it must; `otherwise` where nothing is periodic."""
     # Less a rounding error, so that a whole number stays one.
-    needed = np.maximum(1, np.ceil(needed - 1e-9))
-    spanned = np.where(periodic, needed, np.minimum(needed, 4)).astype(int)
-    return Grid(_as_ints(bins), _as_ints(spanned), 1)
+    needed = np.ceil(_SHRINK * reach * np.asarray(bins, float) / height - 1e-9)
+    spanned = np.where(periodic, needed, otherwise)
+    return Grid(_as_ints(np.asarray(bins)), _as_ints(np.maximum(1, spanned)), 1)
 
 
 def _as_ints(values: np.ndarray) -> tuple[int, int, int]:

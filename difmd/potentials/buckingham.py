@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from difmd.potentials.base import Params, Potential
-from difmd.potentials.pair import inverse, pair_potential, pair_tables, symmetric
+from difmd.potentials.pair import PairValues, inverse, pair_potential, pair_tables, symmetric
 from difmd.potentials.truncation import Truncation
 
 
 def buckingham(
     species: Sequence[int | str],
     *,
-    repulsion: float | Float[Any, "species species"],
-    range: float | Float[Any, "species species"],  # noqa: A002, the field's word
-    dispersion: float | Float[Any, "species species"],
+    repulsion: PairValues,
+    range: PairValues,  # noqa: A002, the field's word
+    dispersion: PairValues,
     cutoff: float,
     truncation: Truncation | None = None,
     tail_correction: bool = False,

@@ -46,7 +46,9 @@ def coulomb_damped_shifted(
         atoms: Wolf et al., J. Chem. Phys. 110, 8254 (1999), doi:10.1063/1.478738.
     """
     if not (math.isfinite(damping) and damping >= 0):
-        raise InputError(f"damping = {damping} 1/Å must not be negative")
+        raise InputError(f"damping = {damping} 1/Å must be finite and not negative")
+    if not cutoff > 0 or not math.isfinite(cutoff):
+        raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
     values = np.broadcast_to(np.asarray(charges, np.float64), np.shape(charges) or (len(species),))
     if values.shape != (len(species),) or not np.isfinite(values).all():
         raise InputError(f"charges = {np.asarray(charges).tolist()}: give one finite charge a species")

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from difmd.potentials.base import Params, Potential
-from difmd.potentials.pair import pair_potential, pair_tables, symmetric
+from difmd.potentials.pair import PairValues, pair_potential, pair_tables, symmetric
 from difmd.potentials.truncation import Truncation
 
 
 def morse(
     species: Sequence[int | str],
     *,
-    depth: float | Float[Any, "species species"],
-    width: float | Float[Any, "species species"],
-    distance: float | Float[Any, "species species"],
+    depth: PairValues,
+    width: PairValues,
+    distance: PairValues,
     cutoff: float,
     truncation: Truncation | None = None,
 ) -> Potential:

@@ -28,6 +28,9 @@ from difmd.take import take
 PairFunction: TypeAlias = Callable[[Any, Array], Array]
 """`phi(pair_params, r_squared) -> energy`, element-wise."""
 
+PairValues: TypeAlias = float | Sequence[Sequence[float]] | np.ndarray
+"""One value for all pairs, or a symmetric table of the species."""
+
 # Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
 # out of registers in float64.
 _UNROLL = 4

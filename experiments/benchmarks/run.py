@@ -112,14 +112,13 @@ def main() -> None:
 class Worker:
     """A process that runs one package; see `worker.py`."""
 
-    def __init__(self, package: Package, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, package: Package) -> None:
         """Start it."""
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "worker.py"), package.name, package.dtype],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(environment or {})},
         )
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
@@ -285,8 +284,7 @@ def startup(folder: Path, package: Package, console: Console) -> list[dict[str, 
 def gradients(folder: Path, packages: list[Package], rounds: int, console: Console) -> list[dict[str, Any]]:
     """Value and gradient of the mean squared displacement over the value alone; 400 steps."""
     rows = []
-    for n_atoms, cells in ((256, 4), (4_000, 10)):
-        del cells
+    for n_atoms in (256, 4_000):
         for package in packages:
             if package.name == "jax-md" and n_atoms > 256:
                 continue  # a plain scan keeps every step: some 28 GB

@@ -203,7 +203,6 @@ def jax_md_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
     """The same dynamics in jax-md, with the fastest of its list formats."""
     import jax
     import jax.numpy as jnp
-    import jax_md
     from jax_md import energy, partition, simulate, space
 
     def load(request: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -288,7 +287,6 @@ def jax_md_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
 
         return run
 
-    del jax_md
     return {"md": md, "gradient": gradient}
 
 

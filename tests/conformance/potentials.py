@@ -31,7 +31,8 @@ class Row:
     Attributes:
         make: the potential.
         numbers: atomic numbers of the eight atoms.
-        smooth: derivatives that are continuous at the cut-off: −1 none, 0 the energy, 2 up to the second.
+        smooth: derivatives that are continuous at the cut-off: −1 none, 0 the energy, 1 the force too,
+            2 up to the second.
         additive: whether far fragments add; a tail correction knows the mean density only.
         stress_is_derivative: whether the stress is the derivative of the energy returned; a tail with a
             plain truncation includes the impulse at the cut-off instead.
@@ -88,7 +89,7 @@ ROWS = {
     "coulomb": Row(
         lambda: coulomb_damped_shifted(["Ar", "Kr"], charges=[0.1, -0.12], damping=0.3, cutoff=CUTOFF),
         numbers=MIXED,
-        smooth=0,
+        smooth=1,
     ),
     "truncated with tail": Row(
         lambda: lennard_jones(**ARGON, tail_correction=True),
