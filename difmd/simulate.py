@@ -89,6 +89,11 @@ def simulate(
     if n_steps < 1 or save_every < 1 or n_steps % save_every:
         raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
     first = system.system if isinstance(system, MDState) else system
+    if not isinstance(first, System):
+        raise InputError(
+            f"system is a {type(system).__name__}: convert it with difmd.from_ase or build a System with "
+            "difmd.make_system"
+        )
     batched = first.positions.ndim == 3
     replicas = len(first.positions) if batched else 1
     for r in range(replicas):
@@ -154,6 +159,8 @@ def _start(
         raise InputError("give either temperature or momenta to start from")
     if key is None:
         raise InputError("give a key, the seed of momenta and noise: key=jax.random.key(0)")
+    if not jnp.issubdtype(getattr(key, "dtype", int), jax.dtypes.prng_key):
+        raise InputError(f"key = {key} is not a key of JAX: write key=jax.random.key(0)")
     noise_key, momenta_key = jax.random.split(key)
     batched = system.positions.ndim == 3
     if batched:

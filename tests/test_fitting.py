@@ -309,7 +309,13 @@ def test_interrupted_fit_of_a_liquid_resumes_bit_for_bit(tmp_path):
     with pytest.raises(FitInterrupted) as caught:
         fit(folder=tmp_path, on_iteration=interrupt)
     assert len(caught.value.result.history) == 1
-    resumed = fit(folder=tmp_path)
+
+    def melted_again(*args, **kwargs):
+        raise AssertionError("the checkpoint has the liquid")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("difmd.fitting.diffusivity.melt", melted_again)
+        resumed = fit(folder=tmp_path)
     assert same(resumed.params, whole.params)
     assert resumed.history == whole.history
     assert not same(whole.params, START)

@@ -321,3 +321,11 @@ def test_a_melting_crystal_goes_on_as_if_it_had_not_stopped(crystal):
     )  # fmt: skip
     np.testing.assert_array_equal(rest.positions[-1], whole.positions[-1])
     np.testing.assert_array_equal(rest.momenta[-1], whole.momenta[-1])
+
+
+def test_refuses_what_is_no_system_and_no_key(argon, unchecked):
+    options = {"n_steps": 1, "save_every": 1, "temperature": 100.0, "progress": False}
+    with pytest.raises(InputError, match="str: convert it with difmd.from_ase"):
+        simulate(POTENTIAL, PARAMS, "argon", NVE, key=jax.random.key(0), **options)
+    with pytest.raises(InputError, match="key = 0 is not a key"):
+        simulate(POTENTIAL, PARAMS, argon, NVE, key=0, **options)

@@ -18,7 +18,7 @@ from difmd.errors import DifmdError, InputError
 from difmd.fitting.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.fitting.estimate import StatePoint, measure_diffusivity
 from difmd.fitting.gauss_newton import gauss_newton
-from difmd.fitting.liquid import Replicas, Sampling, crystal, equilibrate, keep_liquid, melt
+from difmd.fitting.liquid import Replicas, Sampling, crystal, equilibrate, keep_liquid, list_of, melt
 from difmd.fitting.targets import DiffusivityTarget
 from difmd.fitting.transforms import Transform, logarithmic
 from difmd.neighbors import neighbor_list
@@ -149,21 +149,29 @@ def fit_diffusivity(
     history: list[dict[str, Any]] = []
     melt_key, run_key = jax.random.split(key)
     with progress_bar("fit", n_iterations * len(targets), enabled=progress) as advance:
-        if replicas is None:
-            replicas = _melted(potential, params, targets, sampling, melt_key, advance)
-        replicas = list(replicas)
-        state = _State(free, optimizer.init(free), free, [r.systems for r in replicas])
         best_loss = np.inf
+        saved = None
         if path is not None and path.exists():
-            state, meta = load_checkpoint(path, state)
+            # Before anything is melted: a checkpoint has liquids of its own.
+            expected = [_crystals(target, sampling) for target in targets]
+            saved, meta = load_checkpoint(path, _State(free, optimizer.init(free), free, expected))
             if meta["settings"] != settings:
                 raise InputError(
                     f"{path} is the checkpoint of a fit with another potential, targets, sampling, start or "
                     "seed: delete it, or choose another folder"
                 )
             history, best_loss = meta["history"], float(meta["best_loss"])
-            replicas = [r._replace(systems=s) for r, s in zip(replicas, state.systems, strict=True)]
+        if saved is not None:
+            replicas = _with_lists(potential, saved.systems, sampling, replicas)
+            state = saved
             advance(min(len(history), n_iterations) * len(targets), "resumed")
+        else:
+            if replicas is None:
+                replicas = _melted(potential, params, targets, sampling, melt_key, advance)
+            replicas = list(replicas)
+            state = _State(free, optimizer.init(free), free, [r.systems for r in replicas])
+            if path is not None:
+                save_checkpoint(path, state, {"settings": settings, "history": [], "best_loss": best_loss})
 
         def result() -> FitResult:
             return FitResult(
@@ -268,6 +276,28 @@ def _melted(
         nothing = FitResult(params=params, best_params=params, best_loss=np.inf, history=[])
         raise FitInterrupted("interrupted while melting; the same call starts again", nothing) from None
     return replicas
+
+
+def _crystals(target: DiffusivityTarget, sampling: Sampling) -> System:
+    """Arrays of the shape that the liquids of a target have."""
+    one = crystal(target.density, sampling)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (sampling.n_replicas, *x.shape)), one)
+
+
+def _with_lists(
+    potential: Potential,
+    systems: Sequence[System],
+    sampling: Sampling,
+    replicas: Sequence[Replicas] | None,
+) -> list[Replicas]:
+    """Liquids of a checkpoint with neighbour lists, those of `replicas` if there are any."""
+    if replicas is not None:
+        return [r._replace(systems=s) for r, s in zip(replicas, systems, strict=True)]
+    found: list[Replicas] = []
+    for batch in systems:
+        like = found[-1].neighbors if found else None
+        found.append(Replicas(batch, list_of(potential, batch, sampling, like)))
+    return found
 
 
 def _fingerprint_energy(potential: Potential, params: Params, system: System) -> str:

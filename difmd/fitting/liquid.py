@@ -180,14 +180,7 @@ def melt(
     keys = jax.random.split(key, 4)
     noise = 0.15 * spacing * jax.random.normal(keys[3], systems.positions.shape)
     shaken = systems.replace(positions=systems.positions + noise.astype(systems.positions.dtype))
-    skin = SKIN * potential.cutoff if sampling.skin is None else sampling.skin
-    neighbors = neighbor_list(
-        shaken,
-        cutoff=potential.cutoff,
-        skin=skin,
-        slack=1.1,
-        like=None if like is None else like.neighbors,
-    )
+    neighbors = list_of(potential, shaken, sampling, None if like is None else like.neighbors)
     replicas = Replicas(systems, neighbors)
     hot = sampling.melt_factor * temperature
     replicas = equilibrate(
@@ -209,6 +202,12 @@ def melt(
         key=keys[1],
     )
     return keep_liquid(replicas, density=density, sampling=sampling, key=keys[2])
+
+
+def list_of(potential: Potential, systems: System, sampling: Sampling, like: Neighbors | None) -> Neighbors:
+    """A neighbour list for replicas of a liquid, of the shape of `like` where that will do."""
+    skin = SKIN * potential.cutoff if sampling.skin is None else sampling.skin
+    return neighbor_list(systems, cutoff=potential.cutoff, skin=skin, slack=1.1, like=like)
 
 
 def neighbor_distance(density: float, sampling: Sampling) -> float:

@@ -58,7 +58,8 @@ def read_targets(path: str | Path, *, finite_size: bool = True) -> tuple[Diffusi
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"target table {path} does not exist")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"target table {path} {problem}: give the path of a CSV file")
     try:
         # Spreadsheets put a byte order mark first.
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -126,7 +126,7 @@ def diffusivity(
     ]
     chosen = np.arange(positions.shape[-2]) if select is None else np.flatnonzero(np.asarray(select))
     if len(chosen) == 0:
-        raise InputError("no atom is selected")
+        raise InputError("no atom is selected: the species is not there, or the selection is empty")
     curves = _curves(blocks[0], blocks[1], jnp.asarray(masses), jnp.asarray(chosen))
     msd, vacf = (np.asarray(curve, np.float64) for curve in curves)
     times = np.arange(n_frames) * float(interval)
