@@ -309,7 +309,17 @@ def pair_tables(
 
 
 def symmetric(params: dict[str, Array]) -> dict[str, Array]:
-    """The symmetric part of each table: what a pair needs does not depend on which atom comes first."""
+    """The symmetric part of each table: what a pair needs does not depend on which atom comes first.
+
+    Raises:
+        InputError: a table that is not square.
+    """
+    for name, table in params.items():
+        if table.ndim != 2 or table.shape[0] != table.shape[1]:
+            raise InputError(
+                f"params[{name!r}] make a table of {list(table.shape)}: give one entry a species each way, "
+                "as `init` does"
+            )
     return {name: 0.5 * (table + table.T) for name, table in params.items()}
 
 
