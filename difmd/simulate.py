@@ -86,6 +86,9 @@ def simulate(
             trajectory up to the last clean chunk.
         SimulationInterrupted: Ctrl-C; likewise.
     """
+    for name, number in (("n_steps", n_steps), ("save_every", save_every), ("chunk_steps", chunk_steps)):
+        if not isinstance(number, (int, np.integer)):
+            raise InputError(f"{name} = {number} must be a whole number")
     if n_steps < 1 or save_every < 1 or n_steps % save_every:
         raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
     first = system.system if isinstance(system, MDState) else system
