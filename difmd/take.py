@@ -99,7 +99,7 @@ def _scatter(values: Array, index: Array, *, size: int) -> Array:
 
 def _moved(args: tuple[Array, Array], dims: tuple[Any, Any]) -> tuple[tuple[Array, Array], int, list[bool]]:
     """Batch axes in front; their length; which arguments have one."""
-    is_batched = [dim is not batching.not_mapped for dim in dims]
+    is_batched = [dim is not None for dim in dims]
     moved = [jnp.moveaxis(x, dim, 0) if b else x for x, dim, b in zip(args, dims, is_batched, strict=True)]
     size = next(len(x) for x, b in zip(moved, is_batched, strict=True) if b)
     return (moved[0], moved[1]), size, is_batched
