@@ -147,8 +147,7 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
     ordered = take(bins, order)
     count = add_at(n_bins + 1, bins, jnp.ones(n_atoms, jnp.int32))[:n_bins]
     own_start = _exclusive(count)
-    source, image = _source(jnp.arange(n_bins, dtype=jnp.int32), neighbors)
-    del image
+    source, _ = _source(jnp.arange(n_bins, dtype=jnp.int32), neighbors)
     start = _exclusive(jnp.where(source < 0, 0, take(count, jnp.maximum(source, 0))))
     # The last bin that begins at or before a position holds it.
     begun = add_at(n_extended + 1, jnp.minimum(start[:-1], n_extended), jnp.ones(n_bins, jnp.int32))
@@ -184,7 +183,7 @@ def _source(bins: Int[Array, "n"], neighbors: Neighbors) -> tuple[Int[Array, "n"
 def _argsort(keys: Int[Array, "n"], largest: int) -> Int[Array, "n"]:
     """Stable order of keys 0 … `largest`; key and place go into one word where they fit.
 
-    XLA's sort of one array is eight times faster on CPU than that of two.
+    XLA sorts one array much faster on CPU than two.
     """
     n = len(keys)
     bits = max(1, (n - 1).bit_length())
