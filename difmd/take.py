@@ -1,7 +1,7 @@
 """A gather that stays one-dimensional under `vmap`.
 
-XLA on CPU compiles a gather from one long array to much faster code than a batched gather. Here the arrays of a batch
-are joined end to end instead, and the indices shifted, so that replicas cost what one system costs.
+XLA on CPU compiles a gather from one long array to much faster code than a batched gather. Here the arrays of
+a batch are joined end to end instead, and the indices shifted, so that replicas cost what one system costs.
 """
 
 from __future__ import annotations
