@@ -26,6 +26,7 @@ from difmd.trajectory import Trajectory
 
 __version__ = "0.1.0"
 
+# Before anything is compiled, by the user's own code too.
 enable_cache()
 
 __all__ = [
@@ -40,7 +41,6 @@ __all__ = [
     "coulomb_damped_shifted",
     "datasets",
     "draw_momenta",
-    "enable_cache",
     "evaluate",
     "forces",
     "from_ase",

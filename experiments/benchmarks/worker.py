@@ -45,8 +45,18 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
+def timed(function: Callable[..., Any], *arguments: Any) -> float:
+    """Seconds of a call, until its result is there."""
+    import jax
+
+    began = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - began
+
+
 def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
     """What difmd is timed on."""
+    import ase.build
     import jax
     import jax.numpy as jnp
 
@@ -74,13 +84,9 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
     def melt(request: dict[str, Any]) -> Run:
         """An fcc crystal of 4 n³ atoms at T* = 1.44, which melts to about 0.72."""
         n, density = request["cells"], request["density"]
-        length = (4 * n**3 / density) ** (1 / 3)
-        corners = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-        basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-        positions = (corners + basis).reshape(-1, 3) * length / n
-        system = difmd.make_system(
-            positions, np.full(len(positions), 18), masses=np.ones(len(positions)), cell=[length] * 3
-        )
+        crystal = ase.build.bulk("Ar", "fcc", a=(4 / density) ** (1 / 3), cubic=True) * (n, n, n)
+        crystal.set_masses(np.ones(len(crystal)))
+        system = difmd.from_ase(crystal)
 
         def run() -> dict[str, Any]:
             done = difmd.simulate(
@@ -89,7 +95,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
             )  # fmt: skip
             np.savez(
                 request["file"], positions=done.positions[-1], momenta=done.momenta[-1],
-                cell=np.diag([length] * 3),
+                cell=np.asarray(system.cell),
             )  # fmt: skip
             return {}
 
@@ -151,11 +157,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         def run() -> dict[str, Any]:
             found = {}
             for name, function in (("force", force), ("rebuild", build)):
-                times = []
-                for _ in range(request["repeats"]):
-                    began = time.perf_counter()
-                    jax.block_until_ready(function(system, neighbors))
-                    times.append(time.perf_counter() - began)
+                times = [timed(function, system, neighbors) for _ in range(request["repeats"])]
                 found[name] = float(np.median(times))
             return found
 
@@ -186,11 +188,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         def run() -> dict[str, Any]:
             found: dict[str, Any] = {"finite": bool(np.isfinite(slopes["epsilon"]).all())}
             found["status"] = difmd.errors.describe(status)
-            for name, function in (("forward", forward), ("backward", backward)):
-                began = time.perf_counter()
-                jax.block_until_ready(function(params))
-                found[name] = time.perf_counter() - began
-            return found
+            return {**found, "forward": timed(forward, params), "backward": timed(backward, params)}
 
         return run
 
@@ -279,11 +277,7 @@ def jax_md_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
 
         def run() -> dict[str, Any]:
             found: dict[str, Any] = {"finite": bool(np.isfinite(slope)), "status": "ok"}
-            for name, function in (("forward", forward), ("backward", backward)):
-                began = time.perf_counter()
-                jax.block_until_ready(function(one))
-                found[name] = time.perf_counter() - began
-            return found
+            return {**found, "forward": timed(forward, one), "backward": timed(backward, one)}
 
         return run
 
