@@ -331,3 +331,14 @@ def test_refuses_what_is_no_system_and_no_key(argon, unchecked):
         simulate(POTENTIAL, PARAMS, argon, NVE, key=0, **options)
     with pytest.raises(InputError, match="n_steps = 1.0 must be a whole number"):
         simulate(POTENTIAL, PARAMS, argon, NVE, key=jax.random.key(0), **{**options, "n_steps": 1.0})
+
+
+def test_going_on_compiles_nothing_anew(argon):
+    """Capacities are measured at every call; they must not differ by an atom here and there."""
+    first = run(argon, n_steps=40, save_every=20)
+    state, compiled = first.state, MODULE._chunk._cache_size()
+    for _ in range(4):
+        state = simulate(
+            POTENTIAL, PARAMS, state, NVE, n_steps=40, save_every=20, chunk_steps=20, progress=False
+        ).state
+    assert MODULE._chunk._cache_size() == compiled

@@ -115,8 +115,9 @@ def neighbor_list(
     grid = _grid(replicas, reach, periodic, like)
     occupied = [_occupancy(replica, reach, periodic, grid) for replica in replicas]
     # Atoms cross the faces of the cell one by one, but all at once when a layer of a crystal does.
-    n_extended = int(np.ceil(slack * max(n for n, _ in occupied))) + 8
-    grid = grid._replace(held=_whole_words(slack * max(n for _, n in occupied)))
+    n_extended = _rounded(slack * max(n for n, _ in occupied) + 8)
+    # Not less than is usual, so that a run that goes on does not compile for an atom less.
+    grid = grid._replace(held=max(grid.held, _whole_words(slack * max(n for _, n in occupied))))
     if capacity is not None:
         slots = capacity
     elif system.n_atoms <= _COUNT_BELOW:
@@ -171,7 +172,7 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
         return max(wanted, int(np.ceil(at_least * capacity)))
 
     slots = _whole_groups(enough(neighbors.capacity, neighbors.n_neighbors))
-    n_extended = enough(neighbors.parents.shape[-1], neighbors.n_extended)
+    n_extended = _rounded(enough(neighbors.parents.shape[-1], neighbors.n_extended))
     grid = neighbors.grid._replace(held=_whole_words(enough(neighbors.grid.held, neighbors.n_held)))
     one = system if system.positions.ndim == 2 else jax.tree.map(lambda x: x[0], system)
     return rebuilt(system, neighbors.replace(**_empty(one, slots, n_extended), grid=grid))
@@ -210,9 +211,15 @@ _rebuild_one = jax.jit(rebuild)
 _rebuild_batch = jax.jit(jax.vmap(rebuild, in_axes=(0, None)))
 
 
+def _rounded(capacity: float) -> int:
+    """Rounded up by at most an eighth, so that runs of one size mostly share what was compiled."""
+    unit = max(1, 2 ** (int(np.ceil(capacity)).bit_length() - 4))
+    return unit * int(np.ceil(capacity / unit))
+
+
 def _whole_groups(slots: float) -> int:
-    """Rounded up to the columns that a pair potential sums at a time."""
-    return _GROUP * max(1, int(np.ceil(slots / _GROUP)))
+    """Rounded likewise, and to the columns that a pair potential sums at a time."""
+    return _GROUP * max(1, int(np.ceil(_rounded(slots) / _GROUP)))
 
 
 def _whole_words(held: float) -> int:
@@ -276,11 +283,12 @@ def _grid(
         if best is not None and padded > max(4096, 4 * n_atoms * images):
             continue
         held = n_atoms * images * (2 * grid.reach[2] + 1) / padded
-        longest = held + 2.5 * math.sqrt(held)
+        # The fullest of many runs of a liquid.
+        longest = _whole_words(held + 3 * math.sqrt(held))
         runs = (2 * grid.reach[0] + 1) * (2 * grid.reach[1] + 1)
-        cost = n_atoms * runs * (_whole_words(longest) + _RUN) + padded + n_atoms * images
+        cost = n_atoms * runs * (longest + _RUN) + padded + n_atoms * images
         if cost < lowest:
-            best, lowest = grid, cost
+            best, lowest = grid._replace(held=longest), cost
     assert best is not None
     return best
 
