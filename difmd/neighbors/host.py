@@ -121,7 +121,10 @@ def neighbor_list(
     if capacity is not None:
         slots = capacity
     elif system.n_atoms <= _COUNT_BELOW:
-        slots = _whole_groups(slack * max(_most_neighbors(replica, reach, periodic) for replica in replicas))
+        most = max(_most_neighbors(replica, reach, periodic) for replica in replicas)
+        if skin > 0:
+            most = max([most, *(_usual_neighbors(replica, reach, periodic) for replica in replicas)])
+        slots = _whole_groups(slack * most)
     else:
         # All pairs of a large system would fill the memory: the first build counts them.
         slots = _GROUP
@@ -237,6 +240,16 @@ def _most_neighbors(system: System, reach: float, periodic: tuple[bool, bool, bo
     real = np.asarray(system.atomic_numbers) > 0
     i, _, _, _ = find_pairs(np.asarray(system.positions, np.float64)[real], system.cell, periodic, reach)
     return int(np.bincount(i).max()) if len(i) else 0
+
+
+def _usual_neighbors(system: System, reach: float, periodic: tuple[bool, bool, bool]) -> int:
+    """What the fullest atom of a liquid of this density has; a crystal that will melt has fewer."""
+    if not all(periodic):
+        return 0
+    volume = abs(np.linalg.det(np.asarray(system.cell, np.float64)))
+    n_atoms = int(np.sum(np.asarray(system.atomic_numbers) > 0))
+    mean = n_atoms / volume * 4 / 3 * np.pi * reach**3
+    return int(np.ceil(mean + np.sqrt(mean)))
 
 
 def _lattice_coordinates(
