@@ -11,7 +11,7 @@ from difmd.errors import Flag, InputError, flags_of
 from difmd.gradients.methods import checkpointed, direct
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
-from difmd.potentials import lennard_jones, pair, switched
+from difmd.potentials import lennard_jones, slots, switched
 from difmd.rollout import initialize, rollout
 
 POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=5.6, truncation=switched(4.5))
@@ -25,7 +25,7 @@ NVT = langevin(dt=DT, temperature=90.0, friction=1 / units.PS)
 def rolled_loops():
     """Do not unroll the loop over neighbours: a fraction of the code to compile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair, "_UNROLL", 1)
+        patch.setattr(slots, "_UNROLL", 1)
         yield
 
 

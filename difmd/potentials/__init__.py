@@ -3,6 +3,9 @@
 from difmd.potentials.base import Params, Potential, check_finite, validate_inputs
 from difmd.potentials.buckingham import buckingham
 from difmd.potentials.coulomb import coulomb_damped_shifted
+from difmd.potentials.embedded_atom import embedded_atom, read_eam
+from difmd.potentials.embedding import Contribution, embedding_potential
+from difmd.potentials.ewald import ewald
 from difmd.potentials.lennard_jones import (
     geometric,
     lennard_jones,
@@ -11,22 +14,35 @@ from difmd.potentials.lennard_jones import (
 )
 from difmd.potentials.morse import morse
 from difmd.potentials.pair import pair_potential
+from difmd.potentials.stillinger_weber import stillinger_weber
+from difmd.potentials.tabulated import tabulated
+from difmd.potentials.tersoff import TERSOFF_1989, TersoffElement, tersoff
 from difmd.potentials.truncation import Truncation, shifted, switched, truncated
 
 __all__ = [
+    "TERSOFF_1989",
+    "Contribution",
     "Params",
     "Potential",
+    "TersoffElement",
     "Truncation",
     "buckingham",
     "check_finite",
     "coulomb_damped_shifted",
+    "embedded_atom",
+    "embedding_potential",
+    "ewald",
     "geometric",
     "lennard_jones",
     "lorentz_berthelot",
     "morse",
     "pair_potential",
+    "read_eam",
     "shifted",
+    "stillinger_weber",
     "switched",
+    "tabulated",
+    "tersoff",
     "truncated",
     "validate_inputs",
     "waldman_hagler",

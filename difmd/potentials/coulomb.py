@@ -13,7 +13,8 @@ from jaxtyping import Array
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
-from difmd.potentials.pair import pair_potential, species_numbers
+from difmd.potentials.pair import pair_potential
+from difmd.potentials.slots import species_numbers
 from difmd.system import System
 from difmd.units import COULOMB
 

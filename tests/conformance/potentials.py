@@ -10,12 +10,18 @@ import numpy as np
 from difmd.neighbors import neighbor_list
 from difmd.potentials import (
     Potential,
+    TersoffElement,
     buckingham,
     coulomb_damped_shifted,
+    embedded_atom,
+    ewald,
     lennard_jones,
     morse,
     shifted,
+    stillinger_weber,
     switched,
+    tabulated,
+    tersoff,
     truncated,
 )
 from difmd.system import make_system
@@ -34,6 +40,8 @@ class Row:
         smooth: derivatives that are continuous at the cut-off: −1 none, 0 the energy, 1 the force too,
             2 up to the second.
         additive: whether far fragments add; a tail correction knows the mean density only.
+        third: whether third derivatives are continuous, on which the error of differences depends.
+        any_cell: whether the cell may be far from that of `liquid`.
         stress_is_derivative: whether the stress is the derivative of the energy returned; a tail with a
             plain truncation includes the impulse at the cut-off instead.
     """
@@ -42,12 +50,44 @@ class Row:
     numbers: tuple[int, ...] = (18,) * N_ATOMS
     smooth: int = -1
     additive: bool = True
+    third: bool = True
+    any_cell: bool = True
     stress_is_derivative: bool = True
 
 
 ARGON = {"species": ["Ar"], "sigma": 3.4, "epsilon": 0.0104, "cutoff": CUTOFF}
 MIXTURE = {"species": ["Ar", "Kr"], "sigma": [3.4, 3.65], "epsilon": [0.0104, 0.0141], "cutoff": CUTOFF}
 MIXED = (18, 36, 18, 18, 36, 36, 18, 36)
+
+CELL = np.array([[7.2, 0.0, 0.0], [1.5, 6.9, 0.0], [-1.0, 0.8, 7.4]])
+
+
+def table():
+    """Morse-like energies of three pairs on a grid."""
+    r = np.linspace(2.0, CUTOFF, 41)
+    one = np.exp(-1.2 * (r - 3.8)) - 2 * np.exp(-0.6 * (r - 3.8))
+    depth = np.array([[0.01, 0.013], [0.013, 0.012]])
+    return {"distances": r, "energies": depth[:, :, None] * one}
+
+
+def metals():
+    """Functions of the embedded-atom method, with densities that depend on both atoms."""
+    r = np.linspace(0, CUTOFF, 321)
+    end = (1 - r / CUTOFF) ** 6
+    depth = np.array([[0.6, 0.5], [0.5, 0.45]])[:, :, None]
+    rho = np.linspace(0, 1.5, 50)
+    embedding = np.array([[-0.9], [-0.7]]) * (np.sqrt(rho + 0.05) - np.sqrt(0.05))
+    return {
+        "dr": r[1], "pair": depth * 60 * r * np.exp(-0.9 * r) * end, "cutoff": CUTOFF,
+        "density": np.array([[5.0, 6.0], [5.5, 4.5]])[:, :, None] * 3 * np.exp(-0.3 * r) * end,
+        "drho": rho[1], "embedding": embedding,
+    }  # fmt: skip
+
+
+ELEMENTS = {
+    "Ar": TersoffElement(200.0, 30.0, 1.5, 0.8, 1e-3, 0.8, 30.0, 4.0, -0.4, 4.0, CUTOFF),
+    "Kr": TersoffElement(240.0, 32.0, 1.6, 0.9, 2e-3, 0.9, 40.0, 5.0, -0.3, 4.0, CUTOFF),
+}
 
 ROWS = {
     "truncated": Row(lambda: lennard_jones(**ARGON, truncation=truncated())),
@@ -91,6 +131,40 @@ ROWS = {
         numbers=MIXED,
         smooth=1,
     ),
+    "ewald": Row(
+        lambda: ewald(["Ar", "Kr"], charges=[0.1, -0.12], cell=CELL, cutoff=CUTOFF, accuracy=1e-8),
+        numbers=MIXED,
+        additive=False,
+        any_cell=False,
+    ),
+    "tabulated": Row(
+        lambda: tabulated(["Ar", "Kr"], **table(), truncation=switched(ONSET)),
+        numbers=MIXED,
+        smooth=2,
+        third=False,
+    ),
+    "stillinger_weber": Row(
+        lambda: stillinger_weber(
+            ["Ar", "Kr"],
+            epsilon=[[0.9, 1.1], [1.1, 1.2]],
+            sigma=[[3.0, 2.9], [2.9, 2.8]],
+            a=[[2.0, CUTOFF / 2.9], [CUTOFF / 2.9, CUTOFF / 2.8]],
+            lambda_=[[[3.0, 4.0], [4.0, 5.0]], [[6.0, 5.0], [5.0, 4.0]]],
+        ),
+        numbers=MIXED,
+        smooth=2,
+    ),
+    "stillinger_weber of one species": Row(
+        lambda: stillinger_weber(["Ar"], epsilon=0.9, sigma=3.0, a=2.0, lambda_=5.0), smooth=2
+    ),
+    "embedded_atom": Row(
+        lambda: embedded_atom(["Ar", "Kr"], **metals()), numbers=MIXED, smooth=2, third=False
+    ),
+    "tersoff": Row(
+        lambda: tersoff(["Ar", "Kr"], elements=ELEMENTS, chi=[[1.0, 0.9], [0.9, 1.0]]),
+        numbers=MIXED,
+        smooth=1,
+    ),
     "truncated with tail": Row(
         lambda: lennard_jones(**ARGON, tail_correction=True),
         additive=False,
@@ -111,15 +185,14 @@ def liquid(numbers, padded=True):
     No pair comes within 3e-3 Å of the cut-off, so that finite differences cross no jump.
     """
     rng = np.random.default_rng(11)
-    cell = np.array([[7.2, 0.0, 0.0], [1.5, 6.9, 0.0], [-1.0, 0.8, 7.4]])
     corners = np.stack(np.meshgrid(*[[0.0, 0.5]] * 3, indexing="ij"), -1).reshape(-1, 3)
-    positions = corners @ cell + rng.uniform(-0.25, 0.25, (N_ATOMS, 3))
+    positions = corners @ CELL + rng.uniform(-0.25, 0.25, (N_ATOMS, 3))
     n_padding = N_PADDING if padded else 0
     return make_system(
         np.concatenate([positions, positions[:n_padding]]),
         [*numbers, *[0] * n_padding],
         masses=np.ones(N_ATOMS + n_padding),
-        cell=cell,
+        cell=CELL,
     )
 
 

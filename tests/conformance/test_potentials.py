@@ -99,6 +99,7 @@ def test_permutation(case):
 
 
 def test_two_far_fragments_add(case):
+    needs_any_cell(case)
     if not case.row.additive:
         whole, first, second = fragments(case)
         assert abs(whole.energy - first.energy - second.energy) > 1e-6
@@ -107,6 +108,11 @@ def test_two_far_fragments_add(case):
     assert abs(first.energy) > 1e-3 and abs(second.energy) > 1e-3
     np.testing.assert_allclose(whole.energy, first.energy + second.energy, rtol=1e-12)
     np.testing.assert_allclose(whole.forces, first.forces + second.forces, atol=1e-12)
+
+
+def needs_any_cell(case):
+    if not case.row.any_cell:
+        pytest.skip("made for one cell")
 
 
 def fragments(case):
@@ -121,7 +127,7 @@ def fragments(case):
 
 def test_end_at_the_cutoff_and_start_of_the_switch(case):
     """Energy, force and second derivative of a dimer on both sides of the cut-off."""
-
+    needs_any_cell(case)
     numbers = case.system.atomic_numbers.at[2:].set(0)
     apart = case.system.replace(atomic_numbers=numbers, cell=100 * jnp.eye(3))
 
@@ -160,14 +166,17 @@ def test_forces_and_second_derivatives_are_central_differences(case):
         return potential.apply(params, moved, case.neighbors)
 
     at = system.positions.reshape(-1)
-    slope, curvature = differences(lambda d: jax.value_and_grad(energy)(at + d), size, 1e-3)
+    # Differences that cross a jump of the third derivative are as good as their step is small.
+    step = 1e-3 if case.row.third else 3e-5
+    slope, curvature = differences(lambda d: jax.value_and_grad(energy)(at + d), size, step)
     found = case.at_rest.forces
     close(found[:N_ATOMS].reshape(-1), -slope[: 3 * N_ATOMS], 1e-8)
     assert not np.any(found[N_ATOMS:])
 
     hessian = jax.jit(jax.hessian(energy))(at)
     assert np.isfinite(hessian).all()
-    close(hessian[: 3 * N_ATOMS, : 3 * N_ATOMS], curvature[: 3 * N_ATOMS, : 3 * N_ATOMS], 1e-7)
+    tolerance = 1e-7 if case.row.third else 1e-5
+    close(hessian[: 3 * N_ATOMS, : 3 * N_ATOMS], curvature[: 3 * N_ATOMS, : 3 * N_ATOMS], tolerance)
     assert not np.any(hessian[3 * N_ATOMS :]) and not np.any(hessian[:, 3 * N_ATOMS :])
 
 
@@ -179,7 +188,7 @@ def test_stress_is_central_differences_of_a_strain(case):
         system = case.system.replace(positions=case.system.positions @ deform, cell=case.system.cell @ deform)
         return case.potential.apply(case.params, system, case.neighbors)
 
-    expected = differences(strained, 6, 1e-4) / case.system.volume
+    expected = differences(strained, 6, 1e-4 if case.row.third else 3e-6) / case.system.volume
     s = np.asarray(case.at_rest.stress)
     np.testing.assert_array_equal(s, s.T)
     voigt = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])

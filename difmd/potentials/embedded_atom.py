@@ -1,0 +1,168 @@
+"""The embedded-atom method with tabulated functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from difmd.errors import InputError
+from difmd.potentials.base import Params, Potential
+from difmd.potentials.embedding import Contribution, embedding_potential
+from difmd.potentials.pair import symmetric
+from difmd.potentials.slots import Row, checked_tables, entry
+from difmd.potentials.splines import coefficients, spline
+
+
+def embedded_atom(
+    species: Sequence[int | str],
+    *,
+    dr: float,
+    pair: Any,
+    density: Any,
+    drho: float,
+    embedding: Any,
+    cutoff: float,
+) -> Potential:
+    """U = Σ_i F_i(Σ_j ρ_ij(r_ij)) + ½ Σ_i Σ_j φ_ij(r_ij), all three functions cubic splines of tables.
+
+    Tables begin at zero, as in files of the setfl format. Beyond its last density F goes on as a straight
+    line; the other functions end at the cut-off, whatever is left there.
+
+    Args:
+        species: symbols or atomic numbers.
+        dr: spacing of the distances [Å].
+        pair: r φ(r) [eV Å]; [species, species, distances], symmetric.
+        density: what j adds to the density of i; [j, distances], or [i, j, distances] where it depends on
+            both (Finnis and Sinclair's form).
+        drho: spacing of the densities.
+        embedding: F [eV]; [species, densities].
+        cutoff: [Å].
+
+    Returns:
+        `Potential`; its params are `{"pair", "density", "embedding"}`, coefficients of cubic B-splines, two
+        more than there are points: they can be fitted.
+
+    Raises:
+        InputError: tables whose shapes do not match or that are not finite, spacings not positive, a
+            cut-off beyond the tables, or as `embedding_potential`.
+
+    References:
+        Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443. Finnis & Sinclair, Philos.
+        Mag. A 50, 45 (1984), doi:10.1080/01418618408244210.
+    """
+    n_types = len(species)
+    phi, rho, f = (np.asarray(x, np.float64) for x in (pair, density, embedding))
+    n_r, n_rho = phi.shape[-1], f.shape[-1]
+    if rho.ndim == 2:
+        rho = np.broadcast_to(rho, (n_types, *rho.shape))
+    wanted = {
+        "pair": (phi, (n_types, n_types, n_r)),
+        "density": (rho, (n_types, n_types, n_r)),
+        "embedding": (f, (n_types, n_rho)),
+    }
+    for name, (table, shape) in wanted.items():
+        if table.shape != shape or shape[-1] < 4:
+            raise InputError(f"{name} has shape {table.shape}, expected {shape} with at least four points")
+        if not np.isfinite(table).all():
+            raise InputError(f"{name} is not finite")
+    if not np.array_equal(phi, phi.swapaxes(0, 1)):
+        raise InputError("pair must be the same for i, j and j, i")
+    if not (dr > 0 and drho > 0 and np.isfinite([dr, drho]).all()):
+        raise InputError(f"dr = {dr} Å and drho = {drho} must be positive and finite")
+    dr, drho, cutoff = float(dr), float(drho), float(cutoff)
+    if cutoff > n_r * dr * (1 + 1e-9):
+        raise InputError(f"cutoff = {cutoff} Å lies beyond the tables, which end at {(n_r - 1) * dr:.6g} Å")
+    start = {
+        "pair": coefficients(phi, dr),
+        "density": coefficients(rho, dr),
+        "embedding": coefficients(f, drho),
+    }
+
+    def init(key: Array) -> Params:
+        del key
+        return {name: jnp.asarray(x, jnp.zeros(()).dtype) for name, x in start.items()}
+
+    def tables(params: Params, dtype: Any) -> dict[str, Array]:
+        found = symmetric({"pair": params["pair"]}) | {"density": params["density"]}
+        found = checked_tables(found, n_types, dtype)
+        if params["embedding"].shape != (n_types, n_rho + 2):
+            raise InputError(
+                f"params['embedding'] has shape {params['embedding'].shape}, expected "
+                f"{(n_types, n_rho + 2)}: give one entry a species, as `init` does"
+            )
+        return found | {"embedding": jnp.asarray(params["embedding"], dtype)}
+
+    def neighbor(table: Any, i: Any, j: Any, apart: list[Array]) -> Contribution:
+        r_squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
+        inside = r_squared < cutoff**2
+        r = jnp.sqrt(jnp.where(inside, r_squared, cutoff**2))
+        phi = spline(entry(table["pair"], i, j), r / dr, n_r) / r
+        rho = spline(entry(table["density"], i, j), r / dr, n_r)
+        return Contribution(jnp.where(inside, phi, 0), [jnp.where(inside, rho, 0)])
+
+    def embed(table: Any, i: Any, sums: list[Array]) -> Array:
+        depth = n_rho + 2
+        row = Row(table["embedding"].reshape(-1), 0 if i is None else i * depth)
+        x = sums[0] / drho
+        within = jnp.minimum(x, n_rho - 1)
+        last = jnp.full(x.shape, depth - 1, jnp.int32)
+        slope = 0.5 * (row.at(last) - row.at(last - 2))
+        return spline(row, within, n_rho) + slope * (x - within)
+
+    return embedding_potential(neighbor, embed, init=init, tables=tables, species=species, cutoff=cutoff)
+
+
+def read_eam(path: str | os.PathLike[str], species: Sequence[str] | None = None) -> Potential:
+    """`embedded_atom` from a file `.eam`, `.alloy` or `.fs`, as LAMMPS and ASE read them.
+
+    Args:
+        path: the file; its ending tells the format.
+        species: the symbols wanted, in this order; default: all of the file.
+
+    Returns:
+        `Potential`; see `embedded_atom`.
+
+    Raises:
+        InputError: no such file, one that cannot be read, or a species that is not in it.
+    """
+    from ase.calculators.eam import EAM
+
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.suffix not in (".eam", ".alloy", ".fs"):
+        raise InputError(f"{file}: the name must end in .eam, .alloy or .fs, by which the format is known")
+    try:
+        found = EAM(potential=str(file))
+    except (ValueError, IndexError, KeyError) as error:
+        raise InputError(f"{file} is not a table of the embedded-atom method: {error}") from error
+    elements = list(found.elements)
+    wanted = elements if species is None else list(species)
+    unknown = [name for name in wanted if name not in elements]
+    if unknown or not wanted:
+        raise InputError(f"{file} has no {', '.join(unknown) or 'species'}; it has {', '.join(elements)}")
+    at = [elements.index(name) for name in wanted]
+    # Only one half is filled.
+    upper = np.asarray(found.rphi_data)
+    phi = upper + np.where(np.eye(len(elements), dtype=bool)[:, :, None], 0, upper.swapaxes(0, 1))
+    density = np.asarray(found.density_data)
+    if density.ndim == 3:
+        # The first index is the atom that makes the density, the second the one that feels it.
+        density = density[np.ix_(at, at)].swapaxes(0, 1)
+    else:
+        density = density[at]
+    return embedded_atom(
+        wanted,
+        dr=found.dr,
+        pair=phi[np.ix_(at, at)],
+        density=density,
+        drho=found.drho,
+        embedding=np.asarray(found.embedded_data)[at],
+        cutoff=found.cutoff,
+    )

@@ -1,0 +1,145 @@
+"""Energies that are functions of sums over neighbours: the embedded atom, Stillinger and Weber, and kin.
+
+    U = ½ Σ_i Σ_j φ_ij(r_ij) + Σ_i F_i(ρ_i),    ρ_i^m = Σ_j g_ij^m(r_ij),    r_ij = r_j − r_i.
+
+Where such sums suffice, a many-body force costs two passes over the pairs and no loop over triplets:
+
+    −∂U/∂r_i = Σ_j ∇[φ_ij(r_ij) + w_i·g_ij(r_ij) + w_j·g_ji(−r_ij)],    w_i = ∂F_i/∂ρ_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from difmd.potentials.base import Params, Potential
+from difmd.potentials.slots import (
+    Sites,
+    separation,
+    slot_potential,
+    sum_over_slots,
+    types_of_pairs,
+    virial_terms,
+)
+from difmd.take import take
+
+
+class Contribution(NamedTuple):
+    """What the pair of atom i with its neighbour j adds.
+
+    Attributes:
+        pair: φ_ij [eV], the same seen from j.
+        sums: g_ij^m, what j adds to the sums of i.
+    """
+
+    pair: Array
+    sums: list[Array]
+
+
+Neighbor: TypeAlias = Callable[[Any, Any, Any, list[Array]], Contribution]
+"""`neighbor(tables, i, j, apart)` for types i and j and the components of r_ij [Å], element-wise; twice
+differentiable, and exactly zero beyond the cut-off."""
+
+Embedding: TypeAlias = Callable[[Any, Any, list[Array]], Array]
+"""`embed(tables, i, sums)` → F_i [eV], element-wise; twice differentiable."""
+
+
+def embedding_potential(
+    neighbor: Neighbor,
+    embed: Embedding,
+    *,
+    init: Callable[[Array], Params],
+    tables: Callable[[Params, Any], Any],
+    species: Sequence[int | str],
+    cutoff: float,
+) -> Potential:
+    """A potential whose energy is a function of sums over the neighbours of each atom.
+
+    Args:
+        neighbor: `neighbor(tables, i, j, apart) -> Contribution`. Types are None where there is one
+            species; `entry` of `difmd.potentials.slots` looks a pair up.
+        embed: `embed(tables, i, sums) -> F_i`; an atom without neighbours has its energy F_i(0).
+        init: `init(key) -> params`.
+        tables: `tables(params, dtype)` → what both functions get.
+        species: symbols or atomic numbers, in the order of the tables.
+        cutoff: [Å].
+
+    Returns:
+        The `Potential`.
+
+    Raises:
+        InputError: cutoff not positive, an unknown or repeated species.
+
+    References:
+        Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443 (the form).
+    """
+    n_types = len(species)
+
+    def sums_of(table: Any, xyz: list[Array], sites: Sites) -> tuple[Array, list[Array]]:
+        """½ Σ_j φ_ij and ρ_i of every center."""
+        centers = [take(x, sites.centers) for x in xyz]
+        types = types_of_pairs(n_types, sites)
+
+        def term(j: Array) -> list[Array]:
+            found = neighbor(table, *types(j), separation(xyz, centers, j)[0])
+            return [0.5 * found.pair, *found.sums]
+
+        pair, *sums = sum_over_slots(term, _zeros(term, sites), sites)
+        return pair, sums
+
+    def own_types(sites: Sites) -> Any:
+        return None if n_types == 1 else take(sites.types, sites.order)
+
+    def energies(params: Params, xyz: list[Array], sites: Sites) -> Array:
+        table = tables(params, xyz[0].dtype)
+        pair, sums = sums_of(table, xyz, sites)
+        # Padding is sorted behind everything and has no extended position of its own.
+        real = sites.centers < len(sites.parents)
+        return pair + jnp.where(real, embed(table, own_types(sites), sums), 0)
+
+    def derivative(
+        params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
+    ) -> tuple[list[Array], list[Array] | None]:
+        table = tables(params, xyz[0].dtype)
+        _, sums = sums_of(table, xyz, sites)
+        value, pullback = jax.vjp(lambda s: embed(table, own_types(sites), s), sums)
+        (weights,) = pullback(jnp.ones_like(value))
+        extended = [_extended(w, sites) for w in weights]
+        centers = [take(x, sites.centers) for x in xyz]
+        types = types_of_pairs(n_types, sites)
+
+        def term(j: Array) -> list[Array]:
+            apart, _ = separation(xyz, centers, j)
+            here, there = types(j)
+            others = [take(w, j) for w in extended]
+
+            def along(apart: list[Array]) -> Array:
+                found = neighbor(table, here, there, apart)
+                back = neighbor(table, there, here, [-d for d in apart])
+                total = found.pair
+                for own, g, other, g_back in zip(weights, found.sums, others, back.sums, strict=True):
+                    total = total + own * g + other * g_back
+                return total
+
+            energy, pullback = jax.vjp(along, apart)
+            (pull,) = pullback(jnp.ones_like(energy))
+            return pull + (virial_terms(pull, apart) if with_virial else [])
+
+        total = sum_over_slots(term, _zeros(term, sites), sites)
+        return total[:3], total[3:] if with_virial else None
+
+    return slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)
+
+
+def _zeros(term: Callable[[Array], list[Array]], sites: Sites) -> list[Array]:
+    return [jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(term, sites.indices[0])]
+
+
+def _extended(values: Array, sites: Sites) -> Array:
+    """Values of centers for every extended position, and 0 for the two that are no atoms."""
+    whole = take(take(values, sites.rank), sites.parents)
+    return jnp.concatenate([whole, jnp.zeros(2, values.dtype)])

@@ -1,0 +1,186 @@
+"""Coulomb interaction of fixed charges with all of their periodic images, by Ewald's sum."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import erfc
+from jaxtyping import Array, Float
+
+from difmd.errors import InputError
+from difmd.neighbors import Neighbors
+from difmd.neighbors.lattice import product
+from difmd.potentials.base import Params, Potential
+from difmd.potentials.pair import pair_potential
+from difmd.potentials.slots import species_numbers
+from difmd.system import System
+from difmd.units import COULOMB
+
+# A cell may grow by so much in any direction before the waves chosen for it are too few.
+_STRETCH = 1.1
+
+# Waves summed at a time: enough for vector instructions, few enough to stay in the cache.
+_BLOCK = 16
+
+
+def ewald(
+    species: Sequence[int | str],
+    *,
+    charges: float | Sequence[float],
+    cell: Any,
+    cutoff: float = 10.0,
+    accuracy: float = 1e-6,
+) -> Potential:
+    """The energy of point charges and all their images, surrounded by a conductor.
+
+        U = ½ Σ_i Σ_j k q_i q_j erfc(α r)/r + (2πk/V) Σ_{G≠0} e^{−G²/4α²}/G² |Σ_i q_i e^{iG·r_i}|²
+            − k (α/√π) Σ_i q_i² − k π Q²/(2 V α²).
+
+    The second sum costs N times the number of waves, which grows with N at a given cut-off. A charge Q that
+    is left is made up for by an even background. No pair is excluded, those of one molecule neither.
+
+    Args:
+        species: symbols or atomic numbers.
+        charges: q of each species [e].
+        cell: of the systems it is meant for, rows are lattice vectors [Å]; [3, 3] or three edges. The waves
+            stay the same when a cell changes, so that energies are smooth; one that is longer by a tenth in
+            some direction is refused.
+        cutoff: of the first sum [Å].
+        accuracy: what either sum leaves out, in units of its first terms; gives α and the waves.
+
+    Returns:
+        `Potential`; its params are `{"charges": [species]}`.
+
+    Raises:
+        InputError: charges that do not match `species`, an accuracy not between 0 and 0.1, a cell without
+            volume, or as `pair_potential`. When applied: a system that is not periodic in three directions,
+            or whose cell is too long; under jit the latter gives NaN.
+
+    References:
+        Ewald, Ann. Phys. 369, 253 (1921), doi:10.1002/andp.19213690304; Kolafa & Perram, Mol. Simul. 9, 351
+        (1992), doi:10.1080/08927029208049126 (errors of both sums).
+    """
+    if not 0 < accuracy < 0.1:
+        raise InputError(f"accuracy = {accuracy} must lie between 0 and 0.1")
+    if not cutoff > 0 or not math.isfinite(cutoff):
+        raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
+    values = np.broadcast_to(np.asarray(charges, np.float64), np.shape(charges) or (len(species),))
+    if values.shape != (len(species),) or not np.isfinite(values).all():
+        raise InputError(f"charges = {np.asarray(charges).tolist()}: give one finite charge a species")
+    meant = np.asarray(cell, np.float64)
+    meant = np.diag(meant) if meant.shape == (3,) else meant
+    if meant.shape != (3, 3) or not np.isfinite(meant).all() or abs(np.linalg.det(meant)) < 1e-6:
+        raise InputError(f"cell = {np.asarray(cell).tolist()} must be three lattice vectors with a volume")
+    reach = math.sqrt(-math.log(accuracy))
+    alpha = reach / cutoff
+    waves = _waves(meant, _STRETCH * 2 * alpha * reach)
+    numbers = species_numbers(species)
+    type_of = np.zeros(119, np.int32)
+    type_of[list(numbers)] = np.arange(len(numbers))
+    lower = np.linalg.inv(np.linalg.cholesky(meant @ meant.T))
+
+    def init(key: Array) -> Params:
+        del key
+        return {"charges": jnp.asarray(values, jnp.zeros(()).dtype)}
+
+    def phi(product: Array, r_squared: Array) -> Array:
+        r = jnp.sqrt(r_squared)
+        return COULOMB * product * erfc(alpha * r) / r
+
+    pairs = pair_potential(
+        phi,
+        init=init,
+        tables=lambda params: params["charges"][:, None] * params["charges"][None, :],
+        species=species,
+        cutoff=cutoff,
+    )
+
+    def charges_of(params: Params, system: System) -> Array:
+        charge = jnp.asarray(params["charges"], system.positions.dtype)
+        return jnp.where(system.atomic_numbers > 0, charge[jnp.asarray(type_of)[system.atomic_numbers]], 0)
+
+    def suited(system: System, neighbors: Neighbors) -> Array:
+        """1, or NaN for a cell with more waves than there are."""
+        if not all(neighbors.periodic):
+            raise InputError("ewald needs three periodic directions; coulomb_damped_shifted does not")
+        own = product(jnp.asarray(lower, system.cell.dtype), system.cell)
+        metric = product(own, own.T)
+        stretch = jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(lax.stop_gradient(metric))))
+        if not isinstance(stretch, jax.core.Tracer) and stretch > _STRETCH:
+            raise InputError(
+                f"the cell is {float(stretch):.2f} times as long in some direction as the one that ewald was "
+                f"made for, more than {_STRETCH}: make the potential anew for this cell"
+            )
+        return jnp.where(stretch > _STRETCH, jnp.nan, 1).astype(system.cell.dtype)
+
+    def structure(system: System, charge: Array) -> tuple[Array, Array, Array, Any]:
+        """Weights and structure factors of all waves, in blocks; and how to get the phases of a block."""
+        inverse = jnp.linalg.inv(system.cell)
+        fraction = product(system.positions, inverse)
+        turns = jnp.asarray(waves, system.cell.dtype)
+
+        def phases(block: Array) -> Array:
+            # Whole turns are taken off before the precision of large angles is lost.
+            angle = product(block, fraction.T)
+            return 2 * jnp.pi * (angle - lax.stop_gradient(jnp.round(angle)))
+
+        @jax.checkpoint
+        def factors(block: Array) -> tuple[Array, Array]:
+            phase = phases(block)
+            return product(jnp.cos(phase), charge), product(jnp.sin(phase), charge)
+
+        _, (real, imaginary) = lax.scan(lambda _, block: (None, factors(block)), None, turns)
+        squares = (2 * jnp.pi) ** 2 * jnp.sum(product(turns, inverse.T) ** 2, axis=-1)
+        # Each wave stands for the one that runs the other way, too. Those that fill up a block do not count.
+        used = jnp.any(turns != 0, axis=-1)
+        safe = jnp.where(used, squares, 1)
+        prefactor = 4 * jnp.pi * COULOMB / system.volume
+        weights = jnp.where(used, prefactor * jnp.exp(-safe / (4 * alpha**2)) / safe, 0)
+        return weights, real, imaginary, phases
+
+    def constants(system: System, charge: Array) -> Array:
+        """What the charges have by themselves and with the background."""
+        background = jnp.pi * jnp.sum(charge) / (2 * system.volume * alpha**2)
+        return -COULOMB * charge * (alpha / math.sqrt(math.pi) * charge + background)
+
+    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
+        charge = charges_of(params, system)
+        weights, real, imaginary, _ = structure(system, charge)
+        smooth = jnp.sum(weights * (real**2 + imaginary**2)) + jnp.sum(constants(system, charge))
+        return pairs.apply(params, system, neighbors) + suited(system, neighbors) * smooth
+
+    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
+        charge = charges_of(params, system)
+        weights, real, imaginary, phases = structure(system, charge)
+
+        def add(total: Array, wave: Any) -> tuple[Array, None]:
+            block, weight, a, b = wave
+            phase = phases(block)
+            waves = product(weight * a, jnp.cos(phase)) + product(weight * b, jnp.sin(phase))
+            return total + waves, None
+
+        blocks = (jnp.asarray(waves, system.cell.dtype), weights, real, imaginary)
+        potential, _ = lax.scan(add, jnp.zeros_like(charge), blocks)
+        own = charge * potential + constants(system, charge)
+        return pairs.atomic(params, system, neighbors) + suited(system, neighbors) * own
+
+    return Potential(init=init, apply=apply, atomic=atomic, cutoff=pairs.cutoff, species=pairs.species)
+
+
+def _waves(cell: np.ndarray, longest: float) -> Float[np.ndarray, "blocks block 3"]:
+    """Whole-number waves of a cell up to |G| = `longest` [1/Å], one of each pair ±G; filled up with zeros."""
+    inverse = np.linalg.inv(cell)
+    most = np.floor(longest * np.linalg.norm(cell, axis=1) / (2 * np.pi)).astype(int)
+    every = itertools.product(*[range(-n, n + 1) for n in most])
+    half = np.array([n for n in every if n > (0, 0, 0)], float).reshape(-1, 3)
+    kept = half[2 * np.pi * np.linalg.norm(half @ inverse.T, axis=1) <= longest]
+    filled = np.zeros((-(-len(kept) // _BLOCK) * _BLOCK, 3))
+    filled[: len(kept)] = kept
+    return filled.reshape(-1, _BLOCK, 3)

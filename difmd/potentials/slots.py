@@ -1,0 +1,266 @@
+"""Energies summed over the slots of a neighbour list, with forces that are written out.
+
+The pairs of a list are visited a slot at a time: the k-th neighbour of all atoms at once. XLA vectorises the
+element-wise body of a scan over slots on CPU, which it does not do for a gather followed by a reduction; and
+forces summed over a full list need no scatter. Potentials of this kind therefore bring their derivative
+along, and `slot_potential` makes it the derivative that JAX sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float, Int
+
+from difmd.errors import InputError
+from difmd.neighbors import Neighbors, extended_positions
+from difmd.neighbors.lattice import complete_cell, product
+from difmd.potentials.base import Params, Potential
+from difmd.system import System
+from difmd.take import take
+
+# Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
+# out of registers in float64.
+_UNROLL = 4
+
+# Components of a symmetric tensor that are summed: xx, yy, zz, yz, xz, xy.
+_VIRIAL = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+class Sites(NamedTuple):
+    """What pairs are made of; integers only, so nothing here is differentiated.
+
+    Attributes:
+        types: place of each atom's species in the tables; [atoms].
+        indices: see `Neighbors`, as all that follow.
+    """
+
+    types: Int[Array, "atoms"]
+    indices: Int[Array, "slots atoms"]
+    centers: Int[Array, "atoms"]
+    order: Int[Array, "atoms"]
+    rank: Int[Array, "atoms"]
+    parents: Int[Array, "extended"]
+    images: Int[Array, "3 extended"]
+
+
+class Row(NamedTuple):
+    """One row of a deep table for each pair; `row.at(k)` is its k-th number."""
+
+    values: Float[Array, "all"]
+    start: Int[Array, "pairs"] | int
+
+    def at(self, k: Int[Array, "pairs"]) -> Float[Array, "pairs"]:
+        """The number in place `k` of the row of each pair."""
+        return take(self.values, self.start + k)
+
+
+Energies: TypeAlias = Callable[[Params, list[Array], Sites], Array]
+"""`energies(params, xyz, sites)` → energy of each center [eV], [atoms]; `xyz` are extended positions."""
+
+Derivative: TypeAlias = Callable[..., tuple[list[Array], list[Array] | None]]
+"""`derivative(params, xyz, sites, with_virial=)` → forces on the centers, 3 × [atoms], and the virial as
+6 × [atoms] in the order xx, yy, zz, yz, xz, xy."""
+
+
+def slot_potential(
+    energies: Energies,
+    derivative: Derivative,
+    *,
+    init: Callable[[Array], Params],
+    species: Sequence[int | str],
+    cutoff: float,
+) -> Potential:
+    """A potential from energies of the centers of a list and their derivative.
+
+    Args:
+        energies: in any way that JAX can differentiate in `params`.
+        derivative: −∂U/∂r and the virial, in any way that JAX can differentiate.
+        init: `init(key) -> params`.
+        species: symbols or atomic numbers, in the order of the tables.
+        cutoff: [Å].
+
+    Returns:
+        The `Potential`.
+
+    Raises:
+        InputError: cutoff not positive, an unknown or repeated species.
+    """
+    if not cutoff > 0 or not np.isfinite(cutoff):
+        raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
+    numbers = species_numbers(species)
+    type_of = np.full(119, -1, np.int32)
+    type_of[list(numbers)] = np.arange(len(numbers))
+
+    def energy_of(system: System, neighbors: Neighbors) -> tuple[Callable[..., Array], Sites]:
+        periodic = neighbors.periodic
+
+        def extend(r: Array, cell: Array, sites: Sites) -> list[Array]:
+            moved = system.replace(positions=r, cell=cell)
+            current = neighbors.replace(parents=sites.parents, images=sites.images)
+            return extended_positions(moved, current)
+
+        @jax.custom_jvp
+        def energy(params: Params, r: Array, cell: Array, sites: Sites) -> Array:
+            return jnp.sum(energies(params, extend(r, cell, sites), sites))
+
+        def energy_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+            params, r, cell, sites = primals
+            params_dot, r_dot, cell_dot, _ = tangents
+            positions = extend(r, cell, sites)
+            moves = not isinstance(r_dot, SymbolicZero)
+            strains = not isinstance(cell_dot, SymbolicZero)
+            value = energy(params, r, cell, sites)
+            change = jnp.zeros_like(value)
+            if moves or strains:
+                centers, virial = derivative(params, positions, sites, with_virial=strains)
+                forces = jnp.stack([take(f, sites.rank) for f in centers], axis=-1)
+                if moves:
+                    change = change - jnp.sum(forces * r_dot)
+                if strains:
+                    assert virial is not None
+                    xx, yy, zz, yz, xz, xy = (jnp.sum(s) for s in virial)
+                    tensor = jnp.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz]).reshape(3, 3)
+                    # A change of the cell alone is a strain of everything, minus that of the atoms.
+                    rows = jnp.asarray(periodic)[:, None]
+                    whole = complete_cell(cell, periodic)
+                    strain = jnp.linalg.solve(whole, jnp.where(rows, cell_dot, 0))
+                    change = change + jnp.sum(tensor * strain) + jnp.sum(forces * product(r, strain))
+            leaves, tree = jax.tree.flatten(params)
+            dots = jax.tree.leaves(params_dot, is_leaf=_is_symbolic_zero)
+            if any(not isinstance(dot, SymbolicZero) for dot in dots):
+                filled = [
+                    jnp.zeros_like(x) if isinstance(dot, SymbolicZero) else dot
+                    for x, dot in zip(leaves, dots, strict=True)
+                ]
+                _, through = jax.jvp(
+                    lambda p: jnp.sum(energies(p, positions, sites)),
+                    (params,),
+                    (jax.tree.unflatten(tree, filled),),
+                )
+                change = change + through
+            return value, change
+
+        energy.defjvp(energy_jvp, symbolic_zeros=True)
+        sites = Sites(
+            types=types_of(system),
+            indices=neighbors.indices,
+            centers=neighbors.centers,
+            order=neighbors.order,
+            rank=neighbors.rank,
+            parents=neighbors.parents,
+            images=neighbors.images,
+        )
+        return energy, sites
+
+    def types_of(system: System) -> Array:
+        return jnp.maximum(jnp.asarray(type_of)[system.atomic_numbers], 0)
+
+    def known(system: System) -> Array:
+        """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
+        numbers = system.atomic_numbers
+        unknown = jnp.any((numbers > 0) & (jnp.asarray(type_of)[numbers] < 0))
+        return jnp.where(unknown, jnp.nan, 1).astype(system.positions.dtype)
+
+    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
+        energy, sites = energy_of(system, neighbors)
+        return known(system) * energy(params, system.positions, system.cell, sites)
+
+    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
+        _, sites = energy_of(system, neighbors)
+        found = energies(params, extended_positions(system, neighbors), sites)
+        return known(system) * take(found, sites.rank)
+
+    return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers))
+
+
+def sum_over_slots(
+    term: Callable[[Int[Array, "atoms"]], list[Array]], zeros: list[Array], sites: Sites
+) -> list[Array]:
+    """Σ_k term(extended index of the k-th neighbour of every center)."""
+    term = jax.checkpoint(term)
+
+    def add(sums: list[Array], k: Array) -> tuple[list[Array], None]:
+        # Taken here and not by the scan, which would transpose the lists of replicas.
+        j = lax.dynamic_index_in_dim(sites.indices, k, keepdims=False)
+        return [s + t for s, t in zip(sums, term(j), strict=True)], None
+
+    slots = jnp.arange(len(sites.indices), dtype=jnp.int32)
+    return lax.scan(add, zeros, slots, unroll=_UNROLL)[0]
+
+
+def separation(xyz: list[Array], centers: list[Array], j: Int[Array, "atoms"]) -> tuple[list[Array], Array]:
+    """r_ij = r_j − r_i by component, and its square."""
+    apart = [take(x, j) - c for x, c in zip(xyz, centers, strict=True)]
+    return apart, apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
+
+
+def virial_terms(pull: Sequence[Array], apart: Sequence[Array]) -> list[Array]:
+    """What a pair adds to the virial from ∂U/∂r_ij; each pair is seen twice."""
+    return [0.5 * pull[a] * apart[b] for a, b in _VIRIAL]
+
+
+def types_of_pairs(n_types: int, sites: Sites) -> Callable[[Array], tuple[Any, Any]]:
+    """A function of the indices of a slot that gives both types; None where there is only one."""
+    if n_types == 1:
+        return lambda j: (None, None)
+    # The last two extended positions are no atoms; their type is arbitrary, as they are out of reach.
+    extended = jnp.concatenate([take(sites.types, sites.parents), jnp.zeros(2, jnp.int32)])
+    own = take(sites.types, sites.order)
+    return lambda j: (own, take(extended, j))
+
+
+def entry(table: Float[Array, "species species *deep"], i: Any, j: Any) -> Any:
+    """The entry of a table for pairs of types i and j, a `Row` where the table is deep."""
+    if table.ndim == 2:
+        return table[0, 0] if i is None else take(table.reshape(-1), i * len(table) + j)
+    depth = int(np.prod(table.shape[2:]))
+    start = 0 if i is None else (i * len(table) + j) * depth
+    return Row(table.reshape(-1), start)
+
+
+def checked_tables(tables: Any, n_types: int, dtype: Any) -> Any:
+    """Tables in the precision of the positions.
+
+    Raises:
+        InputError: a table that does not have an entry for each pair of species.
+    """
+    found = jax.tree.map(lambda x: jnp.asarray(x, dtype), tables)
+    for leaf in jax.tree.leaves(found):
+        if leaf.shape[:2] != (n_types, n_types):
+            raise InputError(
+                f"params make a table of {list(leaf.shape[:2])} for {n_types} species: "
+                "give one entry a species, as `init` does"
+            )
+    return found
+
+
+def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
+    """Atomic numbers of symbols or numbers.
+
+    Raises:
+        InputError: none, an unknown one, or one given twice.
+    """
+    from ase.data import atomic_numbers
+
+    if isinstance(species, str) or len(species) == 0:
+        raise InputError(f"species must be a sequence such as ('Ar', 'Kr'), got {species!r}")
+    numbers = []
+    for name in species:
+        number = atomic_numbers.get(name) if isinstance(name, str) else int(name)
+        if number is None or not 0 < number <= 118:
+            raise InputError(f"species {name!r} is neither a chemical symbol nor a number 1 .. 118")
+        numbers.append(number)
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"species {tuple(species)} holds an element twice")
+    return tuple(numbers)
+
+
+def _is_symbolic_zero(x: Any) -> bool:
+    return isinstance(x, SymbolicZero)

@@ -1,0 +1,56 @@
+"""Cubic splines on an even grid as sums of B-splines: local, smooth, linear in their coefficients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from difmd.potentials.slots import Row
+
+
+def coefficients(values: Any, spacing: float) -> np.ndarray:
+    """Coefficients of the spline through `values` with the not-a-knot condition at both ends (host).
+
+    With f = (c₋ + 4c + c₊)/6 and h²f″ = c₋ − 2c + c₊ at a knot, c = f − h²f″/6.
+
+    Args:
+        values: at evenly spaced points; [*tables, points], at least four.
+        spacing: h.
+
+    Returns:
+        [*tables, points + 2].
+
+    References:
+        de Boor, A Practical Guide to Splines, 1978, ch. IV and IX.
+    """
+    from scipy.interpolate import CubicSpline
+
+    f = np.asarray(values, np.float64)
+    curvature = CubicSpline(spacing * np.arange(f.shape[-1]), f, axis=-1)(spacing * np.arange(f.shape[-1]), 2)
+    curvature = spacing**2 * curvature
+    inner = f - curvature / 6
+    before = curvature[..., :1] + 2 * inner[..., :1] - inner[..., 1:2]
+    after = curvature[..., -1:] + 2 * inner[..., -1:] - inner[..., -2:-1]
+    return np.concatenate([before, inner, after], axis=-1)
+
+
+def spline(row: Row, x: Float[Array, "..."], points: int) -> Float[Array, "..."]:
+    """The spline at `x`, counted in grid spacings from the first point.
+
+    Outside the grid the outermost polynomials go on.
+
+    Args:
+        row: coefficients.
+        x: in grid spacings; any shape.
+        points: number of points of the grid.
+    """
+    k = jnp.clip(jnp.floor(x), 0, points - 2)
+    u = x - k
+    k = k.astype(jnp.int32)
+    v = 1 - u
+    weights = (v * v * v, 4 - 3 * u * u * (1 + v), 4 - 3 * v * v * (1 + u), u * u * u)
+    first, *others = (w * row.at(k + m) for m, w in enumerate(weights))
+    return sum(others, first) / 6
