@@ -16,7 +16,7 @@ from difmd.errors import Flag, InputError, SimulationError, describe, flags_of
 from difmd.forces import evaluate
 from difmd.integrators import Integrator, MDState, draw_momenta
 from difmd.integrators.base import check_positive
-from difmd.neighbors import SKIN, Neighbors, grow, neighbor_list, rebuilt
+from difmd.neighbors import Neighbors, automatic_skin, grow, neighbor_list, rebuilt
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.rollout import Rollout, initialize, rollout
@@ -73,7 +73,7 @@ def simulate(
         momenta: start from these instead.
         save_every: steps between frames.
         chunk_steps: steps between commits, rounded to whole frames.
-        skin: of the neighbour list [Å]; default: `SKIN` × the cut-off.
+        skin: of the neighbour list [Å]; default: what `automatic_skin` finds cheapest. The trajectory tells.
         capacity: neighbours per atom to begin with; default: measured.
         progress: show a progress bar.
 
@@ -107,7 +107,10 @@ def simulate(
         momenta, noise_key = _start(first, temperature, momenta, key)
     elif not (temperature is None and momenta is None and key is None):
         raise InputError("a state has momenta and key of its own: leave out temperature, momenta and key")
-    skin = SKIN * potential.cutoff if skin is None else skin
+    dt = float(np.max(np.asarray(integrator.dt)))
+    if skin is None:
+        real = np.asarray(first.atomic_numbers) > 0
+        skin = automatic_skin(np.asarray(first.masses)[real], dt=dt, cutoff=potential.cutoff)
     neighbors = neighbor_list(first, cutoff=potential.cutoff, skin=skin, capacity=capacity)
     n_growths = 0
     while bool(jnp.any(neighbors.overflow)):
@@ -121,7 +124,7 @@ def simulate(
         raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
     frames_per_chunk = max(1, round(chunk_steps / save_every))
     frames_left = n_steps // save_every
-    committed = _Committed(first, state, float(np.asarray(integrator.dt)), save_every, n_growths)
+    committed = _Committed(first, state, dt, skin, save_every, n_growths)
     with progress_bar("MD", n_steps, enabled=progress) as advance:
         try:
             while frames_left:
@@ -141,7 +144,7 @@ def simulate(
                 state = done.state
                 frames_left -= n_frames
                 kelvin = np.mean(kinetic_temperature(first, state.momenta))
-                advance(n_frames * save_every, f"{kelvin:.0f} K")
+                advance(n_frames * save_every, f"{kelvin:.0f} K, skin {skin:.2g} Å")
         except KeyboardInterrupt:
             raise SimulationInterrupted(
                 f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
@@ -223,10 +226,13 @@ def repaired(
 class _Committed:
     """Frames of the clean chunks, on the host."""
 
-    def __init__(self, system: System, start: MDState, dt: float, save_every: int, n_replays: int) -> None:
+    def __init__(
+        self, system: System, start: MDState, dt: float, skin: float, save_every: int, n_replays: int
+    ) -> None:
         self.system = system
         self.start = start
         self.dt = dt
+        self.skin = skin
         self.save_every = save_every
         self.n_replays = n_replays
         self.chunks: list[tuple[_Record, MDState]] = []
@@ -257,6 +263,7 @@ class _Committed:
             stress=whole.stress,
             state=self.chunks[-1][1] if self.chunks else self.start,
             n_replays=self.n_replays,
+            skin=self.skin,
         )
 
 

@@ -23,6 +23,7 @@ class Trajectory(NamedTuple):
         stress: from interactions alone, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
         state: the last committed state; `simulate` goes on from it.
         n_replays: how often the neighbour list overflowed and was grown.
+        skin: of the neighbour list [Å].
     """
 
     system: System
@@ -33,6 +34,7 @@ class Trajectory(NamedTuple):
     stress: np.ndarray
     state: MDState
     n_replays: int
+    skin: float
 
     @property
     def kinetic_energy(self) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from difmd import units
 from difmd.errors import InputError, SimulationError
 from difmd.integrators import langevin, velocity_verlet
-from difmd.neighbors import neighbor_list
+from difmd.neighbors import automatic_skin, neighbor_list
 from difmd.potentials import lennard_jones, switched
 from difmd.simulate import SimulationInterrupted, simulate
 from difmd.system import make_system
@@ -22,6 +22,7 @@ MODULE = importlib.import_module("difmd.simulate")
 POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=120 * units.KB, cutoff=6.0, truncation=switched(5.0))
 PARAMS = POTENTIAL.init(jax.random.key(0))
 NVE = velocity_verlet(dt=5 * units.FS)
+SKIN = 0.15 * POTENTIAL.cutoff
 RECORDS = ("positions", "momenta", "potential_energy", "stress")
 
 
@@ -75,6 +76,7 @@ def hot_run(crystal):
                 temperature=300.0,
                 chunk_steps=10,
                 capacity=capacity,
+                skin=SKIN,
             )
         return found, tried
 
@@ -109,7 +111,7 @@ def test_ample_capacity_needs_no_replay(ample):
 
 
 def test_overflow_in_mid_run_leaves_no_trace(hot_run, ample, crystal):
-    start = neighbor_list(crystal, cutoff=POTENTIAL.cutoff, skin=0.15 * POTENTIAL.cutoff)
+    start = neighbor_list(crystal, cutoff=POTENTIAL.cutoff, skin=SKIN)
     needed = int(start.n_neighbors)
     found, tried = hot_run(needed)
     assert found.n_replays >= 1
@@ -331,6 +333,38 @@ def test_refuses_what_is_no_system_and_no_key(argon, unchecked):
         simulate(POTENTIAL, PARAMS, argon, NVE, key=0, **options)
     with pytest.raises(InputError, match="n_steps = 1.0 must be a whole number"):
         simulate(POTENTIAL, PARAMS, argon, NVE, key=jax.random.key(0), **{**options, "n_steps": 1.0})
+
+
+def test_another_temperature_compiles_nothing_anew(argon):
+    """Nor does another start, for a bath as for no bath."""
+
+    def heated(kelvin, key):
+        bath = langevin(dt=5 * units.FS, temperature=kelvin, friction=1 / units.PS)
+        options = {"n_steps": 20, "temperature": kelvin, "key": jax.random.key(key)}
+        return run(argon, integrator=bath, **options), run(argon, **options)
+
+    heated(40.0, 1)
+    compiled = [f._cache_size() for f in (MODULE._chunk, MODULE._initialize)]
+    for kelvin, key in ((60.0, 2), (150.0, 3)):
+        found, _ = heated(kelvin, key)
+        assert 0.5 * kelvin < found.temperature[-1] < 1.5 * kelvin
+    assert [f._cache_size() for f in (MODULE._chunk, MODULE._initialize)] == compiled
+
+
+def test_skin_is_chosen_and_told(argon):
+    found = run(argon, n_steps=10)
+    assert found.skin == automatic_skin(np.asarray(argon.masses), dt=float(NVE.dt), cutoff=POTENTIAL.cutoff)
+    assert 0.02 * POTENTIAL.cutoff < found.skin < 0.3 * POTENTIAL.cutoff
+    assert run(argon, n_steps=10, skin=0.4).skin == 0.4
+
+
+def test_skin_has_the_least_cost():
+    mass, dt, cutoff = 39.95, 5 * units.FS, 8.5
+    speed = 3.5 * np.sqrt(units.KB * 1000 / mass)
+    x = np.linspace(0.01, 0.5, 5000)
+    cost = (1 + x) ** 3 + 4 * 2 * speed * dt / (x * cutoff)
+    best = x[np.argmin(cost)] * cutoff
+    np.testing.assert_allclose(automatic_skin([mass, 2 * mass], dt=dt, cutoff=cutoff), best, rtol=0.03)
 
 
 def test_going_on_compiles_nothing_anew(argon):

@@ -2,12 +2,14 @@
 
 from difmd.neighbors.device import rebuild, update
 from difmd.neighbors.host import SKIN, find_pairs, grow, neighbor_list, rebuilt
+from difmd.neighbors.skin import automatic_skin
 from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
 
 __all__ = [
     "SKIN",
     "Grid",
     "Neighbors",
+    "automatic_skin",
     "check",
     "extended_positions",
     "find_pairs",

@@ -1,13 +1,17 @@
-"""Quicker compilation; the reference tests run with the loop as it is."""
+"""Quicker compilation; the reference tests run what ships."""
 
+import jax
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
-def rolled_loops():
-    """Do not unroll the loop over neighbours: same sums, and a fraction of the code to compile."""
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Do not unroll the loop over neighbours, nor optimise much: the same sums, sooner compiled."""
     from difmd.potentials import slots
 
+    optimized = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots, "_UNROLL", 1)
         yield
+    jax.config.update("jax_disable_most_optimizations", optimized)

@@ -154,9 +154,6 @@ ROWS = {
         numbers=MIXED,
         smooth=2,
     ),
-    "stillinger_weber of one species": Row(
-        lambda: stillinger_weber(["Ar"], epsilon=0.9, sigma=3.0, a=2.0, lambda_=5.0), smooth=2
-    ),
     "embedded_atom": Row(
         lambda: embedded_atom(["Ar", "Kr"], **metals()), numbers=MIXED, smooth=2, third=False
     ),
