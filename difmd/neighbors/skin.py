@@ -20,8 +20,8 @@ _REBUILD = 4.0
 def automatic_skin(masses: Any, *, dt: float, cutoff: float) -> float:
     """The skin with the least expected cost of a step (host).
 
-    With x = skin/cutoff a step costs (1 + x)³ for its pairs and R·2vΔt/(x·cutoff) for its share of a rebuild, R
-    force evaluations every x·cutoff/2vΔt steps; the sum is least where 3x²(1 + x)² = 2RvΔt/cutoff.
+    With x = skin/cutoff a step costs (1 + x)³ for its pairs and R·2vΔt/(x·cutoff) for its share of a rebuild,
+    R force evaluations every x·cutoff/2vΔt steps; the sum is least where 3x²(1 + x)² = 2RvΔt/cutoff.
 
     Args:
         masses: of the atoms [amu]; the lightest is the fastest.

@@ -103,8 +103,9 @@ def embedded_atom(
         inside = r_squared < cutoff**2
         r = jnp.sqrt(jnp.where(inside, r_squared, cutoff**2))
         phi = spline(entry(table["pair"], i, j), r / dr, n_r) / r
-        rho = spline(entry(table["density"], i, j), r / dr, n_r)
-        return Contribution(jnp.where(inside, phi, 0), [jnp.where(inside, rho, 0)])
+        rho, back = (spline(entry(table["density"], *pair), r / dr, n_r) for pair in ((i, j), (j, i)))
+        phi, rho, back = (jnp.where(inside, x, 0) for x in (phi, rho, back))
+        return Contribution(phi, [rho], [back])
 
     def embed(table: Any, i: Any, sums: list[Array]) -> Array:
         depth = n_rho + 2

@@ -27,17 +27,22 @@ from difmd.potentials.slots import (
 )
 from difmd.take import take
 
+# Terms are large, and XLA computes them once for each sum: more of them in a loop make it slower.
+_UNROLL = 1
+
 
 class Contribution(NamedTuple):
     """What the pair of atom i with its neighbour j adds.
 
     Attributes:
         pair: φ_ij [eV], the same seen from j.
-        sums: g_ij^m, what j adds to the sums of i.
+        sums: g_ij^m(r_ij), what j adds to the sums of i.
+        back: g_ji^m(−r_ij), what i adds to the sums of j; here, so that both can share their work.
     """
 
     pair: Array
     sums: list[Array]
+    back: list[Array]
 
 
 Neighbor: TypeAlias = Callable[[Any, Any, Any, list[Array]], Contribution]
@@ -88,7 +93,7 @@ def embedding_potential(
             found = neighbor(table, *types(j), separation(xyz, centers, j)[0])
             return [0.5 * found.pair, *found.sums]
 
-        pair, *sums = sum_over_slots(term, _zeros(term, sites), sites)
+        pair, *sums = sum_over_slots(term, _zeros(term, sites), sites, unroll=_UNROLL)
         return pair, sums
 
     def own_types(sites: Sites) -> Any:
@@ -119,9 +124,8 @@ def embedding_potential(
 
             def along(apart: list[Array]) -> Array:
                 found = neighbor(table, here, there, apart)
-                back = neighbor(table, there, here, [-d for d in apart])
                 total = found.pair
-                for own, g, other, g_back in zip(weights, found.sums, others, back.sums, strict=True):
+                for own, g, other, g_back in zip(weights, found.sums, others, found.back, strict=True):
                     total = total + own * g + other * g_back
                 return total
 
@@ -129,7 +133,7 @@ def embedding_potential(
             (pull,) = pullback(jnp.ones_like(energy))
             return pull + (virial_terms(pull, apart) if with_virial else [])
 
-        total = sum_over_slots(term, _zeros(term, sites), sites)
+        total = sum_over_slots(term, _zeros(term, sites), sites, unroll=_UNROLL)
         return total[:3], total[3:] if with_virial else None
 
     return slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)

@@ -181,9 +181,13 @@ def slot_potential(
 
 
 def sum_over_slots(
-    term: Callable[[Int[Array, "atoms"]], list[Array]], zeros: list[Array], sites: Sites
+    term: Callable[[Int[Array, "atoms"]], list[Array]],
+    zeros: list[Array],
+    sites: Sites,
+    *,
+    unroll: int | None = None,
 ) -> list[Array]:
-    """Σ_k term(extended index of the k-th neighbour of every center)."""
+    """Σ_k term(extended index of the k-th neighbour of every center), `unroll` slots a loop."""
     term = jax.checkpoint(term)
 
     def add(sums: list[Array], k: Array) -> tuple[list[Array], None]:
@@ -192,7 +196,7 @@ def sum_over_slots(
         return [s + t for s, t in zip(sums, term(j), strict=True)], None
 
     slots = jnp.arange(len(sites.indices), dtype=jnp.int32)
-    return lax.scan(add, zeros, slots, unroll=_UNROLL)[0]
+    return lax.scan(add, zeros, slots, unroll=_UNROLL if unroll is None else unroll)[0]
 
 
 def separation(xyz: list[Array], centers: list[Array], j: Int[Array, "atoms"]) -> tuple[list[Array], Array]:

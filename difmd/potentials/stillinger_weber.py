@@ -115,10 +115,12 @@ def stillinger_weber(
         x, y, z = (jnp.where(near, d, 0) / r for d in apart)
         moments = [h, h * x, h * y, h * z]
         moments += [h * x * x, h * y * y, h * z * z, h * y * z, h * x * z, h * x * y]
-        sums = [h * h * strength(table["angle"], i, j, j)]
+        turned = [-m if 0 < k < 4 else m for k, m in enumerate(moments)]
+        sums, back = [h * h * strength(table["angle"], i, j, j)], [h * h * strength(table["angle"], j, i, i)]
         for kind in range(n_types):
             sums += moments if j is None else [jnp.where(j == kind, m, 0) for m in moments]
-        return Contribution(jnp.where(near, energy, 0), sums)
+            back += turned if i is None else [jnp.where(i == kind, m, 0) for m in turned]
+        return Contribution(jnp.where(near, energy, 0), sums, back)
 
     def embed(table: Any, i: Any, sums: list[Array]) -> Array:
         # Σ_{j<k} h_j h_k (cos θ − c)² is half the sum over all j and k, less that of j = k.

@@ -9,9 +9,9 @@ def quick_compilation():
     """Do not unroll the loop over neighbours, nor optimise much: the same sums, sooner compiled."""
     from difmd.potentials import slots
 
-    optimized = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots, "_UNROLL", 1)
         yield
-    jax.config.update("jax_disable_most_optimizations", optimized)
+    jax.config.update("jax_disable_most_optimizations", before)
