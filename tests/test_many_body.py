@@ -1,6 +1,5 @@
-"""Tables, Ewald sums and many-body potentials: closed forms, and what they refuse."""
+"""Many-body potentials: limits, single bonds, and what they refuse."""
 
-import ase.build
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,108 +7,12 @@ import pytest
 
 import difmd
 from difmd.errors import InputError
-from difmd.units import COULOMB, KB
+from difmd.potentials import TERSOFF_1989, Contribution, embedding_potential
 
 
 def evaluated(potential, system):
     neighbors = difmd.neighbor_list(system, cutoff=potential.cutoff)
     return difmd.evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
-
-
-# Madelung constants of the distance of nearest neighbours: Borwein et al., Lattice Sums Then and Now, 2013.
-MADELUNG = {"rocksalt": ("NaCl", 1.747564594633182), "cesiumchloride": ("CsCl", 1.762674773070988)}
-
-
-@pytest.mark.parametrize("structure", MADELUNG)
-@pytest.mark.parametrize("cutoff", [5.0, 9.0])
-def test_ewald_gives_madelung_constants(structure, cutoff):
-    name, expected = MADELUNG[structure]
-    atoms = ase.build.bulk(name, structure, a=5.0)
-    nearest = 2.5 if structure == "rocksalt" else 5.0 * np.sqrt(3) / 2
-    system = difmd.from_ase(atoms)
-    ewald = difmd.ewald(
-        [name[:2], "Cl"], charges=[1.0, -1.0], cell=system.cell, cutoff=cutoff, accuracy=1e-12
-    )
-    found = evaluated(ewald, system)
-    np.testing.assert_allclose(found.energy, -expected * COULOMB / nearest, rtol=1e-10)
-    # The energy goes as 1/length.
-    np.testing.assert_allclose(np.trace(found.stress) * system.volume, -found.energy, rtol=1e-9)
-
-
-def test_ewald_makes_up_for_a_charge_by_a_background():
-    """A lattice of charges in an even background: −1.41865 k q²/L."""
-    system = difmd.make_system([[0.3, 0.1, 0.2]], [11], cell=[4.0] * 3)
-    ewald = difmd.ewald(["Na"], charges=1.0, cell=system.cell, cutoff=6.0, accuracy=1e-12)
-    np.testing.assert_allclose(evaluated(ewald, system).energy, -1.418648739756 * COULOMB / 4, rtol=1e-9)
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_ewald_gives_the_energies_of_nist(shared_data, number):
-    """SPC/E water, doi:10.18434/T4M88Q: all terms together, with the pairs of each molecule taken out."""
-    import json
-
-    folder = shared_data / "nist_srsw"
-    table = json.loads((folder / "reference.json").read_text(encoding="utf-8"))["spce"]
-    data = np.loadtxt(folder / f"spce_sample_config_periodic{number}.txt", skiprows=2, usecols=(1, 2, 3))
-    edge = table["L_A"][number - 1]
-    system = difmd.make_system(data, [8, 1, 1] * (len(data) // 3), cell=[edge] * 3)
-    ewald = difmd.ewald(["O", "H"], charges=[-0.8476, 0.4238], cell=system.cell, accuracy=1e-9)
-    molecules = data.reshape(-1, 3, 3)
-    apart = molecules[:, [0, 0, 1]] - molecules[:, [1, 2, 2]]
-    apart -= edge * np.round(apart / edge)
-    products = COULOMB * np.array([-0.8476 * 0.4238] * 2 + [0.4238**2])
-    inside = np.sum(products / np.linalg.norm(apart, axis=-1))
-    terms = [table[name][number - 1] for name in ("Ereal", "Efourier", "Eself", "Eintra")]
-    # Printed to six digits; that sum leaves out some 1e-5 of its first terms.
-    tolerance = 1e-5 * max(np.abs(terms))
-    np.testing.assert_allclose((evaluated(ewald, system).energy - inside) / KB, sum(terms), atol=tolerance)
-
-
-def test_ewald_refuses_a_cell_it_was_not_made_for():
-    system = difmd.make_system([[0, 0, 0], [3, 0, 0]], [11, 17], cell=[6.0] * 3)
-    ewald = difmd.ewald(["Na", "Cl"], charges=[1.0, -1.0], cell=system.cell, cutoff=5.0)
-    longer = system.replace(cell=system.cell.at[2].multiply(1.2))
-    neighbors = difmd.neighbor_list(longer, cutoff=5.0)
-    params = ewald.init(jax.random.key(0))
-    with pytest.raises(InputError, match="1.20 times as long"):
-        ewald.apply(params, longer, neighbors)
-    assert np.isnan(jax.jit(ewald.apply)(params, longer, neighbors))
-    open_ = difmd.make_system([[0, 0, 0], [3, 0, 0]], [11, 17])
-    with pytest.raises(InputError, match="three periodic directions"):
-        evaluated(ewald, open_)
-
-
-def test_table_of_a_cubic_is_exact():
-    r = np.linspace(2.0, 6.0, 9)
-    cubic = difmd.tabulated(["Ar"], distances=r, energies=(r - 6) ** 2 * (r - 3))
-    for x in (2.0, 2.13, 3.5, 5.99):
-        system = difmd.make_system([[0, 0, 0], [x, 0, 0]], [18, 18])
-        found = evaluated(cubic, system)
-        np.testing.assert_allclose(found.energy, (x - 6) ** 2 * (x - 3), rtol=1e-11, atol=1e-12)
-        slope = 2 * (x - 6) * (x - 3) + (x - 6) ** 2
-        np.testing.assert_allclose(found.forces[0, 0], slope, rtol=1e-10, atol=1e-11)
-
-
-def test_table_follows_the_potential_it_was_made_from():
-    argon = difmd.lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=8.5, truncation=difmd.switched(7.0))
-    atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True)
-    atoms.rattle(0.2, seed=1)
-    system = difmd.from_ase(atoms)
-    r = np.linspace(2.5, 8.5, 601)
-    dimers = jnp.zeros((len(r), 2, 3)).at[:, 1, 0].set(r)
-
-    def energy(positions):
-        pair = difmd.make_system([[0, 0, 0], [2.5, 0, 0]], [18, 18]).replace(positions=positions)
-        return argon.apply(argon.init(jax.random.key(0)), pair, neighbors)
-
-    neighbors = difmd.neighbor_list(
-        difmd.make_system([[0, 0, 0], [2.5, 0, 0]], [18, 18]), cutoff=8.5, skin=1.0
-    )
-    energies = jax.vmap(energy)(dimers)
-    table = difmd.tabulated(["Ar"], distances=r, energies=energies)
-    found, expected = evaluated(table, system), evaluated(argon, system)
-    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-6)
-    np.testing.assert_allclose(found.forces, expected.forces, atol=1e-5 * np.abs(expected.forces).max())
 
 
 def test_embedding_goes_on_as_a_line():
@@ -126,55 +29,100 @@ def test_embedding_goes_on_as_a_line():
     np.testing.assert_allclose(evaluated(flat, system).energy, expected, rtol=1e-10)
 
 
-def test_lone_atoms_and_bonds_have_finite_derivatives():
-    """Tersoff's ζⁿ has no slope at zero, Stillinger and Weber's exponent none at the cut-off."""
-    for potential, numbers in (
-        (difmd.tersoff(["Si", "C"]), [14, 6]),
-        (difmd.stillinger_weber(["Si"], epsilon=2.1683, sigma=2.0951), [14, 14]),
-    ):
-        params = potential.init(jax.random.key(0))
-        for x in (2.0, potential.cutoff - 1e-9, potential.cutoff, 20.0):
-            system = difmd.make_system([[0, 0, 0], [x, 0, 0]], numbers)
-            neighbors = difmd.neighbor_list(system, cutoff=potential.cutoff, skin=0.5)
+def finnis_sinclair(cutoff=4.0):
+    """−√ρ, whose slope at ρ = 0 is infinite."""
 
-            def energy(params, r, system=system, neighbors=neighbors, potential=potential):
-                return potential.apply(params, system.replace(positions=r), neighbors)
+    def neighbor(tables, i, j, apart):
+        r_squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
+        inside = r_squared < cutoff**2
+        rho = jnp.where(inside, (1 - jnp.where(inside, r_squared, 0) / cutoff**2) ** 3, 0)
+        return Contribution(2 * rho * rho, [rho], [rho])
 
-            everything = jax.jit(jax.value_and_grad(energy, (0, 1)))(params, system.positions)
-            curvature = jax.jit(jax.hessian(energy, 1))(params, system.positions)
-            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((everything, curvature)))
+    return embedding_potential(
+        neighbor,
+        lambda tables, i, sums: -tables * jnp.sqrt(sums[0]),
+        init=lambda key: jnp.ones(()),
+        tables=lambda params, dtype: jnp.asarray(params, dtype),
+        species=["Cu"],
+        cutoff=cutoff,
+    )
 
 
-TABLE = {"distances": np.linspace(2.0, 6.0, 9), "energies": np.zeros(9)}
+def test_padding_does_not_meet_the_embedding_function():
+    """A root would make NaN of its density, which is zero."""
+    potential = finnis_sinclair()
+    positions = np.array([[0, 0, 0], [2.0, 0, 0], [0, 2.3, 0], [0, 0, 1.0]])
+    cell = [9.0] * 3
+    padded = evaluated(potential, difmd.make_system(positions, [29, 29, 29, 0], cell=cell))
+    bare = evaluated(potential, difmd.make_system(positions[:3], [29, 29, 29], cell=cell))
+    np.testing.assert_allclose(padded.energy, bare.energy, rtol=1e-13)
+    np.testing.assert_allclose(padded.forces[:3], bare.forces, rtol=1e-12, atol=1e-15)
+    assert not np.any(padded.forces[3])
+    np.testing.assert_allclose(padded.stress, bare.stress, rtol=1e-12, atol=1e-16)
+    system = difmd.make_system(positions, [29, 29, 29, 0], cell=cell)
+    neighbors = difmd.neighbor_list(system, cutoff=4.0)
+    assert np.isfinite(jax.grad(potential.apply)(jnp.ones(()), system, neighbors))
+
+
+SILICON = {"epsilon": 2.1683, "sigma": 2.0951}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: difmd.tersoff(["Si"]), lambda: difmd.stillinger_weber(["Si"], **SILICON)],
+    ids=["tersoff", "stillinger_weber"],
+)
+def test_atoms_at_the_cutoff_have_finite_derivatives(make, dtype):
+    """Alone, at the end of a bond, and with a third atom about to join it: ζⁿ has no slope at zero."""
+    potential = make()
+    params = jax.tree.map(lambda x: x.astype(dtype), potential.init(jax.random.key(0)))
+    end = potential.cutoff
+
+    def everything(positions):
+        system = start.replace(positions=positions)
+        energy = lambda p, r: potential.apply(p, system.replace(positions=r), neighbors)  # noqa: E731
+        first = jax.grad(energy, (0, 1))(params, positions)
+        return first, jax.grad(lambda r: jnp.sum(jax.grad(energy, 1)(params, r) ** 2))(positions)
+
+    line = np.zeros((3, 3))
+    line[1, 0], line[2, 1] = 2.3, 2.3
+    start = difmd.make_system(line, [14] * 3)
+    start = start.replace(positions=start.positions.astype(dtype), masses=start.masses.astype(dtype))
+    start = start.replace(cell=start.cell.astype(dtype))
+    neighbors = difmd.neighbor_list(start, cutoff=end, skin=0.5)
+    compiled = jax.jit(everything)
+    for first, second in ((2.3, 40.0), (40.0, 60.0), (2.3, end - 1e-4), (2.3, end - 1e-6), (2.3, end)):
+        places = jnp.asarray(line, dtype).at[1, 0].set(first).at[2, 1].set(second)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(compiled(places))), (first, second)
+
+
+def test_factors_of_unlike_pairs_come_with_the_published_elements():
+    for elements in (TERSOFF_1989, {**TERSOFF_1989}):
+        chi = difmd.tersoff(["Si", "C"], elements=elements).init(jax.random.key(0))["chi"]
+        np.testing.assert_allclose(chi, [[1, 0.9776], [0.9776, 1]], rtol=1e-6)
+    other = {**TERSOFF_1989, "C": TERSOFF_1989["C"]._replace(A=1400.0)}
+    np.testing.assert_array_equal(difmd.tersoff([14, 6], elements=other).init(jax.random.key(0))["chi"], 1)
+
+
 EAM = {
     "dr": 0.5, "pair": np.zeros((1, 1, 13)), "density": np.zeros((1, 13)), "drho": 0.1,
     "embedding": np.zeros((1, 8)), "cutoff": 6.0,
 }  # fmt: skip
-SILICON = {"epsilon": 2.1683, "sigma": 2.0951}
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (
-            lambda: difmd.tabulated(["Ar"], **TABLE | {"distances": np.geomspace(2.0, 6.0, 9)}),
-            "evenly spaced",
-        ),
-        (lambda: difmd.tabulated(["Ar"], **TABLE | {"energies": np.zeros(8)}), "one a distance, 9 in all"),
-        (lambda: difmd.tabulated(["Ar"], **TABLE | {"energies": np.full(9, np.inf)}), "must be finite"),
-        (lambda: difmd.tabulated(["Ar"], distances=[1.0, 2.0], energies=[0.0, 0.0]), "at least four"),
-        (lambda: difmd.ewald(["Na"], charges=1.0, cell=[5.0] * 3, accuracy=0.5), "accuracy = 0.5"),
-        (lambda: difmd.ewald(["Na"], charges=1.0, cell=np.zeros((3, 3))), "with a volume"),
-        (lambda: difmd.ewald(["Na"], charges=[1.0, 2.0], cell=[5.0] * 3), "one finite charge a species"),
         (lambda: difmd.stillinger_weber(["Si"], **SILICON, p=0, q=4), "greater than q = 4"),
         (lambda: difmd.stillinger_weber(["Si"], **SILICON, lambda_=np.ones(2)), r"a table \[1, 1, 1\]"),
         (lambda: difmd.stillinger_weber(["Si"], **SILICON, lambda_=-1.0), "not negative"),
         (lambda: difmd.stillinger_weber(["Si"], epsilon=-1.0, sigma=2.0), "epsilon = -1.0"),
+        (lambda: difmd.stillinger_weber(["Si"], **SILICON, a=30.0), "end with a jump"),
         (lambda: difmd.tersoff(["Si", "O"]), "no parameters for O"),
+        (lambda: difmd.tersoff([14, 8]), "no parameters for O"),
         (
-            lambda: difmd.tersoff(
-                ["Si"], elements={"Si": difmd.potentials.TERSOFF_1989["Si"]._replace(S=2.0)}
-            ),
+            lambda: difmd.tersoff(["Si"], elements={"Si": TERSOFF_1989["Si"]._replace(S=2.0)}),
             "must be below S",
         ),
         (lambda: difmd.embedded_atom(["Cu"], **EAM | {"cutoff": 9.0}), "beyond the tables"),

@@ -358,15 +358,6 @@ def test_skin_is_chosen_and_told(argon):
     assert run(argon, n_steps=10, skin=0.4).skin == 0.4
 
 
-def test_skin_has_the_least_cost():
-    mass, dt, cutoff = 39.95, 5 * units.FS, 8.5
-    speed = 3.5 * np.sqrt(units.KB * 1000 / mass)
-    x = np.linspace(0.01, 0.5, 5000)
-    cost = (1 + x) ** 3 + 4 * 2 * speed * dt / (x * cutoff)
-    best = x[np.argmin(cost)] * cutoff
-    np.testing.assert_allclose(automatic_skin([mass, 2 * mass], dt=dt, cutoff=cutoff), best, rtol=0.03)
-
-
 def test_going_on_compiles_nothing_anew(argon):
     """Capacities are measured at every call; they must not differ by an atom here and there."""
     first = run(argon, n_steps=40, save_every=20)

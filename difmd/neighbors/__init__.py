@@ -1,12 +1,11 @@
 """Exact neighbour lists: `neighbor_list` on the host, `update` and `rebuild` under jit."""
 
 from difmd.neighbors.device import rebuild, update
-from difmd.neighbors.host import SKIN, find_pairs, grow, neighbor_list, rebuilt
+from difmd.neighbors.host import find_pairs, grow, neighbor_list, rebuilt
 from difmd.neighbors.skin import automatic_skin
 from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
 
 __all__ = [
-    "SKIN",
     "Grid",
     "Neighbors",
     "automatic_skin",

@@ -32,9 +32,6 @@ _GROUP = 4
 # A cell may shrink by so much before it needs a list of more images.
 _SHRINK = 1.02
 
-SKIN = 0.15
-"""Default skin of a list that atoms move through, in units of the cut-off."""
-
 
 def find_pairs(
     positions: Any, cell: Any, pbc: Any, cutoff: float
@@ -120,10 +117,11 @@ def neighbor_list(
     grid = grid._replace(held=max(grid.held, _whole_words(slack * max(n for _, n in occupied))))
     if capacity is not None:
         slots = capacity
+    elif skin > 0 and all(periodic):
+        # Where that is not enough, the first build tells.
+        slots = _whole_groups(slack * max(_usual_neighbors(replica, reach) for replica in replicas))
     elif system.n_atoms <= _COUNT_BELOW:
         most = max(_most_neighbors(replica, reach, periodic) for replica in replicas)
-        if skin > 0:
-            most = max([most, *(_usual_neighbors(replica, reach, periodic) for replica in replicas)])
         slots = _whole_groups(slack * most)
     else:
         # All pairs of a large system would fill the memory: the first build counts them.
@@ -242,10 +240,8 @@ def _most_neighbors(system: System, reach: float, periodic: tuple[bool, bool, bo
     return int(np.bincount(i).max()) if len(i) else 0
 
 
-def _usual_neighbors(system: System, reach: float, periodic: tuple[bool, bool, bool]) -> int:
+def _usual_neighbors(system: System, reach: float) -> int:
     """What the fullest atom of a liquid of this density has; a crystal that will melt has fewer."""
-    if not all(periodic):
-        return 0
     volume = abs(np.linalg.det(np.asarray(system.cell, np.float64)))
     n_atoms = int(np.sum(np.asarray(system.atomic_numbers) > 0))
     mean = n_atoms / volume * 4 / 3 * np.pi * reach**3

@@ -18,6 +18,10 @@ Params: TypeAlias = Any
 """A pytree of arrays."""
 
 
+def _nothing_wrong(system: System) -> None:
+    del system
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Potential:
     """An energy model as pure functions; `first + second` is the sum of two.
@@ -29,6 +33,7 @@ class Potential:
         atomic: `atomic(params, system, neighbors) -> energies` [eV], [atoms], which add up to `apply`.
         cutoff: [Å].
         species: atomic numbers it is defined for, or None for any.
+        validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
     """
 
     init: Callable[[Array], Params]
@@ -36,6 +41,7 @@ class Potential:
     atomic: Callable[[Params, System, Neighbors], Float[Array, "atoms"]]
     cutoff: float
     species: frozenset[int] | None = None
+    validate: Callable[[System], None] = _nothing_wrong
 
     def __add__(self, other: Potential) -> Potential:
         """The sum; its params are the pair of both params, its species those that both know.
@@ -61,6 +67,10 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         one = first.atomic(params[0], system, neighbors)
         return one + second.atomic(params[1], system, neighbors)
 
+    def validate(system: System) -> None:
+        first.validate(system)
+        second.validate(system)
+
     if first.species is None or second.species is None:
         species = second.species if first.species is None else first.species
     else:
@@ -70,14 +80,15 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
                 f"the potentials of a sum share no species: {sorted(first.species)}, {sorted(second.species)}"
             )
     cutoff = max(first.cutoff, second.cutoff)
-    return Potential(init=init, apply=apply, atomic=atomic, cutoff=cutoff, species=species)
+    return Potential(init=init, apply=apply, atomic=atomic, cutoff=cutoff, species=species, validate=validate)
 
 
 def validate_inputs(potential: Potential, params: Params, system: System) -> None:
     """Check on the host that `potential` can be evaluated for `system`.
 
     Raises:
-        InputError: an element the potential does not know, or parameters that are not finite.
+        InputError: an element the potential does not know, parameters that are not finite, or what
+            `potential.validate` finds.
     """
     if potential.species is not None:
         from ase.data import chemical_symbols
@@ -92,6 +103,7 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
                 "where the potential is made, or change the atomic numbers"
             )
     check_finite(params)
+    potential.validate(system)
 
 
 def check_finite(params: Params) -> None:

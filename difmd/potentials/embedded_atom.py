@@ -15,7 +15,7 @@ from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import symmetric
-from difmd.potentials.slots import Row, checked_tables, entry
+from difmd.potentials.slots import Row, entry, species_numbers
 from difmd.potentials.splines import coefficients, spline
 
 
@@ -42,7 +42,7 @@ def embedded_atom(
             both (Finnis and Sinclair's form).
         drho: spacing of the densities.
         embedding: F [eV]; [species, densities].
-        cutoff: [Å].
+        cutoff: [Å]; at most a spacing beyond the last distance, up to which the last polynomial goes on.
 
     Returns:
         `Potential`; its params are `{"pair", "density", "embedding"}`, coefficients of cubic B-splines, two
@@ -56,7 +56,7 @@ def embedded_atom(
         Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443. Finnis & Sinclair, Philos.
         Mag. A 50, 45 (1984), doi:10.1080/01418618408244210.
     """
-    n_types = len(species)
+    n_types = len(species_numbers(species))
     phi, rho, f = (np.asarray(x, np.float64) for x in (pair, density, embedding))
     n_r, n_rho = phi.shape[-1], f.shape[-1]
     if rho.ndim == 2:
@@ -76,8 +76,12 @@ def embedded_atom(
     if not (dr > 0 and drho > 0 and np.isfinite([dr, drho]).all()):
         raise InputError(f"dr = {dr} Å and drho = {drho} must be positive and finite")
     dr, drho, cutoff = float(dr), float(drho), float(cutoff)
+    # Files often give a cut-off one spacing beyond their last point.
     if cutoff > n_r * dr * (1 + 1e-9):
-        raise InputError(f"cutoff = {cutoff} Å lies beyond the tables, which end at {(n_r - 1) * dr:.6g} Å")
+        raise InputError(
+            f"cutoff = {cutoff} Å lies more than a spacing beyond the tables, "
+            f"which end at {(n_r - 1) * dr:.6g} Å"
+        )
     start = {
         "pair": coefficients(phi, dr),
         "density": coefficients(rho, dr),
@@ -89,14 +93,14 @@ def embedded_atom(
         return {name: jnp.asarray(x, jnp.zeros(()).dtype) for name, x in start.items()}
 
     def tables(params: Params, dtype: Any) -> dict[str, Array]:
-        found = symmetric({"pair": params["pair"]}) | {"density": params["density"]}
-        found = checked_tables(found, n_types, dtype)
-        if params["embedding"].shape != (n_types, n_rho + 2):
-            raise InputError(
-                f"params['embedding'] has shape {params['embedding'].shape}, expected "
-                f"{(n_types, n_rho + 2)}: give one entry a species, as `init` does"
-            )
-        return found | {"embedding": jnp.asarray(params["embedding"], dtype)}
+        for name, table in start.items():
+            if params[name].shape != table.shape:
+                raise InputError(
+                    f"params[{name!r}] has shape {params[name].shape}, expected {table.shape}: give one "
+                    "entry a species and as many coefficients, as `init` does"
+                )
+        found = {**params, **symmetric({"pair": params["pair"]})}
+        return {name: jnp.asarray(found[name], dtype) for name in start}
 
     def neighbor(table: Any, i: Any, j: Any, apart: list[Array]) -> Contribution:
         r_squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
@@ -119,12 +123,12 @@ def embedded_atom(
     return embedding_potential(neighbor, embed, init=init, tables=tables, species=species, cutoff=cutoff)
 
 
-def read_eam(path: str | os.PathLike[str], species: Sequence[str] | None = None) -> Potential:
+def read_eam(path: str | os.PathLike[str], species: Sequence[int | str] | None = None) -> Potential:
     """`embedded_atom` from a file `.eam`, `.alloy` or `.fs`, as LAMMPS and ASE read them.
 
     Args:
         path: the file; its ending tells the format.
-        species: the symbols wanted, in this order; default: all of the file.
+        species: symbols or atomic numbers wanted, in this order; default: all of the file.
 
     Returns:
         `Potential`; see `embedded_atom`.
@@ -133,6 +137,8 @@ def read_eam(path: str | os.PathLike[str], species: Sequence[str] | None = None)
         InputError: no such file, one that cannot be read, or a species that is not in it.
     """
     from ase.calculators.eam import EAM
+    from ase.data import chemical_symbols
+    from ase.units import Bohr, Hartree
 
     file = Path(path)
     if not file.is_file():
@@ -144,13 +150,13 @@ def read_eam(path: str | os.PathLike[str], species: Sequence[str] | None = None)
     except (ValueError, IndexError, KeyError) as error:
         raise InputError(f"{file} is not a table of the embedded-atom method: {error}") from error
     elements = list(found.elements)
-    wanted = elements if species is None else list(species)
+    wanted = elements if species is None else [chemical_symbols[z] for z in species_numbers(species)]
     unknown = [name for name in wanted if name not in elements]
     if unknown or not wanted:
         raise InputError(f"{file} has no {', '.join(unknown) or 'species'}; it has {', '.join(elements)}")
     at = [elements.index(name) for name in wanted]
-    # Only one half is filled.
-    upper = np.asarray(found.rphi_data)
+    # Only one half is filled. Charges of a .eam file mean the units that LAMMPS documents, not quite ASE's.
+    upper = np.asarray(found.rphi_data) * (27.2 * 0.529 / (Bohr * Hartree) if file.suffix == ".eam" else 1)
     phi = upper + np.where(np.eye(len(elements), dtype=bool)[:, :, None], 0, upper.swapaxes(0, 1))
     density = np.asarray(found.density_data)
     if density.ndim == 3:

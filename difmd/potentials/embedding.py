@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
@@ -40,17 +40,19 @@ class Contribution(NamedTuple):
         back: g_ji^m(−r_ij), what i adds to the sums of j; here, so that both can share their work.
     """
 
-    pair: Array
-    sums: list[Array]
-    back: list[Array]
+    pair: Float[Array, "*pairs"]
+    sums: list[Float[Array, "*pairs"]]
+    back: list[Float[Array, "*pairs"]]
 
 
 Neighbor: TypeAlias = Callable[[Any, Any, Any, list[Array]], Contribution]
 """`neighbor(tables, i, j, apart)` for types i and j and the components of r_ij [Å], element-wise; twice
-differentiable, and exactly zero beyond the cut-off."""
+differentiable, and exactly zero beyond the cut-off, with finite derivatives also for the 10⁶ Å of unused
+slots: put a safe distance where the pair is out of reach. Forces follow from `back` as it is given."""
 
 Embedding: TypeAlias = Callable[[Any, Any, list[Array]], Array]
-"""`embed(tables, i, sums)` → F_i [eV], element-wise; twice differentiable."""
+"""`embed(tables, i, sums)` → F_i [eV], element-wise; twice differentiable, also where all sums are 0 if atoms
+may be without neighbours."""
 
 
 def embedding_potential(
@@ -96,22 +98,28 @@ def embedding_potential(
         pair, *sums = sum_over_slots(term, _zeros(term, sites), sites, unroll=_UNROLL)
         return pair, sums
 
+    def without_padding(sums: list[Array], sites: Sites) -> tuple[Array, list[Array]]:
+        """Which centers are atoms, and sums that are safe for the others, say under a root."""
+        # Padding is sorted behind everything and has no extended position of its own.
+        real = sites.centers < len(sites.parents)
+        return real, [jnp.where(real, s, 1) for s in sums]
+
     def own_types(sites: Sites) -> Any:
         return None if n_types == 1 else take(sites.types, sites.order)
 
     def energies(params: Params, xyz: list[Array], sites: Sites) -> Array:
         table = tables(params, xyz[0].dtype)
         pair, sums = sums_of(table, xyz, sites)
-        # Padding is sorted behind everything and has no extended position of its own.
-        real = sites.centers < len(sites.parents)
-        return pair + jnp.where(real, embed(table, own_types(sites), sums), 0)
+        real, safe = without_padding(sums, sites)
+        return pair + jnp.where(real, embed(table, own_types(sites), safe), 0)
 
     def derivative(
         params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
     ) -> tuple[list[Array], list[Array] | None]:
         table = tables(params, xyz[0].dtype)
         _, sums = sums_of(table, xyz, sites)
-        value, pullback = jax.vjp(lambda s: embed(table, own_types(sites), s), sums)
+        _, safe = without_padding(sums, sites)
+        value, pullback = jax.vjp(lambda s: embed(table, own_types(sites), s), safe)
         (weights,) = pullback(jnp.ones_like(value))
         extended = [_extended(w, sites) for w in weights]
         centers = [take(x, sites.centers) for x in xyz]

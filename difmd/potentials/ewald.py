@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +27,9 @@ _STRETCH = 1.1
 
 # Waves summed at a time: enough for vector instructions, few enough to stay in the cache.
 _BLOCK = 16
+
+# Waves looked at, at most: as many take a step some minutes for a thousand charges.
+_MOST_WAVES = 3e7
 
 
 def ewald(
@@ -60,8 +62,8 @@ def ewald(
 
     Raises:
         InputError: charges that do not match `species`, an accuracy not between 0 and 0.1, a cell without
-            volume, or as `pair_potential`. When applied: a system that is not periodic in three directions,
-            or whose cell is too long; under jit the latter gives NaN.
+            volume, more waves than fit into memory, or as `pair_potential`. When evaluated or simulated: a
+            system that is not periodic in three directions, or whose cell is too long; under jit NaN.
 
     References:
         Ewald, Ann. Phys. 369, 253 (1921), doi:10.1002/andp.19213690304; Kolafa & Perram, Mol. Simul. 9, 351
@@ -78,6 +80,7 @@ def ewald(
     meant = np.diag(meant) if meant.shape == (3,) else meant
     if meant.shape != (3, 3) or not np.isfinite(meant).all() or abs(np.linalg.det(meant)) < 1e-6:
         raise InputError(f"cell = {np.asarray(cell).tolist()} must be three lattice vectors with a volume")
+    cutoff = float(cutoff)
     reach = math.sqrt(-math.log(accuracy))
     alpha = reach / cutoff
     waves = _waves(meant, _STRETCH * 2 * alpha * reach)
@@ -106,19 +109,25 @@ def ewald(
         charge = jnp.asarray(params["charges"], system.positions.dtype)
         return jnp.where(system.atomic_numbers > 0, charge[jnp.asarray(type_of)[system.atomic_numbers]], 0)
 
+    def validate(system: System) -> None:
+        if not np.asarray(system.pbc).all():
+            raise InputError("ewald needs three periodic directions; coulomb_damped_shifted does not")
+        stretch = float(stretch_of(system))
+        if stretch > _STRETCH:
+            raise InputError(
+                f"the cell is {stretch:.2f} times as long in some direction as the one that ewald was made "
+                f"for, more than {_STRETCH}: make the potential anew for this cell"
+            )
+
+    def stretch_of(system: System) -> Array:
+        own = product(jnp.asarray(lower, system.cell.dtype), system.cell)
+        return jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(lax.stop_gradient(product(own, own.T)))))
+
     def suited(system: System, neighbors: Neighbors) -> Array:
         """1, or NaN for a cell with more waves than there are."""
         if not all(neighbors.periodic):
             raise InputError("ewald needs three periodic directions; coulomb_damped_shifted does not")
-        own = product(jnp.asarray(lower, system.cell.dtype), system.cell)
-        metric = product(own, own.T)
-        stretch = jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(lax.stop_gradient(metric))))
-        if not isinstance(stretch, jax.core.Tracer) and stretch > _STRETCH:
-            raise InputError(
-                f"the cell is {float(stretch):.2f} times as long in some direction as the one that ewald was "
-                f"made for, more than {_STRETCH}: make the potential anew for this cell"
-            )
-        return jnp.where(stretch > _STRETCH, jnp.nan, 1).astype(system.cell.dtype)
+        return jnp.where(stretch_of(system) > _STRETCH, jnp.nan, 1).astype(system.cell.dtype)
 
     def structure(system: System, charge: Array) -> tuple[Array, Array, Array, Any]:
         """Weights and structure factors of all waves, in blocks; and how to get the phases of a block."""
@@ -171,15 +180,29 @@ def ewald(
         own = charge * potential + constants(system, charge)
         return pairs.atomic(params, system, neighbors) + suited(system, neighbors) * own
 
-    return Potential(init=init, apply=apply, atomic=atomic, cutoff=pairs.cutoff, species=pairs.species)
+    return Potential(
+        init=init,
+        apply=apply,
+        atomic=atomic,
+        cutoff=pairs.cutoff,
+        species=pairs.species,
+        validate=validate,
+    )
 
 
 def _waves(cell: np.ndarray, longest: float) -> Float[np.ndarray, "blocks block 3"]:
     """Whole-number waves of a cell up to |G| = `longest` [1/Å], one of each pair ±G; filled up with zeros."""
     inverse = np.linalg.inv(cell)
     most = np.floor(longest * np.linalg.norm(cell, axis=1) / (2 * np.pi)).astype(int)
-    every = itertools.product(*[range(-n, n + 1) for n in most])
-    half = np.array([n for n in every if n > (0, 0, 0)], float).reshape(-1, 3)
+    number = float(np.prod(2.0 * most + 1))
+    if number > _MOST_WAVES:
+        raise InputError(
+            f"{number:.1e} waves for a cell of {abs(np.linalg.det(cell)):.3g} Å³: raise the cutoff, or be "
+            "content with less accuracy"
+        )
+    first, second, third = np.meshgrid(*[np.arange(-n, n + 1.0) for n in most], indexing="ij", sparse=True)
+    forward = (first > 0) | ((first == 0) & ((second > 0) | ((second == 0) & (third > 0))))
+    half = np.argwhere(forward) - most
     kept = half[2 * np.pi * np.linalg.norm(half @ inverse.T, axis=1) <= longest]
     filled = np.zeros((-(-len(kept) // _BLOCK) * _BLOCK, 3))
     filled[: len(kept)] = kept

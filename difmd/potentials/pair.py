@@ -75,6 +75,7 @@ def pair_potential(
     """
     if not cutoff > 0 or not np.isfinite(cutoff):
         raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
+    cutoff = float(cutoff)
     truncation = truncated() if truncation is None else truncation
     if not 0 <= truncation.onset < cutoff:
         raise InputError(f"onset = {truncation.onset} Å must lie between 0 and cutoff = {cutoff} Å")
@@ -132,6 +133,8 @@ def pair_potential(
             raise InputError("tail_correction needs three periodic directions: leave it out for this system")
         dtype = system.cell.dtype
         table = checked_tables(tables(params), n_types, dtype)
+        if any(leaf.ndim > 2 for leaf in jax.tree.leaves(table)):
+            raise InputError("tail_correction needs a number for each pair: leave it out with deeper tables")
         real = (system.atomic_numbers > 0).astype(dtype)
         counts = jnp.zeros(n_types, dtype).at[jnp.asarray(type_of)[system.atomic_numbers]].add(real)
         return tail_energy(phi, table, counts, system.cell, cutoff, truncation)

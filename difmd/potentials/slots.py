@@ -199,15 +199,19 @@ def sum_over_slots(
     return lax.scan(add, zeros, slots, unroll=_UNROLL if unroll is None else unroll)[0]
 
 
-def separation(xyz: list[Array], centers: list[Array], j: Int[Array, "atoms"]) -> tuple[list[Array], Array]:
-    """r_ij = r_j − r_i by component, and its square."""
+def separation(
+    xyz: list[Float[Array, "points"]], centers: list[Float[Array, "atoms"]], j: Int[Array, "atoms"]
+) -> tuple[list[Float[Array, "atoms"]], Float[Array, "atoms"]]:
+    """r_ij = r_j − r_i by component [Å], and its square."""
     apart = [take(x, j) - c for x, c in zip(xyz, centers, strict=True)]
     return apart, apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
 
 
-def virial_terms(pull: Sequence[Array], apart: Sequence[Array]) -> list[Array]:
-    """What a pair adds to the virial from ∂U/∂r_ij; each pair is seen twice."""
-    return [0.5 * pull[a] * apart[b] for a, b in _VIRIAL]
+def virial_terms(
+    pull: Sequence[Float[Array, "*pairs"]], apart: Sequence[Float[Array, "*pairs"]], *, seen: int = 2
+) -> list[Float[Array, "*pairs"]]:
+    """What a pair that is `seen` so often adds to the virial [eV], from ∂U/∂r_ij [eV/Å] and r_ij [Å]."""
+    return [pull[a] * apart[b] / seen for a, b in _VIRIAL]
 
 
 def types_of_pairs(n_types: int, sites: Sites) -> Callable[[Array], tuple[Any, Any]]:
@@ -230,7 +234,7 @@ def entry(table: Float[Array, "species species *deep"], i: Any, j: Any) -> Any:
 
 
 def checked_tables(tables: Any, n_types: int, dtype: Any) -> Any:
-    """Tables in the precision of the positions.
+    """Tables, a pytree of [species, species, …], in the precision of the positions.
 
     Raises:
         InputError: a table that does not have an entry for each pair of species.

@@ -14,12 +14,13 @@ from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import PairValues, pair_table, pair_tables, symmetric
-from difmd.potentials.slots import checked_tables, entry
+from difmd.potentials.slots import checked_tables, entry, species_numbers
 from difmd.take import take
 
-# Nearer to the cut-off than this share of it, e^{σ/(r − rc)} is less than any float and its derivatives,
-# which are powers of 1/(r − rc) times it, are 0 · ∞ at the cut-off itself.
+# Nearer to the cut-off than this share of it e^{σ/(r − rc)} is below 1e-40, and is left out: at the cut-off
+# itself its derivatives, powers of 1/(r − rc) times it, are 0 · ∞.
 _MARGIN = 1e-3
+_LARGEST_A = 10.0
 
 
 def stillinger_weber(
@@ -29,8 +30,8 @@ def stillinger_weber(
     sigma: PairValues,
     lambda_: float | Sequence[Sequence[Sequence[float]]] | np.ndarray = 21.0,
     a: PairValues = 1.8,
-    A: PairValues = 7.049556277,  # noqa: N803 — the names of the paper
-    B: PairValues = 0.6022245584,  # noqa: N803
+    A: PairValues = 7.049556277,
+    B: PairValues = 0.6022245584,
     gamma: float = 1.2,
     cos_theta: float = -1 / 3,
     p: float = 4,
@@ -68,7 +69,7 @@ def stillinger_weber(
     References:
         Stillinger & Weber, Phys. Rev. B 31, 5262 (1985), doi:10.1103/PhysRevB.31.5262.
     """
-    n_types = len(species)
+    n_types = len(species_numbers(species))
     given = np.asarray(lambda_, np.float64)
     angles = np.broadcast_to(given, (n_types,) * 3) if given.ndim == 0 else given
     if angles.shape != (n_types,) * 3 or not np.array_equal(angles, angles.swapaxes(1, 2)):
@@ -86,9 +87,17 @@ def stillinger_weber(
             f"gamma = {gamma} must be positive, cos_theta = {cos_theta} between −1 and 1, and p = {p} "
             f"greater than q = {q}, which must not be negative"
         )
-    p, q = (int(x) if float(x).is_integer() else x for x in (p, q))
+    gamma, cos_theta = float(gamma), float(cos_theta)
+    # A whole power is a few products.
+    p, q = (int(x) if float(x).is_integer() else float(x) for x in (p, q))
     pairs = pair_tables(n_types, may_vanish=("B",), epsilon=epsilon, sigma=sigma, A=A, B=B)
-    ends = pair_table("a", a, n_types) * pair_table("sigma", sigma, n_types)
+    reach = pair_table("a", a, n_types)
+    if reach.max() > _LARGEST_A * min(1, gamma):
+        raise InputError(
+            f"a = {reach.max()} with gamma = {gamma}: energies would end with a jump; a may be at most "
+            f"{_LARGEST_A}, and {_LARGEST_A} × gamma"
+        )
+    ends = reach * pair_table("sigma", sigma, n_types)
 
     def init(key: Array) -> Params:
         return {**pairs(key), "lambda": jnp.asarray(angles, jnp.zeros(()).dtype)}

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.pair import pair_potential, symmetric
+from difmd.potentials.slots import species_numbers
 from difmd.potentials.splines import coefficients, spline
 from difmd.potentials.truncation import Truncation
 
@@ -50,12 +51,15 @@ def tabulated(
     if r.ndim != 1 or len(r) < 4 or not np.isfinite(r).all():
         raise InputError(f"distances of shape {r.shape} must be at least four finite numbers")
     first, spacing = float(r[0]), float(r[-1] - r[0]) / (len(r) - 1)
-    if not spacing > 0 or first < 0 or np.max(np.abs(np.diff(r) - spacing)) > 1e-6 * spacing:
+    if first < 0:
+        raise InputError(f"the first distance, {first} Å, must not be negative")
+    # Printed or single-precision grids are even to some digits only.
+    if not spacing > 0 or np.max(np.abs(np.diff(r) - spacing)) > 1e-3 * spacing:
         raise InputError(
             "distances must be ascending and evenly spaced: put the table on an even grid with "
             "scipy.interpolate.CubicSpline"
         )
-    n_types, points = len(species), len(r)
+    n_types, points = len(species_numbers(species)), len(r)
     table = np.broadcast_to(values, (n_types, n_types, len(values))) if values.ndim == 1 else values
     if table.shape != (n_types, n_types, points) or not np.array_equal(table, table.swapaxes(0, 1)):
         raise InputError(
@@ -70,9 +74,17 @@ def tabulated(
         del key
         return {"coefficients": jnp.asarray(start, jnp.zeros(()).dtype)}
 
+    def tables(params: Params) -> Params:
+        if params["coefficients"].shape != start.shape:
+            raise InputError(
+                f"params['coefficients'] has shape {params['coefficients'].shape}, expected {start.shape}: "
+                "give one entry a species and as many coefficients, as `init` does"
+            )
+        return symmetric(params)
+
     def phi(pair: Any, r_squared: Array) -> Array:
         return spline(pair["coefficients"], (jnp.sqrt(r_squared) - first) / spacing, points)
 
     return pair_potential(
-        phi, init=init, tables=symmetric, species=species, cutoff=float(r[-1]), truncation=truncation
+        phi, init=init, tables=tables, species=species, cutoff=float(r[-1]), truncation=truncation
     )

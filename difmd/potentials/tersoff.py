@@ -15,7 +15,7 @@ from jaxtyping import Array
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.pair import PairValues, pair_table
-from difmd.potentials.slots import Sites, slot_potential, types_of_pairs
+from difmd.potentials.slots import Sites, slot_potential, species_numbers, types_of_pairs, virial_terms
 from difmd.take import add_at, take
 
 
@@ -67,7 +67,7 @@ _CHI_1989 = {frozenset(("C", "Si")): 0.9776, frozenset(("Si", "Ge")): 1.00061}
 
 
 def tersoff(
-    species: Sequence[str],
+    species: Sequence[int | str],
     *,
     elements: Mapping[str, TersoffElement] = TERSOFF_1989,
     chi: PairValues | None = None,
@@ -82,10 +82,10 @@ def tersoff(
     geometric, λ and μ arithmetic means. The cut-offs are no params.
 
     Args:
-        species: symbols.
+        species: symbols or atomic numbers.
         elements: parameters of each; default: those of 1989, for C, Si and Ge.
-        chi: χ_ij, one for all unlike pairs or a symmetric table; default: those of 1989 for Si–C and Si–Ge,
-            else 1.
+        chi: χ_ij, one for all unlike pairs or a symmetric table; default: 1, and what the paper has for Si–C
+            and Si–Ge if these elements have its parameters.
 
     Returns:
         `Potential`; its params are `{"A", "B", "lambda", "mu", "beta", "n", "c", "d", "h"}`, each [species],
@@ -97,23 +97,29 @@ def tersoff(
     References:
         Tersoff, Phys. Rev. B 39, 5566 (1989), doi:10.1103/PhysRevB.39.5566; erratum 41, 3248 (1990).
     """
-    n_types = len(species)
-    missing = [name for name in species if name not in elements]
-    if missing or isinstance(species, str):
+    from ase.data import chemical_symbols
+
+    symbols = [chemical_symbols[z] for z in species_numbers(species)]
+    n_types = len(symbols)
+    missing = [name for name in symbols if name not in elements]
+    if missing:
         raise InputError(
-            f"no parameters for {', '.join(missing) or species}: pass them as elements, a mapping of "
-            f"symbols; there are {', '.join(elements)}"
+            f"no parameters for {', '.join(missing)}: pass them as elements, a mapping of symbols; there are "
+            f"{', '.join(elements)}"
         )
-    chosen = [elements[name] for name in species]
-    for name, element in zip(species, chosen, strict=True):
+    chosen = [elements[name] for name in symbols]
+    for name, element in zip(symbols, chosen, strict=True):
         positive = [x for key, x in element._asdict().items() if key != "h"]
         if not all(math.isfinite(x) and x > 0 for x in positive) or not -1 <= element.h <= 1:
             raise InputError(f"{name}: {element} must have positive values, and h between −1 and 1")
         if not element.R < element.S:
             raise InputError(f"{name}: R = {element.R} Å must be below S = {element.S} Å")
     if chi is None:
-        pairs = [[_CHI_1989.get(frozenset((a, b)), 1.0) for b in species] for a in species]
-        chi = pairs if elements is TERSOFF_1989 else 1.0
+        published = {name for name in symbols if elements[name] == TERSOFF_1989.get(name)}
+        chi = [
+            [_CHI_1989.get(frozenset((a, b)), 1.0) if {a, b} <= published else 1.0 for b in symbols]
+            for a in symbols
+        ]
     factors = np.where(np.eye(n_types, dtype=bool), 1, pair_table("chi", chi, n_types))
     ends = np.array([[element.R, element.S] for element in chosen])
     between = np.sqrt(ends[:, None] * ends[None, :])  # [species, species, 2]
@@ -218,7 +224,6 @@ def tersoff(
             forces.append(jnp.sum(slope, axis=0) - take(on_atoms, sites.order))
         if not with_virial:
             return forces, None
-        components = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-        return forces, [jnp.sum(pull[a] * apart[b], axis=0) for a, b in components]
+        return forces, [jnp.sum(x, axis=0) for x in virial_terms(pull, apart, seen=1)]
 
     return slot_potential(energies, derivative, init=init, species=species, cutoff=float(ends[:, 1].max()))

@@ -134,7 +134,6 @@ ROWS = {
     "ewald": Row(
         lambda: ewald(["Ar", "Kr"], charges=[0.1, -0.12], cell=CELL, cutoff=CUTOFF, accuracy=1e-8),
         numbers=MIXED,
-        additive=False,
         any_cell=False,
     ),
     "tabulated": Row(

@@ -230,6 +230,10 @@ def test_wrong_input_is_seen(case):
     longer = jax.tree.map(lambda x: jnp.concatenate([x, x[-1:]]), case.params)
     with pytest.raises(InputError, match="one entry a species"):
         evaluate(case.potential, longer, case.system, case.neighbors)
+    if any(x.ndim > 2 for x in jax.tree.leaves(case.params)):
+        deeper = jax.tree.map(lambda x: jnp.concatenate([x, x[..., -1:]], axis=-1), case.params)
+        with pytest.raises(InputError, match="one entry a species"):
+            evaluate(case.potential, deeper, case.system, case.neighbors)
 
 
 def test_atomic_energies_add_up(case):

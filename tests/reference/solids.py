@@ -11,12 +11,13 @@ def crystal(name, seed):
         "Si": lambda: ase.build.bulk("Si", "diamond", a=5.43, cubic=True) * (2, 1, 1),
         "SiC": lambda: ase.build.bulk("SiC", "zincblende", a=4.6, cubic=True) * (2, 1, 1),
         "GaN": lambda: ase.build.bulk("GaN", "zincblende", a=4.5, cubic=True) * (2, 1, 1),
+        "Cu": lambda: ase.build.bulk("Cu", "fcc", a=3.8, cubic=True) * (2, 1, 1),
         "CuAg": lambda: ase.build.bulk("Cu", "fcc", a=3.8, cubic=True) * (2, 2, 1),
     }[name]()
     rng = np.random.default_rng(seed)
     if name == "CuAg":
         atoms.numbers[::3] = 47
-    elif name != "Si":
+    elif len(set(atoms.symbols)) > 1:
         numbers = atoms.numbers.copy()
         atoms.numbers[:4] = numbers[3::-1]
         atoms.numbers[5] = numbers[4]
@@ -40,6 +41,17 @@ def eam_tables(n_r=1200, n_rho=800):
     return {
         "dr": dr, "pair": pair, "density": density, "drho": drho, "embedding": embedding, "cutoff": cutoff,
     }  # fmt: skip
+
+
+def write_funcfl(file, tables):
+    """The first metal alone, as a file with effective charges Z(r), rφ = 27.2 · 0.529 Z²."""
+    n_r, n_rho = tables["pair"].shape[-1], tables["embedding"].shape[-1]
+    with open(file, "w", encoding="utf-8") as out:
+        out.write("made up\n29 63.546 3.8 fcc\n")
+        out.write(f"{n_rho} {tables['drho']:.17g} {n_r} {tables['dr']:.17g} {tables['cutoff']:.17g}\n")
+        charges = np.sqrt(tables["pair"][0, 0] / (27.2 * 0.529))
+        for values in (tables["embedding"][0], charges, tables["density"][0]):
+            np.savetxt(out, values, fmt="%.17g")
 
 
 def write_setfl(file, tables, symbols=("Cu", "Ag"), *, finnis_sinclair=False):
