@@ -54,9 +54,9 @@ class Row(NamedTuple):
     """One row of a deep table for each pair; `row.at(k)` is its k-th number."""
 
     values: Float[Array, "all"]
-    start: Int[Array, "pairs"] | int
+    start: Int[Array, "*pairs"] | int
 
-    def at(self, k: Int[Array, "pairs"]) -> Float[Array, "pairs"]:
+    def at(self, k: Int[Array, "*pairs"]) -> Float[Array, "*pairs"]:
         """The number in place `k` of the row of each pair."""
         return take(self.values, self.start + k)
 

@@ -53,8 +53,8 @@ def tabulated(
     first, spacing = float(r[0]), float(r[-1] - r[0]) / (len(r) - 1)
     if first < 0:
         raise InputError(f"the first distance, {first} Å, must not be negative")
-    # Printed or single-precision grids are even to some digits only.
-    if not spacing > 0 or np.max(np.abs(np.diff(r) - spacing)) > 1e-3 * spacing:
+    # Printed and single-precision grids are even to some digits only.
+    if not spacing > 0 or np.max(np.abs(r - first - spacing * np.arange(len(r)))) > 0.01 * spacing:
         raise InputError(
             "distances must be ascending and evenly spaced: put the table on an even grid with "
             "scipy.interpolate.CubicSpline"
