@@ -2,11 +2,13 @@
 
 import ase.build
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import difmd
 from difmd.errors import InputError
+from difmd.potentials import slots
 from difmd.units import COULOMB
 
 
@@ -44,6 +46,31 @@ def test_rock_salt_has_its_madelung_energy():
         energy = coulomb.apply(coulomb.init(jax.random.key(0)), system, neighbors)
         errors.append(float(energy) / (system.n_atoms / 2) / (-1.747564594633 * COULOMB / 2.82) - 1)
     assert abs(errors[0]) < 1e-2 and abs(errors[1]) < 2e-3, errors
+
+
+def test_large_systems_are_summed_in_blocks_alike(monkeypatch):
+    """Energies, forces, stress and a gradient of them, with a last block that overlaps the one before."""
+    atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 1)
+    atoms.numbers[::3] = 36
+    atoms.rattle(0.1, seed=0)
+    system = difmd.from_ase(atoms[:15])
+    for potential in (
+        difmd.lennard_jones(["Ar", "Kr"], sigma=3.4, epsilon=0.01, cutoff=6.0),
+        difmd.stillinger_weber(["Ar", "Kr"], epsilon=0.5, sigma=3.0),
+    ):
+        params = potential.init(jax.random.key(0))
+        neighbors = difmd.neighbor_list(system, cutoff=potential.cutoff)
+
+        def work(params, neighbors=neighbors, potential=potential):
+            found = difmd.evaluate(potential, params, system, neighbors)
+            return jnp.sum(found.forces**2) + jnp.sum(found.stress**2), found
+
+        whole = jax.grad(work, has_aux=True)(params)
+        with monkeypatch.context() as patch:
+            patch.setattr(slots, "_BLOCK", 4)
+            blocks = jax.grad(work, has_aux=True)(params)
+        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize(

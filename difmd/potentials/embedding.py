@@ -88,14 +88,15 @@ def embedding_potential(
 
     def sums_of(table: Any, xyz: list[Array], sites: Sites) -> tuple[Array, list[Array]]:
         """½ Σ_j φ_ij and ρ_i of every center."""
-        centers = [take(x, sites.centers) for x in xyz]
-        types = types_of_pairs(n_types, sites)
+        own_types, type_of = types_of_pairs(n_types, sites)
 
-        def term(j: Array) -> list[Array]:
-            found = neighbor(table, *types(j), separation(xyz, centers, j)[0])
+        def term(own: Any, j: Array) -> list[Array]:
+            centers, i = own
+            found = neighbor(table, i, type_of(j), separation(xyz, centers, j)[0])
             return [0.5 * found.pair, *found.sums]
 
-        pair, *sums = sum_over_slots(term, _zeros(term, sites), sites, unroll=_UNROLL)
+        own = ([take(x, sites.centers) for x in xyz], own_types)
+        pair, *sums = sum_over_slots(term, own, sites, unroll=_UNROLL)
         return pair, sums
 
     def without_padding(sums: list[Array], sites: Sites) -> tuple[Array, list[Array]]:
@@ -104,14 +105,11 @@ def embedding_potential(
         real = sites.centers < len(sites.parents)
         return real, [jnp.where(real, s, 1) for s in sums]
 
-    def own_types(sites: Sites) -> Any:
-        return None if n_types == 1 else take(sites.types, sites.order)
-
     def energies(params: Params, xyz: list[Array], sites: Sites) -> Array:
         table = tables(params, xyz[0].dtype)
         pair, sums = sums_of(table, xyz, sites)
         real, safe = without_padding(sums, sites)
-        return pair + jnp.where(real, embed(table, own_types(sites), safe), 0)
+        return pair + jnp.where(real, embed(table, types_of_pairs(n_types, sites)[0], safe), 0)
 
     def derivative(
         params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
@@ -119,15 +117,15 @@ def embedding_potential(
         table = tables(params, xyz[0].dtype)
         _, sums = sums_of(table, xyz, sites)
         _, safe = without_padding(sums, sites)
-        value, pullback = jax.vjp(lambda s: embed(table, own_types(sites), s), safe)
+        own_types, type_of = types_of_pairs(n_types, sites)
+        value, pullback = jax.vjp(lambda s: embed(table, own_types, s), safe)
         (weights,) = pullback(jnp.ones_like(value))
         extended = [_extended(w, sites) for w in weights]
-        centers = [take(x, sites.centers) for x in xyz]
-        types = types_of_pairs(n_types, sites)
 
-        def term(j: Array) -> list[Array]:
+        def term(own: Any, j: Array) -> list[Array]:
+            centers, here, weights = own
             apart, _ = separation(xyz, centers, j)
-            here, there = types(j)
+            there = type_of(j)
             others = [take(w, j) for w in extended]
 
             def along(apart: list[Array]) -> Array:
@@ -141,14 +139,11 @@ def embedding_potential(
             (pull,) = pullback(jnp.ones_like(energy))
             return pull + (virial_terms(pull, apart) if with_virial else [])
 
-        total = sum_over_slots(term, _zeros(term, sites), sites, unroll=_UNROLL)
+        own = ([take(x, sites.centers) for x in xyz], own_types, weights)
+        total = sum_over_slots(term, own, sites, unroll=_UNROLL)
         return total[:3], total[3:] if with_virial else None
 
     return slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)
-
-
-def _zeros(term: Callable[[Array], list[Array]], sites: Sites) -> list[Array]:
-    return [jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(term, sites.indices[0])]
 
 
 def _extended(values: Array, sites: Sites) -> Array:

@@ -89,37 +89,41 @@ def pair_potential(
         safe = jnp.where(inside, r_squared, cutoff**2)
         return jnp.where(inside, ended(pair, safe), 0)
 
-    def pairs(params: Params, sites: Sites, dtype: Any) -> Callable[[Array], Any]:
-        """A function of a slot that gives what φ needs for its pairs."""
-        table = checked_tables(tables(params), n_types, dtype)
-        types = types_of_pairs(n_types, sites)
-        return lambda j: jax.tree.map(lambda x: entry(x, *types(j)), table)
+    def pairs(params: Params, xyz: list[Array], sites: Sites) -> tuple[Any, Callable[[Any, Array], Any]]:
+        """What centers bring along, and a function of it and a slot: r_ij, r²_ij and what φ needs for it."""
+        table = checked_tables(tables(params), n_types, xyz[0].dtype)
+        own_types, type_of_neighbor = types_of_pairs(n_types, sites)
+
+        def visit(own: Any, j: Array) -> tuple[list[Array], Array, Any]:
+            centers, i = own
+            apart, r_squared = separation(xyz, centers, j)
+            there = type_of_neighbor(j)
+            return apart, r_squared, jax.tree.map(lambda x: entry(x, i, there), table)
+
+        return ([take(x, sites.centers) for x in xyz], own_types), visit
 
     def energies(params: Params, xyz: list[Array], sites: Sites) -> Array:
-        pair_of = pairs(params, sites, xyz[0].dtype)
-        centers = [take(x, sites.centers) for x in xyz]
+        own, visit = pairs(params, xyz, sites)
 
-        def term(j: Array) -> list[Array]:
-            _, r_squared = separation(xyz, centers, j)
-            return [0.5 * within(pair_of(j), r_squared)]
+        def term(own: Any, j: Array) -> list[Array]:
+            _, r_squared, pair = visit(own, j)
+            return [0.5 * within(pair, r_squared)]
 
-        (total,) = sum_over_slots(term, [jnp.zeros_like(centers[0])], sites)
+        (total,) = sum_over_slots(term, own, sites)
         return total
 
     def derivative(
         params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
     ) -> tuple[list[Array], list[Array] | None]:
-        pair_of = pairs(params, sites, xyz[0].dtype)
-        centers = [take(x, sites.centers) for x in xyz]
+        own, visit = pairs(params, xyz, sites)
 
-        def term(j: Array) -> list[Array]:
-            apart, r_squared = separation(xyz, centers, j)
-            pair = pair_of(j)
+        def term(own: Any, j: Array) -> list[Array]:
+            apart, r_squared, pair = visit(own, j)
             _, slope = jax.jvp(lambda s: within(pair, s), (r_squared,), (jnp.ones_like(r_squared),))
             pull = [2 * slope * d for d in apart]
             return pull + (virial_terms(pull, apart) if with_virial else [])
 
-        sums = sum_over_slots(term, [jnp.zeros_like(centers[0])] * (9 if with_virial else 3), sites)
+        sums = sum_over_slots(term, own, sites)
         return sums[:3], sums[3:] if with_virial else None
 
     bare = slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)

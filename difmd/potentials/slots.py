@@ -29,6 +29,10 @@ from difmd.take import take
 # out of registers in float64.
 _UNROLL = 4
 
+# On CPU the centers of a large system are visited in blocks, whose sums and positions stay in the cache. XLA
+# leaves loops over much smaller ones to a single core.
+_BLOCK = 32_768
+
 # Components of a symmetric tensor that are summed: xx, yy, zz, yz, xz, xy.
 _VIRIAL = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -181,22 +185,46 @@ def slot_potential(
 
 
 def sum_over_slots(
-    term: Callable[[Int[Array, "atoms"]], list[Array]],
-    zeros: list[Array],
+    term: Callable[[Any, Int[Array, "atoms"]], list[Array]],
+    own: Any,
     sites: Sites,
     *,
     unroll: int | None = None,
-) -> list[Array]:
-    """Σ_k term(extended index of the k-th neighbour of every center), `unroll` slots a loop."""
+) -> list[Float[Array, "atoms"]]:
+    """Σ_k term(own, extended index of the k-th neighbour of every center).
+
+    Args:
+        term: element-wise; gets `own` and the indices of one slot, of all centers or of some.
+        own: what centers bring along, a pytree of [atoms].
+        sites: the list.
+        unroll: slots a loop; default: what suits a pair potential.
+    """
     term = jax.checkpoint(term)
+    unroll = _UNROLL if unroll is None else unroll
+    n_slots, n_atoms = sites.indices.shape
+    slots = jnp.arange(n_slots, dtype=jnp.int32)
 
-    def add(sums: list[Array], k: Array) -> tuple[list[Array], None]:
-        # Taken here and not by the scan, which would transpose the lists of replicas.
-        j = lax.dynamic_index_in_dim(sites.indices, k, keepdims=False)
-        return [s + t for s, t in zip(sums, term(j), strict=True)], None
+    def sums(start: Array | int, size: int) -> list[Array]:
+        """Of `size` centers from `start` on."""
+        some = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size), own)
 
-    slots = jnp.arange(len(sites.indices), dtype=jnp.int32)
-    return lax.scan(add, zeros, slots, unroll=_UNROLL if unroll is None else unroll)[0]
+        def add(total: list[Array], k: Array) -> tuple[list[Array], None]:
+            # Taken here and not by the scan, which would transpose the lists of replicas.
+            j = lax.dynamic_slice(sites.indices, (k, start), (1, size))[0]
+            return [s + t for s, t in zip(total, term(some, j), strict=True)], None
+
+        shapes = jax.eval_shape(term, some, jnp.zeros(size, jnp.int32))
+        zeros = [jnp.zeros(x.shape, x.dtype) for x in shapes]
+        return lax.scan(add, zeros, slots, unroll=unroll)[0]
+
+    if n_atoms <= 2 * _BLOCK or jax.default_backend() != "cpu":
+        return sums(jnp.int32(0), n_atoms)
+    # The last block begins early enough to be whole.
+    n_blocks = -(-n_atoms // _BLOCK)
+    starts = jnp.minimum(_BLOCK * jnp.arange(n_blocks, dtype=jnp.int32), n_atoms - _BLOCK)
+    _, blocks = lax.scan(lambda _, start: (None, sums(start, _BLOCK)), None, starts)
+    rest = n_atoms - _BLOCK * (n_blocks - 1)
+    return [jnp.concatenate([x[:-1].reshape(-1), x[-1, _BLOCK - rest :]]) for x in blocks]
 
 
 def separation(
@@ -214,14 +242,13 @@ def virial_terms(
     return [pull[a] * apart[b] / seen for a, b in _VIRIAL]
 
 
-def types_of_pairs(n_types: int, sites: Sites) -> Callable[[Array], tuple[Any, Any]]:
-    """A function of the indices of a slot that gives both types; None where there is only one."""
+def types_of_pairs(n_types: int, sites: Sites) -> tuple[Any, Callable[[Array], Any]]:
+    """Types of the centers, and a function of indices that gives those of neighbours; None for one type."""
     if n_types == 1:
-        return lambda j: (None, None)
+        return None, lambda j: None
     # The last two extended positions are no atoms; their type is arbitrary, as they are out of reach.
     extended = jnp.concatenate([take(sites.types, sites.parents), jnp.zeros(2, jnp.int32)])
-    own = take(sites.types, sites.order)
-    return lambda j: (own, take(extended, j))
+    return take(sites.types, sites.order), lambda j: take(extended, j)
 
 
 def entry(table: Float[Array, "species species *deep"], i: Any, j: Any) -> Any:

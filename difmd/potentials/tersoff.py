@@ -167,7 +167,8 @@ def tersoff(
             own = {name: x[0] for name, x in single.items()}
             both = {name: x[0, 0] for name, x in pair.items()}
         else:
-            here, there = types_of_pairs(n_types, sites)(sites.indices)
+            here, type_of = types_of_pairs(n_types, sites)
+            there = type_of(sites.indices)
             own = {name: take(x, here) for name, x in single.items()}
             both = {name: take(x.reshape(-1), here[None, :] * n_types + there) for name, x in pair.items()}
         r_squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
