@@ -111,10 +111,18 @@ def neighbor_list(
     reach = cutoff + skin
     grid = _grid(replicas, reach, periodic, like)
     occupied = [_occupancy(replica, reach, periodic, grid) for replica in replicas]
+    most_extended, longest = (max(numbers) for numbers in zip(*occupied, strict=True))
     # Atoms cross the faces of the cell one by one, but all at once when a layer of a crystal does.
-    n_extended = _rounded(slack * max(n for n, _ in occupied) + 8)
-    # Not less than is usual, so that a run that goes on does not compile for an atom less.
-    grid = grid._replace(held=max(grid.held, _whole_words(slack * max(n for _, n in occupied))))
+    n_extended = _rounded(slack * most_extended + 8)
+    held = _whole_words(slack * longest)
+    if all(periodic):
+        # What follows from the density alone, where it will do, so that a run that goes on does not compile
+        # for an atom more or less.
+        images = math.prod((n + 2 * g) / n for n, g in zip(grid.bins, grid.reach, strict=True))
+        usual = _rounded(slack * system.n_atoms * images + 8)
+        n_extended = usual if 1.02 * most_extended + 8 <= usual else n_extended
+        held = grid.held if 1.03 * longest + 1 <= grid.held else held
+    grid = grid._replace(held=max(grid.held, held))
     if capacity is not None:
         slots = capacity
     elif skin > 0 and all(periodic):
