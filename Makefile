@@ -24,7 +24,7 @@ help:  ## list the targets
 demo: $(VENV)/.base  ## run experiments/methane_diffusivity
 	$(PY) experiments/methane_diffusivity/run.py
 
-bench: $(VENV)/.bench  ## speed beside LAMMPS and jax-md, half an hour
+bench: $(VENV)/.bench  ## speed beside LAMMPS and jax-md; takes long
 	$(PY) experiments/benchmarks/run.py
 
 bench-quick: $(VENV)/.bench  ## the same in a few minutes, with more noise

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 
@@ -20,6 +22,18 @@ class DifmdError(Exception):
 
 class InputError(DifmdError, ValueError):
     """An argument is not acceptable; the message names it, its value and what is allowed."""
+
+
+def check_positive(name: str, value: Any, unit: str) -> None:
+    """Refuse a concrete value that is not positive and finite; traced values pass (host).
+
+    Raises:
+        InputError: the value is not positive and finite.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not (np.isfinite(np.asarray(value)) & (np.asarray(value) > 0)).all():
+        raise InputError(f"{name} = {value} {unit} must be positive and finite")
 
 
 class SimulationError(DifmdError, RuntimeError):

@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from difmd.batching import gathered, map_replicas
-from difmd.errors import Flag, InputError, SimulationError, describe, flags_of
+from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
 from difmd.forces import evaluate
 from difmd.integrators import Integrator, MDState, draw_momenta
-from difmd.integrators.base import check_positive
 from difmd.neighbors import Neighbors, automatic_skin, grow, neighbor_list, rebuilt
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar

@@ -23,7 +23,7 @@ def test_splines_are_those_of_scipy():
     y = np.random.default_rng(0).normal(size=12)
     expected = CubicSpline(0.3 * np.arange(12), y)
     x = jnp.linspace(-0.5, 11.5, 200)
-    row = Row(jnp.concatenate([jnp.zeros(5), jnp.asarray(coefficients(y, 0.3))]), 5)
+    row = Row(jnp.concatenate([jnp.zeros(5), jnp.asarray(coefficients(y))]), 5)
     np.testing.assert_allclose(spline(row, x, 12), expected(0.3 * x), rtol=1e-9, atol=1e-9)
     slopes = jax.vmap(jax.grad(lambda x: spline(row, x, 12)))(x) / 0.3
     np.testing.assert_allclose(slopes, expected(0.3 * x, 1), rtol=1e-8, atol=1e-8)

@@ -107,15 +107,3 @@ def remove_drift(
 def kinetic_energy(system: System, momenta: Float[Array, "atoms 3"]) -> Float[Array, ""]:
     """Σ p²/2m [eV]."""
     return 0.5 * jnp.sum(momenta**2 / system.masses[:, None])
-
-
-def check_positive(name: str, value: Any, unit: str) -> None:
-    """Refuse a concrete value that is not positive and finite; traced values pass (host).
-
-    Raises:
-        InputError: the value is not positive and finite.
-    """
-    if isinstance(value, jax.core.Tracer):
-        return
-    if not (np.isfinite(np.asarray(value)) & (np.asarray(value) > 0)).all():
-        raise InputError(f"{name} = {value} {unit} must be positive and finite")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError
-from difmd.integrators.base import ForceFunction, Integrator, MDState, check_positive, start
+from difmd.errors import InputError, check_positive
+from difmd.integrators.base import ForceFunction, Integrator, MDState, start
 from difmd.units import KB
 
 

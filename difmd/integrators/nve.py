@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Float
 
-from difmd.integrators.base import ForceFunction, Integrator, MDState, check_positive, start
+from difmd.errors import check_positive
+from difmd.integrators.base import ForceFunction, Integrator, MDState, start
 
 
 def velocity_verlet(*, dt: float | Float[Array, ""]) -> Integrator:

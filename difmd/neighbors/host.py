@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 from difmd.neighbors.device import WORD, rebuild
 from difmd.neighbors.lattice import complete_cell, heights
 from difmd.neighbors.types import Grid, Neighbors
@@ -90,8 +90,7 @@ def neighbor_list(
         InputError: cutoff not positive, skin negative, slack below 1, positions not finite, or
             replicas whose pbc differ.
     """
-    if not cutoff > 0 or not np.isfinite(cutoff):
-        raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
+    check_positive("cutoff", cutoff, "Å")
     if not skin >= 0:
         raise InputError(f"skin = {skin} Å must not be negative")
     if not slack >= 1:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
-from difmd.potentials.pair import pair_potential
-from difmd.potentials.slots import species_numbers
+from difmd.potentials.pair import PairFunction, pair_potential
+from difmd.potentials.slots import species_numbers, types_of
 from difmd.system import System
 from difmd.units import COULOMB
 
@@ -48,39 +48,20 @@ def coulomb_damped_shifted(
     """
     if not (math.isfinite(damping) and damping >= 0):
         raise InputError(f"damping = {damping} 1/Å must be finite and not negative")
-    if not cutoff > 0 or not math.isfinite(cutoff):
-        raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
-    values = np.broadcast_to(np.asarray(charges, np.float64), np.shape(charges) or (len(species),))
-    if values.shape != (len(species),) or not np.isfinite(values).all():
-        raise InputError(f"charges = {np.asarray(charges).tolist()}: give one finite charge a species")
+    check_positive("cutoff", cutoff, "Å")
     edge = math.erfc(damping * cutoff) / cutoff
     gaussian = 2 * damping / math.sqrt(math.pi) * math.exp(-((damping * cutoff) ** 2))
     slope = (edge + gaussian) / cutoff
     own = COULOMB * (0.5 * edge + damping / math.sqrt(math.pi))
-    numbers = species_numbers(species)
-    type_of = np.zeros(119, np.int32)
-    type_of[list(numbers)] = np.arange(len(numbers))
-
-    def init(key: Array) -> Params:
-        del key
-        return {"charges": jnp.asarray(values, jnp.zeros(()).dtype)}
 
     def phi(product: Array, r_squared: Array) -> Array:
         r = jnp.sqrt(r_squared)
         return COULOMB * product * (erfc(damping * r) / r - edge + slope * (r - cutoff))
 
-    pairs = pair_potential(
-        phi,
-        init=init,
-        tables=lambda params: params["charges"][:, None] * params["charges"][None, :],
-        species=species,
-        cutoff=cutoff,
-    )
+    pairs, charges_of = charged_pairs(phi, species, charges=charges, cutoff=cutoff)
 
     def self_energies(params: Params, system: System) -> Array:
-        charge = jnp.asarray(params["charges"], system.positions.dtype)
-        squares = charge[jnp.asarray(type_of)[system.atomic_numbers]] ** 2
-        return jnp.where(system.atomic_numbers > 0, -own * squares, 0)
+        return -own * charges_of(params, system) ** 2
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         return pairs.apply(params, system, neighbors) + jnp.sum(self_energies(params, system))
@@ -88,4 +69,38 @@ def coulomb_damped_shifted(
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         return pairs.atomic(params, system, neighbors) + self_energies(params, system)
 
-    return Potential(init=init, apply=apply, atomic=atomic, cutoff=pairs.cutoff, species=pairs.species)
+    return Potential(init=pairs.init, apply=apply, atomic=atomic, cutoff=pairs.cutoff, species=pairs.species)
+
+
+def charged_pairs(
+    phi: PairFunction, species: Sequence[int | str], *, charges: float | Sequence[float], cutoff: float
+) -> tuple[Potential, Callable[[Params, System], Float[Array, "atoms"]]]:
+    """Σ φ(q_i q_j, r²) over pairs, with params `{"charges": [species]}`; and the charges of the atoms [e].
+
+    Args:
+        phi: `phi(product, r_squared)` [eV].
+        species: symbols or atomic numbers.
+        charges: q of each species [e].
+        cutoff: [Å].
+
+    Raises:
+        InputError: charges that do not match `species`, or as `pair_potential`.
+    """
+    numbers = species_numbers(species)
+    values = np.broadcast_to(np.asarray(charges, np.float64), np.shape(charges) or (len(numbers),))
+    if values.shape != (len(numbers),) or not np.isfinite(values).all():
+        raise InputError(f"charges = {np.asarray(charges).tolist()}: give one finite charge a species")
+
+    def init(key: Array) -> Params:
+        del key
+        return {"charges": jnp.asarray(values, jnp.zeros(()).dtype)}
+
+    def tables(params: Params) -> Array:
+        return params["charges"][:, None] * params["charges"][None, :]
+
+    def charges_of(params: Params, system: System) -> Array:
+        charge = jnp.asarray(params["charges"], system.positions.dtype)
+        return jnp.where(system.atomic_numbers > 0, charge[types_of(numbers, system.atomic_numbers)], 0)
+
+    pairs = pair_potential(phi, init=init, tables=tables, species=species, cutoff=cutoff)
+    return pairs, charges_of

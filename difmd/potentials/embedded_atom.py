@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import symmetric
@@ -73,8 +73,8 @@ def embedded_atom(
             raise InputError(f"{name} is not finite")
     if not np.array_equal(phi, phi.swapaxes(0, 1)):
         raise InputError("pair must be the same for i, j and j, i")
-    if not (dr > 0 and drho > 0 and np.isfinite([dr, drho]).all()):
-        raise InputError(f"dr = {dr} Å and drho = {drho} must be positive and finite")
+    check_positive("dr", dr, "Å")
+    check_positive("drho", drho, "in the units of the density")
     dr, drho, cutoff = float(dr), float(drho), float(cutoff)
     # Files often give a cut-off one spacing beyond their last point.
     if cutoff > n_r * dr * (1 + 1e-9):
@@ -83,9 +83,9 @@ def embedded_atom(
             f"which end at {(n_r - 1) * dr:.6g} Å"
         )
     start = {
-        "pair": coefficients(phi, dr),
-        "density": coefficients(rho, dr),
-        "embedding": coefficients(f, drho),
+        "pair": coefficients(phi),
+        "density": coefficients(rho),
+        "embedding": coefficients(f),
     }
 
     def init(key: Array) -> Params:

@@ -72,22 +72,24 @@ def embedding_potential(
         embed: `embed(tables, i, sums) -> F_i`; an atom without neighbours has its energy F_i(0).
         init: `init(key) -> params`.
         tables: `tables(params, dtype)` → what both functions get.
-        species: symbols or atomic numbers, in the order of the tables.
-        cutoff: [Å].
+        species: as `slot_potential`, in whose order the tables are.
+        cutoff: likewise [Å].
 
     Returns:
         The `Potential`.
 
     Raises:
-        InputError: cutoff not positive, an unknown or repeated species.
+        InputError: as `slot_potential`.
 
     References:
         Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443 (the form).
     """
     n_types = len(species)
 
-    def sums_of(table: Any, xyz: list[Array], sites: Sites) -> tuple[Array, list[Array]]:
-        """½ Σ_j φ_ij and ρ_i of every center."""
+    def sums_of(
+        table: Any, xyz: list[Array], sites: Sites
+    ) -> tuple[Array, list[Array], Array, Any, Callable[[Array], Any]]:
+        """½ Σ_j φ_ij and ρ_i of every center, which are atoms, their types and those of neighbours."""
         own_types, type_of = types_of_pairs(n_types, sites)
 
         def term(own: Any, j: Array) -> list[Array]:
@@ -97,28 +99,22 @@ def embedding_potential(
 
         own = ([take(x, sites.centers) for x in xyz], own_types)
         pair, *sums = sum_over_slots(term, own, sites, unroll=_UNROLL)
-        return pair, sums
-
-    def without_padding(sums: list[Array], sites: Sites) -> tuple[Array, list[Array]]:
-        """Which centers are atoms, and sums that are safe for the others, say under a root."""
-        # Padding is sorted behind everything and has no extended position of its own.
+        # Padding is sorted behind everything and has no extended position of its own. Its sums are made safe,
+        # say under a root.
         real = sites.centers < len(sites.parents)
-        return real, [jnp.where(real, s, 1) for s in sums]
+        return pair, [jnp.where(real, s, 1) for s in sums], real, own_types, type_of
 
     def energies(params: Params, xyz: list[Array], sites: Sites) -> Array:
         table = tables(params, xyz[0].dtype)
-        pair, sums = sums_of(table, xyz, sites)
-        real, safe = without_padding(sums, sites)
-        return pair + jnp.where(real, embed(table, types_of_pairs(n_types, sites)[0], safe), 0)
+        pair, sums, real, own_types, _ = sums_of(table, xyz, sites)
+        return pair + jnp.where(real, embed(table, own_types, sums), 0)
 
     def derivative(
         params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
     ) -> tuple[list[Array], list[Array] | None]:
         table = tables(params, xyz[0].dtype)
-        _, sums = sums_of(table, xyz, sites)
-        _, safe = without_padding(sums, sites)
-        own_types, type_of = types_of_pairs(n_types, sites)
-        value, pullback = jax.vjp(lambda s: embed(table, own_types, s), safe)
+        _, sums, _, own_types, type_of = sums_of(table, xyz, sites)
+        value, pullback = jax.vjp(lambda s: embed(table, own_types, s), sums)
         (weights,) = pullback(jnp.ones_like(value))
         extended = [_extended(w, sites) for w in weights]
 

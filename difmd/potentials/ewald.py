@@ -13,12 +13,11 @@ from jax import lax
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.lattice import product
 from difmd.potentials.base import Params, Potential
-from difmd.potentials.pair import pair_potential
-from difmd.potentials.slots import species_numbers
+from difmd.potentials.coulomb import charged_pairs
 from difmd.system import System
 from difmd.units import COULOMB
 
@@ -28,7 +27,7 @@ _STRETCH = 1.1
 # Waves summed at a time: enough for vector instructions, few enough to stay in the cache.
 _BLOCK = 16
 
-# Waves looked at, at most: as many take a step some minutes for a thousand charges.
+# Waves looked at, at most.
 _MOST_WAVES = 3e7
 
 
@@ -71,11 +70,7 @@ def ewald(
     """
     if not 0 < accuracy < 0.1:
         raise InputError(f"accuracy = {accuracy} must lie between 0 and 0.1")
-    if not cutoff > 0 or not math.isfinite(cutoff):
-        raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
-    values = np.broadcast_to(np.asarray(charges, np.float64), np.shape(charges) or (len(species),))
-    if values.shape != (len(species),) or not np.isfinite(values).all():
-        raise InputError(f"charges = {np.asarray(charges).tolist()}: give one finite charge a species")
+    check_positive("cutoff", cutoff, "Å")
     meant = np.asarray(cell, np.float64)
     meant = np.diag(meant) if meant.shape == (3,) else meant
     if meant.shape != (3, 3) or not np.isfinite(meant).all() or abs(np.linalg.det(meant)) < 1e-6:
@@ -84,34 +79,15 @@ def ewald(
     reach = math.sqrt(-math.log(accuracy))
     alpha = reach / cutoff
     waves = _waves(meant, _STRETCH * 2 * alpha * reach)
-    numbers = species_numbers(species)
-    type_of = np.zeros(119, np.int32)
-    type_of[list(numbers)] = np.arange(len(numbers))
     lower = np.linalg.inv(np.linalg.cholesky(meant @ meant.T))
-
-    def init(key: Array) -> Params:
-        del key
-        return {"charges": jnp.asarray(values, jnp.zeros(()).dtype)}
 
     def phi(product: Array, r_squared: Array) -> Array:
         r = jnp.sqrt(r_squared)
         return COULOMB * product * erfc(alpha * r) / r
 
-    pairs = pair_potential(
-        phi,
-        init=init,
-        tables=lambda params: params["charges"][:, None] * params["charges"][None, :],
-        species=species,
-        cutoff=cutoff,
-    )
-
-    def charges_of(params: Params, system: System) -> Array:
-        charge = jnp.asarray(params["charges"], system.positions.dtype)
-        return jnp.where(system.atomic_numbers > 0, charge[jnp.asarray(type_of)[system.atomic_numbers]], 0)
+    pairs, charges_of = charged_pairs(phi, species, charges=charges, cutoff=cutoff)
 
     def validate(system: System) -> None:
-        if not np.asarray(system.pbc).all():
-            raise InputError("ewald needs three periodic directions; coulomb_damped_shifted does not")
         stretch = float(stretch_of(system))
         if stretch > _STRETCH:
             raise InputError(
@@ -181,7 +157,7 @@ def ewald(
         return pairs.atomic(params, system, neighbors) + suited(system, neighbors) * own
 
     return Potential(
-        init=init,
+        init=pairs.init,
         apply=apply,
         atomic=atomic,
         cutoff=pairs.cutoff,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
@@ -25,6 +25,7 @@ from difmd.potentials.slots import (
     slot_potential,
     species_numbers,
     sum_over_slots,
+    types_of,
     types_of_pairs,
     virial_terms,
 )
@@ -73,8 +74,7 @@ def pair_potential(
     References:
         Allen & Tildesley, Computer Simulation of Liquids, 2nd ed. 2017, §2.8 (tail corrections).
     """
-    if not cutoff > 0 or not np.isfinite(cutoff):
-        raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
+    check_positive("cutoff", cutoff, "Å")
     cutoff = float(cutoff)
     truncation = truncated() if truncation is None else truncation
     if not 0 <= truncation.onset < cutoff:
@@ -129,8 +129,6 @@ def pair_potential(
     bare = slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)
     if not tail_correction:
         return bare
-    type_of = np.zeros(119, np.int32)
-    type_of[list(numbers)] = np.arange(n_types)
 
     def tail(params: Params, system: System, neighbors: Neighbors) -> Array:
         if not all(neighbors.periodic):
@@ -140,7 +138,7 @@ def pair_potential(
         if any(leaf.ndim > 2 for leaf in jax.tree.leaves(table)):
             raise InputError("tail_correction needs a number for each pair: leave it out with deeper tables")
         real = (system.atomic_numbers > 0).astype(dtype)
-        counts = jnp.zeros(n_types, dtype).at[jnp.asarray(type_of)[system.atomic_numbers]].add(real)
+        counts = jnp.zeros(n_types, dtype).at[types_of(numbers, system.atomic_numbers)].add(real)
         return tail_energy(phi, table, counts, system.cell, cutoff, truncation)
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:

@@ -18,7 +18,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.neighbors.lattice import complete_cell, product
 from difmd.potentials.base import Params, Potential
@@ -96,11 +96,9 @@ def slot_potential(
     Raises:
         InputError: cutoff not positive, an unknown or repeated species.
     """
-    if not cutoff > 0 or not np.isfinite(cutoff):
-        raise InputError(f"cutoff = {cutoff} Å must be positive and finite")
+    check_positive("cutoff", cutoff, "Å")
     numbers = species_numbers(species)
-    type_of = np.full(119, -1, np.int32)
-    type_of[list(numbers)] = np.arange(len(numbers))
+    places = _places(numbers)
 
     def energy_of(system: System, neighbors: Neighbors) -> tuple[Callable[..., Array], Sites]:
         periodic = neighbors.periodic
@@ -153,7 +151,7 @@ def slot_potential(
 
         energy.defjvp(energy_jvp, symbolic_zeros=True)
         sites = Sites(
-            types=types_of(system),
+            types=types_of(numbers, system.atomic_numbers),
             indices=neighbors.indices,
             centers=neighbors.centers,
             order=neighbors.order,
@@ -163,13 +161,9 @@ def slot_potential(
         )
         return energy, sites
 
-    def types_of(system: System) -> Array:
-        return jnp.maximum(jnp.asarray(type_of)[system.atomic_numbers], 0)
-
     def known(system: System) -> Array:
         """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
-        numbers = system.atomic_numbers
-        unknown = jnp.any((numbers > 0) & (jnp.asarray(type_of)[numbers] < 0))
+        unknown = jnp.any((system.atomic_numbers > 0) & (jnp.asarray(places)[system.atomic_numbers] < 0))
         return jnp.where(unknown, jnp.nan, 1).astype(system.positions.dtype)
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
@@ -295,6 +289,18 @@ def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
     if len(set(numbers)) < len(numbers):
         raise InputError(f"species {tuple(species)} holds an element twice")
     return tuple(numbers)
+
+
+def types_of(numbers: Sequence[int], atomic_numbers: Int[Array, "atoms"]) -> Int[Array, "atoms"]:
+    """Place of each atom's species among `numbers`; 0 for one that is not there, and for padding."""
+    return jnp.maximum(jnp.asarray(_places(numbers))[atomic_numbers], 0)
+
+
+def _places(numbers: Sequence[int]) -> np.ndarray:
+    """Place of each element among `numbers`, −1 for those that are not there; int32 [119]."""
+    places = np.full(119, -1, np.int32)
+    places[list(numbers)] = np.arange(len(numbers))
+    return places
 
 
 def _is_symbolic_zero(x: Any) -> bool:

@@ -11,14 +11,13 @@ from jaxtyping import Array, Float
 from difmd.potentials.slots import Row
 
 
-def coefficients(values: Any, spacing: float) -> np.ndarray:
+def coefficients(values: Any) -> np.ndarray:
     """Coefficients of the spline through `values` with the not-a-knot condition at both ends (host).
 
-    With f = (c₋ + 4c + c₊)/6 and h²f″ = c₋ − 2c + c₊ at a knot, c = f − h²f″/6.
+    With f = (c₋ + 4c + c₊)/6 and f″ = c₋ − 2c + c₊ at a knot, in units of the spacing, c = f − f″/6.
 
     Args:
         values: at evenly spaced points; [*tables, points], at least four.
-        spacing: h.
 
     Returns:
         [*tables, points + 2].
@@ -29,8 +28,8 @@ def coefficients(values: Any, spacing: float) -> np.ndarray:
     from scipy.interpolate import CubicSpline
 
     f = np.asarray(values, np.float64)
-    curvature = CubicSpline(spacing * np.arange(f.shape[-1]), f, axis=-1)(spacing * np.arange(f.shape[-1]), 2)
-    curvature = spacing**2 * curvature
+    knots = np.arange(f.shape[-1])
+    curvature = CubicSpline(knots, f, axis=-1)(knots, 2)
     inner = f - curvature / 6
     before = curvature[..., :1] + 2 * inner[..., :1] - inner[..., 1:2]
     after = curvature[..., -1:] + 2 * inner[..., -1:] - inner[..., -2:-1]

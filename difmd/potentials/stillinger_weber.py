@@ -103,11 +103,9 @@ def stillinger_weber(
         return {**pairs(key), "lambda": jnp.asarray(angles, jnp.zeros(()).dtype)}
 
     def tables(params: Params, dtype: Any) -> dict[str, Any]:
-        # Deep tables would be taken for rows of a pair.
-        angle = checked_tables({"lambda": params["lambda"]}, n_types, dtype)["lambda"]
-        found = checked_tables(
-            symmetric({name: x for name, x in params.items() if name != "lambda"}), n_types, dtype
-        )
+        found = checked_tables(params, n_types, dtype)
+        angle = found.pop("lambda")
+        found = symmetric(found)
         root = jnp.sqrt(found["epsilon"])
         angle = 0.5 * (angle + angle.swapaxes(1, 2)) * root[:, :, None] * root[:, None, :]
         return {"pair": {**found, "end": jnp.asarray(ends, dtype)}, "angle": angle}

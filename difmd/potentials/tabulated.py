@@ -68,7 +68,7 @@ def tabulated(
         )
     if not np.isfinite(table).all():
         raise InputError("energies must be finite: begin the table where they are")
-    start = coefficients(table, spacing)
+    start = coefficients(table)
 
     def init(key: Array) -> Params:
         del key

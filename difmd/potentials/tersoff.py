@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.lennard_jones import lorentz_berthelot
 from difmd.potentials.pair import PairValues, pair_table
 from difmd.potentials.slots import Sites, slot_potential, species_numbers, types_of_pairs, virial_terms
 from difmd.take import add_at, take
@@ -141,20 +142,14 @@ def tersoff(
         wrong = [name for name, x in single.items() if x.shape != (n_types,)]
         if wrong or weight.shape != (n_types, n_types):
             raise InputError(f"params of {n_types} species: give one entry a species, as `init` does")
+        decay_a, repulsion = lorentz_berthelot(single["lambda"], single["A"])
+        decay_b, attraction = lorentz_berthelot(single["mu"], single["B"])
         like = jnp.eye(n_types, dtype=bool)
-
-        def geometric(x: Array) -> Array:
-            return jnp.sqrt(jnp.where(like, 1, x[:, None] * x[None, :])) * jnp.where(like, x, 1)
-
-        def mean(x: Array) -> Array:
-            return 0.5 * (x[:, None] + x[None, :])
-
-        attraction = geometric(single["B"]) * jnp.where(like, 1, 0.5 * (weight + weight.T))
         pair = {
-            "A": geometric(single["A"]),
-            "B": attraction,
-            "lambda": mean(single["lambda"]),
-            "mu": mean(single["mu"]),
+            "A": repulsion,
+            "B": attraction * jnp.where(like, 1, 0.5 * (weight + weight.T)),
+            "lambda": decay_a,
+            "mu": decay_b,
             "R": jnp.asarray(between[..., 0], dtype),
             "S": jnp.asarray(between[..., 1], dtype),
         }
