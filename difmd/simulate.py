@@ -98,9 +98,13 @@ def simulate(
         )
     batched = first.positions.ndim == 3
     replicas = len(first.positions) if batched else 1
+    # On the host, where taking a replica out costs nothing.
+    host = jax.tree.map(np.asarray, first)
     for r in range(replicas):
-        one = jax.tree.map(lambda x, r=r: x[r], first) if batched else first
-        validate_system(one)
+        one = jax.tree.map(lambda x, r=r: x[r], host) if batched else host
+        if not isinstance(system, MDState):
+            # Atoms of a state do not coincide: its forces are finite, which is seen below.
+            validate_system(one)
         validate_inputs(potential, params, one)
     if not isinstance(system, MDState):
         momenta, noise_key = _start(first, temperature, momenta, key)

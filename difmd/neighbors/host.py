@@ -98,11 +98,10 @@ def neighbor_list(
     if capacity is not None and capacity < 1:
         raise InputError(f"capacity = {capacity} must be at least 1")
     batched = system.positions.ndim == 3
-    replicas = (
-        [jax.tree.map(lambda x, r=r: x[r], system) for r in range(len(system.positions))]
-        if (batched)
-        else [system]
-    )
+    # On the host, where taking a replica out costs nothing.
+    host = jax.tree.map(np.asarray, system)
+    n_replicas = len(host.positions) if batched else 1
+    replicas = [jax.tree.map(lambda x, r=r: x[r], host) if batched else host for r in range(n_replicas)]
     pbcs = {_as_triple(replica.pbc) for replica in replicas}
     if len(pbcs) > 1:
         raise InputError(f"replicas of one batch must share pbc, got {sorted(pbcs)}")
