@@ -9,11 +9,11 @@ import numpy as np
 from difmd.units import KB
 
 # Speeds are estimated at this temperature: the skin of a run must not depend on its own, else a run that goes
-# on at another temperature would be compiled anew. From 50 to 10 000 K it costs a tenth at most.
+# on at another temperature would be compiled anew. From 50 to 10 000 K it costs an eighth at most.
 _TEMPERATURE = 1000.0
 
-# The fastest of some thousand atoms in units of √(kT/m), and a rebuild in units of a force evaluation, as
-# experiments/benchmarks finds it.
+# Speed of the fastest atoms between two rebuilds in units of √(kT/m), and a rebuild in units of a force
+# evaluation. experiments/benchmarks/skins.py shows whether the least time is where they put it.
 _FASTEST = 3.5
 _REBUILD = 4.0
 
