@@ -1,4 +1,4 @@
-"""Time of a step against the skin of the list, beside the skin that difmd chooses; `python skins.py --help`."""
+"""Time of a step against the skin of the list, beside what difmd chooses; `python skins.py --help`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    # Name: length and energy unit, mass, time step, temperature of the crystal that melts to about half of it.
+    # Name: σ, ε, mass, time step, temperature of a crystal that melts to about half of it.
     fluids = {
         "Lennard-Jones units, 0.005": (1.0, 1.0, 1.0, 0.005, 1.44 / units.KB),
         "argon, 2 fs": (3.4, 120 * units.KB, 39.95, 2 * units.FS, 190.0),
