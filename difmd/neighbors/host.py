@@ -117,7 +117,7 @@ def neighbor_list(
         # What follows from the density alone, where it will do, so that a run that goes on does not compile
         # for an atom more or less.
         images = math.prod((n + 2 * g) / n for n, g in zip(grid.bins, grid.reach, strict=True))
-        usual = _rounded(slack * system.n_atoms * images + 8)
+        usual = math.ceil(slack * system.n_atoms * images) + 8
         n_extended = usual if 1.02 * most_extended + 8 <= usual else n_extended
         held = grid.held if 1.03 * longest + 1 <= grid.held else held
     grid = grid._replace(held=max(grid.held, held))

@@ -96,7 +96,9 @@ def ewald(
             )
 
     def stretch_of(system: System) -> Array:
-        own = product(jnp.asarray(lower, system.cell.dtype), system.cell)
+        # Validated systems come from the host, with numpy's arrays.
+        cell = jnp.asarray(system.cell)
+        own = product(jnp.asarray(lower, cell.dtype), cell)
         return jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(lax.stop_gradient(product(own, own.T)))))
 
     def suited(system: System, neighbors: Neighbors) -> Array:
