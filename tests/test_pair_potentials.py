@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import difmd
+from difmd import blocks
 from difmd.errors import InputError
 from difmd.potentials import slots
 from difmd.units import COULOMB
@@ -66,14 +67,14 @@ def test_large_systems_are_summed_in_blocks_alike(monkeypatch):
             return jnp.sum(found.forces**2) + jnp.sum(found.stress**2), found
 
         found = []
-        for size in (slots._BLOCK, 4):
+        for size in (blocks.SIZE, 4):
             with monkeypatch.context() as patch:
-                patch.setattr(slots, "_BLOCK", size)
+                patch.setattr(blocks, "SIZE", size)
                 patch.setattr(slots, "_UNROLL", 1)
                 # A new function each time, so that it is traced anew.
                 found.append(jax.jit(jax.grad(lambda p, work=work: work(p), has_aux=True))(params))
-        whole, blocks = found
-        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True):
+        whole, parts = found
+        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-13)
 
 

@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from difmd.batching import cond_any
+from difmd import blocks
 from difmd.neighbors.lattice import complete_cell, heights, product
 from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
 from difmd.system import System
@@ -71,7 +72,7 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
     fresh = neighbors.replace(
         centers=sorted_.centers,
         order=sorted_.order,
-        rank=add_at(len(bins), sorted_.order, jnp.arange(len(bins), dtype=jnp.int32)),
+        rank=add_at(len(bins), sorted_.order[: len(bins)], jnp.arange(len(bins), dtype=jnp.int32)),
         parents=sorted_.parents,
         images=sorted_.images - jnp.stack(own),
         wraps=wraps,
@@ -128,12 +129,12 @@ class _Sorted(NamedTuple):
 
     Attributes:
         start: first extended position of each bin, and the number of all of them; [bins + 1].
-        bins: of each center; [atoms].
+        bins: of each center, behind the last for those that are none; [columns].
     """
 
-    order: Int[Array, "atoms"]
-    centers: Int[Array, "atoms"]
-    bins: Int[Array, "atoms"]
+    order: Int[Array, "columns"]
+    centers: Int[Array, "columns"]
+    bins: Int[Array, "columns"]
     parents: Int[Array, "extended"]
     images: Int[Array, "3 extended"]
     start: Int[Array, "starts"]
@@ -160,6 +161,10 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
     slots = take(start, ordered) + atoms - take(own_start, ordered)
     # Behind the extended positions: one that stands for unused neighbours, one for padding.
     centers = jnp.where((ordered < n_bins) & (slots < n_extended), slots, n_extended + 1)
+    order, centers, ordered = (
+        jnp.concatenate([x, jnp.full(neighbors.centers.shape[-1] - n_atoms, filling, jnp.int32)])
+        for x, filling in ((order, 0), (centers, n_extended + 1), (ordered, n_bins))
+    )
     return _Sorted(order, centers, ordered, parents, images, start)
 
 
@@ -181,16 +186,21 @@ def _source(bins: Int[Array, "n"], neighbors: Neighbors) -> tuple[Int[Array, "n"
 
 
 def _argsort(keys: Int[Array, "n"], largest: int) -> Int[Array, "n"]:
-    """Stable order of keys 0 … `largest`; key and place go into one word where they fit.
+    """Stable order of keys 0 … `largest`.
 
-    XLA sorts one array much faster on CPU than two.
+    Place and as many bits of the key as fit beside it go into one word, the lowest bits first. XLA sorts
+    one array several times faster on CPU than two.
     """
     n = len(keys)
     bits = max(1, (n - 1).bit_length())
-    if bits + largest.bit_length() > WORD:
-        return jnp.argsort(keys, stable=True).astype(jnp.int32)
-    words = (keys.astype(jnp.uint32) << bits) | jnp.arange(n, dtype=jnp.uint32)
-    return (jnp.sort(words) & ((1 << bits) - 1)).astype(jnp.int32)
+    atoms = jnp.arange(n, dtype=jnp.uint32)
+    order = jnp.arange(n, dtype=jnp.int32)
+    step = WORD - bits
+    for low in range(0, max(1, largest.bit_length()), step):
+        digit = take(keys, order).astype(jnp.uint32) >> low
+        words = jnp.sort((digit << bits) | atoms)
+        order = take(order, (words & ((1 << bits) - 1)).astype(jnp.int32))
+    return order
 
 
 def _exclusive(count: Int[Array, "n"]) -> Int[Array, "starts"]:
@@ -200,23 +210,56 @@ def _exclusive(count: Int[Array, "n"]) -> Int[Array, "starts"]:
 
 def _search(
     positions: list[Float[Array, "points"]], sorted_: _Sorted, reach_squared: float, neighbors: Neighbors
-) -> tuple[Int[Array, "slots atoms"], Int[Array, "atoms"], Int[Array, ""]]:
-    """Compare each center with the runs around it.
-
-    Comparisons go into bit masks, up to 32 of a run in a word; each slot then takes the next set bit of
-    its center.
+) -> tuple[Int[Array, "slots columns"], Int[Array, "columns"], Int[Array, ""]]:
+    """Compare each center with the runs around it, and list those within reach.
 
     Returns:
         indices, the number of neighbours of each center, and the length of the longest run.
     """
-    grid, n_atoms = neighbors.grid, len(sorted_.bins)
+
+    def find(into: Array, start: Array | int, size: int) -> tuple[Array, Array, Array]:
+        """Fill the columns of `size` centers from `start` on."""
+        bins, centers = (
+            lax.dynamic_slice_in_dim(x, start, size) for x in (sorted_.bins, sorted_.centers)
+        )
+        masks, first, count, longest = _compare(positions, sorted_, bins, centers, reach_squared, neighbors)
+        return _unpack(masks, first, into, start, neighbors.parents.shape[-1]), count, longest
+
+    n_columns = len(sorted_.bins)
+    indices = jnp.zeros((neighbors.capacity, n_columns), jnp.int32)
+    starts = blocks.starts(n_columns)
+    if starts is None:
+        return find(indices, jnp.int32(0), n_columns)
+
+    def one(state: tuple[Array, Array, Array], start: Array) -> tuple[Any, None]:
+        indices, count, longest = state
+        indices, own, most = find(indices, start, blocks.SIZE)
+        return (indices, lax.dynamic_update_slice(count, own, (start,)), jnp.maximum(longest, most)), None
+
+    return lax.scan(one, (indices, jnp.zeros(n_columns, jnp.int32), jnp.int32(0)), starts)[0]
+
+
+def _compare(
+    positions: list[Float[Array, "points"]],
+    sorted_: _Sorted,
+    bins: Int[Array, "centers"],
+    centers: Int[Array, "centers"],
+    reach_squared: float,
+    neighbors: Neighbors,
+) -> tuple[UInt[Array, "words centers"], Int[Array, "words centers"], Int[Array, "centers"], Int[Array, ""]]:
+    """Bit masks of who is within reach, up to 32 comparisons of a run in a word.
+
+    Returns:
+        masks, the extended position that the first bit of each stands for, the number of neighbours of each
+        center, and the length of the longest run.
+    """
+    grid, n_centers = neighbors.grid, len(bins)
     _, rows, columns = _padded(grid)
     n_bins = len(sorted_.start) - 1
     n_words = -(-grid.held // WORD)
     width = 8 * -(-grid.held // (8 * n_words))
     # A run may be read past the end of the last bin.
     x, y, z = (jnp.concatenate([axis, jnp.full(width, axis[-2])]) for axis in positions)
-    centers = sorted_.centers
     xi, yi, zi = (take(axis, centers)[:, None] for axis in (x, y, z))
     bit = jnp.arange(width, dtype=jnp.int32)[None]
     flag = jnp.asarray(1 << np.arange(width, dtype=np.uint32), jnp.uint32)[None]
@@ -224,7 +267,7 @@ def _search(
 
     def compare(sums: tuple[Array, Array], word: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
         (count, longest), (offset, skipped) = sums, word
-        middle = sorted_.bins + offset
+        middle = bins + offset
         first = take(sorted_.start, jnp.clip(middle - grid.reach[2], 0, n_bins)) + skipped
         last = take(sorted_.start, jnp.clip(middle + grid.reach[2] + 1, 0, n_bins))
         start = jnp.minimum(first, len(x) - width)
@@ -242,18 +285,24 @@ def _search(
     offsets = [(a * rows + b) * columns for a, b in itertools.product(*around)]
     table = np.asarray(list(itertools.product(offsets, width * np.arange(n_words))), np.int32)
     words = (jnp.asarray(table[:, 0]), jnp.asarray(table[:, 1]))
-    zeros = jnp.zeros(n_atoms, jnp.int32)
+    zeros = jnp.zeros(n_centers, jnp.int32)
     (count, longest), (masks, starts) = lax.scan(compare, (zeros, zeros), words)
-    return _unpack(masks, starts, neighbors), count, jnp.max(longest)
+    return masks, starts, count, jnp.max(longest)
 
 
 def _unpack(
-    masks: UInt[Array, "words atoms"], starts: Int[Array, "words atoms"], neighbors: Neighbors
-) -> Int[Array, "slots atoms"]:
-    """Extended positions of the set bits, slot by slot."""
-    n_words, n_atoms = masks.shape
-    n_extended = neighbors.parents.shape[-1]
-    atoms = jnp.arange(n_atoms, dtype=jnp.int32)
+    masks: UInt[Array, "words centers"],
+    starts: Int[Array, "words centers"],
+    into: Int[Array, "slots columns"],
+    column: Array | int,
+    n_extended: int,
+) -> Int[Array, "slots columns"]:
+    """Extended positions of the set bits, written `into` the columns of these centers, the first `column`.
+
+    Each slot takes the next set bit of its center.
+    """
+    n_words, n_centers = masks.shape
+    centers = jnp.arange(n_centers, dtype=jnp.int32)
 
     def find_next(after: Array, word: tuple[Array, Array]) -> tuple[Array, Array]:
         number, mask = word
@@ -261,25 +310,25 @@ def _unpack(
         return here, after
 
     # Behind the last word stands one whose bits never end, where a finished center stays.
-    none = jnp.full(n_atoms, n_words, jnp.int32)
+    none = jnp.full(n_centers, n_words, jnp.int32)
     order = jnp.arange(n_words, dtype=jnp.int32)
     first, following = lax.scan(find_next, none, (order, masks), reverse=True)
-    masks = jnp.concatenate([masks, jnp.ones((1, n_atoms), jnp.uint32)]).reshape(-1)
-    starts = jnp.concatenate([starts, jnp.full((1, n_atoms), n_extended, jnp.int32)]).reshape(-1)
+    masks = jnp.concatenate([masks, jnp.ones((1, n_centers), jnp.uint32)]).reshape(-1)
+    starts = jnp.concatenate([starts, jnp.full((1, n_centers), n_extended, jnp.int32)]).reshape(-1)
     following = jnp.concatenate([following, none[None]]).reshape(-1)
 
     def load(word: Array) -> tuple[Array, Array, Array]:
-        at = word * n_atoms + atoms
+        at = word * n_centers + centers
         return take(masks, at), take(starts, at), take(following, at)
 
-    def step(state: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], Array]:
-        mask, start, after = state
+    def step(state: tuple[Array, Array, Array, Array], slot: Array) -> tuple[Any, None]:
+        mask, start, after, into = state
         rest = mask & (mask - 1)
         bit = lax.population_count((mask ^ rest) - 1).astype(jnp.int32)
         loaded = load(after)
         done = rest == 0
         ahead = [jnp.where(done, a, b) for a, b in zip(loaded, (rest, start, after), strict=True)]
-        return (ahead[0], ahead[1], ahead[2]), start + bit
+        into = lax.dynamic_update_slice(into, (start + bit)[None], (slot, column))
+        return (ahead[0], ahead[1], ahead[2], into), None
 
-    _, indices = lax.scan(step, load(first), None, length=neighbors.capacity)
-    return indices
+    return lax.scan(step, (*load(first), into), jnp.arange(len(into), dtype=jnp.int32))[0][3]

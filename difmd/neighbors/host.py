@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd import blocks
 from difmd.errors import InputError, check_positive
 from difmd.neighbors.device import WORD, rebuild
 from difmd.neighbors.lattice import complete_cell, heights
@@ -138,7 +139,7 @@ def neighbor_list(
         if (grid.bins, grid.reach) == (like.grid.bins, like.grid.reach):
             grid = grid._replace(held=max(grid.held, like.grid.held))
     empty = Neighbors(
-        **_empty(replicas[0], slots, n_extended),
+        **_empty(replicas[0], blocks.columns(system.n_atoms, n_replicas), slots, n_extended),
         reference_cell=replicas[0].cell,
         n_neighbors=jnp.int32(0),
         n_extended=jnp.int32(0),
@@ -182,18 +183,19 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
     n_extended = _rounded(enough(neighbors.parents.shape[-1], neighbors.n_extended))
     grid = neighbors.grid._replace(held=_whole_words(enough(neighbors.grid.held, neighbors.n_held)))
     one = system if system.positions.ndim == 2 else jax.tree.map(lambda x: x[0], system)
-    return rebuilt(system, neighbors.replace(**_empty(one, slots, n_extended), grid=grid))
+    empty = _empty(one, neighbors.centers.shape[-1], slots, n_extended)
+    return rebuilt(system, neighbors.replace(**empty, grid=grid))
 
 
-def _empty(system: System, slots: int, n_extended: int) -> dict[str, Array]:
+def _empty(system: System, columns: int, slots: int, n_extended: int) -> dict[str, Array]:
     """The arrays of a list whose contents do not matter."""
     n_atoms = system.n_atoms
-    atoms = jnp.zeros(n_atoms, jnp.int32)
+    centers = jnp.zeros(columns, jnp.int32)
     return {
-        "indices": jnp.full((slots, n_atoms), n_extended, jnp.int32),
-        "centers": atoms,
-        "order": atoms,
-        "rank": atoms,
+        "indices": jnp.full((slots, columns), n_extended, jnp.int32),
+        "centers": centers,
+        "order": centers,
+        "rank": jnp.zeros(n_atoms, jnp.int32),
         "parents": jnp.zeros(n_extended, jnp.int32),
         "images": jnp.zeros((3, n_extended), jnp.int32),
         "wraps": jnp.zeros((n_atoms, 3), jnp.int32),

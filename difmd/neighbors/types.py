@@ -42,13 +42,14 @@ class Grid(NamedTuple):
 class Neighbors:
     """Every pair closer than `cutoff + skin`, each seen from both of its atoms.
 
-    Columns belong to *centers*: the atoms in the order of their bins.
+    Columns belong to *centers*: the atoms in the order of their bins, and behind them a few that are none,
+    where the number of atoms alone would make arrays that push each other out of the cache.
 
     Attributes:
         indices: `indices[k, c]` is the k-th neighbour of center c, an index into the extended
-            positions; unused entries hold the number of extended positions; int32 [slots, atoms].
-        centers: extended position of each center; int32 [atoms].
-        order: atom of each center; int32 [atoms].
+            positions; unused entries hold the number of extended positions; int32 [slots, columns].
+        centers: extended position of each center; int32 [columns].
+        order: atom of each center, 0 where it is none; int32 [columns].
         rank: center of each atom, the inverse of `order`; int32 [atoms].
         parents: atom that each extended position is an image of; int32 [extended].
         images: lattice translation of each extended position; int32 [3, extended].
@@ -65,9 +66,9 @@ class Neighbors:
         grid: bins; static.
     """
 
-    indices: Int[Array, "*batch slots atoms"]
-    centers: Int[Array, "*batch atoms"]
-    order: Int[Array, "*batch atoms"]
+    indices: Int[Array, "*batch slots columns"]
+    centers: Int[Array, "*batch columns"]
+    order: Int[Array, "*batch columns"]
     rank: Int[Array, "*batch atoms"]
     parents: Int[Array, "*batch extended"]
     images: Int[Array, "*batch 3 extended"]

@@ -18,6 +18,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
+from difmd import blocks
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.neighbors.lattice import complete_cell, product
@@ -29,9 +30,9 @@ from difmd.take import take
 # out of registers in float64.
 _UNROLL = 4
 
-# On CPU the centers of a large system are visited in blocks, whose sums and positions stay in the cache. XLA
-# leaves loops over much smaller ones to a single core.
-_BLOCK = 32_768
+# Twice as many where the loops are so short that waking a second core costs as much as their work. Smaller
+# systems than these come in batches.
+_SHORT = range(1000, 16_500)
 
 # Components of a symmetric tensor that are summed: xx, yy, zz, yz, xz, xy.
 _VIRIAL = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -46,9 +47,9 @@ class Sites(NamedTuple):
     """
 
     types: Int[Array, "atoms"]
-    indices: Int[Array, "slots atoms"]
-    centers: Int[Array, "atoms"]
-    order: Int[Array, "atoms"]
+    indices: Int[Array, "slots columns"]
+    centers: Int[Array, "columns"]
+    order: Int[Array, "columns"]
     rank: Int[Array, "atoms"]
     parents: Int[Array, "extended"]
     images: Int[Array, "3 extended"]
@@ -66,11 +67,11 @@ class Row(NamedTuple):
 
 
 Energies: TypeAlias = Callable[[Params, list[Array], Sites], Array]
-"""`energies(params, xyz, sites)` → energy of each center [eV], [atoms]; `xyz` are extended positions."""
+"""`energies(params, xyz, sites)` → energy of each center [eV], [columns]; `xyz` are extended positions."""
 
 Derivative: TypeAlias = Callable[..., tuple[list[Array], list[Array] | None]]
-"""`derivative(params, xyz, sites, with_virial=)` → forces on the centers, 3 × [atoms], and the virial as
-6 × [atoms] in the order xx, yy, zz, yz, xz, xy."""
+"""`derivative(params, xyz, sites, with_virial=)` → forces on the centers, 3 × [columns], and the virial as
+6 × [columns] in the order xx, yy, zz, yz, xz, xy."""
 
 
 def slot_potential(
@@ -179,23 +180,24 @@ def slot_potential(
 
 
 def sum_over_slots(
-    term: Callable[[Any, Int[Array, "atoms"]], list[Array]],
+    term: Callable[[Any, Int[Array, "columns"]], list[Array]],
     own: Any,
     sites: Sites,
     *,
     unroll: int | None = None,
-) -> list[Float[Array, "atoms"]]:
+) -> list[Float[Array, "columns"]]:
     """Σ_k term(own, extended index of the k-th neighbour of every center).
 
     Args:
         term: element-wise; gets `own` and the indices of one slot, of all centers or of some.
-        own: what centers bring along, a pytree of [atoms].
+        own: what centers bring along, a pytree of [columns].
         sites: the list.
         unroll: slots a loop; default: what suits a pair potential.
     """
     term = jax.checkpoint(term)
-    unroll = _UNROLL if unroll is None else unroll
-    n_slots, n_atoms = sites.indices.shape
+    n_slots, n_columns = sites.indices.shape
+    if unroll is None:
+        unroll = _UNROLL * (2 if n_columns in _SHORT else 1)
     slots = jnp.arange(n_slots, dtype=jnp.int32)
 
     def sums(start: Array | int, size: int) -> list[Array]:
@@ -211,19 +213,17 @@ def sum_over_slots(
         zeros = [jnp.zeros(x.shape, x.dtype) for x in shapes]
         return lax.scan(add, zeros, slots, unroll=unroll)[0]
 
-    if n_atoms <= 2 * _BLOCK or jax.default_backend() != "cpu":
-        return sums(jnp.int32(0), n_atoms)
-    # The last block begins early enough to be whole.
-    n_blocks = -(-n_atoms // _BLOCK)
-    starts = jnp.minimum(_BLOCK * jnp.arange(n_blocks, dtype=jnp.int32), n_atoms - _BLOCK)
-    _, blocks = lax.scan(lambda _, start: (None, sums(start, _BLOCK)), None, starts)
-    rest = n_atoms - _BLOCK * (n_blocks - 1)
-    return [jnp.concatenate([x[:-1].reshape(-1), x[-1, _BLOCK - rest :]]) for x in blocks]
+    starts = blocks.starts(n_columns)
+    if starts is None:
+        return sums(jnp.int32(0), n_columns)
+    _, found = lax.scan(lambda _, start: (None, sums(start, blocks.SIZE)), None, starts)
+    rest = n_columns - blocks.SIZE * (len(starts) - 1)
+    return [jnp.concatenate([x[:-1].reshape(-1), x[-1, blocks.SIZE - rest :]]) for x in found]
 
 
 def separation(
-    xyz: list[Float[Array, "points"]], centers: list[Float[Array, "atoms"]], j: Int[Array, "atoms"]
-) -> tuple[list[Float[Array, "atoms"]], Float[Array, "atoms"]]:
+    xyz: list[Float[Array, "points"]], centers: list[Float[Array, "columns"]], j: Int[Array, "columns"]
+) -> tuple[list[Float[Array, "columns"]], Float[Array, "columns"]]:
     """r_ij = r_j − r_i by component [Å], and its square."""
     apart = [take(x, j) - c for x, c in zip(xyz, centers, strict=True)]
     return apart, apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2

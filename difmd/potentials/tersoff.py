@@ -211,7 +211,7 @@ def tersoff(
         apart = edges(xyz, sites)
         value, pullback = jax.vjp(lambda d: energies_of(params, d, sites), apart)
         (pull,) = pullback(jnp.ones_like(value))
-        n_extended, n_atoms = len(sites.parents), len(sites.order)
+        n_extended, n_atoms = len(sites.parents), len(sites.types)
         forces = []
         for slope in pull:
             # The neighbours get the opposite; what lies behind the extended positions gets nothing.
