@@ -17,7 +17,7 @@ SIZE = 32_080
 # Numbers of 8 bytes in 4 KiB, and how near to a multiple of them lengths may come.
 _PERIOD, _MARGIN = 512, 64
 
-# Shorter arrays fit beside each other, and would grow much.
+# Shorter arrays fit beside each other, and would grow much by comparison.
 _SHORT = 4096
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from pairs import brute_force, is_subset, pairs_of
 
+from difmd import blocks
 from difmd.errors import Flag, InputError, Status, describe, flags_of
 from difmd.neighbors import check, grow, host, is_stale, neighbor_list, rebuild, update
+from difmd.neighbors.device import _argsort
 from difmd.system import make_system
 
 FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * np.sqrt(2)
@@ -120,6 +122,46 @@ def test_overflow_of_images_and_of_runs_is_flagged(where):
     assert bool(tight.overflow)
     assert int(tight.indices.max()) <= tight.parents.shape[-1]
     assert_exact(system, grow(system, tight), 1.5)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_large_systems_are_searched_in_blocks_alike(batched, monkeypatch):
+    """With a last block that overlaps the one before, and columns that are no atoms."""
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    if batched:
+        other = random_system(cell=[4.0, 4.0, 4.0], seed=1)
+        system = jax.tree.map(lambda *x: jnp.stack(x), system, other)
+    whole = neighbor_list(system, cutoff=1.5, skin=0.2)
+    assert whole.indices.shape[-1] == 20
+    monkeypatch.setattr(blocks, "_SHORT", 0)
+    padded = neighbor_list(system, cutoff=1.5, skin=0.2)
+    assert padded.indices.shape[-1] > 20
+    monkeypatch.setattr(blocks, "SIZE", 9)
+    build = jax.vmap(rebuild) if batched else rebuild
+    parts, parts_padded = jax.jit(build)(system, whole), jax.jit(build)(system, padded)
+    for found in (parts, padded, parts_padded):
+        np.testing.assert_array_equal(found.indices[..., :20], whole.indices)
+        np.testing.assert_array_equal(found.n_neighbors, whole.n_neighbors)
+        assert np.all(np.asarray(found.indices[..., 20:]) == whole.parents.shape[-1])
+        np.testing.assert_array_equal(found.rank, whole.rank)
+
+
+@pytest.mark.parametrize("largest", [0, 1, 300, 2**20, 2**31 - 2])
+def test_sorting_is_stable_however_many_words_the_keys_take(largest):
+    keys = np.random.default_rng(0).integers(0, largest + 1, 5000).astype(np.int32)
+    expected = np.argsort(keys, kind="stable")
+    np.testing.assert_array_equal(_argsort(jnp.asarray(keys), largest), expected)
+
+
+@pytest.mark.parametrize("n_replicas", [1, 3, 64, 128, 512])
+@pytest.mark.parametrize("n_atoms", [1, 256, 4000, 16_384, 32_768, 256_000])
+def test_lengths_of_large_arrays_stay_off_multiples_of_four_kibibytes(n_atoms, n_replicas):
+    n = blocks.columns(n_atoms, n_replicas)
+    if n_atoms * n_replicas < 4096 or n_replicas == 512:
+        assert n == n_atoms
+    else:
+        assert n_atoms <= n <= n_atoms + 128 and 64 <= n * n_replicas % 512 <= 448
+    assert 64 <= blocks.SIZE % 512 <= 448
 
 
 def test_indices_stay_in_bounds_however_little_room_there_is():

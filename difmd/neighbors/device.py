@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-from difmd.batching import cond_any
 from difmd import blocks
+from difmd.batching import cond_any
 from difmd.neighbors.lattice import complete_cell, heights, product
 from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
 from difmd.system import System
@@ -219,9 +219,7 @@ def _search(
 
     def find(into: Array, start: Array | int, size: int) -> tuple[Array, Array, Array]:
         """Fill the columns of `size` centers from `start` on."""
-        bins, centers = (
-            lax.dynamic_slice_in_dim(x, start, size) for x in (sorted_.bins, sorted_.centers)
-        )
+        bins, centers = (lax.dynamic_slice_in_dim(x, start, size) for x in (sorted_.bins, sorted_.centers))
         masks, first, count, longest = _compare(positions, sorted_, bins, centers, reach_squared, neighbors)
         return _unpack(masks, first, into, start, neighbors.parents.shape[-1]), count, longest
 

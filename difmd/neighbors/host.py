@@ -24,8 +24,12 @@ _RESOLUTIONS = ((0, 0), (0.5, 1), (1, 2), (1, 3), (1, 4), (2, 4), (2, 6))
 # What a run costs besides its comparisons, in comparisons.
 _RUN = 40
 
-# Up to so many atoms neighbours are counted on the host, which compiles nothing.
-_COUNT_BELOW = 20_000
+# Up to so many pairs, of about so many an atom, are counted on the host, which compiles nothing.
+_COUNT_BELOW = 2_000_000
+_MANY = 100
+
+# With fewer neighbours than these the density says little: an open crystal has far fewer than a liquid.
+_FEW = 24
 
 # Columns of a list come in groups that a pair potential sums at a time.
 _GROUP = 4
@@ -118,16 +122,17 @@ def neighbor_list(
         # What follows from the density alone, where it will do, so that a run that goes on does not compile
         # for an atom more or less.
         images = math.prod((n + 2 * g) / n for n, g in zip(grid.bins, grid.reach, strict=True))
-        usual = math.ceil(slack * system.n_atoms * images) + 8
-        n_extended = usual if 1.02 * most_extended + 8 <= usual else n_extended
+        expected = math.ceil(slack * system.n_atoms * images) + 8
+        n_extended = expected if 1.02 * most_extended + 8 <= expected else n_extended
         held = grid.held if 1.03 * longest + 1 <= grid.held else held
     grid = grid._replace(held=max(grid.held, held))
+    usual = max(_usual_neighbors(replica, reach) for replica in replicas) if all(periodic) else 0
     if capacity is not None:
         slots = capacity
-    elif skin > 0 and all(periodic):
+    elif skin > 0 and usual > _FEW:
         # Where that is not enough, the first build tells.
-        slots = _whole_groups(slack * max(_usual_neighbors(replica, reach) for replica in replicas))
-    elif system.n_atoms <= _COUNT_BELOW:
+        slots = _whole_groups(slack * usual)
+    elif system.n_atoms * (usual or _MANY) <= _COUNT_BELOW:
         most = max(_most_neighbors(replica, reach, periodic) for replica in replicas)
         slots = _whole_groups(slack * most)
     else:

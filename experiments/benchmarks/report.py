@@ -112,6 +112,6 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     left.set_ylim(bottom=0)
     right.set(xscale="log", yscale="log", xlabel="atoms", ylabel="peak memory of the process [GB]")
     for axes in (left, right):
-        axes.legend(fontsize=7, loc="best")
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)

@@ -39,6 +39,8 @@ SIZES = {
 }
 QUICK = {4_000: 400, 32_000: 200}
 JAX_MD_UP_TO = 32_000
+PARTS = ("md", "replicas", "kernels", "solids", "startup", "gradients", "agreement")
+QUICK_PARTS = tuple(part for part in PARTS if part not in ("solids", "gradients"))
 # jax-md is timed on a fifth of the steps, with a dozen rebuilds and more among them.
 JAX_MD_SHARE = 5
 
@@ -47,12 +49,16 @@ def main() -> None:
     """Run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two sizes, one round")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, metavar="PART", help=f"some of {', '.join(PARTS)}"
+    )
     parser.add_argument("--rounds", type=int, help="turns of each package (default 3, quick 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="run folder")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rounds = arguments.rounds or (1 if arguments.quick else 3)
+    parts = arguments.only or (QUICK_PARTS if arguments.quick else PARTS)
     console = Console()
     began = time.perf_counter()
     packages = [Package("difmd", d, metadata.version("difmd")) for d in ("float32", "float64")]
@@ -71,18 +77,21 @@ def main() -> None:
         sizes = {n: steps for n, (_, _, steps) in SIZES.items() if n != REPLICAS[0] * REPLICAS[1]}
         if arguments.quick:
             sizes = QUICK
-        for n_atoms, n_steps in sizes.items():
+        for n_atoms, n_steps in sizes.items() if "md" in parts else ():
             rows += throughput(folder, there, n_atoms, n_steps, rounds, console)
-        rows += replicas(folder, packages[0], 200 if arguments.quick else 1000, rounds, console)
-        rows += kernels(folder, packages[:2], 10 if arguments.quick else 30, console)
-        if not arguments.quick:
+        if "replicas" in parts:
+            rows += replicas(folder, packages[0], 200 if arguments.quick else 1000, rounds, console)
+        if "kernels" in parts:
+            rows += kernels(folder, packages[:2], 10 if arguments.quick else 30, console)
+        if "solids" in parts:
             rows += solids(folder, [p for p in there if p.name != "jax-md"], rounds, console)
-        rows += startup(folder, packages[0], console)
-        if not arguments.quick:
+        if "startup" in parts:
+            rows += startup(folder, packages[0], console)
+        if "gradients" in parts:
             rows += gradients(
                 folder, [packages[0], *(p for p in there if p.name == "jax-md")], rounds, console
             )
-        if packages[2].version is not None:
+        if "agreement" in parts and packages[2].version is not None:
             rows += agreement(folder, packages[:2], 200 if arguments.quick else 1000, console)
     report = {
         "rows": rows,
@@ -100,7 +109,8 @@ def main() -> None:
     console.print(as_table(rows))
     for name, value in report["ratios"].items():
         console.print(f"{name}: {value:.3g}")
-    plot(rows, arguments.out / "throughput.png")
+    if "md" in parts:
+        plot(rows, arguments.out / "throughput.png")
     console.print(f"{report['wall_s']:.0f} s; report and plot in {arguments.out}")
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from difmd.neighbors import neighbor_list
+from difmd.neighbors import neighbor_list, rebuild
 from difmd.potentials import (
     Potential,
     TersoffElement,
@@ -193,8 +193,20 @@ def liquid(numbers, padded=True):
 
 
 def roomy_list(system):
-    """A list with a skin, so that it serves displaced atoms, and room for other arrangements."""
+    """A list with a skin, so that it serves displaced atoms, and room for other arrangements.
+
+    It has more columns than atoms, as those of some large systems.
+    """
     neighbors = neighbor_list(system, cutoff=CUTOFF, skin=0.3, slack=1.6)
+    behind = jnp.zeros(3, jnp.int32)
+    neighbors = rebuild(
+        system,
+        neighbors.replace(
+            centers=jnp.concatenate([neighbors.centers, behind]),
+            order=jnp.concatenate([neighbors.order, behind]),
+        ),
+    )
+    assert neighbors.indices.shape[-1] == system.n_atoms + 3
     real = np.asarray(system.atomic_numbers) > 0
     assert real.sum() == N_ATOMS
     return neighbors
