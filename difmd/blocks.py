@@ -1,8 +1,7 @@
 """Sizes of arrays that suit the cache of a CPU.
 
 Sums over the slots of a list read and write a dozen arrays of one length at once. Where that length is a
-multiple of the 4 KiB after which addresses share a place in the cache, they push each other out: the forces
-on 16 384 atoms then take 1.4 times as long as those on 16 464.
+multiple of the 4 KiB after which addresses share a place in the cache, they push each other out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Ways to sum a Lennard-Jones force over a neighbour list, timed in turns; `python layouts.py --help`.
 
 What difmd does is "columns, sorted": one slot of all atoms at a time, atoms in the order of their bins. The
-others are what it might do instead, on the same list. "As many as atoms" differs where difmd has columns that
-are no atoms (see difmd/blocks.py), for 16 384 atoms for instance.
+others are what it might do instead, on the same list.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ def main() -> None:
     layouts = all_layouts(system, neighbors, arguments.seed)
     compiled = {name: (jax.jit(function), inputs) for name, (function, inputs) in layouts.items()}
     results = {name: jax.block_until_ready(f(*inputs)) for name, (f, inputs) in compiled.items()}
-    expected = sizes(results["columns, sorted"])[-system.n_atoms :]
+    expected = np.sort(np.linalg.norm(np.stack(results["columns, sorted"]), axis=0))
     for name, result in results.items():
-        found = sizes(result)[-system.n_atoms :]
+        found = np.sort(np.linalg.norm(np.stack(result), axis=0))
         np.testing.assert_allclose(found, expected, atol=1e-3 * expected.max(), err_msg=name)
     times: dict[str, list[float]] = {name: [] for name in compiled}
     for _ in range(arguments.rounds):
@@ -51,11 +50,6 @@ def main() -> None:
     print(f"{system.n_atoms} atoms, {'float64' if arguments.float64 else 'float32'}, seed {arguments.seed}")
     for name, values in times.items():
         print(f"{name:34s} {1e3 * np.median(values):8.2f} ms {np.median(values) / best:6.2f} x", flush=True)
-
-
-def sizes(forces: list[Any]) -> np.ndarray:
-    """Magnitudes in ascending order, those of columns that are no atoms first."""
-    return np.sort(np.linalg.norm(np.stack(forces), axis=0))
 
 
 def crystal(n: int, seed: int) -> difmd.System:
@@ -151,9 +145,6 @@ def all_layouts(
 
     return {
         "columns, sorted": (columns, (xyz, centers, indices)),
-        "columns, as many as atoms": (
-            columns, (xyz, centers[: system.n_atoms], indices[:, : system.n_atoms]),
-        ),
         "columns, atoms in arbitrary order": (
             columns, (mixed, jnp.asarray(place)[centers][which], jnp.asarray(place)[indices][:, which]),
         ),
