@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 SIZE = 32_080
-"""Atoms that a CPU works on at a time; XLA leaves loops over much smaller blocks to a single core."""
+"""Atoms that a CPU works on at a time; with smaller blocks the cores wait for each other more often."""
 
 # Numbers of 8 bytes in 4 KiB, and how near to a multiple of them lengths may come.
 _PERIOD, _MARGIN = 512, 64

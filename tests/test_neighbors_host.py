@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import ase.build
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from difmd import blocks
 from difmd.errors import Flag, InputError, Status, describe, flags_of
 from difmd.neighbors import check, grow, host, is_stale, neighbor_list, rebuild, update
 from difmd.neighbors.device import _argsort
-from difmd.system import make_system
+from difmd.system import from_ase, make_system
 
 FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * np.sqrt(2)
 BCC = np.array([[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]]) * np.sqrt(4 / 3)
@@ -144,6 +145,14 @@ def test_large_systems_are_searched_in_blocks_alike(batched, monkeypatch):
         np.testing.assert_array_equal(found.n_neighbors, whole.n_neighbors)
         assert np.all(np.asarray(found.indices[..., 20:]) == whole.parents.shape[-1])
         np.testing.assert_array_equal(found.rank, whole.rank)
+
+
+def test_open_crystals_get_no_more_slots_than_they_need():
+    """A Tersoff potential pays for the square of them; a liquid of this density would get 16."""
+    silicon = from_ase(ase.build.bulk("Si", "diamond", a=5.43, cubic=True) * (4, 4, 4))
+    neighbors = neighbor_list(silicon, cutoff=3.0, skin=0.3)
+    assert int(neighbors.n_neighbors) == 4 and neighbors.capacity <= 8
+    assert host._whole_groups(1.1 * host._usual_neighbors(silicon, 3.3)) == 16
 
 
 @pytest.mark.parametrize("largest", [0, 1, 300, 2**20, 2**31 - 2])
