@@ -1,8 +1,10 @@
-"""Replicas: a conditional that stays one under `vmap`, and a `vmap` over all devices."""
+"""Replicas: a conditional that stays one under `vmap`, and runs in shares on all devices or cores."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -49,44 +51,85 @@ def cond_any(
     return choose(predicate, operands)
 
 
+def n_shares(n_replicas: int) -> int:
+    """Equal shares that replicas run in: one a device, or one a core of a CPU that is the only device."""
+    devices = jax.local_devices()
+    most = len(devices)
+    if most == 1 and devices[0].platform == "cpu":
+        most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(n for n in range(1, most + 1) if n_replicas % n == 0)
+
+
 def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[..., Any]:
     """`vmap` over the leading axis of every argument, in equal shares on all devices of the host.
 
-    Each device runs its share by itself, with no communication; a CPU counts as several after
-    `jax.config.update("jax_num_cpu_devices", n)` at the start of a program. The result is that of plain
-    `vmap` up to rounding. As many devices are used as divide the replicas.
+    Each device runs its share by itself, with no communication. The result is that of plain `vmap` up to
+    rounding. As many devices are used as divide the replicas.
 
     Args:
         function: of arguments without the leading axis.
         n_replicas: length of that axis.
 
     Returns:
-        The mapped function; call it under jit.
+        The mapped function, to be called under jit.
     """
     devices = jax.local_devices()
     mapped = jax.vmap(function)
-    n_devices = max(n for n in range(1, len(devices) + 1) if n_replicas % n == 0)
-    if n_devices == 1:
+    if len(devices) == 1 or n_shares(n_replicas) == 1:
         return mapped
-    devices = devices[:n_devices]
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("replicas",))
+    mesh = jax.sharding.Mesh(np.asarray(devices[: n_shares(n_replicas)]), ("replicas",))
     spec = jax.sharding.PartitionSpec("replicas")
     return jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
-def gathered(tree: Any) -> Any:
-    """Bring what `map_replicas` returned together on the default device, through the host.
+def run_replicas(
+    function: Any, static: tuple[Any, ...], shared: tuple[Any, ...], batched: tuple[Any, ...]
+) -> Any:
+    """Call a jitted function of replicas on all devices, or on all cores of a CPU (host).
 
-    Slicing an array that is spread over devices is a collective operation, and those of the CPU may wait
-    for each other for ever when there are fewer free cores than devices.
+    XLA would have the cores of a CPU wait for each other after every operation, and rebuild the lists of
+    all replicas when one of them asks for it. Here each core runs a share of the replicas by itself, all
+    with one compiled function.
+
+    Args:
+        function: `function(*static, *shared, *batched)`, which uses `map_replicas`.
+        static: its static arguments.
+        shared: pytrees that all replicas get.
+        batched: pytrees of arrays with a leading axis of replicas, as all that it returns.
+
+    Returns:
+        What it returns, on the default device.
     """
-    if len(jax.local_devices()) == 1:
-        return tree
+    n_replicas = len(jax.tree.leaves(batched)[0])
+    shares = n_shares(n_replicas)
+    if len(jax.local_devices()) > 1:
+        # Slicing an array that is spread over devices is a collective operation, and those of the CPU may
+        # wait for each other for ever when there are fewer free cores than devices.
+        spread = function(*static, *shared, *batched)
+        return jax.tree.map(lambda x: _from_host(_to_host(x), x), spread)
+    if shares == 1:
+        return function(*static, *shared, *batched)
+    size = n_replicas // shares
+    host = jax.tree.map(_to_host, batched)
+    parts = [
+        jax.tree.map(lambda x, like, k=k: _from_host(x[k * size : (k + 1) * size], like), host, batched)
+        for k in range(shares)
+    ]
+    # Compiled here, as a thread would not know of a `with jax.enable_x64():` around the call.
+    compiled = function.lower(*static, *shared, *parts[0]).compile()
+    with ThreadPoolExecutor(shares) as pool:
+        done = list(pool.map(lambda part: jax.block_until_ready(compiled(*shared, *part)), parts))
+    return jax.tree.map(lambda *x: _from_host(np.concatenate([_to_host(y) for y in x]), x[0]), *done)
 
-    def one(x: Any) -> Any:
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            data = jnp.asarray(jax.device_get(jax.random.key_data(x)))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        return jnp.asarray(jax.device_get(x))
 
-    return jax.tree.map(one, tree)
+def _to_host(x: Array) -> np.ndarray:
+    """The array, or the numbers that keys are made of, in numpy."""
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.device_get(jax.random.key_data(x) if is_key else x))
+
+
+def _from_host(x: np.ndarray, like: Array) -> Array:
+    """An array on the default device, or keys of the kind of `like`."""
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
+    return jnp.asarray(x)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from difmd.batching import gathered, map_replicas
+from difmd.batching import map_replicas, run_replicas
 from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
 from difmd.forces import evaluate
 from difmd.integrators import Integrator, MDState, draw_momenta
@@ -63,7 +63,7 @@ def simulate(
         potential: the energy model.
         params: its parameters.
         system: where to start; with a leading dimension, that many independent replicas, which are shared
-            out over all devices. Or the `state` of an earlier trajectory, to go on from there as if it had
+            out over all devices, or over the cores of a CPU. Or the `state` of an earlier trajectory, to go on from there as if it had
             not stopped.
         integrator: `velocity_verlet(...)`, `langevin(...)`.
         n_steps: steps to do.
@@ -137,8 +137,13 @@ def simulate(
                     # The list at the start of a chunk depends on the state alone, so that a replay and a
                     # continuation go the same way.
                     fresh = rebuilt(state.system, neighbors)
-                    done = _chunk(potential, n * save_every, save_every, params, integrator, state, fresh)
-                    return gathered(done) if batched else done
+                    static, shared = (potential, n * save_every, save_every), (params, integrator)
+                    if not batched:
+                        return _chunk(*static, *shared, state, fresh)
+                    done = run_replicas(_chunk, static, shared, (state, fresh))
+                    # Frames lead, as they do for one system.
+                    frames = jax.tree.map(lambda x: np.swapaxes(np.asarray(x), 0, 1), done.frames)
+                    return done._replace(frames=frames)
 
                 done, neighbors, replays = repaired(run, state.system, neighbors)
                 if not np.isfinite(np.asarray(done.frames.energy)).all():
@@ -315,6 +320,4 @@ def _chunk(
 
     if state.momenta.ndim == 2:
         return one(state, neighbors)
-    run = map_replicas(one, len(state.momenta))(state, neighbors)
-    # Frames lead, as they do for one system.
-    return run._replace(frames=jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), run.frames))
+    return map_replicas(one, len(state.momenta))(state, neighbors)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from difmd.batching import gathered, map_replicas
+from difmd.batching import map_replicas, run_replicas
 from difmd.errors import Flag, SimulationError, Status, describe, flags_of
 from difmd.fitting.liquid import (
     Production,
@@ -190,7 +190,8 @@ def _along(
     neighbors = jax.tree.map(lambda x: x[:n], replicas.neighbors)
     kelvin = jnp.asarray(temperature, systems.positions.dtype)
     for _ in range(8):
-        done = gathered(_differentiate(potential, window, params, systems, neighbors, keys, kelvin))
+        batched = (systems, neighbors, keys)
+        done = run_replicas(_differentiate, (potential, window), (params, kelvin), batched)
         flags = flags_of(done.status)
         if not flags:
             return done.gradient
@@ -223,10 +224,10 @@ def _differentiate(
     potential: Potential,
     window: DiffusionWindow,
     params: Params,
+    temperature: Array,
     systems: System,
     neighbors: Neighbors,
     keys: Array,
-    temperature: Array,
 ) -> _Along:
     def one(system: System, neighbors: Neighbors, key: Array) -> _Along:
         momenta = draw_momenta(key, system, temperature)

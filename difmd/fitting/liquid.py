@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
-from difmd.batching import gathered, map_replicas
+from difmd.batching import map_replicas, run_replicas
 from difmd.errors import DifmdError, InputError, Status
 from difmd.integrators import Integrator, MDState, draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import Neighbors, neighbor_list, rebuild
@@ -286,11 +286,8 @@ def equilibrate(
             keys: Any = keys,
         ) -> _Advanced:
             integrator = langevin(dt=sampling.dt, temperature=temperature, friction=sampling.friction)
-            return gathered(
-                _advance(
-                    potential, _CHUNK, _CHUNK, False, params, integrator, systems, momenta, neighbors, keys
-                )
-            )
+            static, batched = (potential, _CHUNK, _CHUNK, False), (systems, momenta, neighbors, keys)
+            return run_replicas(_advance, static, (params, integrator), batched)
 
         done, lists, _ = repaired(run, systems, lists)
         replicas = replicas._replace(systems=done.systems, neighbors=lists)
@@ -347,20 +344,10 @@ def produce(
         systems, lists = replicas.systems, replicas.neighbors
 
         def run(neighbors: Neighbors, systems: System = systems, momenta: Array = momenta) -> _Advanced:
-            return gathered(
-                _advance(
-                    potential,
-                    frames_per_chunk * sampling.save_every,
-                    sampling.save_every,
-                    with_energy_gradients,
-                    params,
-                    velocity_verlet(dt=sampling.dt),
-                    systems,
-                    momenta,
-                    neighbors,
-                    keys,
-                )
-            )
+            every = sampling.save_every
+            static = (potential, frames_per_chunk * every, every, with_energy_gradients)
+            shared = (params, velocity_verlet(dt=sampling.dt))
+            return run_replicas(_advance, static, shared, (systems, momenta, neighbors, keys))
 
         done, lists, _ = repaired(run, systems, lists)
         replicas = replicas._replace(systems=done.systems, neighbors=lists)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from difmd import blocks
+from difmd.batching import n_shares
 from difmd.errors import InputError, check_positive
 from difmd.neighbors.device import WORD, rebuild
 from difmd.neighbors.lattice import complete_cell, heights
@@ -143,8 +144,10 @@ def neighbor_list(
         n_extended = max(n_extended, like.parents.shape[-1])
         if (grid.bins, grid.reach) == (like.grid.bins, like.grid.reach):
             grid = grid._replace(held=max(grid.held, like.grid.held))
+    # As many replicas lie end to end as run together.
+    columns = blocks.columns(system.n_atoms, n_replicas // n_shares(n_replicas))
     empty = Neighbors(
-        **_empty(replicas[0], blocks.columns(system.n_atoms, n_replicas), slots, n_extended),
+        **_empty(replicas[0], columns, slots, n_extended),
         reference_cell=replicas[0].cell,
         n_neighbors=jnp.int32(0),
         n_extended=jnp.int32(0),
