@@ -115,7 +115,8 @@ def run_replicas(
         jax.tree.map(lambda x, like, k=k: _from_host(x[k * size : (k + 1) * size], like), host, batched)
         for k in range(shares)
     ]
-    # Compiled here, as a thread would not know of a `with jax.enable_x64():` around the call.
+    # Made arrays and compiled here, as a thread would not know of a `with jax.enable_x64():` around the call.
+    shared = jax.tree.map(jnp.asarray, shared)
     compiled = function.lower(*static, *shared, *parts[0]).compile()
     with ThreadPoolExecutor(shares) as pool:
         done = list(pool.map(lambda part: jax.block_until_ready(compiled(*shared, *part)), parts))

@@ -63,8 +63,8 @@ def simulate(
         potential: the energy model.
         params: its parameters.
         system: where to start; with a leading dimension, that many independent replicas, which are shared
-            out over all devices, or over the cores of a CPU. Or the `state` of an earlier trajectory, to go on from there as if it had
-            not stopped.
+            out over all devices, or over the cores of a CPU (how many there are changes the rounding). Or the
+            `state` of an earlier trajectory, to go on from there as if it had not stopped.
         integrator: `velocity_verlet(...)`, `langevin(...)`.
         n_steps: steps to do.
         key: seed of momenta and noise, `jax.random.key(0)`; a state has its own.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import platform
 import sys
 import time
@@ -149,8 +148,6 @@ def survey(
 def main() -> None:
     """Run the experiment."""
     settings = parse()
-    # Replicas are shared out over the cores.
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     ensure_writable(settings.folder)
     began = time.perf_counter()
     console = Console()
