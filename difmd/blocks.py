@@ -10,8 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-SIZE = 32_080
-"""Atoms that a CPU works on at a time; with smaller blocks the cores wait for each other more often."""
+SUMMED = 32_080
+"""Atoms whose neighbours a CPU sums at a time in large systems; with smaller blocks the cores wait for each
+other more often. Up to two blocks go at once."""
+
+SEARCHED = 16_040
+"""Atoms whose neighbours a CPU searches at a time, so that what it finds stays in the cache."""
 
 # Numbers of 8 bytes in 4 KiB, and how near to a multiple of them lengths may come.
 _PERIOD, _MARGIN = 512, 64
@@ -20,15 +24,16 @@ _PERIOD, _MARGIN = 512, 64
 _SHORT = 4096
 
 
-def starts(n: int) -> Int[Array, "blocks"] | None:
-    """First atom of each block of `SIZE`; None where all `n` at once are better.
+def split(n: int, size: int) -> tuple[Int[Array, "blocks"], int] | None:
+    """First atoms of equal blocks of about `size`, and their length; None where there is one, and on a GPU.
 
-    The last block begins early enough to be whole, and overlaps the one before it.
+    The last block begins early enough to be whole, and may overlap the one before it.
     """
-    if n <= 2 * SIZE or jax.default_backend() != "cpu":
+    n_blocks = -(-n // size)
+    if n_blocks < 2 or jax.default_backend() != "cpu":
         return None
-    n_blocks = -(-n // SIZE)
-    return jnp.minimum(SIZE * jnp.arange(n_blocks, dtype=jnp.int32), n - SIZE)
+    length = min(n, columns(-(-n // n_blocks), 1))
+    return jnp.minimum(length * jnp.arange(n_blocks, dtype=jnp.int32), n - length), length
 
 
 def columns(n_atoms: int, n_replicas: int) -> int:

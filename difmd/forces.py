@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd.errors import InputError
+from difmd.lattice import product
 from difmd.neighbors import Neighbors
-from difmd.neighbors.lattice import product
 from difmd.neighbors.types import is_stale
 from difmd.potentials.base import Params, Potential, validate_inputs
 from difmd.system import System

@@ -15,7 +15,7 @@ from difmd.batching import map_replicas, run_replicas
 from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
 from difmd.forces import evaluate
 from difmd.integrators import Integrator, MDState, draw_momenta
-from difmd.neighbors import Neighbors, automatic_skin, grow, neighbor_list, rebuilt
+from difmd.neighbors import Neighbors, automatic_skin, grow, has_overflowed, neighbor_list, rebuilt
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.rollout import Rollout, initialize, rollout
@@ -107,7 +107,7 @@ def simulate(
             validate_system(one)
         validate_inputs(potential, params, one)
     if not isinstance(system, MDState):
-        momenta, noise_key = _start(first, temperature, momenta, key)
+        _check_start(first, temperature, momenta, key)
     elif not (temperature is None and momenta is None and key is None):
         raise InputError("a state has momenta and key of its own: leave out temperature, momenta and key")
     dt = float(np.max(np.asarray(integrator.dt)))
@@ -116,13 +116,13 @@ def simulate(
         skin = automatic_skin(np.asarray(first.masses)[real], dt=dt, cutoff=potential.cutoff)
     neighbors = neighbor_list(first, cutoff=potential.cutoff, skin=skin, capacity=capacity)
     n_growths = 0
-    while bool(jnp.any(neighbors.overflow)):
+    while has_overflowed(neighbors):
         neighbors = grow(first, neighbors)
         n_growths += 1
     if isinstance(system, MDState):
         state = system
     else:
-        state = _initialize(potential, params, integrator, first, momenta, noise_key, neighbors)
+        state = _initialize(potential, params, integrator, first, temperature, momenta, key, neighbors)
     if not np.isfinite(np.asarray(state.forces)).all():
         raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
     frames_per_chunk = max(1, round(chunk_steps / save_every))
@@ -134,13 +134,10 @@ def simulate(
                 n_frames = min(frames_per_chunk, frames_left)
 
                 def run(neighbors: Neighbors, n: int = n_frames, state: MDState = state) -> Rollout:
-                    # The list at the start of a chunk depends on the state alone, so that a replay and a
-                    # continuation go the same way.
-                    fresh = rebuilt(state.system, neighbors)
                     static, shared = (potential, n * save_every, save_every), (params, integrator)
                     if not batched:
-                        return _chunk(*static, *shared, state, fresh)
-                    done = run_replicas(_chunk, static, shared, (state, fresh))
+                        return _chunk(*static, *shared, state, neighbors)
+                    done = run_replicas(_chunk, static, shared, (state, neighbors))
                     # Frames lead, as they do for one system.
                     frames = jax.tree.map(lambda x: np.swapaxes(np.asarray(x), 0, 1), done.frames)
                     return done._replace(frames=frames)
@@ -153,6 +150,10 @@ def simulate(
                 frames_left -= n_frames
                 kelvin = np.mean(kinetic_temperature(first, state.momenta))
                 advance(n_frames * save_every, f"{kelvin:.0f} K, skin {skin:.2g} Å")
+                if frames_left:
+                    # The list at the start of a chunk depends on the state alone, so that a replay and a
+                    # continuation go the same way.
+                    neighbors = rebuilt(state.system, neighbors)
         except KeyboardInterrupt:
             raise SimulationInterrupted(
                 f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
@@ -165,36 +166,24 @@ def simulate(
     return committed.trajectory()
 
 
-def _start(
-    system: System, temperature: float | None, momenta: Array | None, key: Array | None
-) -> tuple[Array, Array]:
-    """Momenta and keys to start from, for each replica."""
+def _check_start(system: System, temperature: float | None, momenta: Array | None, key: Array | None) -> None:
+    """Raise an `InputError` for what no run can start from."""
     if (temperature is None) == (momenta is None):
         raise InputError("give either temperature or momenta to start from")
     if key is None:
         raise InputError("give a key, the seed of momenta and noise: key=jax.random.key(0)")
     if not jnp.issubdtype(getattr(key, "dtype", int), jax.dtypes.prng_key):
         raise InputError(f"key = {key} is not a key of JAX: write key=jax.random.key(0)")
-    noise_key, momenta_key = jax.random.split(key)
-    batched = system.positions.ndim == 3
-    if batched:
-        noise_key = jax.random.split(noise_key, len(system.positions))
-        momenta_key = jax.random.split(momenta_key, len(system.positions))
-    if momenta is None:
-        kelvin = np.nan if temperature is None else temperature
-        check_positive("temperature", kelvin, "K")
-        momenta = (_draw_batch if batched else _draw)(momenta_key, system, kelvin)
+    if temperature is not None:
+        check_positive("temperature", temperature, "K")
+        return
+    assert momenta is not None
     if momenta.shape != system.positions.shape:
         raise InputError(
             f"momenta {list(momenta.shape)} and positions {list(system.positions.shape)} differ in shape"
         )
     if not np.isfinite(np.asarray(momenta)).all():
         raise InputError("momenta are not finite")
-    return momenta, noise_key
-
-
-_draw = jax.jit(draw_momenta)
-_draw_batch = jax.jit(jax.vmap(draw_momenta, (0, 0, None)))
 
 
 def repaired(
@@ -281,15 +270,24 @@ def _initialize(
     params: Params,
     integrator: Integrator,
     system: System,
-    momenta: Array,
-    keys: Array,
+    temperature: Array | None,
+    momenta: Array | None,
+    key: Array,
     neighbors: Neighbors,
 ) -> MDState:
-    def one(system: System, momenta: Array, key: Array, neighbors: Neighbors) -> MDState:
-        return initialize(potential, params, integrator, system, momenta, key, neighbors)
+    """The state that a run of one system or of replicas starts from."""
 
-    mapped = jax.vmap(one) if system.positions.ndim == 3 else one
-    return mapped(system, momenta, keys, neighbors)
+    def one(system: System, momenta: Array | None, keys: Array, neighbors: Neighbors) -> MDState:
+        if momenta is None:
+            assert temperature is not None
+            momenta = draw_momenta(keys[1], system, temperature)
+        return initialize(potential, params, integrator, system, momenta, keys[0], neighbors)
+
+    keys = jax.random.split(key)
+    if system.positions.ndim == 2:
+        return one(system, momenta, keys, neighbors)
+    keys = jax.vmap(lambda key: jax.random.split(key, len(system.positions)), out_axes=1)(keys)
+    return jax.vmap(one)(system, momenta, keys, neighbors)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

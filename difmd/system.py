@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from difmd.errors import InputError
+from difmd.lattice import signed_volume
 
 if TYPE_CHECKING:
     import ase
@@ -47,7 +48,7 @@ class System:
     @property
     def volume(self) -> Float[Array, "*batch"]:
         """Volume of the cell [Å³]; meaningful when all three directions are periodic."""
-        return jnp.abs(jnp.linalg.det(self.cell))
+        return jnp.abs(signed_volume(jnp.asarray(self.cell)))
 
     def replace(self, **changes: Any) -> System:
         """A copy with some fields replaced, as `dataclasses.replace`."""

@@ -137,13 +137,13 @@ def test_large_systems_are_searched_in_blocks_alike(batched, monkeypatch):
     monkeypatch.setattr(blocks, "_SHORT", 0)
     padded = neighbor_list(system, cutoff=1.5, skin=0.2)
     assert padded.indices.shape[-1] > 20
-    monkeypatch.setattr(blocks, "SIZE", 9)
-    plain, begun = blocks.starts, []
-    monkeypatch.setattr(blocks, "starts", lambda n: begun.append(plain(n)) or begun[-1])
+    monkeypatch.setattr(blocks, "SEARCHED", 9)
+    plain, begun = blocks.split, []
+    monkeypatch.setattr(blocks, "split", lambda *given: begun.append(plain(*given)) or begun[-1])
     # A function of its own: of `rebuild`, JAX would take what it traced with blocks of the usual size.
     build = jax.jit(jax.vmap(lambda s, n: rebuild(s, n)) if batched else lambda s, n: rebuild(s, n))
     parts, parts_padded = build(system, whole), build(system, padded)
-    assert len(begun) == 2 and all(starts is not None for starts in begun)
+    assert len(begun) == 2 and all(parts is not None for parts in begun)
     for found in (parts, padded, parts_padded):
         np.testing.assert_array_equal(found.indices[..., :20], whole.indices)
         np.testing.assert_array_equal(found.n_neighbors, whole.n_neighbors)
@@ -174,7 +174,19 @@ def test_lengths_of_large_arrays_stay_off_multiples_of_four_kibibytes(n_atoms, n
         assert n == n_atoms
     else:
         assert n_atoms <= n <= n_atoms + 128 and 64 <= n * n_replicas % 512 <= 448
-    assert 64 <= blocks.SIZE % 512 <= 448
+
+
+@pytest.mark.parametrize("n", [1, 16_040, 16_041, 20_000, 64_161, 256_000, 1_000_000])
+@pytest.mark.parametrize("size", [blocks.SUMMED, blocks.SEARCHED])
+def test_blocks_are_equal_and_do_little_twice(n, size):
+    parts = blocks.split(n, size)
+    if n <= size:
+        assert parts is None
+        return
+    starts, length = parts
+    covered = np.concatenate([np.arange(start, start + length) for start in starts])
+    np.testing.assert_array_equal(np.unique(covered), np.arange(n))
+    assert len(covered) <= 1.02 * n and length <= 1.01 * size and 64 <= length % 512 <= 448
 
 
 def test_indices_stay_in_bounds_however_little_room_there_is():

@@ -1,7 +1,7 @@
 """Exact neighbour lists: `neighbor_list` on the host, `update` and `rebuild` under jit."""
 
 from difmd.neighbors.device import rebuild, update
-from difmd.neighbors.host import find_pairs, grow, neighbor_list, rebuilt
+from difmd.neighbors.host import find_pairs, grow, has_overflowed, neighbor_list, rebuilt
 from difmd.neighbors.skin import automatic_skin
 from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
 
@@ -13,6 +13,7 @@ __all__ = [
     "extended_positions",
     "find_pairs",
     "grow",
+    "has_overflowed",
     "is_stale",
     "neighbor_list",
     "rebuild",

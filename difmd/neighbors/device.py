@@ -18,13 +18,17 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from difmd import blocks
 from difmd.batching import cond_any
-from difmd.neighbors.lattice import complete_cell, heights, product
+from difmd.errors import InputError
+from difmd.lattice import complete_cell, heights, invert, product
 from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
 from difmd.system import System
 from difmd.take import add_at, take, take_runs
 
 WORD = 32
 """Comparisons in a word."""
+
+# Slots filled in one loop, whose state then passes through memory less often.
+_UNROLL = 4
 
 
 def update(system: System, neighbors: Neighbors) -> Neighbors:
@@ -63,7 +67,7 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
     real = system.atomic_numbers > 0
     complete = complete_cell(system.cell, neighbors.periodic)
     margin = reach / heights(complete)
-    fraction = product(system.positions, jnp.linalg.inv(complete))
+    fraction = product(system.positions, invert(complete))
     wraps = jnp.where(jnp.asarray(neighbors.periodic), jnp.floor(fraction), 0)
     bins = _bins(fraction - wraps, real, margin, neighbors)
     sorted_ = _sort(bins, real, neighbors)
@@ -223,18 +227,28 @@ def _search(
         masks, first, count, longest = _compare(positions, sorted_, bins, centers, reach_squared, neighbors)
         return _unpack(masks, first, into, start, neighbors.parents.shape[-1]), count, longest
 
+    _, width = _words(neighbors.grid)
+    # A run may be read past the end of the last bin.
+    positions = [jnp.concatenate([axis, jnp.full(width, axis[-2])]) for axis in positions]
     n_columns = len(sorted_.bins)
     indices = jnp.zeros((neighbors.capacity, n_columns), jnp.int32)
-    starts = blocks.starts(n_columns)
-    if starts is None:
+    parts = blocks.split(n_columns, blocks.SEARCHED)
+    if parts is None:
         return find(indices, jnp.int32(0), n_columns)
+    starts, length = parts
 
     def one(state: tuple[Array, Array, Array], start: Array) -> tuple[Any, None]:
         indices, count, longest = state
-        indices, own, most = find(indices, start, blocks.SIZE)
+        indices, own, most = find(indices, start, length)
         return (indices, lax.dynamic_update_slice(count, own, (start,)), jnp.maximum(longest, most)), None
 
     return lax.scan(one, (indices, jnp.zeros(n_columns, jnp.int32), jnp.int32(0)), starts)[0]
+
+
+def _words(grid: Grid) -> tuple[int, int]:
+    """Words that the comparisons of a run take, and comparisons in each."""
+    n_words = -(-grid.held // WORD)
+    return n_words, 8 * -(-grid.held // (8 * n_words))
 
 
 def _compare(
@@ -247,6 +261,14 @@ def _compare(
 ) -> tuple[UInt[Array, "words centers"], Int[Array, "words centers"], Int[Array, "centers"], Int[Array, ""]]:
     """Bit masks of who is within reach, up to 32 comparisons of a run in a word.
 
+    Args:
+        positions: x, y and z of the extended positions, and room behind them.
+        sorted_: the runs.
+        bins: of the centers.
+        centers: extended positions.
+        reach_squared: [Å²].
+        neighbors: for its settings.
+
     Returns:
         masks, the extended position that the first bit of each stands for, the number of neighbours of each
         center, and the length of the longest run.
@@ -254,14 +276,14 @@ def _compare(
     grid, n_centers = neighbors.grid, len(bins)
     _, rows, columns = _padded(grid)
     n_bins = len(sorted_.start) - 1
-    n_words = -(-grid.held // WORD)
-    width = 8 * -(-grid.held // (8 * n_words))
-    # A run may be read past the end of the last bin.
-    x, y, z = (jnp.concatenate([axis, jnp.full(width, axis[-2])]) for axis in positions)
+    n_words, width = _words(grid)
+    x, y, z = positions
     xi, yi, zi = (take(axis, centers)[:, None] for axis in (x, y, z))
     bit = jnp.arange(width, dtype=jnp.int32)[None]
     flag = jnp.asarray(1 << np.arange(width, dtype=np.uint32), jnp.uint32)[None]
-    real = centers < len(positions[0]) - 2
+    # Behind the atoms lie the two points that are none, and room to read past the end.
+    n_atoms = len(x) - width - 2
+    real = centers < n_atoms
 
     def compare(sums: tuple[Array, Array], word: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
         (count, longest), (offset, skipped) = sums, word
@@ -273,7 +295,7 @@ def _compare(
         squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
         length = jnp.where(real, last - first, -skipped)
         # After an overflow a run may end beyond what there is room for.
-        here = jnp.minimum(length, len(positions[0]) - 2 - first)
+        here = jnp.minimum(length, n_atoms - first)
         hit = (squared < reach_squared) & (bit < here[:, None]) & (bit != (centers - first)[:, None])
         mask = jnp.sum(jnp.where(hit, flag, 0), axis=1, dtype=jnp.uint32)
         count = count + lax.population_count(mask).astype(jnp.int32)
@@ -298,35 +320,43 @@ def _unpack(
     """Extended positions of the set bits, written `into` the columns of these centers, the first `column`.
 
     Each slot takes the next set bit of its center.
+
+    Raises:
+        InputError: more positions and words than one number can count.
     """
     n_words, n_centers = masks.shape
+    bits = n_words.bit_length()
+    if n_extended >= 1 << (WORD - bits):
+        raise InputError(
+            f"{n_extended} positions with {n_words} words of comparisons each are too many for one list: use "
+            "fewer atoms or a shorter cutoff"
+        )
     centers = jnp.arange(n_centers, dtype=jnp.int32)
 
-    def find_next(after: Array, word: tuple[Array, Array]) -> tuple[Array, Array]:
-        number, mask = word
-        here = jnp.where(mask != 0, number, after)
-        return here, after
+    def link(after: Array, word: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        # Where a word begins and which comes after it, in one number, as gathers take the time.
+        number, mask, start = word
+        return jnp.where(mask != 0, number, after), (start.astype(jnp.uint32) << bits) | after
 
     # Behind the last word stands one whose bits never end, where a finished center stays.
-    none = jnp.full(n_centers, n_words, jnp.int32)
-    order = jnp.arange(n_words, dtype=jnp.int32)
-    first, following = lax.scan(find_next, none, (order, masks), reverse=True)
+    none = jnp.full(n_centers, n_words, jnp.uint32)
+    first, links = lax.scan(link, none, (jnp.arange(n_words, dtype=jnp.uint32), masks, starts), reverse=True)
+    links = jnp.concatenate([links, (n_extended << bits | none)[None]]).reshape(-1)
     masks = jnp.concatenate([masks, jnp.ones((1, n_centers), jnp.uint32)]).reshape(-1)
-    starts = jnp.concatenate([starts, jnp.full((1, n_centers), n_extended, jnp.int32)]).reshape(-1)
-    following = jnp.concatenate([following, none[None]]).reshape(-1)
 
-    def load(word: Array) -> tuple[Array, Array, Array]:
-        at = word * n_centers + centers
-        return take(masks, at), take(starts, at), take(following, at)
+    def load(word: Array) -> tuple[Array, Array]:
+        at = word.astype(jnp.int32) * n_centers + centers
+        return take(masks, at), take(links, at)
 
-    def step(state: tuple[Array, Array, Array, Array], slot: Array) -> tuple[Any, None]:
-        mask, start, after, into = state
+    def step(state: tuple[Array, Array, Array], slot: Array) -> tuple[Any, None]:
+        mask, link, into = state
         rest = mask & (mask - 1)
-        bit = lax.population_count((mask ^ rest) - 1).astype(jnp.int32)
-        loaded = load(after)
+        bit = lax.population_count((mask ^ rest) - 1)
+        found = ((link >> bits) + bit).astype(jnp.int32)
+        loaded = load(link & ((1 << bits) - 1))
         done = rest == 0
-        ahead = [jnp.where(done, a, b) for a, b in zip(loaded, (rest, start, after), strict=True)]
-        into = lax.dynamic_update_slice(into, (start + bit)[None], (slot, column))
-        return (ahead[0], ahead[1], ahead[2], into), None
+        into = lax.dynamic_update_slice(into, found[None], (slot, column))
+        return (jnp.where(done, loaded[0], rest), jnp.where(done, loaded[1], link), into), None
 
-    return lax.scan(step, (*load(first), into), jnp.arange(len(into), dtype=jnp.int32))[0][3]
+    slots = jnp.arange(len(into), dtype=jnp.int32)
+    return lax.scan(step, (*load(first), into), slots, unroll=_UNROLL)[0][2]

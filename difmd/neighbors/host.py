@@ -6,15 +6,13 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from difmd import blocks
 from difmd.batching import n_shares
 from difmd.errors import InputError, check_positive
+from difmd.lattice import complete_cell, heights
 from difmd.neighbors.device import WORD, rebuild
-from difmd.neighbors.lattice import complete_cell, heights
 from difmd.neighbors.types import Grid, Neighbors
 from difmd.system import System
 
@@ -148,11 +146,6 @@ def neighbor_list(
     columns = blocks.columns(system.n_atoms, n_replicas // n_shares(n_replicas))
     empty = Neighbors(
         **_empty(replicas[0], columns, slots, n_extended),
-        reference_cell=replicas[0].cell,
-        n_neighbors=jnp.int32(0),
-        n_extended=jnp.int32(0),
-        n_held=jnp.int32(0),
-        too_small=jnp.asarray(False),
         cutoff=float(cutoff),
         skin=float(skin),
         periodic=periodic,
@@ -162,7 +155,7 @@ def neighbor_list(
     if capacity is None:
         # A list that lacks images or runs does not see all neighbours, so that one more round may be needed.
         for _ in range(4):
-            if not bool(jnp.any(built.overflow)):
+            if not has_overflowed(built):
                 break
             built = grow(system, built, slack=slack)
     return built
@@ -195,19 +188,29 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
     return rebuilt(system, neighbors.replace(**empty, grid=grid))
 
 
-def _empty(system: System, columns: int, slots: int, n_extended: int) -> dict[str, Array]:
-    """The arrays of a list whose contents do not matter."""
+def has_overflowed(neighbors: Neighbors) -> bool:
+    """Whether a list, or one of a batch, has left out a pair for want of room (host)."""
+    return any(np.max(np.asarray(count)) > room for count, room in neighbors.counts)
+
+
+def _empty(system: System, columns: int, slots: int, n_extended: int) -> dict[str, Any]:
+    """The arrays of a list whose contents do not matter, in NumPy, which compiles nothing."""
     n_atoms = system.n_atoms
-    centers = jnp.zeros(columns, jnp.int32)
+    centers = np.zeros(columns, np.int32)
     return {
-        "indices": jnp.full((slots, columns), n_extended, jnp.int32),
+        "indices": np.zeros((slots, columns), np.int32),
         "centers": centers,
         "order": centers,
-        "rank": jnp.zeros(n_atoms, jnp.int32),
-        "parents": jnp.zeros(n_extended, jnp.int32),
-        "images": jnp.zeros((3, n_extended), jnp.int32),
-        "wraps": jnp.zeros((n_atoms, 3), jnp.int32),
-        "reference_positions": jnp.zeros_like(system.positions),
+        "rank": np.zeros(n_atoms, np.int32),
+        "parents": np.zeros(n_extended, np.int32),
+        "images": np.zeros((3, n_extended), np.int32),
+        "wraps": np.zeros((n_atoms, 3), np.int32),
+        "reference_positions": np.zeros_like(system.positions),
+        "reference_cell": system.cell,
+        "n_neighbors": np.int32(0),
+        "n_extended": np.int32(0),
+        "n_held": np.int32(0),
+        "too_small": np.bool_(False),
     }
 
 

@@ -92,8 +92,14 @@ class Neighbors:
     @property
     def overflow(self) -> Bool[Array, "*batch"]:
         """Whether a pair was left out for want of room; bool []."""
-        full = (self.n_neighbors > self.capacity) | (self.n_extended > self.parents.shape[-1])
-        return full | (self.n_held > self.grid.held)
+        (a, most_a), (b, most_b), (c, most_c) = self.counts
+        return (a > most_a) | (b > most_b) | (c > most_c)
+
+    @property
+    def counts(self) -> list[tuple[Int[Array, "*batch"], int]]:
+        """What was found, and the room there is for it: neighbours, extended positions, a run."""
+        room = (self.capacity, self.parents.shape[-1], self.grid.held)
+        return list(zip((self.n_neighbors, self.n_extended, self.n_held), room, strict=True))
 
     @property
     def ranges(self) -> tuple[int, int, int]:

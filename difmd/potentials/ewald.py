@@ -14,8 +14,8 @@ from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
 from difmd.errors import InputError, check_positive
+from difmd.lattice import invert, product
 from difmd.neighbors import Neighbors
-from difmd.neighbors.lattice import product
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.coulomb import charged_pairs
 from difmd.system import System
@@ -109,7 +109,7 @@ def ewald(
 
     def structure(system: System, charge: Array) -> tuple[Array, Array, Array, Any]:
         """Weights and structure factors of all waves, in blocks; and how to get the phases of a block."""
-        inverse = jnp.linalg.inv(system.cell)
+        inverse = invert(system.cell)
         fraction = product(system.positions, inverse)
         turns = jnp.asarray(waves, system.cell.dtype)
 

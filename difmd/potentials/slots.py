@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, Int
 
 from difmd import blocks
 from difmd.errors import InputError, check_positive
+from difmd.lattice import complete_cell, invert, product
 from difmd.neighbors import Neighbors, extended_positions
-from difmd.neighbors.lattice import complete_cell, product
 from difmd.potentials.base import Params, Potential
 from difmd.system import System
 from difmd.take import take
@@ -133,7 +133,7 @@ def slot_potential(
                     # A change of the cell alone is a strain of everything, minus that of the atoms.
                     rows = jnp.asarray(periodic)[:, None]
                     whole = complete_cell(cell, periodic)
-                    strain = jnp.linalg.solve(whole, jnp.where(rows, cell_dot, 0))
+                    strain = product(invert(whole), jnp.where(rows, cell_dot, 0))
                     change = change + jnp.sum(tensor * strain) + jnp.sum(forces * product(r, strain))
             leaves, tree = jax.tree.flatten(params)
             dots = jax.tree.leaves(params_dot, is_leaf=_is_symbolic_zero)
@@ -213,12 +213,13 @@ def sum_over_slots(
         zeros = [jnp.zeros(x.shape, x.dtype) for x in shapes]
         return lax.scan(add, zeros, slots, unroll=unroll)[0]
 
-    starts = blocks.starts(n_columns)
-    if starts is None:
+    parts = blocks.split(n_columns, blocks.SUMMED) if n_columns > 2 * blocks.SUMMED else None
+    if parts is None:
         return sums(jnp.int32(0), n_columns)
-    _, found = lax.scan(lambda _, start: (None, sums(start, blocks.SIZE)), None, starts)
-    rest = n_columns - blocks.SIZE * (len(starts) - 1)
-    return [jnp.concatenate([x[:-1].reshape(-1), x[-1, blocks.SIZE - rest :]]) for x in found]
+    starts, length = parts
+    _, found = lax.scan(lambda _, start: (None, sums(start, length)), None, starts)
+    rest = n_columns - length * (len(starts) - 1)
+    return [jnp.concatenate([x[:-1].reshape(-1), x[-1, length - rest :]]) for x in found]
 
 
 def separation(

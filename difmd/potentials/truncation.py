@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.lattice import signed_volume
+
 _Pair = Callable[[Any, Array], Array]
 
 
@@ -116,7 +118,7 @@ def tail_energy(
         cutoff: [Å].
         truncation: how φ ends.
     """
-    volume = jnp.abs(jnp.linalg.det(cell))
+    volume = jnp.abs(signed_volume(cell))
     nodes, weights = _gauss_legendre(0.0, 1.0)
 
     def beyond(pair: Any) -> Array:

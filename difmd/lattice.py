@@ -49,4 +49,26 @@ def complete_cell(cell: Any, periodic: tuple[bool, bool, bool]) -> Any:
 def heights(complete: Any) -> Any:
     """Distances between opposite faces of an invertible cell [Å]; [3]."""
     xp: Any = np if isinstance(complete, np.ndarray) else jnp
-    return 1.0 / xp.linalg.norm(xp.linalg.inv(complete), axis=0)
+    return 1.0 / xp.linalg.norm(invert(complete), axis=0)
+
+
+def invert(cell: Any) -> Any:
+    """Inverse of a 3×3 matrix, or of many; written out, as a decomposition takes long to compile.
+
+    Columns are b×c, c×a and a×b over a·(b×c) for rows a, b, c.
+    """
+    xp: Any = np if isinstance(cell, np.ndarray) else jnp
+    columns = xp.stack(_normals(xp, cell), axis=-1)
+    return columns / signed_volume(cell)[..., None, None]
+
+
+def signed_volume(cell: Any) -> Any:
+    """a·(b×c), negative for left-handed vectors [Å³]; shape as that of `cell` without its last two axes."""
+    xp: Any = np if isinstance(cell, np.ndarray) else jnp
+    return xp.sum(cell[..., 0, :] * _normals(xp, cell)[0], axis=-1)
+
+
+def _normals(xp: Any, cell: Any) -> list[Any]:
+    """b×c, c×a, a×b."""
+    rows = [cell[..., axis, :] for axis in range(3)]
+    return [xp.cross(rows[(axis + 1) % 3], rows[(axis + 2) % 3]) for axis in range(3)]
