@@ -12,7 +12,7 @@ from pairs import brute_force, is_subset, pairs_of
 from difmd import blocks
 from difmd.errors import Flag, InputError, Status, describe, flags_of
 from difmd.neighbors import check, grow, host, is_stale, neighbor_list, rebuild, update
-from difmd.neighbors.device import _argsort
+from difmd.neighbors.device import _argsort, _unpack
 from difmd.system import from_ase, make_system
 
 FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * np.sqrt(2)
@@ -187,6 +187,15 @@ def test_blocks_are_equal_and_do_little_twice(n, size):
     covered = np.concatenate([np.arange(start, start + length) for start in starts])
     np.testing.assert_array_equal(np.unique(covered), np.arange(n))
     assert len(covered) <= 1.02 * n and length <= 1.01 * size and 64 <= length % 512 <= 448
+
+
+def test_more_positions_than_a_word_can_count_are_refused():
+    """Positions and words of comparisons share 32 bits."""
+    masks, starts = jnp.zeros((27, 4), jnp.uint32), jnp.zeros((27, 4), jnp.int32)
+    into = jnp.zeros((8, 4), jnp.int32)
+    assert np.all(np.asarray(_unpack(masks, starts, into, jnp.int32(0), 2**27 - 1)) == 2**27 - 1)
+    with pytest.raises(InputError, match="134217728 positions with 27 words"):
+        _unpack(masks, starts, into, jnp.int32(0), 2**27)
 
 
 def test_indices_stay_in_bounds_however_little_room_there_is():
