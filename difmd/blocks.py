@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 SUMMED = 32_080
 """Atoms whose neighbours a CPU sums at a time in large systems; with smaller blocks the cores wait for each
-other more often. Up to two blocks go at once."""
+other more often."""
 
 SEARCHED = 16_040
 """Atoms whose neighbours a CPU searches at a time, so that what it finds stays in the cache."""
@@ -27,12 +27,12 @@ _SHORT = 4096
 def split(n: int, size: int) -> tuple[Int[Array, "blocks"], int] | None:
     """First atoms of equal blocks of about `size`, and their length; None where there is one, and on a GPU.
 
-    The last block begins early enough to be whole, and may overlap the one before it.
+    The last block begins early enough to be whole; it alone may overlap the one before it.
     """
-    n_blocks = -(-n // size)
+    length = columns(-(-n // -(-n // size)), 1)
+    n_blocks = -(-n // length)
     if n_blocks < 2 or jax.default_backend() != "cpu":
         return None
-    length = min(n, columns(-(-n // n_blocks), 1))
     return jnp.minimum(length * jnp.arange(n_blocks, dtype=jnp.int32), n - length), length
 
 

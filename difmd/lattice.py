@@ -58,17 +58,13 @@ def invert(cell: Any) -> Any:
     Columns are b×c, c×a and a×b over a·(b×c) for rows a, b, c.
     """
     xp: Any = np if isinstance(cell, np.ndarray) else jnp
-    columns = xp.stack(_normals(xp, cell), axis=-1)
-    return columns / signed_volume(cell)[..., None, None]
+    a, b, c = (cell[..., axis, :] for axis in range(3))
+    normals = [xp.cross(b, c), xp.cross(c, a), xp.cross(a, b)]
+    volume = xp.sum(a * normals[0], axis=-1)
+    return xp.stack(normals, axis=-1) / volume[..., None, None]
 
 
 def signed_volume(cell: Any) -> Any:
     """a·(b×c), negative for left-handed vectors [Å³]; shape as that of `cell` without its last two axes."""
     xp: Any = np if isinstance(cell, np.ndarray) else jnp
-    return xp.sum(cell[..., 0, :] * _normals(xp, cell)[0], axis=-1)
-
-
-def _normals(xp: Any, cell: Any) -> list[Any]:
-    """b×c, c×a, a×b."""
-    rows = [cell[..., axis, :] for axis in range(3)]
-    return [xp.cross(rows[(axis + 1) % 3], rows[(axis + 2) % 3]) for axis in range(3)]
+    return xp.sum(cell[..., 0, :] * xp.cross(cell[..., 1, :], cell[..., 2, :]), axis=-1)

@@ -62,9 +62,9 @@ def simulate(
     Args:
         potential: the energy model.
         params: its parameters.
-        system: where to start; with a leading dimension, that many independent replicas, which are shared
-            out over all devices, or over the cores of a CPU (how many there are changes the rounding). Or the
-            `state` of an earlier trajectory, to go on from there as if it had not stopped.
+        system: where to start; with a leading dimension, that many independent replicas, in equal shares on
+            all devices, or on the cores of a CPU, as many as divide their number, which changes the rounding. Or
+            the `state` of an earlier trajectory, to go on from there as if it had not stopped.
         integrator: `velocity_verlet(...)`, `langevin(...)`.
         n_steps: steps to do.
         key: seed of momenta and noise, `jax.random.key(0)`; a state has its own.
@@ -192,7 +192,8 @@ def repaired(
     """Run, and on overflow run again from the same start with a larger list (host).
 
     Args:
-        run: a function of the list whose result has a `status`; the same list gives the same result.
+        run: a function of the list whose result has a `status`; the same list gives the same result. A list
+            that was grown is current for `system`.
         system: the start, from which a larger list is built.
         neighbors: the list to begin with.
 

@@ -383,7 +383,7 @@ def _advance(
     neighbors: Neighbors,
     keys: Array,
 ) -> _Advanced:
-    """All replicas by `n_steps`; the list is built anew at the start, which makes repeats exact."""
+    """Replicas by `n_steps`; the list is built anew at the start, which makes repeats exact."""
 
     def save(state: MDState, neighbors: Neighbors) -> tuple[Array, Array, Any]:
         slopes = None

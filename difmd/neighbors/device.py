@@ -42,6 +42,9 @@ def update(system: System, neighbors: Neighbors) -> Neighbors:
 
     Returns:
         A list that is exact for `system` unless its `overflow` or `too_small` is set.
+
+    Raises:
+        InputError: as `rebuild`.
     """
     system, neighbors = lax.stop_gradient((system, neighbors))
     return cond_any(is_stale(system, neighbors), rebuild, _keep, system, neighbors)
@@ -61,6 +64,9 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
 
     Returns:
         The new list.
+
+    Raises:
+        InputError: tens of millions of positions, more than 32 bits can count beside the runs around one.
     """
     system = lax.stop_gradient(system)
     reach = neighbors.cutoff + neighbors.skin
@@ -281,9 +287,9 @@ def _compare(
     xi, yi, zi = (take(axis, centers)[:, None] for axis in (x, y, z))
     bit = jnp.arange(width, dtype=jnp.int32)[None]
     flag = jnp.asarray(1 << np.arange(width, dtype=np.uint32), jnp.uint32)[None]
-    # Behind the atoms lie the two points that are none, and room to read past the end.
-    n_atoms = len(x) - width - 2
-    real = centers < n_atoms
+    # Behind them lie the two points that are no atoms, and room to read past the end.
+    n_extended = len(x) - width - 2
+    real = centers < n_extended
 
     def compare(sums: tuple[Array, Array], word: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
         (count, longest), (offset, skipped) = sums, word
@@ -295,7 +301,7 @@ def _compare(
         squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
         length = jnp.where(real, last - first, -skipped)
         # After an overflow a run may end beyond what there is room for.
-        here = jnp.minimum(length, n_atoms - first)
+        here = jnp.minimum(length, n_extended - first)
         hit = (squared < reach_squared) & (bit < here[:, None]) & (bit != (centers - first)[:, None])
         mask = jnp.sum(jnp.where(hit, flag, 0), axis=1, dtype=jnp.uint32)
         count = count + lax.population_count(mask).astype(jnp.int32)
@@ -329,7 +335,7 @@ def _unpack(
     if n_extended >= 1 << (WORD - bits):
         raise InputError(
             f"{n_extended} positions with {n_words} words of comparisons each are too many for one list: use "
-            "fewer atoms or a shorter cutoff"
+            "fewer atoms"
         )
     centers = jnp.arange(n_centers, dtype=jnp.int32)
 
@@ -341,7 +347,7 @@ def _unpack(
     # Behind the last word stands one whose bits never end, where a finished center stays.
     none = jnp.full(n_centers, n_words, jnp.uint32)
     first, links = lax.scan(link, none, (jnp.arange(n_words, dtype=jnp.uint32), masks, starts), reverse=True)
-    links = jnp.concatenate([links, (n_extended << bits | none)[None]]).reshape(-1)
+    links = jnp.concatenate([links, (np.uint32(n_extended << bits) | none)[None]]).reshape(-1)
     masks = jnp.concatenate([masks, jnp.ones((1, n_centers), jnp.uint32)]).reshape(-1)
 
     def load(word: Array) -> tuple[Array, Array]:

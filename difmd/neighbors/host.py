@@ -11,7 +11,7 @@ import numpy as np
 from difmd import blocks
 from difmd.batching import n_shares
 from difmd.errors import InputError, check_positive
-from difmd.lattice import complete_cell, heights
+from difmd.lattice import complete_cell, heights, signed_volume
 from difmd.neighbors.device import WORD, rebuild
 from difmd.neighbors.types import Grid, Neighbors
 from difmd.system import System
@@ -91,8 +91,8 @@ def neighbor_list(
         A list that `update` keeps current under jit; overflow is flagged, never hidden.
 
     Raises:
-        InputError: cutoff not positive, skin negative, slack below 1, positions not finite, or
-            replicas whose pbc differ.
+        InputError: cutoff not positive, skin negative, slack below 1, positions not finite, a cell without
+            volume, or replicas whose pbc differ; or as `rebuild`.
     """
     check_positive("cutoff", cutoff, "Å")
     if not skin >= 0:
@@ -110,6 +110,10 @@ def neighbor_list(
     if len(pbcs) > 1:
         raise InputError(f"replicas of one batch must share pbc, got {sorted(pbcs)}")
     periodic = pbcs.pop()
+    for replica in replicas:
+        cell = np.asarray(replica.cell, np.float64)
+        if not abs(signed_volume(complete_cell(cell, periodic))) > 0:
+            raise InputError(f"cell is singular: the periodic vectors of {cell.tolist()} span no volume")
     reach = cutoff + skin
     grid = _grid(replicas, reach, periodic, like)
     occupied = [_occupancy(replica, reach, periodic, grid) for replica in replicas]
@@ -142,7 +146,7 @@ def neighbor_list(
         n_extended = max(n_extended, like.parents.shape[-1])
         if (grid.bins, grid.reach) == (like.grid.bins, like.grid.reach):
             grid = grid._replace(held=max(grid.held, like.grid.held))
-    # As many replicas lie end to end as run together.
+    # As many replicas lie end to end as `run_replicas` runs together.
     columns = blocks.columns(system.n_atoms, n_replicas // n_shares(n_replicas))
     empty = Neighbors(
         **_empty(replicas[0], columns, slots, n_extended),
@@ -223,7 +227,10 @@ def rebuilt(system: System, template: Neighbors) -> Neighbors:
     """
     if system.positions.ndim == 2:
         return _rebuild_one(system, template)
-    return _rebuild_batch(system, template)
+    one = jax.tree.map(lambda x: x[0], jax.tree.map(np.asarray, system))
+    slots, columns = template.indices.shape[-2:]
+    empty = _empty(one, columns, slots, template.parents.shape[-1])
+    return _rebuild_batch(system, template.replace(**empty))
 
 
 _rebuild_one = jax.jit(rebuild)
