@@ -63,8 +63,8 @@ def simulate(
         potential: the energy model.
         params: its parameters.
         system: where to start; with a leading dimension, that many independent replicas, in equal shares on
-            all devices, or on the cores of a CPU, as many as divide their number, which changes the rounding. Or
-            the `state` of an earlier trajectory, to go on from there as if it had not stopped.
+            all devices, or on the cores of a CPU, as many as divide their number; it changes the rounding.
+            Or the `state` of an earlier trajectory, to go on from there as if it had not stopped.
         integrator: `velocity_verlet(...)`, `langevin(...)`.
         n_steps: steps to do.
         key: seed of momenta and noise, `jax.random.key(0)`; a state has its own.
