@@ -7,8 +7,8 @@ multiple of the 4 KiB after which addresses share a place in the cache, they pus
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Int
+import numpy as np
+from jaxtyping import Int
 
 SUMMED = 32_080
 """Atoms whose neighbours a CPU sums at a time in large systems; with smaller blocks the cores wait for each
@@ -24,7 +24,7 @@ _PERIOD, _MARGIN = 512, 64
 _SHORT = 4096
 
 
-def split(n: int, size: int) -> tuple[Int[Array, "blocks"], int] | None:
+def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
     """First atoms of equal blocks of about `size`, and their length; None where there is one, and on a GPU.
 
     The last block begins early enough to be whole; it alone may overlap the one before it.
@@ -33,7 +33,7 @@ def split(n: int, size: int) -> tuple[Int[Array, "blocks"], int] | None:
     n_blocks = -(-n // length)
     if n_blocks < 2 or jax.default_backend() != "cpu":
         return None
-    return jnp.minimum(length * jnp.arange(n_blocks, dtype=jnp.int32), n - length), length
+    return np.minimum(length * np.arange(n_blocks, dtype=np.int32), n - length), length
 
 
 def columns(n_atoms: int, n_replicas: int) -> int:

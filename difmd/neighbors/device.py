@@ -248,7 +248,7 @@ def _search(
         indices, own, most = find(indices, start, length)
         return (indices, lax.dynamic_update_slice(count, own, (start,)), jnp.maximum(longest, most)), None
 
-    return lax.scan(one, (indices, jnp.zeros(n_columns, jnp.int32), jnp.int32(0)), starts)[0]
+    return lax.scan(one, (indices, jnp.zeros(n_columns, jnp.int32), jnp.int32(0)), jnp.asarray(starts))[0]
 
 
 def _words(grid: Grid) -> tuple[int, int]:

@@ -218,7 +218,7 @@ def sum_over_slots(
     if parts is None:
         return sums(jnp.int32(0), n_columns)
     starts, length = parts
-    _, found = lax.scan(lambda _, start: (None, sums(start, length)), None, starts)
+    _, found = lax.scan(lambda _, start: (None, sums(start, length)), None, jnp.asarray(starts))
     rest = n_columns - length * (len(starts) - 1)
     return [jnp.concatenate([x[:-1].reshape(-1), x[-1, length - rest :]]) for x in found]
 
