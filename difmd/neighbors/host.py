@@ -227,7 +227,8 @@ def rebuilt(system: System, template: Neighbors) -> Neighbors:
     """
     if system.positions.ndim == 2:
         return _rebuild_one(system, template)
-    one = jax.tree.map(lambda x: x[0], jax.tree.map(np.asarray, system))
+    # Shapes alone matter; nothing is fetched from a device.
+    one = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), system)
     slots, columns = template.indices.shape[-2:]
     empty = _empty(one, columns, slots, template.parents.shape[-1])
     return _rebuild_batch(system, template.replace(**empty))

@@ -213,7 +213,7 @@ def sum_over_slots(
         zeros = [jnp.zeros(x.shape, x.dtype) for x in shapes]
         return lax.scan(add, zeros, slots, unroll=unroll)[0]
 
-    # Up to two blocks go at once, which is as fast.
+    # Up to two blocks go at once.
     parts = blocks.split(n_columns, blocks.SUMMED) if n_columns > 2 * blocks.SUMMED else None
     if parts is None:
         return sums(jnp.int32(0), n_columns)
