@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool
+
+from difmd import blocks
+
+# Atoms of a share of replicas on a core.
+_SHARE = 2048
 
 
 def cond_any(
@@ -51,12 +55,22 @@ def cond_any(
     return choose(predicate, operands)
 
 
-def n_shares(n_replicas: int) -> int:
-    """Equal shares that replicas run in: one a device, or one a core of a CPU that is the only device."""
+def n_shares(n_replicas: int, n_atoms: int) -> int:
+    """Equal shares that replicas of `n_atoms` run in.
+
+    One a device; or on a CPU that is the only device so many for each core, one after the other, that the
+    positions of a share stay in its cache.
+    """
     devices = jax.local_devices()
-    most = len(devices)
-    if most == 1 and devices[0].platform == "cpu":
-        most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if len(devices) > 1 or devices[0].platform != "cpu":
+        return _divisor(n_replicas, len(devices))
+    together = _divisor(n_replicas, blocks.n_cores())
+    each = n_replicas // together
+    return together * _divisor(each, max(1, each * n_atoms // _SHARE))
+
+
+def _divisor(n_replicas: int, most: int) -> int:
+    """The largest number up to `most` that divides the replicas."""
     return max(n for n in range(1, most + 1) if n_replicas % n == 0)
 
 
@@ -75,33 +89,35 @@ def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[...,
     """
     devices = jax.local_devices()
     mapped = jax.vmap(function)
-    if len(devices) == 1 or n_shares(n_replicas) == 1:
+    used = _divisor(n_replicas, len(devices))
+    if used == 1:
         return mapped
-    mesh = jax.sharding.Mesh(np.asarray(devices[: n_shares(n_replicas)]), ("replicas",))
+    mesh = jax.sharding.Mesh(np.asarray(devices[:used]), ("replicas",))
     spec = jax.sharding.PartitionSpec("replicas")
     return jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
 def run_replicas(
-    function: Any, static: tuple[Any, ...], shared: tuple[Any, ...], batched: tuple[Any, ...]
+    function: Any, static: tuple[Any, ...], shared: tuple[Any, ...], batched: tuple[Any, ...], *, n_atoms: int
 ) -> Any:
     """Call a jitted function of replicas on all devices, or on all cores of a CPU (host).
 
     XLA would have the cores of a CPU wait for each other after every operation, and rebuild the lists of
-    all replicas when one of them asks for it. Here each core runs a share of the replicas by itself, all
-    with one compiled function.
+    all replicas when one of them asks for it. Here each core runs some of the replicas by itself, in one
+    share or several after each other, all with one compiled function.
 
     Args:
         function: `function(*static, *shared, *batched)`, which uses `map_replicas`.
         static: its static arguments.
         shared: pytrees that all replicas get.
         batched: pytrees of arrays with a leading axis of replicas, as all that it returns.
+        n_atoms: of one replica.
 
     Returns:
         What it returns, on the default device.
     """
     n_replicas = len(jax.tree.leaves(batched)[0])
-    shares = n_shares(n_replicas)
+    shares = n_shares(n_replicas, n_atoms)
     if len(jax.local_devices()) > 1:
         # Slicing an array that is spread over devices is a collective operation, and those of the CPU may
         # wait for each other for ever when there are fewer free cores than devices.
@@ -118,7 +134,7 @@ def run_replicas(
     # Made arrays and compiled here, as a thread would not know of a `with jax.enable_x64():` around the call.
     shared = jax.tree.map(jnp.asarray, shared)
     compiled = function.lower(*static, *shared, *parts[0]).compile()
-    with ThreadPoolExecutor(shares) as pool:
+    with ThreadPoolExecutor(min(shares, blocks.n_cores())) as pool:
         done = list(pool.map(lambda part: jax.block_until_ready(compiled(*shared, *part)), parts))
     return jax.tree.map(lambda *x: _from_host(np.concatenate([_to_host(y) for y in x]), x[0]), *done)
 

@@ -1,16 +1,21 @@
-"""Sizes of arrays that suit the cache of a CPU.
+"""Sizes of arrays that suit the cache and the cores of a CPU.
 
 Sums over the slots of a list read and write a dozen arrays of one length at once. Where that length is a
-multiple of the 4 KiB after which addresses share a place in the cache, they push each other out.
+multiple of the 4 KiB after which addresses share a place in the cache, they push each other out. Where the
+cores cannot share it equally, XLA asks for every number whether it is there at all, and does without vector
+instructions.
 """
 
 from __future__ import annotations
+
+import math
+import os
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
-SUMMED = 32_080
+SUMMED = 64_160
 """Atoms whose neighbours a CPU sums at a time in large systems; with smaller blocks the cores wait for each
 other more often."""
 
@@ -20,8 +25,16 @@ SEARCHED = 16_040
 # Numbers of 8 bytes in 4 KiB, and how near to a multiple of them lengths may come.
 _PERIOD, _MARGIN = 512, 64
 
-# Shorter arrays fit beside each other, and would grow much by comparison.
+# Numbers in a vector, for the shortest of the usual ones.
+_VECTOR = 16
+
+# Shorter arrays fit beside each other, are not shared by cores, and would grow much by comparison.
 _SHORT = 4096
+
+
+def n_cores() -> int:
+    """Cores of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
@@ -38,8 +51,11 @@ def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
 
 def columns(n_atoms: int, n_replicas: int) -> int:
     """The least number of columns for lists of `n_atoms`, of which replicas lie end to end."""
-    most = n_atoms if n_atoms * n_replicas < _SHORT else n_atoms + 2 * _MARGIN
-    # Whole vectors where that will do.
-    candidates = [*range(n_atoms, most + 1, 4), *range(n_atoms, most + 1)]
+    if n_atoms * n_replicas < _SHORT:
+        return n_atoms
+    # Of replicas, cores would share the number of them and not the columns.
+    units = (math.lcm(_VECTOR, n_cores()), _VECTOR) if n_replicas == 1 else (4, 1)
+    most = n_atoms + max(2 * _MARGIN + _VECTOR, n_atoms // 64)
+    candidates = (n for unit in units for n in range(unit * -(-n_atoms // unit), most + 1, unit))
     suited = (n for n in candidates if _MARGIN <= n * n_replicas % _PERIOD <= _PERIOD - _MARGIN)
     return next(suited, n_atoms)

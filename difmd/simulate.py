@@ -137,7 +137,7 @@ def simulate(
                     static, shared = (potential, n * save_every, save_every), (params, integrator)
                     if not batched:
                         return _chunk(*static, *shared, state, neighbors)
-                    done = run_replicas(_chunk, static, shared, (state, neighbors))
+                    done = run_replicas(_chunk, static, shared, (state, neighbors), n_atoms=first.n_atoms)
                     # Frames lead, as they do for one system.
                     frames = jax.tree.map(lambda x: np.swapaxes(np.asarray(x), 0, 1), done.frames)
                     return done._replace(frames=frames)

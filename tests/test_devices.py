@@ -20,8 +20,8 @@ import difmd
 from difmd import units
 from difmd.batching import n_shares
 
-assert len(jax.devices()) == n_devices and n_shares(8) == max(n_devices, n_cores)
-assert n_shares(7) == 1
+assert len(jax.devices()) == n_devices and n_shares(8, 32) == max(n_devices, n_cores)
+assert n_shares(7, 32) == 1
 # Precision set for this block alone, as scripts may; threads do not see it.
 with jax.enable_x64(True):
     one = difmd.from_ase(ase.build.bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 2))

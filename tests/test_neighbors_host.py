@@ -175,7 +175,15 @@ def test_lengths_of_large_arrays_stay_off_multiples_of_four_kibibytes(n_atoms, n
     if n_atoms * n_replicas < 4096 or n_replicas == 512:
         assert n == n_atoms
     else:
-        assert n_atoms <= n <= n_atoms + 128 and 64 <= n * n_replicas % 512 <= 448
+        assert n_atoms <= n <= n_atoms + 144 and 64 <= n * n_replicas % 512 <= 448
+
+
+@pytest.mark.parametrize("n_cores", [1, 2, 6, 7, 48])
+@pytest.mark.parametrize("n_atoms", [30_001, 1_000_003])
+def test_cores_share_the_columns_of_a_large_system_equally(n_atoms, n_cores, monkeypatch):
+    monkeypatch.setattr(blocks, "n_cores", lambda: n_cores)
+    n = blocks.columns(n_atoms, 1)
+    assert n % n_cores == 0 and n_atoms <= n <= 1.02 * n_atoms
 
 
 @pytest.mark.parametrize("n", [1, 16_040, 16_041, 20_000, 64_161, 256_000, 1_000_000])

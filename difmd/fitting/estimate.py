@@ -191,7 +191,9 @@ def _along(
     kelvin = jnp.asarray(temperature, systems.positions.dtype)
     for _ in range(8):
         batched = (systems, neighbors, keys)
-        done = run_replicas(_differentiate, (potential, window), (params, kelvin), batched)
+        done = run_replicas(
+            _differentiate, (potential, window), (params, kelvin), batched, n_atoms=systems.n_atoms
+        )
         flags = flags_of(done.status)
         if not flags:
             return done.gradient

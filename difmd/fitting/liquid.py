@@ -287,7 +287,8 @@ def equilibrate(
         ) -> _Advanced:
             integrator = langevin(dt=sampling.dt, temperature=temperature, friction=sampling.friction)
             static, batched = (potential, _CHUNK, _CHUNK, False), (systems, momenta, neighbors, keys)
-            return run_replicas(_advance, static, (params, integrator), batched)
+            shared = (params, integrator)
+            return run_replicas(_advance, static, shared, batched, n_atoms=systems.n_atoms)
 
         done, lists, _ = repaired(run, systems, lists)
         replicas = replicas._replace(systems=done.systems, neighbors=lists)
@@ -347,7 +348,8 @@ def produce(
             every = sampling.save_every
             static = (potential, frames_per_chunk * every, every, with_energy_gradients)
             shared = (params, velocity_verlet(dt=sampling.dt))
-            return run_replicas(_advance, static, shared, (systems, momenta, neighbors, keys))
+            batched = (systems, momenta, neighbors, keys)
+            return run_replicas(_advance, static, shared, batched, n_atoms=systems.n_atoms)
 
         done, lists, _ = repaired(run, systems, lists)
         replicas = replicas._replace(systems=done.systems, neighbors=lists)

@@ -147,7 +147,7 @@ def neighbor_list(
         if (grid.bins, grid.reach) == (like.grid.bins, like.grid.reach):
             grid = grid._replace(held=max(grid.held, like.grid.held))
     # As many replicas lie end to end as `run_replicas` runs together.
-    columns = blocks.columns(system.n_atoms, n_replicas // n_shares(n_replicas))
+    columns = blocks.columns(system.n_atoms, n_replicas // n_shares(n_replicas, system.n_atoms))
     empty = Neighbors(
         **_empty(replicas[0], columns, slots, n_extended),
         cutoff=float(cutoff),

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from difmd.errors import Flag, Status
+from difmd.reductions import largest
 from difmd.system import System
 from difmd.take import take
 
@@ -128,7 +130,9 @@ def extended_positions(system: System, neighbors: Neighbors) -> list[Float[Array
         for vector in range(3):
             if neighbors.periodic[vector]:
                 own = own + neighbors.images[vector].astype(own.dtype) * system.cell[vector, axis]
-        axes.append(jnp.concatenate([own, jnp.asarray([_FAR, -_FAR], own.dtype)]))
+        # XLA makes faster code of this than of a concatenation.
+        points = jnp.full(len(own) + 2, _FAR, own.dtype).at[-1].set(-_FAR)
+        axes.append(lax.dynamic_update_slice(points, own, (0,)))
     return axes
 
 
@@ -141,7 +145,7 @@ def is_stale(system: System, neighbors: Neighbors) -> Bool[Array, ""]:
         for axis in range(3)
     ]
     squares = sum((moved[:, axis] - carried[axis]) ** 2 for axis in range(3))
-    farthest = jnp.sqrt(jnp.max(jnp.where(system.atomic_numbers > 0, squares, 0)))
+    farthest = jnp.sqrt(largest(jnp.where(system.atomic_numbers > 0, squares, 0)))
     ranges = jnp.asarray(neighbors.ranges, strain.dtype)
     of_images = jnp.sum(ranges * jnp.linalg.norm(strain, axis=-1))
     # A NaN compares False and is reported as non-finite, not as stale.
