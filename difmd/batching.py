@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool
 
 from difmd import blocks
 
-# Atoms of a share of replicas on a core.
+# Atoms of a share of replicas on a core, at the least: the smallest that does not cost more in overhead than
+# the cache gains.
 _SHARE = 2048
 
 
@@ -59,7 +60,7 @@ def n_shares(n_replicas: int, n_atoms: int) -> int:
     """Equal shares that replicas of `n_atoms` run in.
 
     One a device; or on a CPU that is the only device so many for each core, one after the other, that the
-    positions of a share stay in its cache.
+    positions of a share stay in its cache, as far as the number of replicas divides.
     """
     devices = jax.local_devices()
     if len(devices) > 1 or devices[0].platform != "cpu":

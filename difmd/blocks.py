@@ -25,11 +25,11 @@ SEARCHED = 16_040
 # Numbers of 8 bytes in 4 KiB, and how near to a multiple of them lengths may come.
 _PERIOD, _MARGIN = 512, 64
 
-# Numbers in a vector, for the shortest of the usual ones.
+# Numbers of 4 bytes in the longest vectors.
 _VECTOR = 16
 
 # Shorter arrays fit beside each other, are not shared by cores, and would grow much by comparison.
-_SHORT = 4096
+_SHORT = 2048
 
 
 def n_cores() -> int:
@@ -50,7 +50,11 @@ def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
 
 
 def columns(n_atoms: int, n_replicas: int) -> int:
-    """The least number of columns for lists of `n_atoms`, of which replicas lie end to end."""
+    """Columns for lists of `n_atoms`, of which replicas lie end to end: at most a few in a hundred more.
+
+    A multiple of 16 and of the number of cores where there is one, and as far from a multiple of 4 KiB as it
+    takes.
+    """
     if n_atoms * n_replicas < _SHORT:
         return n_atoms
     # Of replicas, cores would share the number of them and not the columns.

@@ -18,7 +18,7 @@ def largest(x: Float[Array, "n"]) -> Float[Array, ""]:
     """
     while len(x) > _SHORT:
         length = -(-len(x) // _PARTS)
-        # The last parts begin early enough to be whole: seeing a number twice does no harm.
+        # A part that would end too late begins earlier: seeing a number twice does no harm.
         starts = [min(part * length, len(x) - length) for part in range(_PARTS)]
         x = functools.reduce(jnp.maximum, [x[start : start + length] for start in starts])
     return jnp.max(x)

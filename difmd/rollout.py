@@ -190,7 +190,7 @@ def _frames(
 
 
 def _check_motion(state: MDState, neighbors: Neighbors, dt: Array, status: Status) -> Status:
-    # A maximum passes on what is not a number. Atoms first, as XLA is slow to reduce [atoms, 3].
+    # A maximum keeps NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
     fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])
     step = dt * largest(fastest / state.system.masses)
     finite = jnp.isfinite(step + largest(jnp.abs(sum((state.system.positions + state.forces).T))))

@@ -25,6 +25,8 @@ def scaled(power, factor, x, keys):
 @pytest.fixture(params=[1, 2, 3])
 def shares(request, monkeypatch):
     monkeypatch.setattr(batching, "n_shares", lambda n_replicas, n_atoms: request.param)
+    # So that some wait for others.
+    monkeypatch.setattr(blocks, "n_cores", lambda: 2)
     return request.param
 
 

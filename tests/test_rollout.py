@@ -1,5 +1,7 @@
 """`rollout`: restarts, mapping, recompilation, flags, and its gradient against finite differences."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,12 @@ import numpy as np
 import pytest
 
 from difmd import units
-from difmd.errors import Flag, InputError, flags_of
+from difmd.errors import Flag, InputError, Status, flags_of
 from difmd.gradients.methods import checkpointed, direct
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, slots, switched
-from difmd.rollout import initialize, rollout
+from difmd.rollout import _check_motion, initialize, rollout
 
 POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=5.6, truncation=switched(4.5))
 PARAMS = POTENTIAL.init(jax.random.key(0))
@@ -149,6 +151,30 @@ def test_flags_name_the_step_and_come_once(start):
     broken = run(DT, state.momenta.at[0, 0].set(jnp.nan))
     assert Flag.NON_FINITE in flags_of(broken) and int(broken.first_bad_step) == 1
     assert flags_of(run(DT / 100, state.momenta)) == Flag(0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("field", ["positions", "forces", "momenta"])
+def test_no_number_is_overlooked_that_is_not_finite(field, value, start):
+    state, neighbors = start
+    check = jax.jit(lambda state: _check_motion(state, neighbors, jnp.asarray(DT), Status.ok()))
+    assert flags_of(check(state)) == Flag(0)
+    for atom, axis in itertools.product((0, 31), range(3)):
+        if field == "positions":
+            broken = state.system.positions.at[atom, axis].set(value)
+            spoilt = state.replace(system=state.system.replace(positions=broken))
+        else:
+            spoilt = state.replace(**{field: getattr(state, field).at[atom, axis].set(value)})
+        assert Flag.NON_FINITE in flags_of(check(spoilt))
+
+
+def test_an_atom_that_crosses_the_cutoff_in_a_step_is_flagged_whichever_way(start):
+    state, neighbors = start
+    check = jax.jit(lambda state: _check_motion(state, neighbors, jnp.asarray(DT), Status.ok()))
+    for atom, axis, sign in itertools.product((0, 31), range(3), (-1, 1)):
+        speed = sign * 1.01 * neighbors.cutoff / DT
+        fast = state.replace(momenta=state.momenta.at[atom, axis].set(speed * state.system.masses[atom]))
+        assert flags_of(check(fast)) == Flag.TOO_FAST
 
 
 def test_a_list_that_is_stale_at_the_start_is_flagged(start):

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from difmd.errors import Flag, Status
@@ -23,6 +22,9 @@ from difmd.take import take
 
 # Where unused entries point: farther than any cut-off, near enough for finite squares.
 _FAR = 1e6
+
+# Extended positions that are worth the work of all cores.
+_LONG = 100_000
 
 
 class Grid(NamedTuple):
@@ -45,7 +47,7 @@ class Neighbors:
     """Every pair closer than `cutoff + skin`, each seen from both of its atoms.
 
     Columns belong to *centers*: the atoms in the order of their bins, and behind them a few that are none,
-    where the number of atoms alone would make arrays that push each other out of the cache.
+    so that the arrays suit the cache and the cores of a CPU.
 
     Attributes:
         indices: `indices[k, c]` is the k-th neighbour of center c, an index into the extended
@@ -130,9 +132,11 @@ def extended_positions(system: System, neighbors: Neighbors) -> list[Float[Array
         for vector in range(3):
             if neighbors.periodic[vector]:
                 own = own + neighbors.images[vector].astype(own.dtype) * system.cell[vector, axis]
-        # XLA makes faster code of this than of a concatenation.
-        points = jnp.full(len(own) + 2, _FAR, own.dtype).at[-1].set(-_FAR)
-        axes.append(lax.dynamic_update_slice(points, own, (0,)))
+        # XLA concatenates on one core, and pads on all, which takes longer to begin.
+        if len(own) > _LONG:
+            axes.append(jnp.pad(jnp.pad(own, (0, 1), constant_values=_FAR), (0, 1), constant_values=-_FAR))
+        else:
+            axes.append(jnp.concatenate([own, jnp.asarray([_FAR, -_FAR], own.dtype)]))
     return axes
 
 

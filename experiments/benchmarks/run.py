@@ -96,6 +96,7 @@ def main() -> None:
     report = {
         "rows": rows,
         "ratios": ratios(rows),
+        "ratios_of_best": ratios(rows, "best"),
         "quick": arguments.quick,
         "rounds": rounds,
         "seed": arguments.seed,
@@ -108,7 +109,8 @@ def main() -> None:
     (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     console.print(as_table(rows))
     for name, value in report["ratios"].items():
-        console.print(f"{name}: {value:.3g}")
+        best = report["ratios_of_best"][name]
+        console.print(f"{name}: {value:.3g}; of the best rounds {best:.3g}")
     if "md" in parts:
         plot(rows, arguments.out / "throughput.png")
     console.print(f"{report['wall_s']:.0f} s; report and plot in {arguments.out}")
