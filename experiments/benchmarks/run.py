@@ -52,6 +52,10 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, metavar="PART", help=f"some of {', '.join(PARTS)}"
     )
+    sizes_there = ", ".join(map(str, SIZES))
+    parser.add_argument(
+        "--atoms", type=int, nargs="+", choices=SIZES, metavar="N", help=f"sizes for md: {sizes_there}"
+    )
     parser.add_argument("--rounds", type=int, help="turns of each package (default 3, quick 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="run folder")
@@ -77,6 +81,8 @@ def main() -> None:
         sizes = {n: steps for n, (_, _, steps) in SIZES.items() if n != REPLICAS[0] * REPLICAS[1]}
         if arguments.quick:
             sizes = QUICK
+        if arguments.atoms:
+            sizes = {n: sizes.get(n, SIZES[n][2]) for n in arguments.atoms}
         for n_atoms, n_steps in sizes.items() if "md" in parts else ():
             rows += throughput(folder, there, n_atoms, n_steps, rounds, console)
         if "replicas" in parts:
