@@ -11,12 +11,12 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress_bar(title: str, total: int, *, enabled: bool = True) -> Iterator[Advance]:
+def progress_bar(title: str, total: int | None, *, enabled: bool = True) -> Iterator[Advance]:
     """A bar with elapsed and remaining time; yields `advance(steps, note="")`.
 
     Args:
         title: what is going on.
-        total: steps to do.
+        total: steps to do; None where that is not known.
         enabled: False shows nothing.
     """
     if not enabled:
@@ -53,7 +53,7 @@ def progress_bar(title: str, total: int, *, enabled: bool = True) -> Iterator[Ad
         yield advance
 
 
-def _lines(title: str, total: int, every: float = 10.0) -> Advance:
+def _lines(title: str, total: int | None, every: float = 10.0) -> Advance:
     """A line now and then, for a log file, where a bar would show nothing until its end."""
     done, began = 0, time.monotonic()
     printed = began - every
@@ -62,8 +62,8 @@ def _lines(title: str, total: int, every: float = 10.0) -> Advance:
         nonlocal done, printed
         done += steps
         now = time.monotonic()
-        if now - printed >= every or done >= total:
+        if now - printed >= every or (total is not None and done >= total):
             printed = now
-            print(f"{title.strip()}: {done}/{total}, {now - began:.0f} s, {note}", flush=True)
+            print(f"{title.strip()}: {done}/{total or '?'}, {now - began:.0f} s, {note}", flush=True)
 
     return advance

@@ -16,6 +16,15 @@ from difmd.lattice import signed_volume
 if TYPE_CHECKING:
     import ase
 
+# Distances of so few atoms are found faster one by one than through a search.
+_FEW_ATOMS = 64
+
+# Atoms closer than this coincide [Å].
+_COINCIDE = 1e-4
+
+# Bins of a search as small as that would be many times more than atoms [Å].
+_SEARCHED = 1.0
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,16 +64,18 @@ class System:
         return dataclasses.replace(self, **changes)
 
 
-def make_system(
+def host_system(
     positions: Any,
     atomic_numbers: Any,
     *,
     masses: Any = None,
     cell: Any = None,
     pbc: Any = None,
-    dtype: Any = None,
 ) -> System:
-    """Validate arrays and build a `System`.
+    """Validate arrays and build a `System` of NumPy arrays, without touching JAX (host).
+
+    Data sets hold many thousands of frames, which should neither cost a transfer each nor a rounding to
+    float32. `neighbor_list` takes such a system as it is.
 
     Args:
         positions: Cartesian [Å]; [atoms, 3].
@@ -72,16 +83,13 @@ def make_system(
         masses: [amu], [atoms]; default: standard atomic weights from ASE.
         cell: [Å]; [3, 3] rows are lattice vectors, or [3] edges of a box; default: none.
         pbc: a bool or three; default: True with a cell, False without.
-        dtype: of the floating-point fields; default: JAX's (float32, or float64 with x64 enabled).
 
     Returns:
-        The `System`.
+        The `System`; float64, atomic numbers int32.
 
     Raises:
-        InputError: shapes that do not fit, NaN or infinite values, atomic numbers outside 0..118,
-            masses ≤ 0, atoms that coincide, or a singular cell.
+        InputError: as `make_system`.
     """
-    dtype = dtype or jnp.zeros(()).dtype
     pos = _floats("positions", positions)
     if pos.ndim != 2 or pos.shape[1] != 3 or pos.shape[0] == 0:
         raise InputError(f"positions must have shape [atoms ≥ 1, 3], got {list(pos.shape)}")
@@ -109,15 +117,53 @@ def make_system(
             i = int(np.argmax(mass <= 0))
             raise InputError(f"masses[{i}] = {mass[i]} amu must be positive (padding atoms too)")
     box, periodic = _cell_and_pbc(cell, pbc)
-    system = System(
-        positions=jnp.asarray(pos, dtype),
-        atomic_numbers=jnp.asarray(numbers, jnp.int32),
-        masses=jnp.asarray(mass, dtype),
-        cell=jnp.asarray(box, dtype),
-        pbc=jnp.asarray(periodic),
-    )
     _check_distinct(pos[real], np.flatnonzero(real), box, periodic)
-    return system
+    # Copies, so that what the caller does with his arrays afterwards does not matter.
+    fields: dict[str, Any] = {
+        "positions": np.array(pos),
+        "atomic_numbers": np.array(numbers, np.int32),
+        "masses": np.array(mass),
+        "cell": np.array(box),
+        "pbc": np.array(periodic),
+    }
+    return System(**fields)
+
+
+def make_system(
+    positions: Any,
+    atomic_numbers: Any,
+    *,
+    masses: Any = None,
+    cell: Any = None,
+    pbc: Any = None,
+    dtype: Any = None,
+) -> System:
+    """Validate arrays and build a `System`.
+
+    Args:
+        positions: Cartesian [Å]; [atoms, 3].
+        atomic_numbers: [atoms]; 0 is padding.
+        masses: [amu], [atoms]; default: standard atomic weights from ASE.
+        cell: [Å]; [3, 3] rows are lattice vectors, or [3] edges of a box; default: none.
+        pbc: a bool or three; default: True with a cell, False without.
+        dtype: of the floating-point fields; default: JAX's (float32, or float64 with x64 enabled).
+
+    Returns:
+        The `System`.
+
+    Raises:
+        InputError: shapes that do not fit, NaN or infinite values, atomic numbers outside 0..118,
+            masses ≤ 0, atoms that coincide, or a singular cell.
+    """
+    dtype = dtype or jnp.zeros(()).dtype
+    host = host_system(positions, atomic_numbers, masses=masses, cell=cell, pbc=pbc)
+    return System(
+        positions=jnp.asarray(host.positions, dtype),
+        atomic_numbers=jnp.asarray(host.atomic_numbers, jnp.int32),
+        masses=jnp.asarray(host.masses, dtype),
+        cell=jnp.asarray(host.cell, dtype),
+        pbc=jnp.asarray(host.pbc),
+    )
 
 
 def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
@@ -221,11 +267,32 @@ def _check_distinct(positions: np.ndarray, labels: np.ndarray, cell: np.ndarray,
     """Refuse atoms that coincide: every energy model is singular there."""
     if len(positions) < 2:
         return
-    from difmd.neighbors.host import find_pairs
+    found = _coinciding_few(positions, cell, pbc) if len(positions) <= _FEW_ATOMS else None
+    if found is None:
+        from difmd.neighbors.host import find_pairs
 
-    i, j, _, distance = find_pairs(positions, cell, pbc, cutoff=1e-4)
-    if len(i):
+        i, j, _, distance = find_pairs(positions, cell, pbc, cutoff=_SEARCHED)
+        (close,) = np.nonzero(distance < _COINCIDE)
+        found = [(i[n], j[n], distance[n]) for n in close]
+    if found:
+        first, second, apart = found[0]
         raise InputError(
-            f"atoms {labels[i[0]]} and {labels[j[0]]} coincide (distance {distance[0]:.1e} Å): "
+            f"atoms {labels[first]} and {labels[second]} coincide (distance {apart:.1e} Å): "
             "remove one of them or check the units of the positions"
         )
+
+
+def _coinciding_few(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> list[Any] | None:
+    """Pairs that coincide, from all differences; None where the nearest image is not that of rounding."""
+    apart = positions[None, :] - positions[:, None]
+    if pbc.any():
+        vectors = cell[pbc]
+        inverse = np.linalg.pinv(vectors)
+        # Columns of the inverse are as long as a lattice plane is near. Atoms that coincide differ by a whole
+        # number of vectors to within distance/height of the planes.
+        if np.linalg.norm(inverse, axis=0).max() * _COINCIDE > 0.1:
+            return None
+        apart = apart - np.round(apart @ inverse) @ vectors
+    square = np.einsum("ijk,ijk->ij", apart, apart)
+    i, j = np.nonzero(square < _COINCIDE**2)
+    return [(a, b, np.sqrt(square[a, b])) for a, b in zip(i, j, strict=True) if a < b]

@@ -1,0 +1,110 @@
+"""`Keys`: under which names a file keeps its labels, and how they are found when nothing is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from difmd.errors import InputError
+
+_PREFIXES = ("REF_", "ref_", "dft_", "DFT_")
+
+
+def _names(*plain: str) -> tuple[str, ...]:
+    return plain + tuple(prefix + name for name in plain for prefix in _PREFIXES)
+
+
+# The free energy comes first: with smeared occupations the forces are its derivative.
+_FREE = _names("free_energy")
+_CANDIDATES = {
+    "energy": _names("energy", "Energy", "total_energy"),
+    "forces": _names("forces", "force", "Forces"),
+    "stress": _names("stress", "Stress"),
+    "virial": _names("virial", "virials"),
+    "dipole": _names("dipole", "total_dipole"),
+    "charges": _names("charges", "atomic_charges", "Qs"),
+    "kind": ("config_type", "configtype", "kind", "group", "set", "system_type"),
+}
+
+
+class Keys(NamedTuple):
+    """Names of the labels in a file; None looks for the common names.
+
+    Looked for are `energy`, `forces`, `stress`, `virial`, `dipole`, `charges` and common variants (`force`,
+    `virials`, `REF_energy`, `dft_forces` ...), and `config_type`, `group`, `set` for the kind.
+    `free_energy` is taken before `energy`, since forces are its derivative. Where two other names are
+    there with different numbers, reading is refused rather than one of them chosen.
+
+    Attributes:
+        energy: total energy.
+        forces: one row an atom.
+        stress: 9 numbers, or 6 in ASE's order xx yy zz yz xz xy.
+        virial: −stress·volume, as GAP, MACE and DeePMD keep it; used where there is no stress.
+        dipole: 3 numbers.
+        charges: one number an atom.
+        kind: a word for what the configuration is an example of.
+    """
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    virial: str | None = None
+    dipole: str | None = None
+    charges: str | None = None
+    kind: str | None = None
+
+
+def find_key(label: str, wanted: str | None, values: Mapping[str, Any]) -> str | None:
+    """The name under which `values` hold a label.
+
+    Args:
+        label: a field of `Keys`.
+        wanted: a name given by the user.
+        values: everything that a frame carries.
+
+    Returns:
+        The name, or None when there is none: frames may lack labels.
+
+    Raises:
+        InputError: two names with different numbers.
+    """
+    if wanted is not None:
+        return wanted if wanted in values else None
+    if label == "energy":
+        for name in _FREE:
+            if name in values:
+                return name
+    found = [name for name in _CANDIDATES[label] if name in values]
+    if len(found) > 1 and label != "kind":
+        first = np.asarray(values[found[0]])
+        for name in found[1:]:
+            other = np.asarray(values[name])
+            if first.shape != other.shape or not np.array_equal(first, other):
+                raise InputError(
+                    f"{found[0]} and {name} differ: say which one is meant with Keys({label}={name!r})"
+                )
+    return found[0] if found else None
+
+
+def as_kind(value: Any) -> str:
+    """The kind as a word."""
+    return str(value.item() if isinstance(value, np.ndarray) and value.size == 1 else value)
+
+
+def as_matrix(name: str, value: Any) -> np.ndarray:
+    """A 3×3 tensor from 9 numbers, or from 6 in ASE's order xx yy zz yz xz xy.
+
+    Raises:
+        InputError: another number of them.
+    """
+    array = np.asarray(value, np.float64)
+    if array.size == 9:
+        return array.reshape(3, 3)
+    if array.size == 6:
+        xx, yy, zz, yz, xz, xy = array.ravel()
+        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    raise InputError(
+        f"{name} has shape {list(array.shape)}: it takes 3×3 numbers, or 6 in the order xx yy zz yz xz xy"
+    )
