@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from difmd import units
 from difmd.observables import Diffusivity
+
+if TYPE_CHECKING:
+    from difmd.data import Frame
 
 _D_UNIT = 1e-9 * units.M2_PER_S
 
@@ -90,6 +93,65 @@ def plot_correlations(path: str | Path, found: Diffusivity, *, title: str = "") 
     value, error = found.green_kubo.value / _D_UNIT, found.green_kubo.stderr / _D_UNIT
     axes[1].set_title(f"D = {value:.3f} ± {error:.3f} · 10⁻⁹ m²/s", fontsize=9)
     _save(figure, path)
+
+
+def plot_data(path: str | Path, frames: Sequence[Frame]) -> None:
+    """What a data set covers: energies by kind, forces, nearest distances, and volumes, as histograms.
+
+    Args:
+        path: file to write.
+        frames: as `difmd.data.read` gives them; energies are shown over the reference energies that
+            `difmd.data.reference_energies` finds.
+    """
+    from difmd.data import excess_energies, is_isolated_atom, reference_energies
+    from difmd.data.geometry import find_pairs_once
+
+    together = [frame for frame in frames if not is_isolated_atom(frame)]
+    figure, axes = _figure(2, 2, size=(8.5, 6.4))
+    labelled = any(frame.energy is not None for frame in together)
+    energies = (
+        excess_energies(together, reference_energies(frames)) if labelled else np.full(len(together), np.nan)
+    )
+    by_kind: dict[str, list[float]] = {}
+    for frame, energy in zip(together, energies, strict=True):
+        if np.isfinite(energy):
+            by_kind.setdefault(frame.kind or "all", []).append(float(energy))
+    # The most frequent kinds have a colour of their own.
+    kinds = sorted(by_kind, key=lambda kind: -len(by_kind[kind]))
+    shown = [(kind, by_kind[kind]) for kind in kinds[:8]]
+    if kinds[8:]:
+        shown.append(("others", [energy for kind in kinds[8:] for energy in by_kind[kind]]))
+    forces = [frame.forces.ravel() for frame in together if frame.forces is not None]
+    nearest, volumes = [], []
+    # Distances are needed of some hundred thousand atoms at most.
+    step = max(1, sum(frame.n_atoms for frame in together) // 200_000)
+    for frame in together[::step]:
+        pairs = find_pairs_once(frame, 6.0)
+        closest = np.full(frame.n_atoms, np.inf)
+        np.minimum.at(closest, pairs.i, pairs.distances)
+        np.minimum.at(closest, pairs.j, pairs.distances)
+        nearest.append(closest[np.isfinite(closest)])
+    volumes = [frame.volume / frame.n_atoms for frame in together if frame.volume is not None]
+    _histogram(
+        axes[0], [values for _, values in shown], "energy − references [eV/atom]", [k for k, _ in shown]
+    )
+    _histogram(axes[1], forces and [np.concatenate(forces)], "force components [eV/Å]")
+    _histogram(axes[2], nearest and [np.concatenate(nearest)], "nearest neighbour of an atom [Å]")
+    _histogram(axes[3], volumes and [volumes], "volume per atom [Å³]")
+    axes[1].set_yscale("log" if forces else "linear")
+    _save(figure, path)
+
+
+def _histogram(axis: Any, series: Sequence[Any], label: str, names: Sequence[str] = ()) -> None:
+    """Stacked histograms; an axis without data says so."""
+    axis.set(xlabel=label, ylabel="count")
+    finite = [values for entry in series if len(values := np.asarray(entry)[np.isfinite(entry)])]
+    if not finite:
+        axis.text(0.5, 0.5, "none in the data", ha="center", va="center", transform=axis.transAxes)
+        return
+    axis.hist(finite, bins=60, stacked=True, label=list(names) or None)
+    if len(names) > 1:
+        axis.legend(frameon=False, fontsize=7)
 
 
 def _figure(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Any, list[Any]]:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def read_extxyz(path: Path) -> Iterator[Raw | BadFrame]:
             yield _raw(atoms, name)
 
 
-def _cut(file: TextIO) -> Iterator[str]:
+def _cut(file: IO[str]) -> Iterator[str]:
     """The text of one frame after the other."""
     done = 0
     while True:

@@ -47,7 +47,7 @@ def read_deepmd(path: Path) -> Iterator[Raw | BadFrame]:
         raise BadFile(f"{names_file}: {unknown[0]!r} is no chemical symbol")
     if types.max() >= len(names):
         raise BadFile(
-            f"{path / 'type.raw'}: type {types.max()} has no name in the {len(names)} of {names_file}"
+            f"{path / 'type.raw'}: type {types.max()} is not among the {len(names)} of {names_file}"
         )
     symbols = np.array([atomic_numbers[name] for name in names])
     periodic = not (path / "nopbc").exists()

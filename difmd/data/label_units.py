@@ -49,8 +49,8 @@ _DIPOLE = {"Debye": 0.20819434, "D": 0.20819434, "au": BOHR, "a.u.": BOHR}
 class Units(NamedTuple):
     """Units of the numbers in a file; what is None follows from energy and length.
 
-    Each is a name, or a number: the size of the unit in eV, Å and e. A negative number also turns the sign, as
-    for a stress with compression positive in kbar: `stress=-1e3 * units.BAR`. ASE converts the outputs of
+    Each is a name, or a number: the size of the unit in eV, Å and e. A negative number also turns the sign,
+    as for a stress with compression positive in kbar: `stress=-1e3 * units.BAR`. ASE converts the outputs of
     codes (VASP, QE, CP2K, aims) to eV and Å by itself, so that nothing is to be given for them.
 
     Attributes:

@@ -35,8 +35,8 @@ def read(
     """Read configurations with their labels, and check every one of them.
 
     Read are extended XYZ (`.xyz`, `.extxyz`, also `.gz`, `.bz2`, `.xz`), folders of DeePMD-kit, HDF5 files in
-    the layout of `difmd.data.hdf5.read_hdf5` (`.h5`, `.hdf5`), ASE databases (`.db`) and every other file that
-    ASE knows, such as vasprun.xml, OUTCAR, and outputs of CP2K, QE and aims.
+    the layout of `difmd.data.hdf5.read_hdf5` (`.h5`, `.hdf5`), ASE databases (`.db`) and every other file
+    that ASE knows, such as vasprun.xml, OUTCAR, and outputs of CP2K, QE and aims.
 
     Args:
         path: a file, or a folder of DeePMD-kit or of several such folders.
@@ -207,4 +207,4 @@ def _remarks(path: Path, done: int, skipped: list[str], used: dict[str, Counter[
     energies = used.get("energy", Counter())
     if len(energies) > 1:
         counts = ", ".join(f"{name} in {count}" for name, count in energies.items())
-        yield f"{path}: the energy has different names in different frames ({counts}); are they the same quantity?"
+        yield f"{path}: the energy has different names in different frames ({counts}): is it the same one?"

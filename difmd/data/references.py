@@ -1,0 +1,135 @@
+"""Reference energies of the elements: from isolated atoms in the data, or fitted to total energies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from difmd.data.frames import Frame, is_isolated_atom
+from difmd.errors import InputError
+
+_ITERATIONS = 50
+
+
+class ReferenceEnergies(NamedTuple):
+    """What an atom of each element contributes to a total energy before any interaction.
+
+    Attributes:
+        energies: by atomic number [eV].
+        origins: by atomic number: "given", "isolated atom" or "fitted".
+        note: in words, with what to beware of.
+    """
+
+    energies: dict[int, float]
+    origins: dict[int, str]
+    note: str
+
+
+def reference_energies(
+    frames: Sequence[Frame], isolated: Mapping[int, float] | None = None
+) -> ReferenceEnergies:
+    """Reference energies of all elements in the frames.
+
+    Isolated atoms in the data are used where there are any. The other elements are fitted to the total
+    energies as Σ_Z n_Z E_Z by least absolute deviations per atom, which a few wrong energies do not move.
+    Where compositions do not tell elements apart, as when all frames have the same one, the solution of least
+    norm is taken: it is good for taking a constant off, not as an energy of atoms.
+
+    Args:
+        frames: with total energies.
+        isolated: energies of isolated atoms [eV] by atomic number, taken before those in the data.
+
+    Returns:
+        `ReferenceEnergies`.
+
+    Raises:
+        InputError: no frame has an energy.
+    """
+    labelled = [frame for frame in frames if frame.energy is not None]
+    if not labelled:
+        raise InputError(f"none of {len(frames)} frames has an energy, so there are no reference energies")
+    elements = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)})
+    energies: dict[int, float] = {}
+    origins: dict[int, str] = {}
+    alone: dict[int, list[float]] = {}
+    for frame in labelled:
+        if is_isolated_atom(frame) and frame.energy is not None:
+            alone.setdefault(int(frame.numbers[0]), []).append(frame.energy)
+    for z in elements:
+        if isolated is not None and z in isolated:
+            energies[z], origins[z] = float(isolated[z]), "given"
+        elif z in alone:
+            # Of several, such as spin states, that of the ground state.
+            energies[z], origins[z] = min(alone[z]), "isolated atom"
+    rest = [z for z in elements if z not in energies]
+    notes = [
+        f"{name}: {_symbols(origins, name)}"
+        for name in ("given", "isolated atom")
+        if name in origins.values()
+    ]
+    if rest:
+        counts = np.array([[np.sum(frame.numbers == z) for z in elements] for frame in labelled], float)
+        totals = np.array([frame.energy for frame in labelled])
+        known = np.array([energies.get(z, 0.0) for z in elements])
+        columns = [elements.index(z) for z in rest]
+        has_rest = counts[:, columns].any(axis=1)
+        size = counts[has_rest].sum(axis=1)
+        rows = counts[has_rest][:, columns] / size[:, None]
+        values = (totals - counts @ known)[has_rest] / size
+        if not len(rows):
+            names = _symbols(dict.fromkeys(rest, ""), "")
+            raise InputError(f"no frame with {names} has an energy: give theirs with isolated=")
+        fitted, rank = least_absolute(rows, values)
+        energies.update(zip(rest, map(float, fitted), strict=True))
+        origins.update(dict.fromkeys(rest, "fitted"))
+        notes.append(f"fitted: {_symbols(origins, 'fitted')} to {len(rows)} frames")
+        if rank < len(rest):
+            notes.append(
+                f"the compositions determine only {rank} of {len(rest)} fitted energies; that of least norm "
+                "was taken, add frames of isolated atoms for meaningful ones"
+            )
+    order = dict(sorted(energies.items()))
+    return ReferenceEnergies(order, {z: origins[z] for z in order}, "; ".join(notes))
+
+
+def excess_energies(frames: Sequence[Frame], references: ReferenceEnergies) -> np.ndarray:
+    """Energy per atom over the reference energies, NaN without a label [eV]; [frames]."""
+    return np.array(
+        [
+            np.nan
+            if frame.energy is None
+            else (frame.energy - sum(references.energies[int(z)] for z in frame.numbers)) / frame.n_atoms
+            for frame in frames
+        ]
+    )
+
+
+def least_absolute(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Least absolute deviations by reweighted least squares.
+
+    Args:
+        rows: [equations, unknowns].
+        values: [equations].
+
+    Returns:
+        The solution, of least norm where it is not determined [unknowns]; and the rank.
+    """
+    rank = int(np.linalg.matrix_rank(rows))
+    fitted = np.linalg.lstsq(rows, values, rcond=1e-10)[0]
+    for _ in range(_ITERATIONS):
+        residual = np.abs(values - rows @ fitted)
+        # A residual of nothing would have infinite weight.
+        weight = 1 / np.sqrt(np.maximum(residual, 1e-6 + 1e-3 * np.median(residual)))
+        new = np.linalg.lstsq(rows * weight[:, None], values * weight, rcond=1e-10)[0]
+        if np.allclose(new, fitted, rtol=0, atol=1e-9):
+            break
+        fitted = new
+    return fitted, rank
+
+
+def _symbols(origins: Mapping[int, str], name: str) -> str:
+    from ase.data import chemical_symbols
+
+    return " ".join(chemical_symbols[z] for z, origin in sorted(origins.items()) if origin == name)

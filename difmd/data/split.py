@@ -1,0 +1,221 @@
+"""`split`: frames for training, validation and test; kept in a file that knows which frames it belongs to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from difmd.data.frames import Frame, hash_frames, is_isolated_atom
+from difmd.errors import InputError
+
+_FORMAT = 1
+
+
+class Split(NamedTuple):
+    """Indices into one list of frames, each ascending.
+
+    Attributes:
+        train: int [frames].
+        valid: int [frames].
+        test: int [frames].
+        seed: that drew them.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    seed: int
+
+
+class Parts(NamedTuple):
+    """The frames of a split."""
+
+    train: list[Frame]
+    valid: list[Frame]
+    test: list[Frame]
+
+
+def split(
+    frames: Sequence[Frame],
+    *,
+    valid: float,
+    test: float = 0,
+    block: int = 1,
+    by_kind: bool = False,
+    seed: int,
+) -> Split:
+    """Draw frames for validation and test; the rest is for training.
+
+    Neighbours in a trajectory are alike, and a validation frame between two training frames tells little:
+    with `block`, runs of consecutive frames stay together. Isolated atoms always stay in training, since they
+    set the reference energies.
+
+    Args:
+        frames: all frames.
+        valid: a count (int), or a fraction of the frames below 1 (float).
+        test: a count or a fraction.
+        block: consecutive frames that stay together; counts are then met to within one block.
+        by_kind: draw from every kind (`Frame.kind`) its share; fractions only.
+        seed: the same seed draws the same frames.
+
+    Returns:
+        The `Split`.
+
+    Raises:
+        InputError: no frames, a count or fraction that is negative or leaves nothing for training, or
+            a block below 1.
+    """
+    n = len(frames)
+    if n == 0:
+        raise InputError("there are no frames to split")
+    if block < 1:
+        raise InputError(f"block = {block} must be at least 1")
+    free = np.array([i for i in range(n) if not is_isolated_atom(frames[i])], int)
+    for name, wanted in (("valid", valid), ("test", test)):
+        if not (math.isfinite(wanted) and wanted >= 0) or (wanted != int(wanted) and wanted >= 1):
+            raise InputError(f"{name} = {wanted} must be a count (0, 1, 2 ...) or a fraction below 1")
+        if by_kind and wanted >= 1:
+            raise InputError(f"{name} = {wanted}: with by_kind give a fraction of every kind, below 1")
+    kinds = sorted({frames[i].kind for i in free}) if by_kind else [None]
+    rng = np.random.default_rng(seed)
+    parts: tuple[list[int], list[int]] = ([], [])
+    for kind in kinds:
+        members = free if kind is None else np.array([i for i in free if frames[i].kind == kind], int)
+        counts = [round(share * len(members)) if share < 1 else int(share) for share in (valid, test)]
+        if sum(counts) >= len(members) > 0 and sum(counts) > 0:
+            raise InputError(
+                f"valid = {valid} and test = {test} take {sum(counts)} of {len(members)} frames"
+                + (f" of kind {kind!r}" if kind is not None else "")
+                + (", isolated atoms aside" if len(free) < n else "")
+                + ": leave some for training"
+            )
+        blocks = _blocks(members, frames, block)
+        order = rng.permutation(len(blocks))
+        taken = 0
+        for part, count in zip(parts, counts, strict=True):
+            there = 0
+            # A block goes in while that brings the count nearer.
+            while taken < len(order) and there + len(blocks[order[taken]]) / 2 <= count and there < count:
+                part.extend(blocks[order[taken]])
+                there += len(blocks[order[taken]])
+                taken += 1
+            if count and not there:
+                raise InputError(
+                    f"{count} frames are wanted but a block has {len(blocks[order[taken]])}: reduce block = "
+                    f"{block}, or ask for more frames"
+                )
+        if taken == len(order) and len(members):
+            raise InputError(
+                f"blocks of {block} frames leave none of {len(members)} for training: reduce block"
+            )
+    held = set(parts[0]) | set(parts[1])
+    train = np.array([i for i in range(n) if i not in held], int)
+    return Split(train, np.array(sorted(parts[0]), int), np.array(sorted(parts[1]), int), seed)
+
+
+def _blocks(members: np.ndarray, frames: Sequence[Frame], block: int) -> list[list[int]]:
+    """Runs of at most `block` consecutive frames of the same atoms."""
+    blocks: list[list[int]] = []
+    for i in members:
+        last = blocks[-1] if blocks else []
+        if (
+            last
+            and len(last) < block
+            and last[-1] == i - 1
+            and np.array_equal(frames[i].numbers, frames[i - 1].numbers)
+        ):
+            last.append(int(i))
+        else:
+            blocks.append([int(i)])
+    return blocks
+
+
+def take_split(frames: Sequence[Frame], chosen: Split) -> Parts:
+    """The frames themselves.
+
+    Args:
+        frames: those that were split.
+        chosen: the split.
+
+    Returns:
+        The frames for training, validation and test.
+
+    Raises:
+        InputError: the split is not one of so many frames.
+    """
+    indices = np.concatenate(chosen[:3])
+    if not np.array_equal(np.sort(indices), np.arange(len(frames))):
+        raise InputError(
+            f"the split holds {len(indices)} frames, up to number {indices.max(initial=-1)}, but there are "
+            f"{len(frames)}: split these frames, or read those that were split"
+        )
+    return Parts(*([frames[i] for i in part] for part in chosen[:3]))
+
+
+def save_split(path: str | Path, chosen: Split, frames: Sequence[Frame]) -> None:
+    """Keep a split as JSON, with the files of the frames, the seed and a hash of the frames.
+
+    Args:
+        path: file to write.
+        chosen: the split.
+        frames: those that were split.
+
+    Raises:
+        InputError: the split is not one of these frames.
+    """
+    take_split(frames, chosen)
+    # The name of a frame in its file follows the first comma.
+    files = list(dict.fromkeys(frame.source.split(", ")[0] for frame in frames))
+    content = {
+        "format": _FORMAT,
+        "files": files,
+        "n_frames": len(frames),
+        "sha256": hash_frames(frames),
+        "seed": int(chosen.seed),
+        **{name: getattr(chosen, name).tolist() for name in ("train", "valid", "test")},
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(content) + "\n")
+
+
+def load_split(path: str | Path, frames: Sequence[Frame]) -> Split:
+    """Read a split and check that it belongs to these frames.
+
+    Args:
+        path: file written by `save_split`.
+        frames: the same frames, in the same order.
+
+    Returns:
+        The split.
+
+    Raises:
+        InputError: there is no such file, it is not a split, or that of other frames.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}: make one with save_split")
+    try:
+        content = json.loads(Path(path).read_text())
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format {content['format']} instead of {_FORMAT}")
+        parts = [np.array(content[name], int) for name in ("train", "valid", "test")]
+        files, n_frames, digest = ", ".join(content["files"]), content["n_frames"], content["sha256"]
+        chosen = Split(parts[0], parts[1], parts[2], int(content["seed"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a split written by save_split ({error!r})") from error
+    if n_frames != len(frames):
+        raise InputError(
+            f"{path} splits {n_frames} frames of {files}, but {len(frames)} are given: read the same files "
+            "in the same order, or split anew"
+        )
+    if digest != hash_frames(frames):
+        raise InputError(
+            f"{path} splits other frames, of {files}: their hash differs. Read the same files in the same "
+            "order with the same keys and units, or split anew"
+        )
+    take_split(frames, chosen)
+    return chosen
