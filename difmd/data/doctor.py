@@ -142,7 +142,8 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     """Check a data set: labels, geometry, units, signs, orders, repeats and outliers.
 
     What is compared with physics (units of forces, sign and order of the stress) goes through a pair
-    potential fitted to the forces; where that does not describe them, the verdict is UNKNOWN. Nothing is changed.
+    potential fitted to the forces; where that does not describe them, the verdict is UNKNOWN. Nothing is
+    changed.
 
     Args:
         frames: as `read` gives them, in the order of the file: consecutive frames of a trajectory tell

@@ -39,6 +39,12 @@ class Finding(NamedTuple):
 def name_frames(frames: Sequence[Frame], indices: Iterable[int], most: int = 3) -> str:
     """The first of some frames in words, and how many more there are."""
     indices = list(indices)
-    names = [frames[i].source or f"frame {i} of the list (counted from 0)" for i in indices[:most]]
+    names = [_name(frames[i].source, i) for i in indices[:most]]
     more = f" and {len(indices) - most} more" if len(indices) > most else ""
     return "; ".join(names) + more
+
+
+def _name(source: str, index: int) -> str:
+    here = f"frame {index} (counted from 0)"
+    # Where several files were put together, the number in the file is not that in the list.
+    return source if here in source else f"{here} of the list" + (f" ({source})" if source else "")

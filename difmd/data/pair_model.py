@@ -106,7 +106,9 @@ def fit_pair_model(frames: Sequence[Frame]) -> PairModel | None:
         model_squares = np.array([solution @ part[0] @ solution for part in parts])
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = np.abs(inner) / model_squares
-        middle = np.median(scale[np.isfinite(scale)])
+        # Crystals at rest have no forces, and no scale.
+        telling = np.isfinite(scale) & (squares / sizes > 1e-3 * typical)
+        middle = np.median(scale[telling]) if telling.any() else np.inf
         new = (scale < 3 * middle) & (scale > middle / 3)
         if not new.any() or np.array_equal(new, kept):
             break
