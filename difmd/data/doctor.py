@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from difmd.data.cells import check_cells
+from difmd.data.duplicates import check_duplicates
 from difmd.data.energy_force import check_energy_forces
 from difmd.data.findings import Finding, Verdict
 from difmd.data.frames import Frame
+from difmd.data.outliers import check_outliers
 from difmd.data.quality import (
     check_close_atoms,
-    check_duplicates,
     check_finite,
     check_labels,
     check_net_forces,
-    check_outliers,
 )
 from difmd.data.references import ReferenceEnergies, reference_energies
 from difmd.data.stress_checks import check_stress

@@ -99,7 +99,11 @@ def is_determined(slope: Slope) -> bool:
 
 
 def _fit(rows: np.ndarray) -> Slope | None:
-    """Robust weighted slope; columns: ΔE, work, trapezoid error of the model, rms and largest shift, frame."""
+    """Robust weighted slope.
+
+    Args:
+        rows: ΔE, work, error of the trapezoid for the model, rms and largest displacement, frame; [pairs, 6].
+    """
     change, work, error, size = rows.T[:4]
     weight = 1 / (size**3 + _NEAR**3) ** 2
     trust = np.ones(len(rows))
@@ -214,10 +218,7 @@ def _model_slope(s: Survey, exclude: set[int]) -> tuple[float, float, int] | Non
         return None
     e, m = np.array(label), np.array(model)
     correlation = float(np.corrcoef(e, m)[0, 1])
-    if correlation < 0.5 or s.model is None or s.model.correlation < 0.7:
+    if abs(correlation) < 0.5 or s.model is None or s.model.correlation < 0.7:
         return None
-    return (
-        float(np.subtract(*np.quantile(e, [0.9, 0.1])) / np.subtract(*np.quantile(m, [0.9, 0.1]))),
-        correlation,
-        len(e),
-    )
+    spread = [float(np.subtract(*np.quantile(values, [0.9, 0.1]))) for values in (e, m)]
+    return float(np.sign(correlation) * spread[0] / spread[1]), abs(correlation), len(e)

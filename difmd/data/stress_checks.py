@@ -63,7 +63,7 @@ def check_stress(s: Survey) -> Iterator[Finding]:
         )
     compared = np.array([k for k in labelled if np.isfinite(s.model_stress[k]).all()], int)
     if len(compared) < _FEWEST or s.model is None or s.model.correlation < 0.6:
-        yield Finding(ITEM, Verdict.UNKNOWN, "no pair potential describes the forces well enough to compare")
+        yield Finding(ITEM, Verdict.UNKNOWN, "no pair potential describes the forces well enough")
         return
     parts = _parts(s, compared)
     yield _check_scale(s, parts)

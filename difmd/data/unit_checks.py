@@ -10,7 +10,7 @@ from difmd import units
 from difmd.data.findings import Finding, Verdict, name_frames
 from difmd.data.frames import is_isolated_atom
 from difmd.data.label_units import BOHR, HARTREE
-from difmd.data.quality import composition
+from difmd.data.outliers import composition
 from difmd.data.references import least_absolute
 from difmd.data.survey import Survey
 
@@ -28,6 +28,8 @@ _FORCE = {f"{name}/Å": factor for name, factor in _ENERGY.items()} | {
 
 # Below this share of the usual force the direction of a force says little.
 _SMALL = 0.1
+
+_NO_MODEL = "there are too few forces, or no pair potential describes them well enough to tell"
 
 # Half of the way to the smallest factor, 13.6, on a logarithmic scale.
 _FORCE_OFF = 5.0
@@ -84,7 +86,7 @@ def _mixed_forces(s: Survey) -> Finding:
     with np.errstate(invalid="ignore"):
         known = np.flatnonzero((s.match > 0.6) & (s.force_rms > _SMALL * typical / 30))
     if len(known) < 10 or s.model is None or s.model.correlation < 0.5:
-        return Finding(item, Verdict.UNKNOWN, "no pair potential describes the forces well enough to tell")
+        return Finding(item, Verdict.UNKNOWN, _NO_MODEL)
     scale = s.scale[known] / np.median(s.scale[known])
     big = s.force_rms[known] > _SMALL * typical
     off = np.flatnonzero((scale > _FORCE_OFF) | ((scale < 1 / _FORCE_OFF) & (big | (scale > 1 / 60))))
@@ -114,12 +116,12 @@ def check_absolute_units(s: Survey) -> Finding:
 
     The stiffness of bonds is compared with Badger's rule (J. Chem. Phys. 2, 128 (1934),
     doi:10.1063/1.1749433) in the form k = 1.86 mdyn/Å · (r/Å − d)^-3, over the number of bonds that
-    share four electrons. The temperature is kT = ⟨F²⟩/⟨∇²U⟩ (Butler, Ayton, Jepps & Evans, J. Chem. Phys. 109, 6519
-    (1998), doi:10.1063/1.477301), with the Laplacian from a pair potential fitted to the forces.
+    share four electrons. The temperature is kT = ⟨F²⟩/⟨∇²U⟩ (Butler, Ayton, Jepps & Evans, J. Chem. Phys.
+    109, 6519 (1998), doi:10.1063/1.477301), with the Laplacian from a pair potential fitted to the forces.
     """
     item = "size of the forces"
     if s.model is None or s.model.correlation < 0.5:
-        return Finding(item, Verdict.UNKNOWN, "no pair potential describes the forces well enough to tell")
+        return Finding(item, Verdict.UNKNOWN, _NO_MODEL)
     known = np.isfinite(s.laplacians) & np.isfinite(s.force_rms)
     squares = np.sum(3 * s.sizes[known] * s.force_rms[known] ** 2)
     curvature = np.sum(s.laplacians[known])
@@ -140,15 +142,14 @@ def check_absolute_units(s: Survey) -> Finding:
         f"about {temperature:.3g} K"
     )
     fit = {"eV": _surprise(stiffness, temperature, 1.0)}
-    for name, factor in _FORCE.items():
-        if name.split("/")[0] != "meV":
-            fit[name] = _surprise(stiffness, temperature, factor)
+    for name in ("kcal/mol/Å", "hartree/Å", "hartree/bohr", "rydberg/bohr"):
+        fit[name] = _surprise(stiffness, temperature, _FORCE[name])
     best = min(fit, key=lambda name: fit[name])
     if fit["eV"] - fit[best] > 8:
         return Finding(
             item,
             Verdict.DOUBTFUL,
-            f"{summary}: {best} would fit better than eV/Å",
+            f"{summary}: units such as {best} would fit better than eV/Å",
             "check the units of energies and forces against the calculation, and read with Units(energy=...)",
             tuple(np.flatnonzero(known)),
         )
