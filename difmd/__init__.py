@@ -4,7 +4,7 @@ The pipeline, one module an arrow: `System` → `potentials` → `forces` → `i
 `rollout`/`simulate` → `observables` → `gradients` → `fitting`.
 """
 
-from difmd import datasets, gradients, integrators, neighbors, observables, potentials, units
+from difmd import data, datasets, gradients, integrators, neighbors, observables, potentials, units
 from difmd.cache import enable_cache
 from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
@@ -45,6 +45,7 @@ __all__ = [
     "Trajectory",
     "buckingham",
     "coulomb_damped_shifted",
+    "data",
     "datasets",
     "draw_momenta",
     "embedded_atom",

@@ -113,6 +113,26 @@ def test_correlations(tmp_path, figures, found):
     assert right.lines[0].get_ydata()[0] == pytest.approx(4.5, rel=1e-9)
 
 
+def test_data(tmp_path, figures):
+    from difmd.data import Frame
+    from difmd.system import host_system
+
+    def pair(distance, kind, **labels):
+        system = host_system([[0, 0, 0], [0, 0, distance]], [6, 8], cell=[4.0, 4.0, 4.0])
+        return Frame(system=system, kind=kind, **labels)
+
+    forces = np.array([[0, 0, 1.0], [0, 0, -1.0]])
+    frames = [pair(1.1 + 0.01 * n, "ab"[n % 2], energy=-10.0 + n, forces=n * forces) for n in range(10)]
+    check(plots.plot_data(path := tmp_path / "d.png", frames) or path)
+    energy, force, nearest, volume = figures[0].axes
+    assert [text.get_text() for text in energy.get_legend().get_texts()] == ["a", "b"]
+    heights = [sum(patch.get_height() for patch in axis.patches) for axis in (force, nearest, volume)]
+    assert heights == [60, 20, 10]
+    bare = [frame.replace(energy=None, forces=None) for frame in frames]
+    check(plots.plot_data(path, bare) or path)
+    assert [len(axis.texts) for axis in figures[1].axes] == [1, 1, 0, 0]
+
+
 def test_no_window_system_is_chosen(tmp_path):
     """Matplotlib is imported only when a plot is made, and never its pyplot."""
     code = (

@@ -2,12 +2,13 @@
 
 import ase
 import ase.build
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from difmd.errors import InputError
-from difmd.system import from_ase, make_system, to_ase, validate_system
+from difmd.system import from_ase, host_system, make_system, to_ase, validate_system
 
 PAIR = [[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]]
 BOX = [5.0, 6.0, 7.0]
@@ -108,8 +109,46 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusal_names_the_culprit(case):
     arguments, options, message = REFUSED[case]
-    with pytest.raises(InputError, match=message):
-        make_system(*arguments, **options)
+    for make in (make_system, host_system):
+        with pytest.raises(InputError, match=message):
+            make(*arguments, **options)
+
+
+@pytest.mark.parametrize("n_atoms", [2, 64, 65, 300])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_coinciding_atoms_are_found_whatever_the_number(n_atoms, periodic):
+    """Few atoms are compared one by one, many by a search; in a skewed cell and far outside of it."""
+    rng = np.random.default_rng(n_atoms)
+    cell = np.array([[9.0, 0, 0], [7.0, 9.0, 0], [-8.0, 5.0, 9.0]])
+    sites = np.stack(np.meshgrid(*[np.arange(7)] * 3, indexing="ij"), -1).reshape(-1, 3)[:n_atoms]
+    positions = (sites + rng.uniform(0, 0.5, (n_atoms, 3))) / 7 @ cell
+    options = {"cell": cell, "pbc": periodic}
+    numbers = np.full(n_atoms, 18)
+    assert host_system(positions, numbers, **options).n_atoms == n_atoms
+    shift = np.array([2, -1, 3]) @ cell if periodic else 0.0
+    positions[-1] = positions[0] + shift + 3e-5
+    with pytest.raises(InputError, match=f"atoms 0 and {n_atoms - 1} coincide .distance 5.2e-05"):
+        host_system(positions, numbers, **options)
+    positions[-1] += 1e-3
+    assert host_system(positions, numbers, **options).n_atoms == n_atoms
+
+
+def test_an_atom_on_its_own_image_is_found():
+    with pytest.raises(InputError, match="atoms 0 and 0 coincide"):
+        host_system(np.zeros((2, 3)) + [[0, 0, 0], [0, 0, 0.5]], [6, 6], cell=[5e-5, 1.0, 1.0])
+
+
+def test_host_system_is_numpy_and_independent_of_what_it_was_made_from():
+    positions = np.array(PAIR)
+    system = host_system(positions, [6, 8], cell=BOX)
+    positions[0] = 7.0
+    fields = [system.positions, system.atomic_numbers, system.masses, system.cell, system.pbc]
+    assert all(type(field) is np.ndarray for field in fields)
+    assert [field.dtype.name for field in fields] == ["float64", "int32", "float64", "float64", "bool"]
+    np.testing.assert_array_equal(system.positions, PAIR)
+    jax_system = make_system(PAIR, [6, 8], cell=BOX)
+    for field, other in zip(fields, jax.tree.leaves(jax_system), strict=True):
+        np.testing.assert_array_equal(field, other)
 
 
 def test_atoms_apart_across_the_cell_are_accepted():

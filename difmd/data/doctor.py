@@ -169,13 +169,13 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     findings += outliers + mixed
     # Frames that are known to be off would only blur what the others say.
     exclude = {
-        i for finding in (*outliers, *mixed) if finding.verdict is not Verdict.OK for i in finding.frames
+        int(i) for finding in (*outliers, *mixed) if finding.verdict is not Verdict.OK for i in finding.frames
     }
     findings += [check_net_forces(s), check_energy_forces(s, exclude), check_absolute_units(s)]
     findings += list(check_stress(s))
     numbers = np.unique(np.concatenate([frame.numbers for frame in frames]))
     return Examination(
-        findings=tuple(findings),
+        findings=tuple(found._replace(frames=tuple(int(i) for i in found.frames)) for found in findings),
         n_frames=len(frames),
         n_atoms=(int(s.sizes.min()), int(s.sizes.max())),
         elements=tuple(chemical_symbols[z] for z in numbers),

@@ -56,7 +56,7 @@ def _duplicates(s: Survey) -> Iterator[tuple[int, int, bool]]:
     one only, so that the number of pairs is that of the repeats.
     """
     groups: dict[bytes, list[int]] = {}
-    for k in np.flatnonzero(s.usable & (s.sizes > 1)):
+    for k in np.flatnonzero(np.isfinite(s.fingerprint[:, 0]) & (s.sizes > 1)):
         groups.setdefault(np.sort(s.frames[int(k)].numbers).tobytes(), []).append(int(k))
     for members in groups.values():
         prints = s.fingerprint[members]

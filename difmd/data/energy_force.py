@@ -148,7 +148,7 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
         unit = name_factor(slope.value, 1.15)
         return Finding(
             ITEM,
-            Verdict.WRONG,
+            Verdict.WRONG if unit or off > 0.5 else Verdict.DOUBTFUL,
             summary + (f": {unit}" if unit else "") + f"; such as {name_frames(s.frames, slope.worst, 1)}",
             "read with the right Units(energy=..., forces=...)"
             if unit
@@ -189,7 +189,8 @@ def name_factor(ratio: float, within: float) -> str:
     candidates = {f"energies in {name}": f for name, f in FACTORS.items()}
     candidates |= {f"forces in {name.split(' ')[0]}/Å instead of eV/Å": 1 / f for name, f in FACTORS.items()}
     candidates["forces in hartree/bohr instead of eV/Å"] = HARTREE / BOHR
-    candidates["forces in eV/bohr instead of eV/Å, or positions in bohr"] = 1 / BOHR
+    candidates["forces in eV/bohr instead of eV/Å"] = 1 / BOHR
+    candidates["positions in bohr"] = BOHR
     candidates["energies in hartree and forces in hartree/bohr"] = 1 / BOHR
     candidates["forces of the other sign"] = -1.0
     apart = {name: abs(np.log(ratio / f)) if ratio * f > 0 else np.inf for name, f in candidates.items()}

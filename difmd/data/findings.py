@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from difmd.data.frames import Frame
 
@@ -36,9 +36,9 @@ class Finding(NamedTuple):
     frames: tuple[int, ...] = ()
 
 
-def name_frames(frames: Sequence[Frame], indices: Iterable[int], most: int = 3) -> str:
+def name_frames(frames: Sequence[Frame], indices: Iterable[Any], most: int = 3) -> str:
     """The first of some frames in words, and how many more there are."""
-    indices = list(indices)
+    indices = [int(i) for i in indices]
     names = [_name(frames[i].source, i) for i in indices[:most]]
     more = f" and {len(indices) - most} more" if len(indices) > most else ""
     return "; ".join(names) + more

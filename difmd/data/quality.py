@@ -6,11 +6,10 @@ import numpy as np
 
 from difmd.data.findings import Finding, Verdict, name_frames
 from difmd.data.frames import LABELS, Frame, is_isolated_atom
-from difmd.data.survey import Survey
+from difmd.data.survey import COLLIDING, Survey
 
 # Closest pair over the sum of covalent radii. H2 has 1.2; hot water with quantum nuclei comes to 0.78.
 _CLOSE = 0.6
-_COLLIDING = 0.4
 
 # Nearest neighbours are usually 0.85 to 1.3 sums of radii apart; in bohr taken for Å it would be 1.6 to 2.4.
 _FAR = 1.6
@@ -75,7 +74,7 @@ def check_close_atoms(s: Survey) -> Finding:
     if r < _CLOSE:
         return Finding(
             "close atoms",
-            Verdict.WRONG if r < _COLLIDING else Verdict.DOUBTFUL,
+            Verdict.WRONG if r < COLLIDING else Verdict.DOUBTFUL,
             f"{summary}; {len(below)} frames are below {_CLOSE}",
             "remove these frames, or check the unit of the positions, the cell and pbc",
             tuple(below[np.argsort(ratio[below])]),

@@ -68,14 +68,16 @@ def check_stress(s: Survey) -> Iterator[Finding]:
     parts = _parts(s, compared)
     yield _check_scale(s, parts)
     kinds = [s.frames[k].kind for k in compared]
-    odd = []
+    whole = _check_order(s, parts, "")
+    findings = []
     for kind in sorted(set(kinds)):
         here = np.array([other == kind for other in kinds])
         if here.sum() >= _FEWEST and len(set(kinds)) > 1:
-            finding = _check_order(s, parts.take(here), f"in kind {kind!r} ")
-            if finding.verdict in (Verdict.WRONG, Verdict.DOUBTFUL):
-                odd.append(finding)
-    yield from odd or [_check_order(s, parts, "")]
+            findings.append(_check_order(s, parts.take(here), f"in kind {kind!r} "))
+    odd = [finding for finding in findings if finding.verdict in (Verdict.WRONG, Verdict.DOUBTFUL)]
+    # Where no kind is in order, the order is that of the whole.
+    alike = whole.verdict is Verdict.WRONG and not any(f.verdict is Verdict.OK for f in findings)
+    yield from [whole] if alike or not odd else odd
 
 
 def _check_scale(s: Survey, parts: _Stress) -> Finding:
@@ -122,6 +124,9 @@ def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
         order: sign * np.sum(label[:, order] * model, axis=1) for order in itertools.permutations(range(3))
     }
     as_is = scores[0, 1, 2]
+    # For significance, frames of large and of small stress count about alike.
+    size = np.linalg.norm(label, axis=1) * np.linalg.norm(model, axis=1)
+    size = size + np.median(size) + 1e-300
     norm = np.sqrt(np.sum(label**2) * np.sum(model**2)) + 1e-300
     correlation = as_is.sum() / norm
     best = max(scores, key=lambda order: scores[order].sum())
@@ -129,9 +134,7 @@ def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
         f"{where}correlation with the virial of a pair potential {correlation:.2f} ({len(label)} frames)"
     )
     if best != (0, 1, 2):
-        gain = scores[best] - as_is
-        significance = gain.mean() / (gain.std(ddof=1) / np.sqrt(len(gain)) + 1e-300)
-        if significance > 5 and scores[best].sum() / norm > 0.7:
+        if _significance((scores[best] - as_is) / size) > 5 and scores[best].sum() / norm > 0.7:
             # label[:, best] follows model: what is stored as yz, xz, xy is really the inverse.
             really = names[np.argsort(best)]
             return Finding(
@@ -152,7 +155,7 @@ def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
             "check convergence and order of the components of these frames, or leave their stress out",
             tuple(parts.frames),
         )
-    others = [_significance(as_is - score) for order, score in scores.items() if order != (0, 1, 2)]
+    others = [_significance((as_is - score) / size) for order, score in scores.items() if order != (0, 1, 2)]
     if correlation > _WEAK and min(others) > 3:
         return Finding(ORDER, Verdict.OK, summary)
     return Finding(ORDER, Verdict.UNKNOWN, f"{summary}: orders cannot be told apart")

@@ -15,6 +15,9 @@ from difmd.progress import progress_bar
 # Widths of the radial functions of a fingerprint [Å].
 _WIDTHS = np.array([0.7, 1.0, 1.5, 2.2, 3.0])
 
+# Pairs closer than so many sums of covalent radii lie on top of each other.
+COLLIDING = 0.4
+
 # A stretched bond is still one up to so many sums of covalent radii.
 BONDED = 1.25
 
@@ -90,7 +93,6 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
     n = len(frames)
     faults = {i: fault for i, frame in enumerate(frames) if (fault := _fault(frame))}
     usable = np.array([i not in faults for i in range(n)], bool)
-    model = fit_pair_model([frame for i, frame in enumerate(frames) if usable[i]])
     columns = {
         name: np.full(n, np.nan) for name in ("rms", "nearest", "scale", "match", "energy", "laplacian")
     }
@@ -99,7 +101,7 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
     stress = np.full((n, 3, 3), np.nan)
     forces: list[np.ndarray | None] = [None] * n
     sums: dict[tuple[int, int], np.ndarray] = {}
-    with progress_bar("examining frames", n, enabled=progress) as advance:
+    with progress_bar("examining frames", 2 * n, enabled=progress) as advance:
         for i, frame in enumerate(frames):
             advance(1)
             if not usable[i]:
@@ -108,9 +110,17 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
             columns["nearest"][i] = np.median(ratios)
             if np.isfinite(pair[2]):
                 closest[i] = (*pair, ratios.min())
-            fingerprint[i] = _fingerprint(frame)
             if frame.forces is not None:
                 columns["rms"][i] = np.sqrt(np.mean(frame.forces**2))
+        # A yardstick should not be bent by atoms on top of each other.
+        with np.errstate(invalid="ignore"):
+            ordinary = usable & ~(closest[:, 3] < COLLIDING)
+        model = fit_pair_model([frame for i, frame in enumerate(frames) if ordinary[i]])
+        for i, frame in enumerate(frames):
+            advance(1)
+            if not ordinary[i]:
+                continue
+            fingerprint[i] = _fingerprint(frame)
             if model is None or frame.n_atoms == 1:
                 continue
             guess = predict(model, frame)
@@ -147,7 +157,7 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
         model_forces=forces,
         model_stress=stress,
         laplacians=columns["laplacian"],
-        bonds={pair: Bonds(int(s[0]), *(s[1:] / s[0])) for pair, s in sorted(sums.items())},
+        bonds={pair: Bonds(int(s[0]), *map(float, s[1:] / s[0])) for pair, s in sorted(sums.items())},
     )
 
 

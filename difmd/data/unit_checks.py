@@ -61,7 +61,7 @@ def _mixed_energies(s: Survey) -> Finding:
     rows, values = composition(s, known)
     expected = rows @ least_absolute(rows, values)[0]
     spread = 1.4826 * np.median(np.abs(values - expected))
-    if np.median(np.abs(expected)) < 5 * spread:
+    if not np.median(np.abs(expected)) > 5 * spread:
         return Finding(item, Verdict.UNKNOWN, "energies vary as much as they are large: a factor is not seen")
     ratio = values / expected
     off = np.flatnonzero((ratio > _ENERGY_OFF) | ((ratio < 1 / _ENERGY_OFF) & (ratio > 0)))
