@@ -20,8 +20,8 @@ from difmd.system import host_system, make_system
 KCAL = 1 / units.KCAL_PER_MOL
 ITEMS = (
     "labels, finite values, cells, close atoms, duplicates, reference energies, energy outliers, "
-    "force outliers, one unit of energy, one unit of force, net forces, forces = −dE/dr, size of the forces, stress, "
-    "order of the shear stress"
+    "force outliers, one unit of energy, one unit of force, net forces, forces = −dE/dr, "
+    "size of the forces, stress, order of the shear stress"
 ).split(", ")
 
 

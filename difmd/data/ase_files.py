@@ -101,7 +101,7 @@ def read_database(path: Path) -> Iterator[Raw | BadFrame]:
 
 
 def read_other(path: Path) -> Iterator[Raw | BadFrame]:
-    """Frames of any other file that ASE knows: outputs of VASP, CP2K, QE, aims, ORCA; trajectories.
+    """Frames of any other file that ASE knows: outputs of VASP, QE, aims, ORCA; trajectories.
 
     Raises:
         BadFile: ASE does not know the format, or cannot read the file.

@@ -37,7 +37,7 @@ _COLORS = {
 }
 
 # A survey of so many frames takes longer than one likes to wait without a sign.
-_MANY = 1000
+_MANY = 5000
 
 
 class Examination(NamedTuple):
@@ -148,7 +148,7 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     Args:
         frames: as `read` gives them, in the order of the file: consecutive frames of a trajectory tell
             whether forces are the derivative of the energy.
-        progress: show a bar; default: for 1 000 frames or more.
+        progress: show a bar; default: for 5 000 frames or more.
 
     Returns:
         The `Examination`.

@@ -13,16 +13,21 @@ from difmd.data.survey import Survey
 # Distances of frames that are the same agree to this [Å]; files round positions to 1e-5 or so.
 _SAME = 2e-4
 
+# How many of the nearest in fingerprint are compared with a frame, itself included.
+_CANDIDATES = 8
+
 # Energies that differ by more are not those of the same frame [eV/atom].
 _SAME_ENERGY = 2e-3
 
 
 def check_duplicates(s: Survey) -> Finding:
     """Frames that repeat others, moved, turned or renumbered; and whether their energies agree."""
-    found = list(_duplicates(s))
-    # Frames with the same distances but other energies are not the same, unless every atom is at its place.
-    gaps = [abs(s.energies[a] - s.energies[b]) / s.sizes[a] for a, b, _ in found]
-    pairs = [(*pair, gap) for pair, gap in zip(found, gaps, strict=True) if pair[2] or not gap > _SAME_ENERGY]
+    pairs = []
+    for a, b, copy in _duplicates(s):
+        gap = abs(s.energies[a] - s.energies[b]) / s.sizes[a]
+        # Frames of the same distances but other energies are not the same, unless each atom is at its place.
+        if copy or not gap > _SAME_ENERGY:
+            pairs.append((a, b, copy, float(gap)))
     if not pairs:
         return Finding("duplicates", Verdict.OK, f"no two of {int(s.usable.sum())} frames are the same")
     odd = sorted((pair for pair in pairs if pair[3] > _SAME_ENERGY), key=lambda pair: -pair[3])
@@ -37,7 +42,7 @@ def check_duplicates(s: Survey) -> Finding:
             tuple(sorted({k for pair in odd for k in pair[:2]})),
         )
     later = sorted({second for _, second, _, _ in pairs})
-    exact = sum(copy for _, _, copy, _ in pairs)
+    exact = len({second for _, second, copy, _ in pairs if copy})
     return Finding(
         "duplicates",
         Verdict.DOUBTFUL,
@@ -50,30 +55,33 @@ def check_duplicates(s: Survey) -> Finding:
 
 
 def _duplicates(s: Survey) -> Iterator[tuple[int, int, bool]]:
-    """Pairs of frames with the same distances, and whether each atom is at its place.
+    """Pairs of frames with the same distances, the earlier first, and whether each atom is at its place.
 
-    Candidates are frames whose fingerprints are neighbours when sorted; a frame is paired with the next
-    one only, so that the number of pairs is that of the repeats.
+    Candidates are the nearest in fingerprint, so that the number of comparisons grows as that of the frames.
     """
+    from scipy.spatial import cKDTree
+
     groups: dict[bytes, list[int]] = {}
     for k in np.flatnonzero(np.isfinite(s.fingerprint[:, 0]) & (s.sizes > 1)):
         groups.setdefault(np.sort(s.frames[int(k)].numbers).tobytes(), []).append(int(k))
     for members in groups.values():
+        if len(members) < 2:
+            continue
         prints = s.fingerprint[members]
         prints = prints / (np.abs(prints).mean(axis=0) + 1e-12)
-        order = np.argsort(prints[:, -1], kind="stable")
+        n_near = min(_CANDIDATES, len(members))
+        apart, near = cKDTree(prints).query(prints, k=n_near, p=np.inf, distance_upper_bound=10 * _SAME)
+        candidates = {
+            tuple(sorted((members[k], members[int(other)])))
+            for k in range(len(members))
+            for other in near[k][np.isfinite(apart[k])]
+            if other != k
+        }
         spectra: dict[int, np.ndarray] = {}
-        for at, first in enumerate(order):
-            for second in order[at + 1 :]:
-                if prints[second, -1] - prints[first, -1] > 10 * _SAME:
-                    break
-                if np.abs(prints[second] - prints[first]).max() > 10 * _SAME:
-                    continue
-                a, b = sorted((members[first], members[second]))
-                if _same_distances(s, spectra, a, b):
-                    moved = displacement(s.frames[a], s.frames[b])
-                    yield a, b, moved is not None and bool(np.abs(_centered(moved[0])).max() < 10 * _SAME)
-                    break
+        for a, b in sorted(candidates):
+            if _same_distances(s, spectra, a, b):
+                moved = displacement(s.frames[a], s.frames[b])
+                yield a, b, moved is not None and bool(np.abs(_centered(moved[0])).max() < 10 * _SAME)
 
 
 def _same_distances(s: Survey, spectra: dict[int, np.ndarray], a: int, b: int) -> bool:

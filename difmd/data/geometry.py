@@ -27,6 +27,11 @@ class Pairs(NamedTuple):
     vectors: np.ndarray
     distances: np.ndarray
 
+    def within(self, cutoff: float) -> Pairs:
+        """Those closer than `cutoff` [Å]."""
+        near = self.distances < cutoff
+        return Pairs(*(field[near] for field in self))
+
 
 def find_pairs_once(frame: Frame, cutoff: float) -> Pairs:
     """All pairs closer than `cutoff` [Å], each once, images counted one by one."""
@@ -54,17 +59,22 @@ def covalent_radii(numbers: np.ndarray) -> np.ndarray:
     return np.asarray(radii)[numbers]
 
 
-def nearest_ratios(frame: Frame, reach: float = 2.5) -> tuple[np.ndarray, tuple[int, int, float]]:
+def nearest_ratios(frame: Frame) -> tuple[np.ndarray, tuple[int, int, float]]:
     """How near each atom's nearest neighbour is, over the sum of the covalent radii.
 
     Args:
         frame: the atoms.
-        reach: look no farther than this many sums of radii.
 
     Returns:
-        The ratios [atoms], infinite where no neighbour is in reach; and the closest pair: i, j and its
-        distance [Å], infinite where there is none.
+        The ratios [atoms], infinite above 2.5; and the closest pair: i, j and its distance [Å], infinite
+        where there is none.
     """
+    # Most atoms have a neighbour nearby, and a search twice as far costs eight times as much.
+    near = _nearest_within(frame, 1.3)
+    return near if np.isfinite(near[0]).all() else _nearest_within(frame, 2.5)
+
+
+def _nearest_within(frame: Frame, reach: float) -> tuple[np.ndarray, tuple[int, int, float]]:
     radii = covalent_radii(frame.numbers)
     nearest = np.full(frame.n_atoms, np.inf)
     pairs = find_pairs_once(frame, reach * 2 * float(radii.max()))

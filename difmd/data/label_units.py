@@ -51,7 +51,7 @@ class Units(NamedTuple):
 
     Each is a name, or a number: the size of the unit in eV, Å and e. A negative number also turns the sign,
     as for a stress with compression positive in kbar: `stress=-1e3 * units.BAR`. ASE converts the outputs of
-    codes (VASP, QE, CP2K, aims) to eV and Å by itself, so that nothing is to be given for them.
+    codes (VASP, QE, aims, ORCA) to eV and Å by itself, so that nothing is to be given for them.
 
     Attributes:
         energy: eV, meV, kcal/mol, kJ/mol, Hartree (Ha), Ry, K.

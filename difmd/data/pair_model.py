@@ -76,12 +76,7 @@ def fit_pair_model(frames: Sequence[Frame]) -> PairModel | None:
         return None
     cutoff = _cutoff(chosen)
     found = [find_pairs_once(frame, cutoff) for frame in chosen]
-    shortest: dict[tuple[int, int], float] = {}
-    for frame, pairs in zip(chosen, found, strict=True):
-        low, high = _elements(frame, pairs)
-        for a, b in {(int(a), int(b)) for a, b in zip(low, high, strict=True)}:
-            here = float(pairs.distances[(low == a) & (high == b)].min())
-            shortest[a, b] = min(shortest.get((a, b), np.inf), here)
+    shortest = _shortest(chosen, found)
     if not shortest:
         return None
     kinds = {pair: n for n, pair in enumerate(sorted(shortest))}
@@ -89,21 +84,17 @@ def fit_pair_model(frames: Sequence[Frame]) -> PairModel | None:
     # Functions that reach beyond the cut-off are left out, so that φ ends there smoothly.
     n_functions = int((cutoff - starts.min()) / _SPACING) + 3
     model = PairModel(cutoff, kinds, starts, np.zeros((len(kinds), n_functions)), 0.0)
-    parts = [_normal_equations(model, frame, pairs) for frame, pairs in zip(chosen, found, strict=True)]
-    squares = np.array([part[2] for part in parts])
     sizes = np.array([frame.n_atoms for frame in chosen])
+    squares = np.array([np.sum(frame.forces**2) for frame in chosen if frame.forces is not None])
     # Frames count alike, whatever their temperature; those nearly at rest say nothing.
     typical = np.quantile(squares / sizes, 0.75)
     weight = 1 / (squares / sizes + 0.3 * typical + 1e-12) / sizes
-    smooth = _smoothing(model)
-    kept = np.ones(len(parts), bool)
+    kept = np.ones(len(chosen), bool)
     for _ in range(_ROUNDS):
-        matrix = sum(w * part[0] for w, part, keep in zip(weight, parts, kept, strict=True) if keep)
-        vector = sum(w * part[1] for w, part, keep in zip(weight, parts, kept, strict=True) if keep)
-        size = np.trace(matrix) / len(vector)
-        solution = np.linalg.solve(matrix + size * (1e-3 * smooth + 1e-7 * np.eye(len(vector))), vector)
-        inner = np.array([part[1] @ solution for part in parts])
-        model_squares = np.array([solution @ part[0] @ solution for part in parts])
+        model = _solve(model, chosen, found, np.where(kept, weight, 0.0))
+        guesses = [predict(model, frame, pairs).forces for frame, pairs in zip(chosen, found, strict=True)]
+        inner = np.array([np.sum(g * f.forces) for g, f in zip(guesses, chosen, strict=True)])
+        model_squares = np.array([np.sum(guess**2) for guess in guesses])
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = np.abs(inner) / model_squares
         # Crystals at rest have no forces, and no scale.
@@ -115,13 +106,50 @@ def fit_pair_model(frames: Sequence[Frame]) -> PairModel | None:
         kept = new
     w = weight[kept]
     norm = np.sqrt((w @ model_squares[kept]) * (w @ squares[kept]))
-    correlation = float(w @ inner[kept] / norm) if norm > 0 else 0.0
-    return model._replace(coefficients=solution.reshape(len(kinds), n_functions), correlation=correlation)
+    return model._replace(correlation=float(w @ inner[kept] / norm) if norm > 0 else 0.0)
 
 
-def predict(model: PairModel, frame: Frame) -> Prediction:
-    """Energy, forces, virial and stiffness of one frame; pairs of elements the model lacks are left out."""
-    pairs = find_pairs_once(frame, model.cutoff)
+def _shortest(frames: Sequence[Frame], found: Sequence[Pairs]) -> dict[tuple[int, int], float]:
+    """Shortest distance of every pair of elements [Å]."""
+    shortest: dict[tuple[int, int], float] = {}
+    for frame, pairs in zip(frames, found, strict=True):
+        low, high = _elements(frame, pairs)
+        for code in np.unique(119 * low + high):
+            pair = divmod(int(code), 119)
+            here = float(pairs.distances[(low == pair[0]) & (high == pair[1])].min())
+            shortest[pair] = min(shortest.get(pair, np.inf), here)
+    return shortest
+
+
+def _solve(
+    model: PairModel, frames: Sequence[Frame], found: Sequence[Pairs], weight: np.ndarray
+) -> PairModel:
+    """The model with coefficients of least weighted squares, smoothed where the data say little."""
+    width = model.coefficients.size
+    matrix: np.ndarray = np.zeros((width, width))
+    vector: np.ndarray = np.zeros(width)
+    # Products are made anew in each round: of many elements they would fill the memory.
+    for frame, pairs, w in zip(frames, found, weight, strict=True):
+        if w > 0 and frame.forces is not None:
+            design = _design(model, frame, pairs)
+            matrix += w * (design.T @ design)
+            vector += w * (design.T @ frame.forces.ravel())
+    size = np.trace(matrix) / width
+    solution = np.linalg.solve(matrix + size * (1e-3 * _smoothing(model) + 1e-7 * np.eye(width)), vector)
+    return model._replace(coefficients=solution.reshape(model.coefficients.shape))
+
+
+def predict(model: PairModel, frame: Frame, pairs: Pairs) -> Prediction:
+    """Energy, forces, virial and stiffness of one frame; pairs of elements the model lacks are left out.
+
+    Args:
+        model: the model.
+        frame: the atoms.
+        pairs: of the frame, up to the cut-off of the model.
+
+    Returns:
+        The `Prediction`.
+    """
     known, kind = _kinds(model, frame, pairs)
     pairs = Pairs(*(field[known] for field in pairs))
     kind = kind[known]
@@ -199,8 +227,8 @@ def _splines(
     return np.minimum(first, n_functions), values * ends, slopes * ends, bends * ends
 
 
-def _normal_equations(model: PairModel, frame: Frame, pairs: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
-    """AᵀA, Aᵀf and fᵀf of one frame, A the forces of each function and f the labels."""
+def _design(model: PairModel, frame: Frame, pairs: Pairs) -> np.ndarray:
+    """Forces of each function of each pair of elements; [3·atoms, functions]."""
     _, kind = _kinds(model, frame, pairs)
     first, _, slopes, _ = _splines(model, kind, pairs.distances)
     n_kinds, n_functions = model.coefficients.shape
@@ -214,10 +242,7 @@ def _normal_equations(model: PairModel, frame: Frame, pairs: Pairs) -> tuple[np.
         row = 3 * atom[:, None, None] + np.arange(3)
         flat = row * width + column[:, :, None]
         design += np.bincount(flat.ravel(), (sign * pull).ravel(), minlength=len(design))
-    matrix = design.reshape(-1, width)
-    assert frame.forces is not None
-    labels = frame.forces.ravel()
-    return matrix.T @ matrix, matrix.T @ labels, float(labels @ labels)
+    return design.reshape(-1, width)
 
 
 def _smoothing(model: PairModel) -> np.ndarray:

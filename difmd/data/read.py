@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import itertools
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from difmd.data.ase_files import is_extxyz, read_database, read_extxyz, read_other
@@ -20,8 +21,8 @@ from difmd.data.raw import BadFile, BadFrame, Raw
 from difmd.errors import InputError
 from difmd.progress import progress_bar
 
-# So many frames take longer than one likes to wait without a sign.
-_MANY = 2000
+# Longer than this one does not like to wait without a sign [s].
+_LONG = 2.0
 
 
 def read(
@@ -36,7 +37,7 @@ def read(
 
     Read are extended XYZ (`.xyz`, `.extxyz`, also `.gz`, `.bz2`, `.xz`), folders of DeePMD-kit, HDF5 files in
     the layout of `difmd.data.hdf5.read_hdf5` (`.h5`, `.hdf5`), ASE databases (`.db`) and every other file
-    that ASE knows, such as vasprun.xml, OUTCAR, and outputs of CP2K, QE and aims.
+    that ASE knows, such as vasprun.xml, OUTCAR, trajectories, and outputs of QE, aims, ORCA, GPAW and CASTEP.
 
     Args:
         path: a file, or a folder of DeePMD-kit or of several such folders.
@@ -44,7 +45,7 @@ def read(
         units: of the numbers in the file; default: eV and Å.
         skip_bad: leave out frames that cannot be used, with a warning that says how many and why, instead of
             refusing the file.
-        progress: show a bar; default: only for 2 000 frames or more.
+        progress: show a bar; default: once it takes longer than 2 s.
 
     Returns:
         The frames, in the order of the file. A virial becomes the stress −virial/V; it is left out for
@@ -60,15 +61,17 @@ def read(
     used: dict[str, Counter[str]] = {}
     frames = []
     found = _stream(path, keys, units, skip_bad, skipped, used)
+    began = time.monotonic()
     # The length of a file is known only at its end, so the bar counts without one.
-    first = list(itertools.islice(found, _MANY if progress is None else 0))
-    frames.extend(first)
-    long = bool(progress) or (progress is None and len(first) == _MANY)
-    with progress_bar(f"reading {path.name}", None, enabled=long) as advance:
-        advance(len(first))
+    bar = progress_bar(f"reading {path.name}", None)
+    with ExitStack() as stack:
+        advance = stack.enter_context(bar) if progress else None
         for frame in found:
             frames.append(frame)
-            if len(frames) % 100 == 0:
+            if advance is None and progress is None and time.monotonic() - began > _LONG:
+                advance = stack.enter_context(bar)
+                advance(len(frames) // 100 * 100)
+            elif advance is not None and len(frames) % 100 == 0:
                 advance(100)
     for message in _remarks(path, len(frames), skipped, used):
         warnings.warn(message, stacklevel=2)

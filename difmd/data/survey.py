@@ -12,8 +12,9 @@ from difmd.data.geometry import Pairs, covalent_radii, find_pairs_once, nearest_
 from difmd.data.pair_model import PairModel, fit_pair_model, predict
 from difmd.progress import progress_bar
 
-# Widths of the radial functions of a fingerprint [Å].
+# Widths of the radial functions of a fingerprint, and how far they reach [Å].
 _WIDTHS = np.array([0.7, 1.0, 1.5, 2.2, 3.0])
+_REACH = 4.5
 
 # Pairs closer than so many sums of covalent radii lie on top of each other.
 COLLIDING = 0.4
@@ -120,10 +121,11 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
             advance(1)
             if not ordinary[i]:
                 continue
-            fingerprint[i] = _fingerprint(frame)
+            pairs = find_pairs_once(frame, _REACH if model is None else max(_REACH, model.cutoff))
+            fingerprint[i] = _fingerprint(frame, pairs.within(_REACH))
             if model is None or frame.n_atoms == 1:
                 continue
-            guess = predict(model, frame)
+            guess = predict(model, frame, pairs.within(model.cutoff))
             forces[i] = guess.forces
             columns["energy"][i] = guess.energy
             columns["laplacian"][i] = guess.laplacian
@@ -184,14 +186,12 @@ def _fault(frame: Frame) -> str:
     return ""
 
 
-def _fingerprint(frame: Frame) -> np.ndarray:
+def _fingerprint(frame: Frame, pairs: Pairs) -> np.ndarray:
     """Sums over pairs of smooth functions of the distance, weighted by elements."""
-    reach = 4.5
-    pairs = find_pairs_once(frame, reach)
     z = frame.numbers.astype(float)
     # No two pairs of elements have the same weight.
     weight = np.sqrt(z[pairs.i] + z[pairs.j]) + np.sqrt(z[pairs.i] * z[pairs.j] + 0.5)
-    fade = weight * (1 - (pairs.distances / reach) ** 2) ** 3
+    fade = weight * (1 - (pairs.distances / _REACH) ** 2) ** 3
     sums = (fade[:, None] * np.exp(-((pairs.distances[:, None] / _WIDTHS) ** 2))).sum(axis=0)
     return sums / frame.n_atoms
 
