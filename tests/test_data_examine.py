@@ -386,6 +386,13 @@ def test_little_or_nothing_to_go_by(sound):
         few.find("streß")
 
 
+def test_forces_of_nothing_are_no_error(sound):
+    frames = [f.replace(energy=0.0, forces=0 * f.forces, stress=0 * f.stress) for f in sound[:12]]
+    examination = examine(frames)
+    assert examination.find("net forces").summary == "all forces are zero"
+    assert examination.verdict is Verdict.OK
+
+
 def test_all_frames_unusable(sound):
     examination = examine([with_nan(frame) for frame in sound[:12]])
     assert examination.find("finite values").frames == tuple(range(12))

@@ -96,12 +96,15 @@ def check_net_forces(s: Survey) -> Finding:
     typical = np.nanmedian(s.force_rms) if np.isfinite(s.force_rms).any() else np.nan
     if not np.isfinite(typical):
         return Finding("net forces", Verdict.UNKNOWN, "there are no forces")
+    largest = float(np.nanmax(s.force_rms))
+    if largest == 0:
+        return Finding("net forces", Verdict.UNKNOWN, "all forces are zero")
     net, absolute, torque = (np.zeros(len(s.frames)) for _ in range(3))
     for k, frame in enumerate(s.frames):
         if not s.usable[k] or frame.forces is None or frame.n_atoms == 1:
             continue
         # Near a minimum the forces of a frame are all small, and so is the meaning of their ratio.
-        unit = max(s.force_rms[k], 0.3 * typical)
+        unit = max(s.force_rms[k], 0.3 * typical, 1e-3 * largest)
         absolute[k] = np.linalg.norm(frame.forces.sum(axis=0))
         net[k] = absolute[k] / (unit * np.sqrt(frame.n_atoms))
         if not frame.pbc.any():
