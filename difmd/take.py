@@ -1,4 +1,4 @@
-"""A gather that stays one-dimensional under `vmap`.
+"""A gather of numbers or rows that has no batch axis under `vmap`.
 
 XLA on CPU compiles a gather from one long array to much faster code than a batched gather. Here the arrays of
 a batch are joined end to end instead, and the indices shifted, so that replicas cost what one system costs.
@@ -6,6 +6,7 @@ a batch are joined end to end instead, and the indices shifted, so that replicas
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from difmd.errors import InputError
 _BOUNDS = lax.GatherScatterMode.PROMISE_IN_BOUNDS
 
 
-def take(values: Shaped[Array, "points"], index: Int[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+def take(values: Shaped[Array, "points *row"], index: Int[Array, "*shape"]) -> Shaped[Array, "*shape *row"]:
     """`values[index]` for indices in bounds; linear in `values`, differentiable any number of times.
 
     Raises:
@@ -30,14 +31,37 @@ def take(values: Shaped[Array, "points"], index: Int[Array, "*shape"]) -> Shaped
     return _take.bind(values, index)
 
 
-def add_at(size: int, index: Int[Array, "*shape"], values: Shaped[Array, "*shape"]) -> Shaped[Array, "size"]:
-    """An array of `size` zeros with `values` added at `index`, the transpose of `take`.
+def add_at(
+    size: int, index: Int[Array, "*shape"], values: Shaped[Array, "*shape *row"]
+) -> Shaped[Array, "size *row"]:
+    """An array of `size` rows of zeros with `values` added at `index`, the transpose of `take`.
 
     Raises:
         InputError: as `take`.
     """
     _check_size(size)
     return _add_at.bind(values, index, size=size)
+
+
+def spread(
+    values: Shaped[Array, "pairs *row"], pair: Int[Array, "*shape"], entries: Int[Array, "2 pairs"]
+) -> Shaped[Array, "*shape *row"]:
+    """`values[pair]` where each row is taken twice, by the two `entries` that are counted through `pair`.
+
+    Its transpose is then two gathers instead of a scatter. Rows that are taken by other than two entries must
+    have no derivative, as those that stand for unused entries.
+    """
+    return _spread.bind(values, pair, entries)
+
+
+def _gather_pairs(values: Array, pair: Array, entries: Array) -> Array:
+    del entries
+    return _gather(values, pair)
+
+
+def _collect_pairs(values: Array, pair: Array, entries: Array) -> Array:
+    flat = values.reshape(-1, *values.shape[pair.ndim :])
+    return _gather(flat, entries[0]) + _gather(flat, entries[1])
 
 
 def take_runs(
@@ -65,10 +89,11 @@ def _join(axis_size: int, is_batched: Any, values: Array, index: Array) -> tuple
         x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
         for x, batched in zip((values, index), is_batched, strict=True)
     )
-    _check_size(axis_size * values.shape[-1])
-    offset = values.shape[-1] * jnp.arange(axis_size, dtype=index.dtype)
+    points = full_values.shape[1]
+    _check_size(axis_size * points)
+    offset = points * jnp.arange(axis_size, dtype=index.dtype)
     offset = offset.reshape(axis_size, *[1] * (full_index.ndim - 1))
-    return full_values.reshape(-1), full_index + offset
+    return full_values.reshape(-1, *full_values.shape[2:]), full_index + offset
 
 
 def _check_size(size: int) -> None:
@@ -83,17 +108,24 @@ _add_at = Primitive("difmd_add_at")
 
 
 def _gather(values: Array, index: Array) -> Array:
-    numbers = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
-    flat = index.reshape(-1, 1)
-    return lax.gather(values, flat, numbers, (1,), mode=_BOUNDS).reshape(index.shape)
+    row = values.shape[1:]
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=tuple(range(1, values.ndim)), collapsed_slice_dims=(0,), start_index_map=(0,)
+    )
+    found = lax.gather(values, index.reshape(-1, 1), numbers, (1, *row), mode=_BOUNDS)
+    return found.reshape(index.shape + row)
 
 
 def _scatter(values: Array, index: Array, *, size: int) -> Array:
+    row = values.shape[index.ndim :]
     numbers = lax.ScatterDimensionNumbers(
-        update_window_dims=(), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,)
+        update_window_dims=tuple(range(1, 1 + len(row))),
+        inserted_window_dims=(0,),
+        scatter_dims_to_operand_dims=(0,),
     )
-    zeros = jnp.zeros(size, values.dtype)
-    return lax.scatter_add(zeros, index.reshape(-1, 1), values.reshape(-1), numbers, mode=_BOUNDS)
+    zeros = jnp.zeros((size, *row), values.dtype)
+    flat = values.reshape(-1, *row)
+    return lax.scatter_add(zeros, index.reshape(-1, 1), flat, numbers, mode=_BOUNDS)
 
 
 def _moved(args: tuple[Array, Array], dims: tuple[Any, Any]) -> tuple[tuple[Array, Array], int, list[bool]]:
@@ -120,7 +152,8 @@ def _add_at_batched(args: tuple[Array, Array], dims: tuple[Any, Any], *, size: i
     _check_size(axis_size * size)
     offset = size * jnp.arange(axis_size, dtype=index.dtype)
     offset = offset.reshape(axis_size, *[1] * (index.ndim - 1))
-    return add_at(size * axis_size, index + offset, values).reshape(axis_size, size), 0
+    found = add_at(size * axis_size, index + offset, values)
+    return found.reshape(axis_size, size, *found.shape[1:]), 0
 
 
 def _transposed_take(cotangent: Any, values: Any, index: Array) -> list[Any]:
@@ -137,12 +170,12 @@ def _transposed_add_at(cotangent: Any, values: Any, index: Array, *, size: int) 
 
 def _take_shape(values: Any, index: Any) -> Any:
     _refuse_varying(values, index)
-    return jax.core.ShapedArray(index.shape, values.dtype)
+    return jax.core.ShapedArray(index.shape + values.shape[1:], values.dtype)
 
 
 def _add_at_shape(values: Any, index: Any, *, size: int) -> Any:
     _refuse_varying(values, index)
-    return jax.core.ShapedArray((size,), values.dtype)
+    return jax.core.ShapedArray((size, *values.shape[index.ndim :]), values.dtype)
 
 
 def _refuse_varying(*operands: Any) -> None:
@@ -166,3 +199,55 @@ mlir.register_lowering(_add_at, mlir.lower_fun(_scatter, multiple_results=False)
 ad.defjvp(_add_at, lambda tangent, values, index, *, size: add_at(size, index, tangent), None)
 ad.primitive_transposes[_add_at] = _transposed_add_at
 batching.primitive_batchers[_add_at] = _add_at_batched
+
+
+def _spread_batched(args: Any, dims: Any, *, primitive: Primitive, is_forward: bool) -> tuple[Array, int]:
+    is_batched = [dim is not None for dim in dims]
+    size = next(x.shape[dim] for x, dim in zip(args, dims, strict=True) if dim is not None)
+    values, pair, entries = (
+        jnp.moveaxis(x, dim, 0) if b else jnp.broadcast_to(x, (size, *x.shape))
+        for x, dim, b in zip(args, dims, is_batched, strict=True)
+    )
+    n_pairs, n_entries = entries.shape[-1], pair[0].size
+    _check_size(size * max(n_pairs, n_entries))
+    number = jnp.arange(size, dtype=pair.dtype)
+    joined_pair = pair + n_pairs * number.reshape(-1, *[1] * (pair.ndim - 1))
+    joined_entries = jnp.moveaxis(entries + n_entries * number[:, None, None], 0, 1).reshape(2, -1)
+    rows = values.shape[2:] if is_forward else values.shape[pair.ndim :]
+    if is_forward:
+        found = primitive.bind(values.reshape(-1, *rows), joined_pair, joined_entries)
+        return found, 0
+    found = primitive.bind(values, joined_pair, joined_entries)
+    return found.reshape(size, n_pairs, *rows), 0
+
+
+_spread = Primitive("difmd_spread")
+_collect = Primitive("difmd_collect")
+
+
+def _spread_shape(values: Any, pair: Any, entries: Any) -> Any:
+    _refuse_varying(values, pair, entries)
+    return jax.core.ShapedArray(pair.shape + values.shape[1:], values.dtype)
+
+
+def _collect_shape(values: Any, pair: Any, entries: Any) -> Any:
+    _refuse_varying(values, pair, entries)
+    return jax.core.ShapedArray((entries.shape[1], *values.shape[pair.ndim :]), values.dtype)
+
+
+for _primitive, _other, _rule, _shape, _is_forward in (
+    (_spread, _collect, _gather_pairs, _spread_shape, True),
+    (_collect, _spread, _collect_pairs, _collect_shape, False),
+):
+    _primitive.def_impl(jax.jit(_rule))
+    _primitive.def_abstract_eval(_shape)
+    mlir.register_lowering(_primitive, mlir.lower_fun(_rule, multiple_results=False))
+    ad.defjvp(_primitive, lambda t, v, p, e, primitive=_primitive: primitive.bind(t, p, e), None, None)
+    ad.primitive_transposes[_primitive] = lambda ct, v, p, e, primitive=_other: [
+        ad.Zero(v.aval) if type(ct) is ad.Zero else primitive.bind(ct, p, e),
+        None,
+        None,
+    ]
+    batching.primitive_batchers[_primitive] = functools.partial(
+        _spread_batched, primitive=_primitive, is_forward=_is_forward
+    )

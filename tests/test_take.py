@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from difmd.errors import InputError
-from difmd.take import add_at, take, take_runs
+from difmd.take import add_at, spread, take, take_runs
 
 VALUES = jnp.asarray(np.random.default_rng(0).normal(size=10))
 INDEX = jnp.asarray([[1, 2, 3], [9, 9, 0]], jnp.int32)
@@ -76,3 +76,51 @@ def test_refuses_what_would_be_silently_wrong():
     index = jax.ShapeDtypeStruct((4, 3), jnp.int32)
     with pytest.raises(InputError, match="fewer replicas"):
         jax.eval_shape(jax.vmap(take), huge, index)
+
+
+ROWS = jnp.asarray(np.random.default_rng(2).normal(size=(10, 3)))
+
+
+def through_rows(gather):
+    return lambda values, index: jnp.sum(jnp.sin(gather(values, index)) * jnp.arange(1.0, 4.0)[None, None])
+
+
+@pytest.mark.parametrize("order", [lambda f: f, jax.grad, jax.hessian], ids=["value", "gradient", "hessian"])
+def test_rows_are_those_of_indexing(order):
+    ours, plain = (order(through_rows(g)) for g in (take, lambda values, index: values[index]))
+    np.testing.assert_allclose(ours(ROWS, INDEX), plain(ROWS, INDEX), atol=1e-14)
+    batch = jnp.stack([ROWS, 2 * ROWS, ROWS + 1])
+    np.testing.assert_allclose(jax.vmap(ours)(batch, INDICES), jax.vmap(plain)(batch, INDICES), atol=1e-14)
+
+
+def test_rows_add_up():
+    found = add_at(10, INDEX, ROWS[:6].reshape(2, 3, 3))
+    np.testing.assert_allclose(found, jnp.zeros((10, 3)).at[INDEX].add(ROWS[:6].reshape(2, 3, 3)), atol=1e-14)
+
+
+# Three pairs over eight entries, two of which are unused; the last row stands for those.
+PAIR = jnp.asarray([[0, 2, 3, 1], [1, 0, 2, 3]], jnp.int32)
+ENTRIES = jnp.asarray([[0, 3, 1, 0], [5, 4, 6, 0]], jnp.int32)
+
+
+def spread_by(gather):
+    def total(values, pair, entries):
+        # The last row has no derivative, as what it stands for is out of reach.
+        rows = jnp.concatenate([values, jnp.zeros((1, values.shape[1]))])
+        found = gather(rows, pair, entries)
+        return jnp.sum(jnp.sin(found) * jnp.arange(1.0, 9.0).reshape(2, 4, 1))
+
+    return total
+
+
+@pytest.mark.parametrize("order", [lambda f: f, jax.grad, jax.hessian], ids=["value", "gradient", "hessian"])
+def test_spread_is_indexing_with_a_transpose_of_its_own(order):
+    ours, plain = (order(spread_by(g)) for g in (spread, lambda values, pair, entries: values[pair]))
+    values = ROWS[:3]
+    np.testing.assert_allclose(ours(values, PAIR, ENTRIES), plain(values, PAIR, ENTRIES), atol=1e-14)
+    batch = (jnp.stack([values, -2 * values]), jnp.stack([PAIR, PAIR]), jnp.stack([ENTRIES, ENTRIES]))
+    np.testing.assert_allclose(jax.vmap(ours)(*batch), jax.vmap(plain)(*batch), atol=1e-14)
+    axes = (0, None, None)
+    found = jax.vmap(ours, axes)(batch[0], PAIR, ENTRIES)
+    np.testing.assert_allclose(found, jax.vmap(plain, axes)(batch[0], PAIR, ENTRIES), atol=1e-14)
+    assert "scatter" not in str(jax.make_jaxpr(ours)(values, PAIR, ENTRIES)) or order is not jax.grad

@@ -20,6 +20,7 @@ from difmd import blocks
 from difmd.batching import cond_any
 from difmd.errors import InputError
 from difmd.lattice import complete_cell, heights, invert, product
+from difmd.neighbors.twins import find_twins
 from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
 from difmd.system import System
 from difmd.take import add_at, take, take_runs
@@ -92,7 +93,8 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
         too_small=_is_too_small(margin, neighbors),
     )
     indices, count, longest = _search(extended_positions(system, fresh), sorted_, reach**2, neighbors)
-    return fresh.replace(indices=indices, n_neighbors=jnp.max(count), n_held=longest)
+    found = fresh.replace(indices=indices, n_neighbors=jnp.max(count), n_held=longest)
+    return found if neighbors.twins is None else found.replace(twins=find_twins(found))
 
 
 def _is_too_small(margin: Float[Array, "3"], neighbors: Neighbors) -> Bool[Array, ""]:

@@ -41,6 +41,18 @@ class Grid(NamedTuple):
     held: int
 
 
+class Twins(NamedTuple):
+    """Undirected pairs, each two entries of a list; entry c · slots + k is the k-th neighbour of center c.
+
+    Attributes:
+        pair: pair that each entry belongs to, the last one for unused entries; int32 [columns, slots].
+        entries: the two entries of each pair, 0 for pairs that are not there; int32 [2, pairs].
+    """
+
+    pair: Int[Array, "*batch columns slots"]
+    entries: Int[Array, "*batch 2 pairs"]
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Neighbors:
@@ -64,6 +76,7 @@ class Neighbors:
         n_extended: number of extended positions needed, which may exceed those there; int32 [].
         n_held: positions in the fullest run of bins, which may exceed `grid.held`; int32 [].
         too_small: the cell needs more images than `grid` allows for; bool [].
+        twins: undirected pairs, kept up to date where a list has them; None where nothing asked for them.
         cutoff: [Å]; static.
         skin: [Å]; static.
         periodic: periodic directions; static.
@@ -83,6 +96,7 @@ class Neighbors:
     n_extended: Int[Array, "*batch"]
     n_held: Int[Array, "*batch"]
     too_small: Bool[Array, "*batch"]
+    twins: Twins | None = None
     cutoff: float = dataclasses.field(metadata={"static": True})
     skin: float = dataclasses.field(metadata={"static": True})
     periodic: tuple[bool, bool, bool] = dataclasses.field(metadata={"static": True})

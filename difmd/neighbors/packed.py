@@ -1,0 +1,118 @@
+"""Lists of many configurations at once, for data: pairs found on the host, in arrays of given sizes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from difmd.neighbors.host import find_pairs
+from difmd.neighbors.types import Grid, Neighbors, Twins
+from difmd.system import System
+
+
+class Pairs(NamedTuple):
+    """The pairs of one configuration (host).
+
+    Attributes:
+        senders: [pairs], in ascending order.
+        receivers: as an index into the extended positions; [pairs].
+        parents: atom that each extended position is an image of, the atoms themselves first; [extended].
+        images: [extended, 3].
+        n_neighbors: the most that an atom has.
+        pair: undirected pair that each belongs to; [pairs].
+    """
+
+    senders: Int[np.ndarray, "pairs"]
+    receivers: Int[np.ndarray, "pairs"]
+    parents: Int[np.ndarray, "extended"]
+    images: Int[np.ndarray, "extended 3"]
+    n_neighbors: int
+    pair: Int[np.ndarray, "pairs"]
+
+
+def pairs_of(system: System, cutoff: float) -> Pairs:
+    """The pairs closer than `cutoff` [Å], and the images that they need (host)."""
+    i, j, shifts, _ = find_pairs(system.positions, system.cell, system.pbc, cutoff)
+    n_atoms = system.n_atoms
+    own = np.column_stack([np.arange(n_atoms), np.zeros((n_atoms, 3), np.int64)])
+    outside = np.any(shifts != 0, axis=1)
+    images, place = np.unique(np.column_stack([j, shifts])[outside], axis=0, return_inverse=True)
+    receivers = j.copy()
+    receivers[outside] = n_atoms + place.reshape(-1)
+    extended = np.concatenate([own, images])
+    most = int(np.bincount(i, minlength=1).max()) if len(i) else 0
+    order = np.argsort(i, kind="stable")
+    i, j, shifts, receivers = i[order], j[order], shifts[order], receivers[order]
+    # As the lower atom sees it, or the entry with the later translation.
+    first = shifts[:, 0] if len(i) else np.zeros(0, np.int64)
+    for axis in (1, 2):
+        first = np.where(first == 0, shifts[:, axis], first)
+    sign = np.where((i > j) | ((i == j) & (first < 0)), -1, 1)[:, None]
+    keys = np.column_stack([np.minimum(i, j), np.maximum(i, j), sign * shifts])
+    _, pair = np.unique(keys, axis=0, return_inverse=True)
+    return Pairs(i, receivers, extended[:, 0], extended[:, 1:], most, pair.reshape(-1))
+
+
+def packed(
+    pairs: Pairs,
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    *,
+    pbc: tuple[bool, bool, bool],
+    cutoff: float,
+    slots: int,
+    n_extended: int,
+    n_pairs: int,
+) -> Neighbors:
+    """`Neighbors` of given sizes, in NumPy; stale as soon as anything moves.
+
+    Args:
+        pairs: of the atoms that are none of padding, which come first.
+        positions: padding included [Å].
+        cell: [Å].
+        pbc: which directions are periodic.
+        cutoff: that the pairs were found with [Å].
+        slots: `pairs.n_neighbors` at least.
+        n_extended: `len(pairs.parents)` at least.
+        n_pairs: undirected ones, half of `len(pairs.senders)` at least.
+    """
+    n_atoms = len(positions)
+    n_real = int(np.sum(~np.any(pairs.images != 0, axis=1)))
+    indices = np.full((slots, n_atoms), n_extended, np.int32)
+    first = np.searchsorted(pairs.senders, np.arange(n_atoms))
+    slot = np.arange(len(pairs.senders)) - first[pairs.senders]
+    indices[slot, pairs.senders] = pairs.receivers
+    pair = np.full((n_atoms, slots), n_pairs, np.int32)
+    pair[pairs.senders, slot] = pairs.pair
+    entries = np.zeros((2, n_pairs + 1), np.int32)
+    by_pair = np.argsort(pairs.pair, kind="stable")
+    entries[:, : len(by_pair) // 2] = (pairs.senders * slots + slot)[by_pair].reshape(-1, 2).T
+    centers = np.full(n_atoms, n_extended + 1, np.int32)
+    centers[:n_real] = np.arange(n_real)
+    parents = np.zeros(n_extended, np.int32)
+    parents[: len(pairs.parents)] = pairs.parents
+    images = np.zeros((3, n_extended), np.int32)
+    images[:, : len(pairs.parents)] = pairs.images.T
+    atoms = np.arange(n_atoms, dtype=np.int32)
+    both: Any = (pair, entries)
+    arrays: dict[str, Any] = {
+        "indices": indices,
+        "centers": centers,
+        "order": atoms,
+        "rank": atoms,
+        "parents": parents,
+        "images": images,
+        "wraps": np.zeros((n_atoms, 3), np.int32),
+        "reference_positions": positions,
+        "reference_cell": cell,
+        "n_neighbors": np.int32(pairs.n_neighbors),
+        "n_extended": np.int32(len(pairs.parents)),
+        "n_held": np.int32(0),
+        "too_small": np.bool_(False),
+        "twins": Twins(*both),
+    }
+    return Neighbors(
+        **arrays, cutoff=float(cutoff), skin=0.0, periodic=pbc, grid=Grid((1, 1, 1), (1, 1, 1), 0)
+    )
