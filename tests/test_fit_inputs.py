@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from difmd import datasets, units
+from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.errors import InputError
 from difmd.fitting import (
     DiffusivityTarget,
@@ -17,7 +18,6 @@ from difmd.fitting import (
     at_temperatures,
     read_targets,
 )
-from difmd.fitting.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 
 UNIT = 1e-9 * units.M2_PER_S
 HEADER = "temperature_K,diffusivity_1e-9_m2_s,density_kg_m3,viscosity_uPa_s"
@@ -171,9 +171,7 @@ def test_checkpoint_of_another_structure(checkpoint, change):
         load_checkpoint(checkpoint, {**TREE, **change})
 
 
-@pytest.mark.parametrize(
-    "where", ["difmd.fitting.checkpoint.os.replace", "difmd.fitting.checkpoint.np.savez"]
-)
+@pytest.mark.parametrize("where", ["difmd.checkpoint.os.replace", "difmd.checkpoint.np.savez"])
 def test_full_disk_keeps_the_previous_checkpoint(checkpoint, monkeypatch, where):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -14,8 +14,8 @@ import optax
 from jaxtyping import Array, Key
 
 from difmd import units
+from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.errors import DifmdError, InputError
-from difmd.fitting.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.fitting.estimate import StatePoint, measure_diffusivity
 from difmd.fitting.gauss_newton import gauss_newton
 from difmd.fitting.liquid import Replicas, Sampling, crystal, equilibrate, keep_liquid, list_of, melt

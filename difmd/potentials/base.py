@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -34,6 +34,8 @@ class Potential:
         cutoff: [Å].
         species: atomic numbers it is defined for, or None for any.
         validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
+        description: factory and arguments, from which `from_description` makes it again; None where it has
+            none.
     """
 
     init: Callable[[Array], Params]
@@ -42,6 +44,7 @@ class Potential:
     cutoff: float
     species: frozenset[int] | None = None
     validate: Callable[[System], None] = _nothing_wrong
+    description: Mapping[str, Any] | None = None
 
     def __add__(self, other: Potential) -> Potential:
         """The sum; its params are the pair of both params, its species those that both know.
@@ -80,7 +83,18 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
                 f"the potentials of a sum share no species: {sorted(first.species)}, {sorted(second.species)}"
             )
     cutoff = max(first.cutoff, second.cutoff)
-    return Potential(init=init, apply=apply, atomic=atomic, cutoff=cutoff, species=species, validate=validate)
+    description = None
+    if first.description is not None and second.description is not None:
+        description = {"name": "sum", "terms": [first.description, second.description]}
+    return Potential(
+        init=init,
+        apply=apply,
+        atomic=atomic,
+        cutoff=cutoff,
+        species=species,
+        validate=validate,
+        description=description,
+    )
 
 
 def validate_inputs(potential: Potential, params: Params, system: System) -> None:

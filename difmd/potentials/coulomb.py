@@ -13,12 +13,14 @@ from jaxtyping import Array, Float
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.describe import described
 from difmd.potentials.pair import PairFunction, pair_potential
 from difmd.potentials.slots import species_numbers, types_of
 from difmd.system import System
 from difmd.units import COULOMB
 
 
+@described
 def coulomb_damped_shifted(
     species: Sequence[int | str], *, charges: float | Sequence[float], damping: float, cutoff: float
 ) -> Potential:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.describe import described
 from difmd.potentials.pair import inverse, pair_potential
 from difmd.potentials.truncation import Truncation
 
@@ -41,6 +42,7 @@ def waldman_hagler(
     return sixth ** (1 / 6), _geometric(epsilon) * cubes / sixth
 
 
+@described
 def lennard_jones(
     species: Sequence[int | str],
     *,

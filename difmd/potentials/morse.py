@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.describe import described
 from difmd.potentials.pair import PairValues, pair_potential, pair_tables, symmetric
 from difmd.potentials.truncation import Truncation
 
 
+@described
 def morse(
     species: Sequence[int | str],
     *,

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import PairValues, pair_table, pair_tables, symmetric
 from difmd.potentials.slots import checked_tables, entry, species_numbers
@@ -23,6 +24,7 @@ _MARGIN = 1e-3
 _LARGEST_A = 10.0
 
 
+@described
 def stillinger_weber(
     species: Sequence[int | str],
     *,

@@ -19,8 +19,8 @@ from rich.table import Table
 
 import difmd
 from difmd import datasets, units
+from difmd.checkpoint import ensure_writable
 from difmd.fitting import Sampling, at_temperatures, box_length, melt, produce, read_targets
-from difmd.fitting.checkpoint import ensure_writable
 from difmd.observables import diffusivity, finite_size_correction
 from difmd.progress import progress_bar
 

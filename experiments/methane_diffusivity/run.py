@@ -22,6 +22,7 @@ from rich.table import Table
 
 import difmd
 from difmd import datasets, plots, units
+from difmd.checkpoint import ensure_writable
 from difmd.fitting import (
     DiffusivityTarget,
     FitInterrupted,
@@ -37,7 +38,6 @@ from difmd.fitting import (
     melt,
     read_targets,
 )
-from difmd.fitting.checkpoint import ensure_writable
 from difmd.fitting.diffusivity import CHECKPOINT
 from difmd.progress import progress_bar
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: arrays and JSON in one file, written atomically, without pickle."""
+"""Checkpoints: arrays and JSON in one file, written atomically, without pickle."""
 
 from __future__ import annotations
 
@@ -24,10 +24,23 @@ def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     """
     leaves = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves(tree)]
     arrays: dict[str, Any] = {f"leaf_{n}": leaf for n, leaf in enumerate(leaves)}
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    try:
+        write_archive(path, arrays, "checkpoint ")
+    except InputError as error:
+        raise InputError(f"{error}, then run again to resume") from error
+
+
+def write_archive(path: Path, arrays: dict[str, Any], what: str = "") -> None:
+    """Write a NumPy archive, which messages call `what`; the file is complete or not there.
+
+    Raises:
+        InputError: the folder cannot be written or the disk is full; what was there before is kept.
+    """
     partial = path.with_suffix(".partial")
     try:
         with open(partial, "wb") as file:
-            np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -35,8 +48,8 @@ def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise InputError(
-            f"cannot write the checkpoint {path}: {error.strerror}; the one before it is kept. Free "
-            "some space or choose another folder, then run again to resume"
+            f"cannot write the {what or 'file '}{path}: {error.strerror}; what was there before is kept. "
+            "Free some space or choose another folder"
         ) from error
 
 
