@@ -1,8 +1,10 @@
 """Energy models as pure functions."""
 
+from difmd.potentials.atomic_energies import atomic_energies
 from difmd.potentials.base import Params, Potential, check_finite, validate_inputs
 from difmd.potentials.buckingham import buckingham
 from difmd.potentials.coulomb import coulomb_damped_shifted
+from difmd.potentials.describe import from_description
 from difmd.potentials.embedded_atom import embedded_atom, read_eam
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.ewald import ewald
@@ -12,7 +14,10 @@ from difmd.potentials.lennard_jones import (
     lorentz_berthelot,
     waldman_hagler,
 )
+from difmd.potentials.mace import mace
 from difmd.potentials.morse import morse
+from difmd.potentials.nequip import nequip
+from difmd.potentials.network import network_potential
 from difmd.potentials.pair import pair_potential
 from difmd.potentials.stillinger_weber import stillinger_weber
 from difmd.potentials.tabulated import tabulated
@@ -26,16 +31,21 @@ __all__ = [
     "Potential",
     "TersoffElement",
     "Truncation",
+    "atomic_energies",
     "buckingham",
     "check_finite",
     "coulomb_damped_shifted",
     "embedded_atom",
     "embedding_potential",
     "ewald",
+    "from_description",
     "geometric",
     "lennard_jones",
     "lorentz_berthelot",
+    "mace",
     "morse",
+    "nequip",
+    "network_potential",
     "pair_potential",
     "read_eam",
     "shifted",

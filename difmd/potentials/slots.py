@@ -99,7 +99,6 @@ def slot_potential(
     """
     check_positive("cutoff", cutoff, "Å")
     numbers = species_numbers(species)
-    places = _places(numbers)
 
     def energy_of(system: System, neighbors: Neighbors) -> tuple[Callable[..., Array], Sites]:
         periodic = neighbors.periodic
@@ -162,19 +161,14 @@ def slot_potential(
         )
         return energy, sites
 
-    def known(system: System) -> Array:
-        """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
-        unknown = jnp.any((system.atomic_numbers > 0) & (jnp.asarray(places)[system.atomic_numbers] < 0))
-        return jnp.where(unknown, jnp.nan, 1).astype(system.positions.dtype)
-
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         energy, sites = energy_of(system, neighbors)
-        return known(system) * energy(params, system.positions, system.cell, sites)
+        return known(numbers, system) * energy(params, system.positions, system.cell, sites)
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         _, sites = energy_of(system, neighbors)
         found = energies(params, extended_positions(system, neighbors), sites)
-        return known(system) * take(found, sites.rank)
+        return known(numbers, system) * take(found, sites.rank)
 
     return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers))
 
@@ -296,6 +290,14 @@ def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
 def types_of(numbers: Sequence[int], atomic_numbers: Int[Array, "atoms"]) -> Int[Array, "atoms"]:
     """Place of each atom's species among `numbers`; 0 for one that is not there, and for padding."""
     return jnp.maximum(jnp.asarray(_places(numbers))[atomic_numbers], 0)
+
+
+def known(numbers: Sequence[int], system: System) -> Float[Array, ""]:
+    """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
+    unknown = jnp.any(
+        (system.atomic_numbers > 0) & (jnp.asarray(_places(numbers))[system.atomic_numbers] < 0)
+    )
+    return jnp.where(unknown, jnp.nan, 1).astype(system.positions.dtype)
 
 
 def _places(numbers: Sequence[int]) -> np.ndarray:

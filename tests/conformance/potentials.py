@@ -16,7 +16,9 @@ from difmd.potentials import (
     embedded_atom,
     ewald,
     lennard_jones,
+    mace,
     morse,
+    nequip,
     shifted,
     stillinger_weber,
     switched,
@@ -44,6 +46,7 @@ class Row:
         any_cell: whether the cell may be far from that of `liquid`.
         stress_is_derivative: whether the stress is the derivative of the energy returned; a tail with a
             plain truncation includes the impulse at the cut-off instead.
+        forceless: params that forces do not depend on.
     """
 
     make: Callable[[], Potential]
@@ -53,6 +56,7 @@ class Row:
     third: bool = True
     any_cell: bool = True
     stress_is_derivative: bool = True
+    forceless: tuple[str, ...] = ()
 
 
 ARGON = {"species": ["Ar"], "sigma": 3.4, "epsilon": 0.0104, "cutoff": CUTOFF}
@@ -160,6 +164,39 @@ ROWS = {
         lambda: tersoff(["Ar", "Kr"], elements=ELEMENTS, chi=[[1.0, 0.9], [0.9, 1.0]]),
         numbers=MIXED,
         smooth=1,
+    ),
+    "mace": Row(
+        lambda: mace(
+            ["Ar", "Kr"],
+            cutoff=CUTOFF,
+            channels=2,
+            max_L=1,
+            max_ell=1,
+            radial_hidden=(4,),
+            readout_hidden=3,
+            avg_num_neighbors=30.0,
+            scale=[0.5, 0.7],
+            shift=[-1.0, 0.3],
+        ),
+        numbers=MIXED,
+        smooth=2,
+        forceless=("shift",),
+    ),
+    "nequip": Row(
+        lambda: nequip(
+            ["Ar", "Kr"],
+            cutoff=CUTOFF,
+            num_features=2,
+            l_max=1,
+            num_layers=2,
+            radial_hidden=(4,),
+            avg_num_neighbors=30.0,
+            scale=0.5,
+            shift=[-1.0, 0.3],
+        ),
+        numbers=MIXED,
+        smooth=2,
+        forceless=("shift",),
     ),
     "truncated with tail": Row(
         lambda: lennard_jones(**ARGON, tail_correction=True),

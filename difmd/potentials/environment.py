@@ -1,0 +1,84 @@
+"""`Environment`: atoms and their neighbours in rows, what networks see of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from difmd.neighbors import Neighbors, extended_positions
+from difmd.neighbors.twins import find_twins
+from difmd.neighbors.types import Twins
+from difmd.potentials.slots import types_of
+from difmd.system import System
+from difmd.take import take
+
+
+class Environment(NamedTuple):
+    """Centers of a list, in its order, and the neighbours of each in a row of slots.
+
+    Sums over neighbours are then contractions over a dense axis, and nothing is scattered.
+
+    Attributes:
+        types: place of each center's species among those of the potential; int [centers].
+        is_atom: whether a center is an atom, and no padding; bool [centers].
+        senders: center that each neighbour is, or is an image of; 0 in unused slots; int [centers, slots].
+        vectors: x, y and z of r_ij = r_j − r_i [Å]; out of reach in unused slots; float [centers, slots].
+        distances: |r_ij| [Å]; [centers, slots].
+        twins: which entries are one pair.
+        lengths: distance of each pair [Å], out of reach for pairs that are not there; [pairs].
+    """
+
+    types: Int[Array, "centers"]
+    is_atom: Bool[Array, "centers"]
+    senders: Int[Array, "centers slots"]
+    vectors: tuple[
+        Float[Array, "centers slots"], Float[Array, "centers slots"], Float[Array, "centers slots"]
+    ]
+    distances: Float[Array, "centers slots"]
+    twins: Twins
+    lengths: Float[Array, "pairs"]
+
+
+def environment(
+    system: System, neighbors: Neighbors, *, numbers: Sequence[int], cutoff: float
+) -> tuple[Environment, Int[Array, "atoms"]]:
+    """The environment of every center of a list.
+
+    Args:
+        system: the configuration.
+        neighbors: a current list for it.
+        numbers: atomic numbers that the potential knows, in its order.
+        cutoff: [Å]; what lies farther is put at twice that distance, where all functions of it are zero
+            and have finite derivatives.
+
+    Returns:
+        The `Environment`, and the center that each atom is.
+    """
+    xyz = extended_positions(system, neighbors)
+    n_extended = neighbors.parents.shape[0]
+    indices = neighbors.indices.T
+    apart = [take(x, indices) - take(x, neighbors.centers)[:, None] for x in xyz]
+    squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
+    is_near = (indices < n_extended) & (squared < cutoff**2)
+    away = jnp.asarray(2 * cutoff, squared.dtype)
+    x, y, z = (jnp.where(is_near, a, away if axis == 2 else 0) for axis, a in enumerate(apart))
+    distances = jnp.sqrt(jnp.where(is_near, squared, away**2))
+    twins = find_twins(neighbors) if neighbors.twins is None else neighbors.twins
+    # Where there is no pair, both its entries are the same.
+    is_pair = twins.entries[0] != twins.entries[1]
+    lengths = jnp.where(is_pair, take(distances.reshape(-1), twins.entries[0]), away)
+    # The two extended positions that are no atoms stand for center 0, whose contribution is zero there.
+    center_of = jnp.concatenate([take(neighbors.rank, neighbors.parents), jnp.zeros(2, jnp.int32)])
+    found = Environment(
+        types=take(types_of(numbers, system.atomic_numbers), neighbors.order),
+        is_atom=neighbors.centers < n_extended,
+        senders=jnp.where(is_near, take(center_of, indices), 0),
+        vectors=(x, y, z),
+        distances=distances,
+        twins=twins,
+        lengths=lengths,
+    )
+    return found, neighbors.rank

@@ -1,0 +1,151 @@
+"""Layers that E(3)-equivariant networks are made of.
+
+Features are arrays [centers, 2l+1, channels], one for each representation: channels are contiguous, so that
+sums over neighbours and over channels are matrix products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from difmd.potentials.environment import Environment
+from difmd.potentials.harmonics import Irrep, coupling, natural
+from difmd.potentials.radial import RadialNetwork
+from difmd.take import spread, take
+
+Features: TypeAlias = Mapping[Irrep, Float[Array, "centers m channels"]]
+
+
+class Linear(nn.Module):
+    """Mix the channels of each representation: x → x W/√channels.
+
+    Attributes:
+        channels: output channels of each representation; one that the input lacks is left out.
+    """
+
+    channels: Mapping[Irrep, int]
+
+    @nn.compact
+    def __call__(self, features: Features) -> Features:
+        """The mixed features."""
+        found = {}
+        for irrep, n_out in self.channels.items():
+            if irrep in features:
+                x = features[irrep]
+                shape = (x.shape[-1], n_out)
+                weights = self.param(irrep.name, nn.initializers.normal(1.0), shape)
+                found[irrep] = x @ (weights / math.sqrt(shape[0])).astype(x.dtype)
+        return found
+
+
+class SpeciesLinear(nn.Module):
+    """`Linear` with weights of its own for each species of the center.
+
+    Attributes:
+        channels: as in `Linear`.
+        n_species: how many there are.
+    """
+
+    channels: Mapping[Irrep, int]
+    n_species: int
+
+    @nn.compact
+    def __call__(self, features: Features, types: Int[Array, "centers"]) -> Features:
+        """The mixed features."""
+        found = {}
+        for irrep, n_out in self.channels.items():
+            if irrep in features:
+                x = features[irrep]
+                shape = (self.n_species, x.shape[-1], n_out)
+                weights = self.param(irrep.name, nn.initializers.normal(1.0), shape) / math.sqrt(shape[1])
+                # All species for all atoms cost less than weights gathered for each atom.
+                mixed = [x @ own for own in weights.astype(x.dtype)]
+                found[irrep] = mixed[0]
+                for species in range(1, self.n_species):
+                    is_own = (types == species)[:, None, None]
+                    found[irrep] = jnp.where(is_own, mixed[species], found[irrep])
+        return found
+
+
+class Convolution(nn.Module):
+    """Messages Σ_j R(r_ij) (h_j ⊗ Y(r_ij)), every path with radial weights of its own.
+
+    For each path (l₁, l₂ → l₃) and channel c
+
+        A_i,m₃c = Σ_j R_c(r_ij) Σ_m₁ [Σ_m₂ C_m₁m₂m₃ Y_m₂(r_ij)] h_j,m₁c,
+
+    a product of a matrix of the pairs, which has no channels, and one of their weighted features, for each
+    center: no message of a pair is ever formed.
+
+    Attributes:
+        outputs: representations to keep.
+        hidden: widths of the radial network.
+        n_functions: Bessel functions.
+        p: power of the envelope.
+        cutoff: [Å].
+
+    References:
+        Batzner et al., Nat. Commun. 13, 2453 (2022), doi:10.1038/s41467-022-29939-5, equation 6.
+    """
+
+    outputs: Sequence[Irrep]
+    hidden: Sequence[int]
+    n_functions: int
+    p: int
+    cutoff: float
+
+    @nn.compact
+    def __call__(
+        self, features: Features, harmonics: Sequence[Float[Array, "centers slots m"]], env: Environment
+    ) -> Features:
+        """The messages; the channels of paths that lead to one representation lie side by side."""
+        paths = message_paths(list(features), len(harmonics) - 1, self.outputs)
+        widths = [features[path[0]].shape[-1] for path in paths]
+        radial = RadialNetwork(
+            widths=widths, hidden=self.hidden, n_functions=self.n_functions, cutoff=self.cutoff, p=self.p
+        )
+        # One evaluation serves both atoms of a pair.
+        weights = [spread(w, env.twins.pair, env.twins.entries) for w in radial(env.lengths)]
+        gathered = {irrep: take(x, env.senders) for irrep, x in features.items()}
+        found: dict[Irrep, list[Array]] = {}
+        for (first, l2, third), weight in zip(paths, weights, strict=True):
+            sent, edge = gathered[first], harmonics[l2]
+            if first.l == 0:
+                # C is the identity then, and Y itself is the matrix.
+                sign = float(coupling(0, l2, l2)[0, 0, 0])
+                message = jnp.einsum("nkm,nkc->nmc", sign * edge, weight * sent[..., 0, :])
+            else:
+                table = jnp.asarray(coupling(first.l, l2, third.l), edge.dtype)
+                coupled = jnp.einsum("nkb,abm->nkam", edge, table)
+                message = jnp.einsum("nkam,nkac->nmc", coupled, weight[..., None, :] * sent)
+            found.setdefault(third, []).append(message)
+        return {irrep: jnp.concatenate(parts, axis=-1) for irrep, parts in found.items()}
+
+
+def message_paths(
+    inputs: Sequence[Irrep], l_max: int, outputs: Sequence[Irrep]
+) -> list[tuple[Irrep, int, Irrep]]:
+    """Which products of features and harmonics lead to which representations: (l₁, l₂, l₃)."""
+    return [
+        (first, l2, third)
+        for third in outputs
+        for first in inputs
+        for l2 in range(l_max + 1)
+        if abs(first.l - l2) <= third.l <= first.l + l2 and first.parity * natural(l2).parity == third.parity
+    ]
+
+
+def of_species(
+    values: Sequence[Float[Array, "*lead centers n"]], types: Int[Array, "centers"]
+) -> Float[Array, "*lead centers n"]:
+    """For each center, the value for its species."""
+    found = values[0]
+    for species in range(1, len(values)):
+        found = jnp.where((types == species)[:, None], values[species], found)
+    return found

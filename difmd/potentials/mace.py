@@ -1,0 +1,137 @@
+"""MACE: equivariant messages of many-body order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from difmd.potentials.base import Potential
+from difmd.potentials.describe import described
+from difmd.potentials.environment import Environment
+from difmd.potentials.equivariant import Convolution, Features, Linear, SpeciesLinear
+from difmd.potentials.harmonics import natural, spherical_harmonics
+from difmd.potentials.network import SpeciesValues, network_potential
+from difmd.potentials.product_basis import SymmetricContraction
+from difmd.potentials.radial import silu
+from difmd.take import take
+
+
+class MACE(nn.Module):
+    """Site energies of MACE with residual interaction blocks; `mace` tells what the settings mean."""
+
+    n_species: int
+    cutoff: float
+    channels: int
+    max_L: int
+    max_ell: int
+    correlation: int
+    n_interactions: int
+    avg_num_neighbors: float
+    radial_hidden: Sequence[int]
+    readout_hidden: int
+    n_functions: int
+    p: int
+
+    @nn.compact
+    def __call__(self, env: Environment) -> Float[Array, "centers"]:
+        """ε of each center, dimensionless."""
+        dtype = env.distances.dtype
+        harmonics = spherical_harmonics(self.max_ell, env.vectors, env.distances)
+        embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, self.channels))
+        h: Features = {natural(0): take(embedding.astype(dtype), env.types)[:, None, :]}
+        edges = {natural(l): self.channels for l in range(self.max_ell + 1)}  # noqa: E741
+        total = jnp.zeros(len(env.types), dtype)
+        for t in range(self.n_interactions):
+            is_last = t == self.n_interactions - 1
+            kept = {natural(l): self.channels for l in range(1 if is_last else self.max_L + 1)}  # noqa: E741
+            skipped = SpeciesLinear(kept, self.n_species, name=f"skip_{t}")(h, env.types)
+            sent = Linear(dict.fromkeys(h, self.channels), name=f"up_{t}")(h)
+            messages = Convolution(
+                outputs=list(edges),
+                hidden=self.radial_hidden,
+                n_functions=self.n_functions,
+                p=self.p,
+                cutoff=self.cutoff,
+                name=f"convolution_{t}",
+            )(sent, harmonics, env)
+            messages = {
+                irrep: x / self.avg_num_neighbors
+                for irrep, x in Linear(edges, name=f"down_{t}")(messages).items()
+            }
+            products = SymmetricContraction(
+                list(kept), self.correlation, self.n_species, name=f"product_{t}"
+            )(messages, env.types)
+            mixed = Linear(kept, name=f"mix_{t}")(products)
+            h = {irrep: x + skipped[irrep] if irrep in skipped else x for irrep, x in mixed.items()}
+            scalars = {natural(0): h[natural(0)]}
+            if is_last:
+                inner = Linear({natural(0): self.readout_hidden}, name="readout_hidden")(scalars)
+                scalars = {natural(0): silu(inner[natural(0)])}
+            total = total + Linear({natural(0): 1}, name=f"readout_{t}")(scalars)[natural(0)][:, 0, 0]
+        return total
+
+
+@described
+def mace(
+    species: Sequence[int | str],
+    *,
+    cutoff: float = 5.0,
+    channels: int = 32,
+    max_L: int = 0,
+    max_ell: int = 3,
+    correlation: int = 3,
+    n_interactions: int = 2,
+    avg_num_neighbors: float = 20.0,
+    radial_hidden: Sequence[int] = (64, 64, 64),
+    readout_hidden: int = 16,
+    n_functions: int = 8,
+    p: int = 5,
+    scale: SpeciesValues = 1.0,
+    shift: SpeciesValues = 0.0,
+) -> Potential:
+    """MACE, with the hyper-parameters of its authors (their names in brackets).
+
+    Args:
+        species: symbols or atomic numbers.
+        cutoff: of the pairs (`r_max`) [Å]; atoms act on each other up to `n_interactions` times as far.
+        channels: of each representation (`num_channels`).
+        max_L: largest degree of the features that atoms send (`max_L`).
+        max_ell: largest degree of the spherical harmonics.
+        correlation: factors of the product basis; bodies less one.
+        n_interactions: layers (`num_interactions`).
+        avg_num_neighbors: what sums over neighbours are divided by.
+        radial_hidden: widths of the radial network (`radial_MLP`).
+        readout_hidden: width of the last readout (`MLP_irreps`).
+        n_functions: Bessel functions (`num_radial_basis`).
+        p: power of the envelope (`num_cutoff_basis`).
+        scale: [eV], see `network_potential`.
+        shift: [eV], likewise; energies of single atoms.
+
+    Returns:
+        The `Potential`.
+
+    Raises:
+        InputError: as `network_potential`.
+
+    References:
+        Batatia et al., NeurIPS 2022, arXiv:2206.07697; settings as in github.com/ACEsuit/mace.
+    """
+    numbers = len(species)
+    module = MACE(
+        n_species=numbers,
+        cutoff=float(cutoff),
+        channels=channels,
+        max_L=max_L,
+        max_ell=max_ell,
+        correlation=correlation,
+        n_interactions=n_interactions,
+        avg_num_neighbors=float(avg_num_neighbors),
+        radial_hidden=tuple(radial_hidden),
+        readout_hidden=readout_hidden,
+        n_functions=n_functions,
+        p=p,
+    )
+    return network_potential(module, species=species, cutoff=cutoff, scale=scale, shift=shift)

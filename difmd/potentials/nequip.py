@@ -1,0 +1,160 @@
+"""NequIP: equivariant convolutions with gated non-linearities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from difmd.potentials.base import Potential
+from difmd.potentials.describe import described
+from difmd.potentials.environment import Environment
+from difmd.potentials.equivariant import (
+    Convolution,
+    Features,
+    Linear,
+    SpeciesLinear,
+    message_paths,
+)
+from difmd.potentials.harmonics import Irrep, natural, spherical_harmonics
+from difmd.potentials.network import SpeciesValues, network_potential
+from difmd.potentials.radial import silu
+from difmd.take import take
+
+_SCALAR = Irrep(0, 1)
+
+# 1/√⟨tanh(x)²⟩ for x ~ N(0, 1).
+_TANH = 1.5937
+
+
+class NequIP(nn.Module):
+    """Site energies of NequIP; `nequip` tells what the settings mean."""
+
+    n_species: int
+    cutoff: float
+    num_features: int
+    l_max: int
+    parity: bool
+    num_layers: int
+    avg_num_neighbors: float
+    radial_hidden: Sequence[int]
+    n_functions: int
+    p: int
+
+    @nn.compact
+    def __call__(self, env: Environment) -> Float[Array, "centers"]:
+        """ε of each center, dimensionless."""
+        dtype = env.distances.dtype
+        n = self.num_features
+        harmonics = spherical_harmonics(self.l_max, env.vectors, env.distances)
+        embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, n))
+        h: Features = {_SCALAR: take(embedding.astype(dtype), env.types)[:, None, :]}
+        for t, outputs in enumerate(_representations(self.l_max, self.parity, self.num_layers)):
+            gated = [irrep for irrep in outputs if irrep.l > 0]
+            channels = {irrep: n * (1 + len(gated)) if irrep == _SCALAR else n for irrep in outputs}
+            skipped = SpeciesLinear(channels, self.n_species, name=f"skip_{t}")(h, env.types)
+            heard = [irrep for irrep in h if message_paths([irrep], self.l_max, outputs)]
+            sent = Linear(dict.fromkeys(heard, n), name=f"up_{t}")(h)
+            messages = Convolution(
+                outputs=outputs,
+                hidden=self.radial_hidden,
+                n_functions=self.n_functions,
+                p=self.p,
+                cutoff=self.cutoff,
+                name=f"convolution_{t}",
+            )(sent, harmonics, env)
+            mixed = Linear(channels, name=f"down_{t}")(messages)
+            scale = 1 / math.sqrt(self.avg_num_neighbors)
+            x = {i: scale * m + skipped[i] if i in skipped else scale * m for i, m in mixed.items()}
+            h = _gate(x, gated, n)
+        inner = Linear({_SCALAR: max(n // 2, 1)}, name="readout_hidden")({_SCALAR: h[_SCALAR]})
+        return Linear({_SCALAR: 1}, name="readout")(inner)[_SCALAR][:, 0, 0]
+
+
+def _representations(l_max: int, parity: bool, num_layers: int) -> list[list[Irrep]]:
+    """Those that each layer yields: what messages can lead to, and the energy can see."""
+    wanted = [Irrep(l, p) for l in range(l_max + 1) for p in (1, -1)]  # noqa: E741
+    if not parity:
+        wanted = [natural(l) for l in range(l_max + 1)]  # noqa: E741
+    before, found = [_SCALAR], []
+    for _ in range(num_layers):
+        before = [irrep for irrep in wanted if message_paths(before, l_max, [irrep])]
+        found.append(before)
+    seen = [_SCALAR]
+    for layer in reversed(range(num_layers)):
+        found[layer] = [i for i in found[layer] if i in seen]
+        seen = [i for i in wanted if i in found[layer] or message_paths([i], l_max, found[layer])]
+    return found
+
+
+def _gate(x: Features, gated: Sequence[Irrep], n: int) -> Features:
+    """Scalars → silu, pseudoscalars → tanh, others times the silu of a scalar of their own."""
+    scalars = silu(x[_SCALAR])
+    found: dict[Irrep, Array] = {_SCALAR: scalars[..., :n]}
+    for irrep, value in x.items():
+        if irrep == Irrep(0, -1):
+            found[irrep] = _TANH * jnp.tanh(value)
+        elif irrep.l > 0:
+            k = 1 + gated.index(irrep)
+            found[irrep] = value * scalars[..., k * n : (k + 1) * n]
+    return found
+
+
+@described
+def nequip(
+    species: Sequence[int | str],
+    *,
+    cutoff: float = 5.0,
+    num_features: int = 32,
+    l_max: int = 1,
+    parity: bool = True,
+    num_layers: int = 4,
+    avg_num_neighbors: float = 20.0,
+    radial_hidden: Sequence[int] = (64, 64),
+    n_functions: int = 8,
+    p: int = 6,
+    scale: SpeciesValues = 1.0,
+    shift: SpeciesValues = 0.0,
+) -> Potential:
+    """NequIP, with the hyper-parameters of its authors (their names in brackets).
+
+    Args:
+        species: symbols or atomic numbers.
+        cutoff: of the pairs (`r_max`) [Å].
+        num_features: channels of each representation.
+        l_max: largest degree of features and spherical harmonics; 0 is an invariant network.
+        parity: whether features of both parities are kept; without, those that change sign as the
+            harmonics do, in half the time.
+        num_layers: convolutions.
+        avg_num_neighbors: sums over neighbours are divided by its root.
+        radial_hidden: widths of the radial network (`invariant_layers`, `invariant_neurons`).
+        n_functions: Bessel functions (`num_bessels_per_basis`).
+        p: power of the envelope (`PolynomialCutoff_p`).
+        scale: [eV], see `network_potential`.
+        shift: [eV], likewise; energies of single atoms.
+
+    Returns:
+        The `Potential`.
+
+    Raises:
+        InputError: as `network_potential`.
+
+    References:
+        Batzner et al., Nat. Commun. 13, 2453 (2022), doi:10.1038/s41467-022-29939-5.
+    """
+    module = NequIP(
+        n_species=len(species),
+        cutoff=float(cutoff),
+        num_features=num_features,
+        l_max=l_max,
+        parity=parity,
+        num_layers=num_layers,
+        avg_num_neighbors=float(avg_num_neighbors),
+        radial_hidden=tuple(radial_hidden),
+        n_functions=n_functions,
+        p=p,
+    )
+    return network_potential(module, species=species, cutoff=cutoff, scale=scale, shift=shift)

@@ -1,0 +1,124 @@
+"""From a flax module that sees environments to a `Potential`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from difmd.errors import InputError, check_positive
+from difmd.neighbors import Neighbors
+from difmd.neighbors.types import Twins
+from difmd.potentials.base import Params, Potential
+from difmd.potentials.environment import Environment, environment
+from difmd.potentials.slots import known, species_numbers
+from difmd.system import System
+from difmd.take import take
+
+SpeciesValues: TypeAlias = float | Sequence[float] | np.ndarray
+"""One number for all species, or one for each."""
+
+
+def network_potential(
+    module: nn.Module,
+    *,
+    species: Sequence[int | str],
+    cutoff: float,
+    scale: SpeciesValues = 1.0,
+    shift: SpeciesValues = 0.0,
+) -> Potential:
+    """E = Σ_i shift_{Z_i} + scale_{Z_i} [ε(environment of i) − ε(nothing around an atom of Z_i)].
+
+    An atom by itself has the energy `shift`, whatever the weights are.
+
+    Args:
+        module: `module(environment) -> ε`, a number for each center; where no neighbour is in reach it must
+            depend on the species alone, and what is out of reach must not enter.
+        species: symbols or atomic numbers, in the order of `Environment.types`.
+        cutoff: [Å].
+        scale: [eV], one for all or one for each species; a typical force times 1 Å does.
+        shift: [eV], likewise.
+
+    Returns:
+        `Potential`; its params are `{"network": weights, "scale": [species], "shift": [species]}`.
+
+    Raises:
+        InputError: cutoff not positive, an unknown or repeated species, or a scale or shift that is not
+            finite or not one a species. When applied: weights of another network.
+    """
+    check_positive("cutoff", cutoff, "Å")
+    cutoff = float(cutoff)
+    numbers = species_numbers(species)
+    first = {"scale": _per_species("scale", scale, numbers), "shift": _per_species("shift", shift, numbers)}
+
+    def init(key: Array) -> Params:
+        dtype = jnp.zeros(()).dtype
+        weights = module.init(key, _alone(len(numbers), cutoff, dtype))["params"]
+        return {
+            "network": jax.tree.map(lambda w: w.astype(dtype), weights),
+            **{name: jnp.asarray(values, dtype) for name, values in first.items()},
+        }
+
+    def sites(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Array]:
+        """Energy of each center, and the center that each atom is."""
+        dtype = system.positions.dtype
+        cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+        if cast["scale"].shape != (len(numbers),) or cast["shift"].shape != (len(numbers),):
+            raise InputError(
+                f"params hold a scale of {list(cast['scale'].shape)} and a shift of "
+                f"{list(cast['shift'].shape)} for {len(numbers)} species: give one entry a species"
+            )
+        env, rank = environment(system, neighbors, numbers=numbers, cutoff=cutoff)
+        nothing = _alone(len(numbers), cutoff, dtype)
+        try:
+            own: Any = module.apply({"params": cast["network"]}, env)
+            offset: Any = module.apply({"params": cast["network"]}, nothing)
+        except flax.errors.FlaxError as error:
+            raise InputError(
+                f"the weights are not those of this network ({error}): make it with the settings that they "
+                "were trained with"
+            ) from error
+        energy = take(cast["shift"], env.types) + take(cast["scale"], env.types) * (
+            own - take(offset, env.types)
+        )
+        return jnp.where(env.is_atom, energy, 0), rank
+
+    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
+        return known(numbers, system) * jnp.sum(sites(params, system, neighbors)[0])
+
+    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
+        return known(numbers, system) * take(*sites(params, system, neighbors))
+
+    return Potential(init=init, apply=apply, atomic=atomic, cutoff=cutoff, species=frozenset(numbers))
+
+
+def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:
+    """An atom of each species with nothing in reach."""
+    shape = (n_species, 1)
+    zero, away = jnp.zeros(shape, dtype), jnp.full(shape, 2 * cutoff, dtype)
+    return Environment(
+        types=jnp.arange(n_species, dtype=jnp.int32),
+        is_atom=jnp.ones(n_species, bool),
+        senders=jnp.zeros(shape, jnp.int32),
+        vectors=(zero, zero, away),
+        distances=away,
+        twins=Twins(jnp.zeros(shape, jnp.int32), jnp.zeros((2, 1), jnp.int32)),
+        lengths=away[:1, 0],
+    )
+
+
+def _per_species(name: str, values: Any, numbers: Sequence[int]) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if array.ndim == 0:
+        array = np.full(len(numbers), array)
+    if array.shape != (len(numbers),) or not np.isfinite(array).all():
+        raise InputError(
+            f"{name} = {values!r} must be one finite number, or one for each of the {len(numbers)} species"
+        )
+    return array
