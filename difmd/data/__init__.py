@@ -1,8 +1,10 @@
-"""Data sets: read them, examine them, split them; reference energies.
+"""Data sets: read them, examine them, split them, make batches of them.
 
-`read` → `examine` → `split`; every step takes and gives lists of `Frame`.
+`read` → `examine` → `split`, each of lists of `Frame`; → `statistics`, for what a network is scaled by; →
+`make_batches`.
 """
 
+from difmd.data.batches import Batch, Batches, Labels, make_batches
 from difmd.data.doctor import Examination, examine
 from difmd.data.findings import Finding, Verdict
 from difmd.data.frames import Frame, hash_frames, is_isolated_atom
@@ -11,15 +13,20 @@ from difmd.data.labels import Keys
 from difmd.data.read import read, stream
 from difmd.data.references import ReferenceEnergies, excess_energies, reference_energies
 from difmd.data.split import Parts, Split, load_split, save_split, split, take_split
+from difmd.data.statistics import Statistics, statistics
 
 __all__ = [
+    "Batch",
+    "Batches",
     "Examination",
     "Finding",
     "Frame",
     "Keys",
+    "Labels",
     "Parts",
     "ReferenceEnergies",
     "Split",
+    "Statistics",
     "Units",
     "Verdict",
     "examine",
@@ -27,10 +34,12 @@ __all__ = [
     "hash_frames",
     "is_isolated_atom",
     "load_split",
+    "make_batches",
     "read",
     "reference_energies",
     "save_split",
     "split",
+    "statistics",
     "stream",
     "take_split",
 ]

@@ -1,0 +1,66 @@
+"""What a network is made to the measure of: elements, energies of atoms, sizes of forces, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from difmd.data.frames import Frame
+from difmd.data.references import reference_energies
+from difmd.errors import InputError
+from difmd.neighbors.host import find_pairs
+
+
+class Statistics(NamedTuple):
+    """What a network is made with.
+
+    Attributes:
+        species: atomic numbers, ascending.
+        references: energy of an atom of each element [eV].
+        scale: root mean square force [eV/Å], or without forces the spread of energies per atom [eV].
+        avg_num_neighbors: mean number of neighbours within the cut-off.
+    """
+
+    species: tuple[int, ...]
+    references: dict[int, float]
+    scale: float
+    avg_num_neighbors: float
+
+
+def statistics(
+    frames: Sequence[Frame], *, cutoff: float, isolated: Mapping[int, float] | None = None
+) -> Statistics:
+    """Statistics of the frames that a network is trained on.
+
+    Args:
+        frames: the data.
+        cutoff: of the network [Å].
+        isolated: energies of isolated atoms [eV], as in `reference_energies`.
+
+    Returns:
+        `Statistics`.
+
+    Raises:
+        InputError: no frames, no energies, or no atom with a neighbour.
+    """
+    references = reference_energies(frames, isolated).energies
+    species = tuple(sorted({int(z) for frame in frames for z in np.unique(frame.numbers)}))
+    forces = [frame.forces.reshape(-1) for frame in frames if frame.forces is not None]
+    if forces:
+        scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
+    else:
+        excess = [
+            (frame.energy - sum(references[int(z)] for z in frame.numbers)) / frame.n_atoms
+            for frame in frames
+            if frame.energy is not None
+        ]
+        scale = float(np.std(excess))
+    # A few hundred frames tell the mean.
+    some = frames[:: max(len(frames) // 200, 1)]
+    pairs = sum(len(find_pairs(f.positions, f.cell, f.pbc, cutoff)[0]) for f in some)
+    neighbors = pairs / sum(frame.n_atoms for frame in some)
+    if neighbors == 0:
+        raise InputError(f"no atom has a neighbour within {cutoff} Å: look at the units of the positions")
+    return Statistics(species, references, scale if scale > 0 else 1.0, float(neighbors))

@@ -1,0 +1,146 @@
+"""Padded batches: they hold what the frames hold, in few shapes, in an order that can be repeated."""
+
+import jax
+import numpy as np
+import pytest
+
+from difmd.data import Frame, make_batches, statistics
+from difmd.errors import InputError
+from difmd.forces import evaluate
+from difmd.neighbors import neighbor_list
+from difmd.potentials import lennard_jones, mace, switched
+from difmd.system import host_system, make_system
+from difmd.training import predict
+
+CUTOFF = 5.0
+RNG = np.random.default_rng(5)
+
+
+def frames(sizes, pbc=True):
+    """Random crystals of two elements with labels of a potential of their own."""
+    found = []
+    for k, n in enumerate(sizes):
+        cells = np.ceil(n / 4)
+        cell = np.diag([4.1 * cells, 4.0, 4.2]) + 0.2 * np.tri(3, k=-1)
+        grid = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+        grid = np.concatenate([(grid + [c, 0, 0]) / [cells, 1, 1] for c in range(int(cells))])[:n]
+        positions = grid @ cell + RNG.normal(0, 0.1, (n, 3))
+        numbers = RNG.choice([18, 36], n)
+        has = k % 3
+        found.append(
+            Frame(
+                system=host_system(positions, numbers, cell=cell if pbc else None),
+                energy=float(RNG.normal()) if has != 1 else None,
+                forces=RNG.normal(size=(n, 3)) if has != 2 else None,
+                stress=np.eye(3) if has == 0 and pbc else None,
+                source=f"frame {k}",
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("pbc", [True, False])
+@pytest.mark.parametrize("make", ["lennard_jones", "mace"])
+def test_a_batch_gives_what_each_frame_gives(make, pbc):
+    """Whatever it is padded with, and whatever else is in the batch."""
+    data = frames([4, 8, 1, 12, 4, 7, 3], pbc)
+    batches = make_batches(data, cutoff=CUTOFF, batch_size=3, max_shapes=2)
+    assert len(batches.shapes) <= 2 and batches.n_frames == 7
+    potential = {
+        "lennard_jones": lambda: lennard_jones(
+            ["Ar", "Kr"], sigma=[3.4, 3.6], epsilon=0.01, cutoff=CUTOFF, truncation=switched(4.0)
+        ),
+        "mace": lambda: mace(["Ar", "Kr"], cutoff=CUTOFF, channels=2, max_ell=2, radial_hidden=(4,)),
+    }[make]()
+    params = potential.init(jax.random.key(0))
+    seen = []
+    compiled = jax.jit(lambda batch: predict(potential, params, batch))
+    for batch in batches:
+        found = compiled(batch)
+        for row, place in enumerate(batch.frames):
+            if place < 0:
+                continue
+            seen.append(place)
+            frame = data[place]
+            system = make_system(frame.positions, frame.numbers, cell=frame.cell if pbc else None)
+            expected = evaluate(potential, params, system, neighbor_list(system, cutoff=CUTOFF))
+            np.testing.assert_allclose(found.energy[row], expected.energy, rtol=1e-12, atol=1e-13)
+            np.testing.assert_allclose(found.forces[row][: frame.n_atoms], expected.forces, atol=1e-12)
+            assert not np.any(found.forces[row][frame.n_atoms :])
+            if pbc:
+                np.testing.assert_allclose(found.stress[row], expected.stress, atol=1e-12)
+            labels = jax.tree.map(lambda x, row=row: x[row], batch.labels)
+            assert labels.has_energy == (frame.energy is not None)
+            assert labels.has_forces == (frame.forces is not None)
+            assert labels.has_stress == (frame.stress is not None)
+            if frame.energy is not None:
+                assert labels.energy == frame.energy
+            if frame.forces is not None:
+                np.testing.assert_array_equal(labels.forces[: frame.n_atoms], frame.forces)
+    assert sorted(seen) == list(range(7))
+
+
+def test_batches_that_are_not_full_count_no_frame_twice():
+    data = frames([4, 4, 4, 4, 4])
+    batches = make_batches(data, cutoff=CUTOFF, batch_size=4, max_shapes=1)
+    assert len(batches) == 2
+    last = list(batches)[-1]
+    assert last.frames.tolist() == [4, -1, -1, -1]
+    for name in ("has_energy", "has_forces", "has_stress"):
+        assert not getattr(last.labels, name)[1:].any()
+
+
+def test_epochs_are_shuffled_and_repeatable():
+    batches = make_batches(frames([4, 8] * 6), cutoff=CUTOFF, batch_size=4, max_shapes=1)
+
+    def order(seed, epoch):
+        return [batches.take(selection).frames.tolist() for selection in batches.epoch(seed, epoch)]
+
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 4) and order(0, 3) != order(1, 3)
+    assert sorted(sum(order(0, 3), [])) == [*range(12)]
+
+
+def test_shapes_are_few_and_waste_little():
+    sizes = RNG.permutation([4] * 20 + [5] * 20 + [16] * 6 + [40] * 3)
+    data = frames(sizes)
+    one = make_batches(data, cutoff=CUTOFF, batch_size=2, max_shapes=1)
+    few = make_batches(data, cutoff=CUTOFF, batch_size=2, max_shapes=3)
+    assert [shape.n_atoms for shape in one.shapes] == [40]
+    assert [shape.n_atoms for shape in few.shapes] == [5, 16, 40]
+    assert sum(len(b.frames) for b in few._buckets) == 49
+
+
+def test_references_are_taken_off_in_double_precision():
+    (frame,) = frames([4])
+    frame = frame.replace(energy=-80000.123456789, system=frame.system.replace(atomic_numbers=np.full(4, 18)))
+    batches = make_batches([frame], cutoff=CUTOFF, batch_size=1, references={18: -20000.0}, dtype=np.float32)
+    (batch,) = batches
+    assert batch.labels.energy.dtype == np.float32
+    assert batch.labels.energy[0] == pytest.approx(-0.123456789, abs=1e-7)
+    with pytest.raises(InputError, match=r"frame 0: no reference energy for the elements \[18\]"):
+        make_batches([frame], cutoff=CUTOFF, batch_size=1, references={36: 1.0})
+
+
+def test_statistics_of_data():
+    data = frames([4, 8, 12])
+    found = statistics(data, cutoff=CUTOFF)
+    assert found.species == (18, 36)
+    forces = np.concatenate([f.forces.reshape(-1) for f in data if f.forces is not None])
+    assert found.scale == pytest.approx(np.sqrt(np.mean(forces**2)))
+    counted = [neighbor_list(make_system(f.positions, f.numbers, cell=f.cell), cutoff=CUTOFF) for f in data]
+    used = sum(int(np.sum(np.asarray(c.indices) < c.parents.shape[0])) for c in counted)
+    assert found.avg_num_neighbors == pytest.approx(used / 24)
+
+
+def test_wrong_input_is_refused():
+    data = frames([4])
+    with pytest.raises(InputError, match="no frames"):
+        make_batches([], cutoff=CUTOFF, batch_size=1)
+    with pytest.raises(InputError, match="cutoff"):
+        make_batches(data, cutoff=0.0, batch_size=1)
+    with pytest.raises(InputError, match="batch_size = 0"):
+        make_batches(data, cutoff=CUTOFF, batch_size=0)
+    far = frames([1], pbc=False)
+    with pytest.raises(InputError, match="no atom has a neighbour"):
+        statistics(far, cutoff=CUTOFF)
