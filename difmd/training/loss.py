@@ -1,0 +1,67 @@
+"""What training minimises: errors of energies per atom, forces, and virials per atom."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from difmd.data.batches import Batch
+from difmd.forces import Evaluation
+
+
+class Weights(NamedTuple):
+    """Weights of the terms of the loss; arrays or numbers, so that they may change while training.
+
+    Attributes:
+        energy: λ_E, of ⟨(ΔE/N)²⟩ [1/eV²].
+        forces: λ_F, of ⟨ΔF²⟩ over components [Å²/eV²].
+        stress: λ_S, of ⟨(ΔS V/N)²⟩ over components, the virial per atom [1/eV²].
+    """
+
+    energy: Float[Array, ""] | float = 1.0
+    forces: Float[Array, ""] | float = 1.0
+    stress: Float[Array, ""] | float = 0.0
+
+
+def loss(
+    found: Evaluation, batch: Batch, weights: Weights, *, huber: float | None = None
+) -> Float[Array, ""]:
+    """λ_E ⟨(ΔE/N)²⟩ + λ_F ⟨ΔF²⟩ + λ_S ⟨(ΔS V/N)²⟩, each over the labels that the batch has.
+
+    Args:
+        found: energies, forces and stresses of the batch.
+        batch: what they are compared with.
+        weights: λ.
+        huber: where an error of the square root of its term stops to count by its square, in units of that
+            term [eV, eV/Å]; None: never.
+
+    Returns:
+        The loss, a number; 0 for a batch without labels.
+
+    References:
+        Batzner et al., Nat. Commun. 13, 2453 (2022), equation 8; Huber, Ann. Math. Stat. 35, 73 (1964).
+    """
+    labels = batch.labels
+    is_atom = batch.system.atomic_numbers > 0
+    n_atoms = jnp.sum(is_atom, axis=-1, dtype=found.energy.dtype)
+    per_atom = (found.energy - labels.energy) / jnp.maximum(n_atoms, 1)
+    terms = weights.energy * _mean(per_atom, labels.has_energy, huber)
+    counted = (is_atom & labels.has_forces[:, None])[..., None]
+    terms = terms + weights.forces * _mean(found.forces - labels.forces, counted, huber)
+    volume = jnp.abs(jnp.linalg.det(batch.system.cell)) / jnp.maximum(n_atoms, 1)
+    has_stress = labels.has_stress[:, None, None]
+    virial = jnp.where(has_stress, found.stress - labels.stress, 0) * volume[:, None, None]
+    return terms + weights.stress * _mean(virial, has_stress, huber)
+
+
+def _mean(error: Array, is_counted: Array, huber: float | None) -> Array:
+    """Mean square over what is counted, 0 where that is nothing."""
+    square = error * error
+    if huber is not None:
+        size = jnp.abs(error)
+        square = jnp.where(size < huber, square, huber * (2 * size - huber))
+    counted = jnp.broadcast_to(is_counted, error.shape)
+    total = jnp.sum(jnp.where(counted, square, 0))
+    return total / jnp.maximum(jnp.sum(counted, dtype=error.dtype), 1)

@@ -1,0 +1,124 @@
+"""Errors of a potential over data: all, by kind of frame and by element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from difmd.data.batches import Batch, Batches
+from difmd.forces import Evaluation
+
+
+class Errors(NamedTuple):
+    """Mean absolute and root mean square errors; NaN where there is no such label.
+
+    Attributes:
+        energy_mae: per atom [eV].
+        energy_rmse: per atom [eV].
+        forces_mae: over components [eV/Å].
+        forces_rmse: likewise.
+        stress_rmse: over components [eV/Å³].
+    """
+
+    energy_mae: float
+    energy_rmse: float
+    forces_mae: float
+    forces_rmse: float
+    stress_rmse: float
+
+
+class Residuals(NamedTuple):
+    """What a potential makes of data, and what the data say (host, float64).
+
+    Attributes:
+        frame: place of each frame in the data; [frames].
+        n_atoms: [frames].
+        energy: predicted, less the reference energies [eV]; [frames].
+        energy_label: NaN where there is none; [frames].
+        atom_frame: place of each atom's frame; [atoms].
+        element: atomic number of each atom; [atoms].
+        forces: predicted [eV/Å]; [atoms, 3].
+        forces_label: NaN where there is none; [atoms, 3].
+        stress: predicted [eV/Å³]; [frames, 3, 3].
+        stress_label: NaN where there is none; [frames, 3, 3].
+    """
+
+    frame: Int[np.ndarray, "frames"]
+    n_atoms: Int[np.ndarray, "frames"]
+    energy: Float[np.ndarray, "frames"]
+    energy_label: Float[np.ndarray, "frames"]
+    atom_frame: Int[np.ndarray, "atoms"]
+    element: Int[np.ndarray, "atoms"]
+    forces: Float[np.ndarray, "atoms 3"]
+    forces_label: Float[np.ndarray, "atoms 3"]
+    stress: Float[np.ndarray, "frames 3 3"]
+    stress_label: Float[np.ndarray, "frames 3 3"]
+
+    def errors(self, frames: Sequence[int] | None = None, element: int | None = None) -> Errors:
+        """Errors of some frames (default: all), and of the forces on one element.
+
+        Args:
+            frames: places in the data.
+            element: atomic number, for the forces; default: any.
+        """
+        chosen = np.ones(len(self.frame), bool) if frames is None else np.isin(self.frame, frames)
+        atoms = np.ones(len(self.element), bool) if frames is None else np.isin(self.atom_frame, frames)
+        if element is not None:
+            atoms &= self.element == element
+        energy = (self.energy - self.energy_label)[chosen] / self.n_atoms[chosen]
+        forces = (self.forces - self.forces_label)[atoms]
+        stress = (self.stress - self.stress_label)[chosen]
+        return Errors(_mae(energy), _rmse(energy), _mae(forces), _rmse(forces), _rmse(stress))
+
+
+def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Residuals:
+    """Evaluate all frames of some batches, in the order of the data.
+
+    Args:
+        predict: energies, forces and stresses of a batch.
+        batches: the data.
+    """
+    by_frame, by_atom = [], []
+    for batch in batches:
+        found = predict(batch)
+        labels = batch.labels
+        energy, forces, stress = (np.asarray(x, np.float64) for x in found)
+        for row in np.flatnonzero(batch.frames >= 0):
+            is_atom = batch.system.atomic_numbers[row] > 0
+            place = batch.frames[row]
+            by_frame.append(
+                (
+                    place,
+                    is_atom.sum(),
+                    energy[row],
+                    labels.energy[row] if labels.has_energy[row] else np.nan,
+                    stress[row],
+                    labels.stress[row] if labels.has_stress[row] else np.full((3, 3), np.nan),
+                )
+            )
+            known = labels.forces[row][is_atom] if labels.has_forces[row] else np.nan * forces[row][is_atom]
+            numbers = batch.system.atomic_numbers[row][is_atom]
+            by_atom.append((np.full(len(numbers), place), numbers, forces[row][is_atom], known))
+    order = np.argsort([row[0] for row in by_frame])
+    frame, n_atoms, energy, label, stress, stress_label = (
+        np.asarray([by_frame[k][c] for k in order]) for c in range(6)
+    )
+    atom_frame, element, forces, forces_label = (
+        np.concatenate([by_atom[k][c] for k in order]) for c in range(4)
+    )
+    return Residuals(
+        frame, n_atoms, energy, label, atom_frame, element, forces, forces_label, stress, stress_label
+    )
+
+
+def _mae(error: np.ndarray) -> float:
+    known = error[np.isfinite(error)]
+    return float(np.mean(np.abs(known))) if known.size else float("nan")
+
+
+def _rmse(error: np.ndarray) -> float:
+    known = error[np.isfinite(error)]
+    return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")

@@ -1,0 +1,171 @@
+"""Training: it learns, resumes bit for bit, keeps the best, and says what is wrong."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from difmd.data import Frame, make_batches
+from difmd.errors import InputError
+from difmd.forces import Evaluation, evaluate
+from difmd.neighbors import neighbor_list
+from difmd.potentials import lennard_jones, mace, switched
+from difmd.system import host_system, make_system
+from difmd.training import Recipe, TrainingError, TrainingInterrupted, Weights, loss, loss_and_gradient, train
+
+CUTOFF = 5.0
+TRUTH = lennard_jones(["Ar"], sigma=3.3, epsilon=0.05, cutoff=CUTOFF, truncation=switched(4.0))
+START = lennard_jones(["Ar"], sigma=3.5, epsilon=0.03, cutoff=CUTOFF, truncation=switched(4.0))
+RECIPE = Recipe(n_epochs=5, batch_size=4, learning_rate=2e-2, ema=0.9, max_shapes=1)
+
+
+def frames(n, seed=0, n_atoms=(4, 8)):
+    """Distorted crystals labelled with `TRUTH`, and a constant on top of the energy."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for k in range(n):
+        cells = n_atoms[k % len(n_atoms)] // 4
+        a = rng.uniform(5.0, 5.4)
+        cell = np.diag([a * cells, a, a]) + 0.05 * rng.normal(size=(3, 3))
+        grid = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+        grid = np.concatenate([(grid + [c, 0, 0]) / [cells, 1, 1] for c in range(cells)])
+        positions = grid @ cell + rng.normal(0, 0.15, grid.shape)
+        system = make_system(positions, [18] * len(grid), cell=cell)
+        found_here = evaluate(
+            TRUTH, TRUTH.init(jax.random.key(0)), system, neighbor_list(system, cutoff=CUTOFF)
+        )
+        found.append(
+            Frame(
+                system=host_system(positions, [18] * len(grid), cell=cell),
+                energy=float(found_here.energy) - 10.0 * len(grid),
+                forces=np.asarray(found_here.forces),
+                stress=np.asarray(found_here.stress),
+                source=f"frame {k}",
+            )
+        )
+    return found
+
+
+TRAIN, VALID = frames(8, n_atoms=(4,)), frames(4, seed=1, n_atoms=(4,))
+REFERENCES = {18: -10.0}
+
+
+def run(recipe=RECIPE, potential=START, train_frames=None, **arguments):
+    return train(
+        potential, train_frames or TRAIN, valid=VALID, references=REFERENCES, recipe=recipe, progress=False,
+        **arguments,
+    )  # fmt: skip
+
+
+def same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_parameters_of_the_data_are_recovered():
+    weights = Weights(1.0, 1.0, 1.0)
+    result = run(dataclasses.replace(RECIPE, n_epochs=150, start=weights, end=weights))
+    assert result.params["sigma"].item() == pytest.approx(3.3, rel=1e-3)
+    assert result.params["epsilon"].item() == pytest.approx(0.05, rel=1e-2)
+    assert result.history[-1]["forces_rmse"] < 0.02 * result.history[0]["forces_rmse"]
+
+
+def test_a_network_learns_and_compiles_once_a_shape():
+    potential = mace(["Ar"], cutoff=CUTOFF, channels=4, max_ell=2, radial_hidden=(8,), scale=0.1)
+    mixed = frames(8, n_atoms=(4, 8))
+    recipe = dataclasses.replace(RECIPE, n_epochs=30, max_shapes=2)
+    result = run(recipe, potential=potential, train_frames=mixed)
+    assert result.history[-1]["forces_rmse"] < 0.5 * result.history[0]["forces_rmse"]
+    assert result.n_compiled <= 4
+    for name in ("scale", "shift"):
+        same(result.params[name], potential.init(jax.random.key(0))[name])
+
+
+def test_interrupted_at_any_moment_and_resumed_the_end_is_the_same(tmp_path):
+    whole = run()
+    for epoch, k in ((0, "first"), (2, "later")):
+
+        def stop(entry, epoch=epoch):
+            if entry["epoch"] == epoch:
+                raise KeyboardInterrupt
+
+        with pytest.raises(TrainingInterrupted, match="run again"):
+            run(folder=tmp_path / k, on_validation=stop)
+        again = run(folder=tmp_path / k)
+        same(again.params, whole.params)
+        same(again.last_params, whole.last_params)
+        keep = ("epoch", "train_loss", "valid_loss", "forces_rmse")
+        assert [[e[n] for n in keep] for e in again.history] == [[e[n] for n in keep] for e in whole.history]
+    with pytest.raises(InputError, match="another training"):
+        run(dataclasses.replace(RECIPE, learning_rate=1e-3), folder=tmp_path / "later")
+
+
+def test_the_best_parameters_are_kept():
+    result = run(dataclasses.replace(RECIPE, n_epochs=20, learning_rate=0.3))
+    scores = [entry["valid_loss"] for entry in result.history]
+    assert result.best_epoch == int(np.argmin(scores))
+    early = run(dataclasses.replace(RECIPE, n_epochs=20, learning_rate=0.3, patience=2))
+    assert early.history[-1]["epoch"] == early.best_epoch + 2 or len(early.history) == 20
+
+
+def test_a_batch_without_a_finite_gradient_is_left_out():
+    """Atoms on top of each other: r⁻¹² overflows."""
+    (bad,) = frames(1, seed=9, n_atoms=(4,))
+    positions = np.array(bad.positions)
+    positions[1] = positions[0] + [0, 0, 1e-30]
+    bad = bad.replace(system=bad.system.replace(positions=positions))
+    recipe = dataclasses.replace(RECIPE, n_epochs=2, batch_size=1)
+    result = run(recipe, train_frames=[*TRAIN, bad])
+    assert [entry["skipped"] for entry in result.history] == [1, 1]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.params))
+    with pytest.raises(TrainingError, match="in a row gave no finite gradient") as caught:
+        run(dataclasses.replace(recipe, n_epochs=30), train_frames=[bad])
+    same(caught.value.result.params, START.init(jax.random.key(0)))
+
+
+@pytest.mark.parametrize("huber", [None, 0.01])
+def test_the_gradient_of_the_loss_is_its_difference(huber):
+    (batch,) = make_batches(TRAIN[:3], cutoff=CUTOFF, batch_size=3, references=REFERENCES, max_shapes=1)
+    measure = lambda found: loss(found, batch, Weights(2.0, 1.0, 3.0), huber=huber)  # noqa: E731
+    params = START.init(jax.random.key(0))
+    value = jax.jit(lambda p: loss_and_gradient(START, p, batch, measure))
+    _, gradient = value(params)
+    for name in params:
+        step = 1e-5
+        plus, minus = (value({**params, name: params[name] + h})[0] for h in (step, -step))
+        np.testing.assert_allclose(jnp.sum(gradient[name]), (plus - minus) / (2 * step), rtol=1e-6)
+
+
+def test_the_loss_is_that_of_the_literature():
+    """Per atom for energies, per component for forces, and labels that are missing do not count."""
+    data = frames(3, n_atoms=(4, 8))
+    (batch,) = make_batches(data, cutoff=CUTOFF, batch_size=4, references=REFERENCES, max_shapes=1)
+    labels = batch.labels
+    exact = Evaluation(labels.energy, labels.forces, labels.stress)
+    assert loss(exact, batch, Weights(1.0, 1.0, 1.0)) == 0
+    n = np.array([4, 8, 4])
+    off = exact._replace(energy=labels.energy + 0.1, forces=labels.forces + 0.2)
+    expected = 2.0 * np.mean((0.1 / n) ** 2) + 3.0 * 0.2**2
+    assert loss(off, batch, Weights(2.0, 3.0, 1.0)) == pytest.approx(expected, rel=1e-9)
+    volumes = [f.volume / f.n_atoms for f in data]
+    strained = exact._replace(stress=labels.stress + 0.01)
+    assert loss(strained, batch, Weights(0.0, 0.0, 1.0)) == pytest.approx(
+        np.mean([(0.01 * v) ** 2 for v in volumes]), rel=1e-9
+    )
+    huber = loss(off, batch, Weights(0.0, 1.0, 0.0), huber=0.05)
+    assert huber == pytest.approx(0.05 * (2 * 0.2 - 0.05), rel=1e-9)
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(InputError, match="give some"):
+        train(START, TRAIN, valid=[], references=REFERENCES)
+    bare = [frame.replace(energy=None, forces=None) for frame in TRAIN]
+    with pytest.raises(InputError, match="no frame has an energy or forces"):
+        train(START, bare, valid=VALID, references=REFERENCES)
+    with pytest.raises(InputError, match="n_epochs = 0"):
+        run(dataclasses.replace(RECIPE, n_epochs=0))
+    krypton = [f.replace(system=f.system.replace(atomic_numbers=np.full(f.n_atoms, 36))) for f in TRAIN]
+    with pytest.raises(InputError, match="Kr"):
+        train(START, krypton, valid=VALID, references={36: 0.0, 18: 0.0})
