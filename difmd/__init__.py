@@ -4,11 +4,12 @@ The pipeline, one module an arrow: `System` → `potentials` → `forces` → `i
 `rollout`/`simulate` → `observables` → `gradients` → `fitting`.
 """
 
-from difmd import data, datasets, gradients, integrators, neighbors, observables, potentials, units
+from difmd import data, datasets, gradients, integrators, neighbors, observables, potentials, training, units
 from difmd.cache import enable_cache
 from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
+from difmd.model import Model, load, save
 from difmd.neighbors import neighbor_list
 from difmd.potentials import (
     buckingham,
@@ -16,7 +17,9 @@ from difmd.potentials import (
     embedded_atom,
     ewald,
     lennard_jones,
+    mace,
     morse,
+    nequip,
     read_eam,
     shifted,
     stillinger_weber,
@@ -38,6 +41,7 @@ enable_cache()
 __all__ = [
     "DifmdError",
     "InputError",
+    "Model",
     "SimulationError",
     "SimulationInterrupted",
     "Status",
@@ -58,14 +62,18 @@ __all__ = [
     "integrators",
     "langevin",
     "lennard_jones",
+    "load",
+    "mace",
     "make_system",
     "morse",
     "neighbor_list",
     "neighbors",
+    "nequip",
     "observables",
     "potentials",
     "read_eam",
     "rollout",
+    "save",
     "shifted",
     "simulate",
     "stillinger_weber",
@@ -73,6 +81,7 @@ __all__ = [
     "tabulated",
     "tersoff",
     "to_ase",
+    "training",
     "truncated",
     "units",
     "velocity_verlet",
