@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
 
 from difmd.neighbors.types import Neighbors, Twins
 from difmd.take import add_at, take
@@ -52,8 +51,3 @@ def find_twins(neighbors: Neighbors) -> Twins:
         pair=jnp.where(is_used, pair, n_pairs).reshape(n_columns, n_slots),
         entries=entries.reshape(-1, 2).T,
     )
-
-
-def pair_values(values: Array, twins: Twins) -> Array:
-    """Values [entries] of the first entry of each pair; of entry 0 where there is no pair."""
-    return take(values, twins.entries[0])
