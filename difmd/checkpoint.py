@@ -37,7 +37,7 @@ def write_archive(path: Path, arrays: dict[str, Any], what: str = "") -> None:
     Raises:
         InputError: the folder cannot be written or the disk is full; what was there before is kept.
     """
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
             np.savez(file, **arrays)

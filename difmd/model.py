@@ -54,16 +54,21 @@ def save(
     """
     if potential.description is None:
         raise InputError(
-            "this potential cannot be saved: it was not made by a factory of difmd from numbers, words and "
-            "tables alone"
+            "this potential cannot be saved: it has an argument that is no number, word or table (such as "
+            "truncation=switched(…)), or a factory that cannot be saved yet. Keep the code that makes it, "
+            "and its parameters with numpy.savez"
         )
     potentials.check_finite(params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
+    if _places(params) != _places(jax.eval_shape(potential.init, jax.random.key(0))):
+        raise InputError(
+            "params are not those of this potential: give what its `init` or a fit of this potential returned"
+        )
     meta = {
         "format": _FORMAT,
         "potential": potential.description,
         "units": {"energy": "eV", "length": "Å", "mass": "amu"},
-        "params": [jax.tree_util.keystr(place) for place, _ in leaves],
+        "params": [name for name, _ in _places(params)],
         "provenance": dict(provenance or {}),
     }
     try:
@@ -88,20 +93,25 @@ def load(path: str | Path) -> Model:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(archive["meta"].tobytes())
             stored = [archive[f"leaf_{n}"] for n in range(len(meta["params"]))]
-        described, version = meta["potential"], meta["format"]
+        version = meta["format"]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no model of difmd, or it is damaged: {error}") from error
     if version != _FORMAT:
         raise InputError(
             f"{path} has the format {version}, and this difmd reads {_FORMAT}: install a newer one"
         )
-    potential = potentials.from_description(described)
+    try:
+        potential = potentials.from_description(meta["potential"])
+    except (KeyError, AttributeError, ValueError, TypeError) as error:
+        raise InputError(f"{path} describes no potential that difmd can make: {error}") from error
     like = jax.eval_shape(potential.init, jax.random.key(0))
-    places = jax.tree_util.tree_leaves_with_path(like)
-    if [jax.tree_util.keystr(place) for place, _ in places] != meta["params"] or any(
-        x.shape != y.shape for x, (_, y) in zip(stored, places, strict=True)
-    ):
+    if [(name, x.shape) for name, x in zip(meta["params"], stored, strict=True)] != _places(like):
         raise InputError(f"{path}: its parameters are not those of the potential that it describes")
-    leaves = [jnp.asarray(x, y.dtype) for x, (_, y) in zip(stored, places, strict=True)]
+    leaves = [jnp.asarray(x, y.dtype) for x, y in zip(stored, jax.tree.leaves(like), strict=True)]
     params = jax.tree.unflatten(jax.tree.structure(like), leaves)
     return Model(potential, params, meta["provenance"])
+
+
+def _places(params: Params) -> list[tuple[str, tuple[int, ...]]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(jax.tree_util.keystr(place), np.shape(leaf)) for place, leaf in leaves]

@@ -50,6 +50,8 @@ def test_what_cannot_be_saved_or_loaded_is_said(tmp_path):
     with pytest.raises(InputError, match="cannot be saved"):
         ended = lennard_jones(["H"], sigma=1.0, epsilon=1.0, cutoff=3.0, truncation=switched(2.0))
         save(path, ended, ended.init(jax.random.key(0)))
+    with pytest.raises(InputError, match="not those of this potential"):
+        save(path, potential, {"scale": np.ones(2)})
     with pytest.raises(InputError, match="not finite"):
         save(path, potential, {**params, "scale": np.full(2, np.nan)})
     with pytest.raises(InputError, match="JSON"):

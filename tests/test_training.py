@@ -13,7 +13,16 @@ from difmd.forces import Evaluation, evaluate
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, mace, switched
 from difmd.system import host_system, make_system
-from difmd.training import Recipe, TrainingError, TrainingInterrupted, Weights, loss, loss_and_gradient, train
+from difmd.training import (
+    Recipe,
+    TrainingError,
+    TrainingInterrupted,
+    Weights,
+    loss,
+    loss_and_gradient,
+    residuals,
+    train,
+)
 
 CUTOFF = 5.0
 TRUTH = lennard_jones(["Ar"], sigma=3.3, epsilon=0.05, cutoff=CUTOFF, truncation=switched(4.0))
@@ -102,12 +111,16 @@ def test_interrupted_at_any_moment_and_resumed_the_end_is_the_same(tmp_path):
         run(dataclasses.replace(RECIPE, learning_rate=1e-3), folder=tmp_path / "later")
 
 
-def test_the_best_parameters_are_kept():
+def test_the_best_parameters_are_kept(tmp_path):
     result = run(dataclasses.replace(RECIPE, n_epochs=20, learning_rate=0.3))
     scores = [entry["valid_loss"] for entry in result.history]
     assert result.best_epoch == int(np.argmin(scores))
-    early = run(dataclasses.replace(RECIPE, n_epochs=20, learning_rate=0.3, patience=2))
-    assert early.history[-1]["epoch"] == early.best_epoch + 2 or len(early.history) == 20
+    recipe = dataclasses.replace(RECIPE, n_epochs=40, learning_rate=0.3, patience=2)
+    early = run(recipe, folder=tmp_path)
+    assert len(early.history) < 40 and early.history[-1]["epoch"] == early.best_epoch + 2
+    again = run(recipe, folder=tmp_path)
+    assert len(again.history) == len(early.history)
+    same(again.params, early.params)
 
 
 def test_a_batch_without_a_finite_gradient_is_left_out():
@@ -120,6 +133,10 @@ def test_a_batch_without_a_finite_gradient_is_left_out():
     result = run(recipe, train_frames=[*TRAIN, bad])
     assert [entry["skipped"] for entry in result.history] == [1, 1]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.params))
+    for moved, start in zip(
+        jax.tree.leaves(result.last_params), jax.tree.leaves(START.init(jax.random.key(0))), strict=True
+    ):
+        assert np.all(np.abs(moved / start - 1) > 1e-3)
     with pytest.raises(TrainingError, match="in a row gave no finite gradient") as caught:
         run(dataclasses.replace(recipe, n_epochs=30), train_frames=[bad])
     same(caught.value.result.params, START.init(jax.random.key(0)))
@@ -158,14 +175,55 @@ def test_the_loss_is_that_of_the_literature():
     assert huber == pytest.approx(0.05 * (2 * 0.2 - 0.05), rel=1e-9)
 
 
+def test_frames_without_a_volume_have_a_gradient():
+    """Their stress is NaN, which must not reach the parameters."""
+    free = [
+        frame.replace(system=host_system(frame.positions, frame.numbers), stress=None) for frame in TRAIN[:2]
+    ]
+    (batch,) = make_batches(free, cutoff=CUTOFF, batch_size=2, references=REFERENCES)
+    params = START.init(jax.random.key(0))
+    measure = lambda found: loss(found, batch, Weights(1.0, 1.0, 1.0))  # noqa: E731
+    value, gradient = jax.jit(lambda p: loss_and_gradient(START, p, batch, measure))(params)
+    assert value > 0
+    for leaf in jax.tree.leaves(gradient):
+        assert np.isfinite(leaf).all() and np.any(leaf != 0)
+    with pytest.raises(InputError, match="no volume"):
+        strained = free[0].replace(stress=np.eye(3))
+        run(train_frames=[strained])
+
+
+def test_predictions_that_are_not_finite_are_the_worst():
+    (batch,) = make_batches(TRAIN[:2], cutoff=CUTOFF, batch_size=2, references=REFERENCES)
+    batches = make_batches(TRAIN[:2], cutoff=CUTOFF, batch_size=2, references=REFERENCES)
+    labels = batch.labels
+    broken = Evaluation(labels.energy, labels.forces.copy(), labels.stress)
+    broken.forces[1, 0, 0] = np.nan
+    errors = residuals(lambda b: broken, batches).errors()
+    assert errors.forces_rmse == np.inf and errors.energy_rmse == 0
+
+
+def test_another_set_of_data_does_not_resume(tmp_path):
+    run(dataclasses.replace(RECIPE, n_epochs=1), folder=tmp_path)
+    relabelled = [frame.replace(energy=frame.energy + 0.1) for frame in TRAIN]
+    with pytest.raises(InputError, match="other data"):
+        run(dataclasses.replace(RECIPE, n_epochs=1), train_frames=relabelled, folder=tmp_path)
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(InputError, match="give some"):
         train(START, TRAIN, valid=[], references=REFERENCES)
     bare = [frame.replace(energy=None, forces=None) for frame in TRAIN]
-    with pytest.raises(InputError, match="no frame has an energy or forces"):
+    with pytest.raises(InputError, match="no frame to train on has one of the labels"):
         train(START, bare, valid=VALID, references=REFERENCES)
     with pytest.raises(InputError, match="n_epochs = 0"):
         run(dataclasses.replace(RECIPE, n_epochs=0))
     krypton = [f.replace(system=f.system.replace(atomic_numbers=np.full(f.n_atoms, 36))) for f in TRAIN]
+    with pytest.raises(InputError, match="no energy for the elements"):
+        train(START, TRAIN, valid=VALID, references={})
+    for name, value in (("clip", 0.0), ("warm_up", 2.0), ("ema", 1.0), ("patience", 0), ("huber", -1.0)):
+        with pytest.raises(InputError, match=name):
+            run(dataclasses.replace(RECIPE, **{name: value}))
+    with pytest.raises(InputError, match="none may be negative"):
+        run(dataclasses.replace(RECIPE, end=Weights(0.0, 0.0, 0.0)))
     with pytest.raises(InputError, match="Kr"):
         train(START, krypton, valid=VALID, references={36: 0.0, 18: 0.0})

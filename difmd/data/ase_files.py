@@ -68,6 +68,8 @@ def _cut(file: IO[str]) -> Iterator[str]:
                 return
             try:
                 n_atoms = int(header)
+                if n_atoms < 1:
+                    raise ValueError
             except ValueError:
                 raise BadFile(
                     f"{name}: {header.strip()[:40]!r} where a number of atoms is due; {remedy}"

@@ -75,6 +75,11 @@ def _read_set(
     labels |= {name: _load(folder / f"{key}.npy", n_frames, 3 * n_atoms) for key, name in _OF_ATOMS.items()}
     labels |= {name: _load(folder / f"{key}.npy", n_frames, 9) for key, name in _MATRICES.items()}
     mixed = _load(folder / "real_atom_types.npy", n_frames, n_atoms)
+    if mixed is not None and len(mixed) and mixed.max() >= len(symbols):
+        raise BadFile(
+            f"{folder / 'real_atom_types.npy'} holds the type {int(mixed.max())}, but type_map.raw names "
+            f"{len(symbols)} types: add the missing ones there"
+        )
     for index in range(n_frames):
         kinds = types if mixed is None else mixed[index].astype(int)
         real = kinds >= 0

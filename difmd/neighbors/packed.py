@@ -21,7 +21,7 @@ class Pairs(NamedTuple):
         parents: atom that each extended position is an image of, the atoms themselves first; [extended].
         images: [extended, 3].
         n_neighbors: the most that an atom has.
-        pair: undirected pair that each belongs to; [pairs].
+        pair: undirected pair that each belongs to, −1 for none; [pairs].
     """
 
     senders: Int[np.ndarray, "pairs"]
@@ -51,8 +51,10 @@ def pairs_of(system: System, cutoff: float) -> Pairs:
         first = np.where(first == 0, shifts[:, axis], first)
     sign = np.where((i > j) | ((i == j) & (first < 0)), -1, 1)[:, None]
     keys = np.column_stack([np.minimum(i, j), np.maximum(i, j), sign * shifts])
-    _, pair = np.unique(keys, axis=0, return_inverse=True)
-    return Pairs(i, receivers, extended[:, 0], extended[:, 1:], most, pair.reshape(-1))
+    _, group, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    # One found from one side only, at the very cut-off, is no pair.
+    number = np.where(counts == 2, np.cumsum(counts == 2) - 1, -1)
+    return Pairs(i, receivers, extended[:, 0], extended[:, 1:], most, number[group.reshape(-1)])
 
 
 def packed(
@@ -85,9 +87,10 @@ def packed(
     slot = np.arange(len(pairs.senders)) - first[pairs.senders]
     indices[slot, pairs.senders] = pairs.receivers
     pair = np.full((n_atoms, slots), n_pairs, np.int32)
-    pair[pairs.senders, slot] = pairs.pair
+    is_pair = pairs.pair >= 0
+    pair[pairs.senders[is_pair], slot[is_pair]] = pairs.pair[is_pair]
     entries = np.zeros((2, n_pairs + 1), np.int32)
-    by_pair = np.argsort(pairs.pair, kind="stable")
+    by_pair = np.argsort(pairs.pair, kind="stable")[np.sum(~is_pair) :]
     entries[:, : len(by_pair) // 2] = (pairs.senders * slots + slot)[by_pair].reshape(-1, 2).T
     centers = np.full(n_atoms, n_extended + 1, np.int32)
     centers[:n_real] = np.arange(n_real)

@@ -41,13 +41,18 @@ def find_twins(neighbors: Neighbors) -> Twins:
     low = jnp.where(is_used, jnp.minimum(here, there), n_columns)
     keys = (low, jnp.maximum(here, there), jnp.where(is_turned, -code, code))
     entry = jnp.arange(len(indices), dtype=jnp.int32)
-    order = lax.sort((*keys, entry), num_keys=3)[-1]
-    # Twins come one after the other, and unused entries last.
+    *keys_in_order, order = lax.sort((*keys, entry), num_keys=3)
+    differs = [key[1:] != key[:-1] for key in keys_in_order]
+    begins = jnp.concatenate([jnp.ones(1, bool), differs[0] | differs[1] | differs[2]])
+    # A pair at the very reach of a list may have been found from one side only: it has no twin, and lies
+    # beyond the cut-off.
+    is_first = begins & ~jnp.concatenate([begins[1:], jnp.ones(1, bool)]) & take(is_used, order)
+    is_second = jnp.concatenate([jnp.zeros(1, bool), is_first[:-1]])
     n_pairs = -(-len(indices) // 2)
-    pair = add_at(len(indices), order, entry // 2)
-    is_found = take(is_used.astype(jnp.int32), order) > 0
-    entries = jnp.pad(jnp.where(is_found, order, 0), (0, 2 * n_pairs + 2 - len(indices)))
-    return Twins(
-        pair=jnp.where(is_used, pair, n_pairs).reshape(n_columns, n_slots),
-        entries=entries.reshape(-1, 2).T,
-    )
+    number = jnp.cumsum(is_first, dtype=jnp.int32) - 1
+    pair = add_at(len(indices), order, jnp.where(is_first | is_second, number, n_pairs))
+    sides = [
+        add_at(n_pairs + 1, jnp.where(side, number, n_pairs), jnp.where(side, order, 0))
+        for side in (is_first, is_second)
+    ]
+    return Twins(pair=pair.reshape(n_columns, n_slots), entries=jnp.stack(sides))

@@ -26,10 +26,16 @@ def described(factory: Callable[_Arguments, Potential]) -> Callable[_Arguments, 
     def made(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Potential:
         bound = signature.bind(*args, **kwargs)
         potential = factory(*args, **kwargs)
-        try:
-            arguments = {name: _plain(value) for name, value in bound.arguments.items()}
-        except TypeError:
-            return potential
+        given = set(bound.arguments)
+        # Defaults too: they may be others in the difmd that loads it.
+        bound.apply_defaults()
+        arguments = {}
+        for name, value in bound.arguments.items():
+            try:
+                arguments[name] = _plain(value)
+            except TypeError:
+                if name in given:
+                    return potential
         return dataclasses.replace(potential, description={"name": factory.__name__, "arguments": arguments})
 
     _factories[factory.__name__] = made

@@ -38,7 +38,8 @@ def loss(
             term [eV, eV/Å]; None: never.
 
     Returns:
-        The loss, a number; 0 for a batch without labels.
+        The loss, a number; 0 for a batch without labels. Frames that are not periodic in three directions
+        have no stress.
 
     References:
         Batzner et al., Nat. Commun. 13, 2453 (2022), equation 8; Huber, Ann. Math. Stat. 35, 73 (1964).
@@ -50,6 +51,9 @@ def loss(
     terms = weights.energy * _mean(per_atom, labels.has_energy, huber)
     counted = (is_atom & labels.has_forces[:, None])[..., None]
     terms = terms + weights.forces * _mean(found.forces - labels.forces, counted, huber)
+    if not all(batch.neighbors.periodic):
+        # Without a volume the stress is NaN, and would make NaN of the gradient even where it is masked.
+        return terms
     volume = jnp.abs(jnp.linalg.det(batch.system.cell)) / jnp.maximum(n_atoms, 1)
     has_stress = labels.has_stress[:, None, None]
     virial = jnp.where(has_stress, found.stress - labels.stress, 0) * volume[:, None, None]

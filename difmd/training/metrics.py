@@ -13,7 +13,7 @@ from difmd.forces import Evaluation
 
 
 class Errors(NamedTuple):
-    """Mean absolute and root mean square errors; NaN where there is no such label.
+    """Mean absolute and root mean square errors; NaN without such a label, ∞ for predictions not finite.
 
     Attributes:
         energy_mae: per atom [eV].
@@ -21,6 +21,7 @@ class Errors(NamedTuple):
         forces_mae: over components [eV/Å].
         forces_rmse: likewise.
         stress_rmse: over components [eV/Å³].
+        virial_rmse: of the stress times the volume of an atom [eV].
     """
 
     energy_mae: float
@@ -28,6 +29,7 @@ class Errors(NamedTuple):
     forces_mae: float
     forces_rmse: float
     stress_rmse: float
+    virial_rmse: float
 
 
 class Residuals(NamedTuple):
@@ -44,6 +46,7 @@ class Residuals(NamedTuple):
         forces_label: NaN where there is none; [atoms, 3].
         stress: predicted [eV/Å³]; [frames, 3, 3].
         stress_label: NaN where there is none; [frames, 3, 3].
+        volume: 0 where there is none [Å³]; [frames].
     """
 
     frame: Int[np.ndarray, "frames"]
@@ -56,6 +59,7 @@ class Residuals(NamedTuple):
     forces_label: Float[np.ndarray, "atoms 3"]
     stress: Float[np.ndarray, "frames 3 3"]
     stress_label: Float[np.ndarray, "frames 3 3"]
+    volume: Float[np.ndarray, "frames"]
 
     def errors(self, frames: Sequence[int] | None = None, element: int | None = None) -> Errors:
         """Errors of some frames (default: all), and of the forces on one element.
@@ -68,10 +72,13 @@ class Residuals(NamedTuple):
         atoms = np.ones(len(self.element), bool) if frames is None else np.isin(self.atom_frame, frames)
         if element is not None:
             atoms &= self.element == element
-        energy = (self.energy - self.energy_label)[chosen] / self.n_atoms[chosen]
-        forces = (self.forces - self.forces_label)[atoms]
-        stress = (self.stress - self.stress_label)[chosen]
-        return Errors(_mae(energy), _rmse(energy), _mae(forces), _rmse(forces), _rmse(stress))
+        n_atoms = self.n_atoms[chosen]
+        energy = _known(self.energy[chosen] / n_atoms, self.energy_label[chosen] / n_atoms)
+        forces = _known(self.forces[atoms], self.forces_label[atoms])
+        stress = _known(self.stress[chosen], self.stress_label[chosen])
+        each = (self.volume[chosen] / n_atoms)[:, None, None]
+        virial = _known(self.stress[chosen] * each, self.stress_label[chosen] * each)
+        return Errors(_mae(energy), _rmse(energy), _mae(forces), _rmse(forces), _rmse(stress), _rmse(virial))
 
 
 def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Residuals:
@@ -97,28 +104,44 @@ def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Resid
                     labels.energy[row] if labels.has_energy[row] else np.nan,
                     stress[row],
                     labels.stress[row] if labels.has_stress[row] else np.full((3, 3), np.nan),
+                    abs(np.linalg.det(batch.system.cell[row])) if all(batch.neighbors.periodic) else 0.0,
                 )
             )
             known = labels.forces[row][is_atom] if labels.has_forces[row] else np.nan * forces[row][is_atom]
             numbers = batch.system.atomic_numbers[row][is_atom]
             by_atom.append((np.full(len(numbers), place), numbers, forces[row][is_atom], known))
     order = np.argsort([row[0] for row in by_frame])
-    frame, n_atoms, energy, label, stress, stress_label = (
-        np.asarray([by_frame[k][c] for k in order]) for c in range(6)
+    frame, n_atoms, energy, label, stress, stress_label, volume = (
+        np.asarray([by_frame[k][c] for k in order]) for c in range(7)
     )
     atom_frame, element, forces, forces_label = (
         np.concatenate([by_atom[k][c] for k in order]) for c in range(4)
     )
     return Residuals(
-        frame, n_atoms, energy, label, atom_frame, element, forces, forces_label, stress, stress_label
+        frame,
+        n_atoms,
+        energy,
+        label,
+        atom_frame,
+        element,
+        forces,
+        forces_label,
+        stress,
+        stress_label,
+        volume,
     )
 
 
+def _known(found: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Errors where there is a label, ∞ for what is not finite there."""
+    is_known = ~np.isnan(label)
+    error = found[is_known] - label[is_known]
+    return np.where(np.isfinite(error), error, np.inf)
+
+
 def _mae(error: np.ndarray) -> float:
-    known = error[np.isfinite(error)]
-    return float(np.mean(np.abs(known))) if known.size else float("nan")
+    return float(np.mean(np.abs(error))) if error.size else float("nan")
 
 
 def _rmse(error: np.ndarray) -> float:
-    known = error[np.isfinite(error)]
-    return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")
+    return float(np.sqrt(np.mean(error**2))) if error.size else float("nan")

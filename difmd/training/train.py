@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.data.batches import Batch, make_batches
-from difmd.data.frames import Frame
+from difmd.data.frames import Frame, hash_frames
 from difmd.errors import DifmdError, InputError
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
@@ -64,7 +65,7 @@ class Recipe:
         ema: decay of the average of the parameters that is kept, per step.
         validate_every: epochs.
         patience: validations without progress after which to stop; None: never.
-        max_shapes: shapes that frames are padded to.
+        max_shapes: shapes that frames are padded to, for each combination of periodic directions.
         seed: of the order of the data and of initial parameters.
     """
 
@@ -94,7 +95,8 @@ class TrainingResult:
         last_params: the averaged parameters at the end.
         references: energy of an atom of each element, which `params` know nothing of [eV].
         best_epoch: when `params` were found.
-        history: a dict for each validation: `epoch`, `seconds`, `train_loss`, `valid_loss`, and `Errors`.
+        history: a dict for each validation: `epoch`, `seconds`, `train_loss`, `valid_loss`, `skipped`
+            (batches without a finite gradient in that epoch, which were not applied), and `Errors`.
         n_compiled: functions compiled.
     """
 
@@ -112,8 +114,17 @@ class _State(NamedTuple):
     opt_state: Any
     step: Array
     norm: Array
-    best: Params
-    best_loss: Array
+
+
+class _Progress(NamedTuple):
+    """What a checkpoint tells besides arrays."""
+
+    history: list[dict[str, Any]]
+    epoch: int
+    best_epoch: int
+    best_loss: float
+    skipped: int
+    is_done: bool
 
 
 def train(
@@ -152,7 +163,7 @@ def train(
         TrainingError: gradients that are not finite, again and again; `TrainingInterrupted` on Ctrl-C.
     """
     recipe = recipe or Recipe()
-    _check(recipe, potential, frames, valid)
+    _check(recipe, potential, frames, valid, references)
     data, check = (
         make_batches(
             part,
@@ -173,46 +184,49 @@ def train(
         lambda path, x: jnp.asarray(is_trained(tuple(getattr(k, "key", getattr(k, "idx", k)) for k in path))),
         params,
     )
-    step, evaluate_batch, validation_loss = _compiled(potential, recipe, optimizer, mask, n_steps)
+    step, evaluate_batch = _compiled(potential, recipe, optimizer, mask, n_steps)
 
     first = _State(
         params=params,
         average=params,
         opt_state=optimizer.init(params),
         step=jnp.zeros((), jnp.int32),
-        norm=jnp.zeros(()),
-        best=params,
-        best_loss=jnp.asarray(jnp.inf),
+        norm=jnp.zeros((), jnp.result_type(*jax.tree.leaves(params))),
     )
-    state, history, began_at, best_epoch = first, [], 0, -1
-    mark = fingerprint(params, dataclasses.asdict(recipe), data.shapes, check.shapes, dict(references))
+    state, best = first, params
+    seen = _Progress(history=[], epoch=0, best_epoch=-1, best_loss=math.inf, skipped=0, is_done=False)
+    mark = fingerprint(
+        params, mask, hash_frames(frames), hash_frames(valid), repr(recipe), potential.cutoff,
+        json.dumps(potential.description), json.dumps(sorted(references.items())),
+    )  # fmt: skip
     path = None if folder is None else Path(folder) / CHECKPOINT
     if path is not None:
         ensure_writable(path.parent)
         if path.exists():
-            state, meta = load_checkpoint(path, first)
-            if meta["fingerprint"] != mark:
-                raise InputError(f"checkpoint {path} belongs to another training: delete it to start again")
-            history, began_at, best_epoch = meta["history"], meta["epoch"], meta["best_epoch"]
+            (state, best), meta = load_checkpoint(path, (first, params))
+            if meta.pop("fingerprint", None) != mark:
+                raise InputError(
+                    f"checkpoint {path} belongs to another training, of other data, potential or recipe: "
+                    "delete it to start again, or choose another folder"
+                )
+            seen = _Progress(**meta)
 
     def result() -> TrainingResult:
-        compiled = step._cache_size() + evaluate_batch._cache_size()
         return TrainingResult(
-            params=state.best if best_epoch >= 0 else state.average,
+            params=best if seen.best_epoch >= 0 else state.average,
             last_params=state.average,
             references=dict(references),
-            best_epoch=best_epoch,
-            history=history,
-            n_compiled=compiled,
+            best_epoch=seen.best_epoch,
+            history=seen.history,
+            n_compiled=step._cache_size() + evaluate_batch._cache_size(),
         )
 
-    spent = history[-1]["seconds"] if history else 0.0
-    clock = time.monotonic() - spent
-    skipped_in_a_row = 0
+    epoch = seen.epoch
+    clock = time.monotonic() - (seen.history[-1]["seconds"] if seen.history else 0.0)
     try:
         with progress_bar("training", recipe.n_epochs * len(data), enabled=progress) as advance:
-            advance(began_at * len(data))
-            for epoch in range(began_at, recipe.n_epochs):
+            advance(seen.epoch * len(data))
+            for epoch in range(seen.epoch, 0 if seen.is_done else recipe.n_epochs):
                 losses = []
                 for selection in data.epoch(recipe.seed, epoch):
                     state, value, was_applied = step(state, data.take(selection))
@@ -220,22 +234,24 @@ def train(
                     if len(losses) % 10 == 0:
                         # Work that is queued cannot be interrupted.
                         jax.block_until_ready(value)
-                    advance(1, note=_note(history))
+                    advance(1, note=_note(seen.history))
+                skipped = seen.skipped
                 for _, was_applied in losses:
-                    skipped_in_a_row = 0 if bool(was_applied) else skipped_in_a_row + 1
-                if skipped_in_a_row >= _MOST_SKIPPED:
-                    raise TrainingError(
-                        f"{skipped_in_a_row} batches in a row gave no finite gradient (epoch {epoch}): lower "
-                        "the learning rate, or look for frames with atoms on top of each other",
-                        result(),
-                    )
+                    skipped = 0 if bool(was_applied) else skipped + 1
+                    if skipped >= _MOST_SKIPPED:
+                        raise TrainingError(
+                            f"{skipped} batches in a row gave no finite gradient (epoch {epoch}): lower the "
+                            "learning rate, or look for frames with atoms on top of each other",
+                            result(),
+                        )
+                seen = seen._replace(epoch=epoch + 1, skipped=skipped)
                 if (epoch + 1) % recipe.validate_every and epoch + 1 < recipe.n_epochs:
                     continue
                 errors = residuals(functools.partial(evaluate_batch, state.average), check).errors()
-                score = validation_loss(errors, recipe.end)
-                if score < float(state.best_loss):
-                    best_epoch = epoch
-                    state = state._replace(best=state.average, best_loss=jnp.asarray(score))
+                score = _validation_loss(errors, recipe.end)
+                if score < seen.best_loss:
+                    best = state.average
+                    seen = seen._replace(best_epoch=epoch, best_loss=score)
                 entry = {
                     "epoch": epoch,
                     "seconds": time.monotonic() - clock,
@@ -244,29 +260,34 @@ def train(
                     "skipped": sum(not bool(ok) for _, ok in losses),
                     **errors._asdict(),
                 }
-                history.append(entry)
+                is_stuck = (
+                    recipe.patience is not None
+                    and epoch - seen.best_epoch >= recipe.patience * recipe.validate_every
+                )
+                is_done = is_stuck or epoch + 1 == recipe.n_epochs
+                seen = seen._replace(history=[*seen.history, entry], is_done=is_done)
                 if on_validation is not None:
                     on_validation(entry)
                 if path is not None:
-                    meta = {
-                        "fingerprint": mark, "history": history, "epoch": epoch + 1, "best_epoch": best_epoch,
-                    }  # fmt: skip
-                    save_checkpoint(path, state, meta)
-                if (
-                    recipe.patience is not None
-                    and epoch - best_epoch >= recipe.patience * recipe.validate_every
-                ):
+                    save_checkpoint(path, (state, best), {"fingerprint": mark, **seen._asdict()})
+                if is_stuck:
                     break
     except KeyboardInterrupt as interrupt:
-        where = f"; run again with folder={folder!r} to go on" if folder is not None else ""
-        raise TrainingInterrupted(f"interrupted in epoch {len(history)}{where}", result()) from interrupt
+        where = f"; run again with folder={str(folder)!r} to go on" if folder is not None else ""
+        raise TrainingInterrupted(f"interrupted in epoch {epoch}{where}", result()) from interrupt
+    if seen.best_epoch < 0:
+        raise TrainingError(
+            "no validation gave finite errors, or no batch a finite gradient: lower the learning rate, or "
+            "look for frames with atoms on top of each other",
+            result(),
+        )
     return result()
 
 
 def _compiled(
     potential: Potential, recipe: Recipe, optimizer: optax.GradientTransformation, mask: Any, n_steps: int
-) -> tuple[Any, Any, Callable[[Errors, Weights], float]]:
-    """A step, an evaluation, and the loss of errors."""
+) -> tuple[Any, Any]:
+    """A step, and an evaluation."""
 
     def weights_at(step: Array) -> Weights:
         begin = (1 - recipe.annealing) * n_steps
@@ -283,7 +304,7 @@ def _compiled(
         norm = optax.global_norm(gradient)
         is_good = jnp.isfinite(value) & jnp.isfinite(norm)
         # A gradient far larger than usual, say from atoms that nearly touch, is cut to size.
-        usual = jnp.where(state.step > 0, state.norm, norm)
+        usual = jnp.where(state.norm > 0, state.norm, norm)
         factor = jnp.minimum(1, recipe.clip * usual / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
         scaled = jax.tree.map(lambda g: jnp.where(is_good, factor * g, 0), gradient)
         # optax counts in integers and multiplies them with numbers.
@@ -308,11 +329,17 @@ def _compiled(
     def evaluate_batch(params: Params, batch: Batch) -> Any:
         return predict(potential, params, batch)
 
-    def validation_loss(errors: Errors, weights: Weights) -> float:
-        terms = [(weights.energy, errors.energy_rmse), (weights.forces, errors.forces_rmse)]
-        return float(sum(float(w) * e**2 for w, e in terms if math.isfinite(e)))
+    return step, evaluate_batch
 
-    return step, evaluate_batch, validation_loss
+
+def _validation_loss(errors: Errors, weights: Weights) -> float:
+    """Of the labels there are; ∞ where predictions are not finite."""
+    terms = (
+        (weights.energy, errors.energy_rmse),
+        (weights.forces, errors.forces_rmse),
+        (weights.stress, errors.virial_rmse),
+    )
+    return float(sum(float(w) * e**2 for w, e in terms if float(w) > 0 and not math.isnan(e)))
 
 
 def _optimizer(recipe: Recipe, n_steps: int) -> optax.GradientTransformation:
@@ -334,7 +361,7 @@ def _geometric(a: Any, b: Any, x: Array) -> Array:
 
 
 def _not_shift_or_scale(path: tuple[Any, ...]) -> bool:
-    return not {"shift", "scale"} & {str(key) for key in path}
+    return path[-1] not in ("scale", "shift") or "network" in path
 
 
 def _note(history: list[dict[str, Any]]) -> str:
@@ -344,27 +371,54 @@ def _note(history: list[dict[str, Any]]) -> str:
     return f"E {1e3 * last['energy_rmse']:.2f} meV/atom, F {1e3 * last['forces_rmse']:.1f} meV/Å"
 
 
-def _check(recipe: Recipe, potential: Potential, frames: Sequence[Frame], valid: Sequence[Frame]) -> None:
+def _check(
+    recipe: Recipe,
+    potential: Potential,
+    frames: Sequence[Frame],
+    valid: Sequence[Frame],
+    references: Mapping[int, float],
+) -> None:
     if not frames or not valid:
         raise InputError(
             f"there are {len(frames)} frames to train on and {len(valid)} to validate with: give some of both"
         )
-    if not any(frame.energy is not None or frame.forces is not None for frame in frames):
-        raise InputError("no frame has an energy or forces: read them with the keys that the file uses")
-    for name in ("n_epochs", "batch_size", "validate_every"):
+    weighed = [name for name in Weights._fields if getattr(recipe.end, name) > 0]
+    if not weighed or any(w < 0 for w in (*recipe.start, *recipe.end)):
+        raise InputError(
+            f"weights start = {recipe.start}, end = {recipe.end}: none may be negative, nor all 0"
+        )
+    for part, name in ((frames, "train on"), (valid, "validate with")):
+        if not any(set(weighed) & set(frame.labels) for frame in part):
+            raise InputError(
+                f"no frame to {name} has one of the labels {weighed}, which the weights ask for: read them "
+                "with the keys that the file uses"
+            )
+    for name in ("n_epochs", "batch_size", "validate_every", "max_shapes"):
         if getattr(recipe, name) < 1:
             raise InputError(f"{name} = {getattr(recipe, name)} must be at least 1")
-    if not recipe.learning_rate > 0 or not 0 <= recipe.ema < 1:
+    if recipe.patience is not None and recipe.patience < 1:
+        raise InputError(f"patience = {recipe.patience} must be at least 1, or None")
+    for name in ("learning_rate", "clip") + (() if recipe.huber is None else ("huber",)):
+        if not getattr(recipe, name) > 0:
+            raise InputError(f"{name} = {getattr(recipe, name)} must be positive")
+    for name in ("warm_up", "annealing", "final_rate", "ema"):
+        if not 0 <= getattr(recipe, name) <= 1 or (name == "ema" and recipe.ema == 1):
+            raise InputError(f"{name} = {getattr(recipe, name)} must lie between 0 and 1")
+    elements = {int(z) for frame in (*frames, *valid) if frame.energy is not None for z in set(frame.numbers)}
+    missing = sorted(elements - set(references))
+    if missing:
         raise InputError(
-            f"learning_rate = {recipe.learning_rate} must be positive, ema = {recipe.ema} in 0 ≤ ema < 1"
+            f"references has no energy for the elements {missing}: take those of difmd.data.statistics, or "
+            "0 where energies are small already"
         )
     for frame in (*frames, *valid):
+        source = frame.source or "a frame without a source"
         try:
             validate_inputs(potential, {}, frame.system)
         except InputError as error:
-            raise InputError(f"{frame.source or 'a frame without a source'}: {error}") from error
+            raise InputError(f"{source}: {error}") from error
         for name in frame.labels:
+            if name == "stress" and not frame.pbc.all():
+                raise InputError(f"{source}: it has a stress but no volume: leave the stress out")
             if not np.isfinite(getattr(frame, name)).all():
-                raise InputError(
-                    f"{frame.source or 'a frame without a source'}: its {name} is not finite: leave it out"
-                )
+                raise InputError(f"{source}: its {name} is not finite: leave it out")
