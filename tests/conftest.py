@@ -18,6 +18,13 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jaxtyping.install_import_hook("difmd", "typecheck.check_public")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_what_was_compiled():
+    """Thousands of programs in one process use up what memory maps it may have, and XLA then crashes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of downloaded reference data; the environment variable DIFMD_SHARED_DATA overrides it."""

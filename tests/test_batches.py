@@ -43,9 +43,9 @@ def frames(sizes, pbc=True):
 @pytest.mark.parametrize("make", ["lennard_jones", "mace"])
 def test_a_batch_gives_what_each_frame_gives(make, pbc):
     """Whatever it is padded with, and whatever else is in the batch."""
-    data = frames([4, 8, 1, 12, 4, 7, 3], pbc)
+    data = frames([4, 8, 1, 3], pbc)
     batches = make_batches(data, cutoff=CUTOFF, batch_size=3, max_shapes=2)
-    assert len(batches.shapes) <= 2 and batches.n_frames == 7
+    assert len(batches.shapes) <= 2 and batches.n_frames == 4
     potential = {
         "lennard_jones": lambda: lennard_jones(
             ["Ar", "Kr"], sigma=[3.4, 3.6], epsilon=0.01, cutoff=CUTOFF, truncation=switched(4.0)
@@ -55,6 +55,7 @@ def test_a_batch_gives_what_each_frame_gives(make, pbc):
     params = potential.init(jax.random.key(0))
     seen = []
     compiled = jax.jit(lambda batch: predict(potential, params, batch))
+    alone = jax.jit(lambda system, neighbors: evaluate(potential, params, system, neighbors))
     for batch in batches:
         found = compiled(batch)
         for row, place in enumerate(batch.frames):
@@ -63,7 +64,7 @@ def test_a_batch_gives_what_each_frame_gives(make, pbc):
             seen.append(place)
             frame = data[place]
             system = make_system(frame.positions, frame.numbers, cell=frame.cell if pbc else None)
-            expected = evaluate(potential, params, system, neighbor_list(system, cutoff=CUTOFF))
+            expected = alone(system, neighbor_list(system, cutoff=CUTOFF))
             np.testing.assert_allclose(found.energy[row], expected.energy, rtol=1e-12, atol=1e-13)
             np.testing.assert_allclose(found.forces[row][: frame.n_atoms], expected.forces, atol=1e-12)
             assert not np.any(found.forces[row][frame.n_atoms :])
@@ -77,7 +78,7 @@ def test_a_batch_gives_what_each_frame_gives(make, pbc):
                 assert labels.energy == frame.energy
             if frame.forces is not None:
                 np.testing.assert_array_equal(labels.forces[: frame.n_atoms], frame.forces)
-    assert sorted(seen) == list(range(7))
+    assert sorted(seen) == list(range(4))
 
 
 def test_batches_that_are_not_full_count_no_frame_twice():
