@@ -127,7 +127,7 @@ def nequip(
         num_features: channels of each representation.
         l_max: largest degree of features and spherical harmonics; 0 is an invariant network.
         parity: whether features of both parities are kept; without, those that change sign as the
-            harmonics do, in half the time.
+            harmonics do.
         num_layers: convolutions.
         avg_num_neighbors: sums over neighbours are divided by its root.
         radial_hidden: widths of the radial network (`invariant_layers`, `invariant_neurons`).

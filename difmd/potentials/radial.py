@@ -16,7 +16,7 @@ _SILU = 1.6791767
 
 
 # Distances that go through the network together. For gradients of weights XLA transposes activations while it
-# computes them, which takes several times as long where a matrix is larger than the cache.
+# computes them, which is slow where a matrix is larger than the cache.
 _BLOCK = 256
 
 

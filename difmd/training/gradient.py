@@ -23,9 +23,6 @@ def loss_and_gradient(
 ) -> tuple[Float[Array, ""], Params]:
     """L(E, F, S) and dL/dθ, by reverse mode through the reverse mode that yields the forces.
 
-    One reverse pass through a directional derivative of the energy would do as well, and takes a tenth longer
-    with MACE on a CPU.
-
     Args:
         potential: the energy model.
         params: θ.
