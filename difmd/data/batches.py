@@ -81,14 +81,20 @@ class Batches:
 
     Attributes:
         batch_size: frames of a batch.
-        shapes: that frames were padded to; a function of batches is compiled once for each.
-        n_frames: how many there are.
     """
 
     batch_size: int
-    shapes: tuple[Shape, ...]
-    n_frames: int
     _buckets: tuple[_Bucket, ...]
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Shapes that frames were padded to; a function of batches is compiled once for each."""
+        return tuple(bucket.shape for bucket in self._buckets)
+
+    @property
+    def n_frames(self) -> int:
+        """How many frames there are."""
+        return sum(len(bucket.frames) for bucket in self._buckets)
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -152,7 +158,7 @@ def make_batches(
         cutoff: of the potential [Å].
         batch_size: frames of a batch.
         references: energy of an atom of each element, which is subtracted in double precision [eV].
-        max_shapes: how many shapes there may be at most.
+        max_shapes: how many shapes there may be at most, for each combination of periodic directions.
         dtype: of the floating-point fields; default: JAX's.
         progress: whether to show a bar.
 
@@ -196,7 +202,7 @@ def make_batches(
             ]
             data = jax.tree.map(lambda *x: np.stack(x), *rows)
             buckets.append(_Bucket(shape, members, data))
-    return Batches(batch_size, tuple(b.shape for b in buckets), len(frames), tuple(buckets))
+    return Batches(batch_size, tuple(buckets))
 
 
 def _periodic(frame: Frame) -> tuple[bool, bool, bool]:

@@ -6,22 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from difmd import units
 from difmd.data.findings import Finding, Verdict, name_frames
 from difmd.data.geometry import displacement
-from difmd.data.label_units import BOHR, HARTREE
+from difmd.data.label_units import BOHR, ENERGY_FACTORS, HARTREE
 from difmd.data.survey import Survey
 
 ITEM = "forces = −dE/dr"
-
-FACTORS = {
-    "kcal/mol instead of eV": 1 / units.KCAL_PER_MOL,
-    "kJ/mol instead of eV": 1 / units.KJ_PER_MOL,
-    "hartree instead of eV": 1 / HARTREE,
-    "rydberg instead of eV": 2 / HARTREE,
-    "meV instead of eV": 1000.0,
-}
-"""How many times larger energies are in another unit."""
 
 # Atoms may move so far between two frames that are compared [Å]; the nearest that suffice are taken.
 _FARTHEST = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
@@ -186,8 +176,8 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
 
 def name_factor(ratio: float, within: float) -> str:
     """Which wrong unit of the energies (or of the forces) has this effect, "" for none."""
-    candidates = {f"energies in {name}": f for name, f in FACTORS.items()}
-    candidates |= {f"forces in {name.split(' ')[0]}/Å instead of eV/Å": 1 / f for name, f in FACTORS.items()}
+    candidates = {f"energies in {name} instead of eV": f for name, f in ENERGY_FACTORS.items()}
+    candidates |= {f"forces in {name}/Å instead of eV/Å": 1 / f for name, f in ENERGY_FACTORS.items()}
     candidates["forces in hartree/bohr instead of eV/Å"] = HARTREE / BOHR
     candidates["forces in eV/bohr instead of eV/Å"] = 1 / BOHR
     candidates["positions in bohr"] = BOHR

@@ -25,6 +25,15 @@ _ENERGY = {
     "Rydberg": HARTREE / 2,
     "K": units.KB,
 }
+ENERGY_FACTORS = {
+    "kcal/mol": 1 / units.KCAL_PER_MOL,
+    "kJ/mol": 1 / units.KJ_PER_MOL,
+    "hartree": 1 / HARTREE,
+    "rydberg": 2 / HARTREE,
+    "meV": 1000.0,
+}
+"""How many times larger energies are in another unit than in eV."""
+
 _LENGTH = {
     "Å": 1.0,
     "A": 1.0,

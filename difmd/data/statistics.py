@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from difmd.data.frames import Frame
-from difmd.data.references import reference_energies
+from difmd.data.references import excess_energies, reference_energies
 from difmd.errors import InputError
 from difmd.neighbors.host import find_pairs
 
@@ -45,22 +45,17 @@ def statistics(
     Raises:
         InputError: no frames, no energies, or no atom with a neighbour.
     """
-    references = reference_energies(frames, isolated).energies
+    references = reference_energies(frames, isolated)
     species = tuple(sorted({int(z) for frame in frames for z in np.unique(frame.numbers)}))
     forces = [frame.forces.reshape(-1) for frame in frames if frame.forces is not None]
     if forces:
         scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
     else:
-        excess = [
-            (frame.energy - sum(references[int(z)] for z in frame.numbers)) / frame.n_atoms
-            for frame in frames
-            if frame.energy is not None
-        ]
-        scale = float(np.std(excess))
+        scale = float(np.nanstd(excess_energies(frames, references)))
     # A few hundred frames tell the mean.
     some = frames[:: max(len(frames) // 200, 1)]
     pairs = sum(len(find_pairs(f.positions, f.cell, f.pbc, cutoff)[0]) for f in some)
     neighbors = pairs / sum(frame.n_atoms for frame in some)
     if neighbors == 0:
         raise InputError(f"no atom has a neighbour within {cutoff} Å: look at the units of the positions")
-    return Statistics(species, references, scale if scale > 0 else 1.0, float(neighbors))
+    return Statistics(species, references.energies, scale if scale > 0 else 1.0, float(neighbors))

@@ -9,19 +9,12 @@ import numpy as np
 from difmd import units
 from difmd.data.findings import Finding, Verdict, name_frames
 from difmd.data.frames import is_isolated_atom
-from difmd.data.label_units import BOHR, HARTREE
+from difmd.data.label_units import BOHR, ENERGY_FACTORS, HARTREE
 from difmd.data.outliers import composition
 from difmd.data.references import least_absolute
 from difmd.data.survey import Survey
 
-_ENERGY = {
-    "kcal/mol": 1 / units.KCAL_PER_MOL,
-    "kJ/mol": 1 / units.KJ_PER_MOL,
-    "hartree": 1 / HARTREE,
-    "rydberg": 2 / HARTREE,
-    "meV": 1000.0,
-}
-_FORCE = {f"{name}/Å": factor for name, factor in _ENERGY.items()} | {
+_FORCE = {f"{name}/Å": factor for name, factor in ENERGY_FACTORS.items()} | {
     "hartree/bohr": BOHR / HARTREE,
     "rydberg/bohr": 2 * BOHR / HARTREE,
 }
@@ -67,7 +60,7 @@ def _mixed_energies(s: Survey) -> Finding:
     off = np.flatnonzero((ratio > _ENERGY_OFF) | ((ratio < 1 / _ENERGY_OFF) & (ratio > 0)))
     if not len(off):
         return Finding(item, Verdict.OK, "energies of all frames are of one size, given their composition")
-    unit = _nearest(float(np.median(ratio[off])), _ENERGY, 1.2)
+    unit = _nearest(float(np.median(ratio[off])), ENERGY_FACTORS, 1.2)
     bad = known[off]
     return Finding(
         item,
