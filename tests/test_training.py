@@ -145,7 +145,7 @@ def test_a_batch_without_a_finite_gradient_is_left_out():
 @pytest.mark.parametrize("huber", [None, 0.01])
 def test_the_gradient_of_the_loss_is_its_difference(huber):
     (batch,) = make_batches(TRAIN[:3], cutoff=CUTOFF, batch_size=3, references=REFERENCES, max_shapes=1)
-    measure = lambda found: loss(found, batch, Weights(2.0, 1.0, 3.0), huber=huber)  # noqa: E731
+    measure = lambda found, part: loss(found, part, Weights(2.0, 1.0, 3.0), huber=huber)  # noqa: E731
     params = START.init(jax.random.key(0))
     value = jax.jit(lambda p: loss_and_gradient(START, p, batch, measure))
     _, gradient = value(params)
@@ -182,7 +182,7 @@ def test_frames_without_a_volume_have_a_gradient():
     ]
     (batch,) = make_batches(free, cutoff=CUTOFF, batch_size=2, references=REFERENCES)
     params = START.init(jax.random.key(0))
-    measure = lambda found: loss(found, batch, Weights(1.0, 1.0, 1.0))  # noqa: E731
+    measure = lambda found, part: loss(found, part, Weights(1.0, 1.0, 1.0))  # noqa: E731
     value, gradient = jax.jit(lambda p: loss_and_gradient(START, p, batch, measure))(params)
     assert value > 0
     for leaf in jax.tree.leaves(gradient):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from difmd.data.batches import Batch
 from difmd.forces import Evaluation
@@ -25,8 +25,38 @@ class Weights(NamedTuple):
     stress: Float[Array, ""] | float = 0.0
 
 
+class Counts(NamedTuple):
+    """Labels of a batch, which sums of errors are divided by.
+
+    Attributes:
+        energy: frames with an energy.
+        forces: components of forces.
+        stress: components of stresses.
+    """
+
+    energy: Int[Array, ""]
+    forces: Int[Array, ""]
+    stress: Int[Array, ""]
+
+
+def count(batch: Batch) -> Counts:
+    """The `Counts` of a batch."""
+    labels = batch.labels
+    n_atoms = jnp.sum(batch.system.atomic_numbers > 0, axis=-1)
+    return Counts(
+        jnp.sum(labels.has_energy),
+        3 * jnp.sum(jnp.where(labels.has_forces, n_atoms, 0)),
+        9 * jnp.sum(labels.has_stress),
+    )
+
+
 def loss(
-    found: Evaluation, batch: Batch, weights: Weights, *, huber: float | None = None
+    found: Evaluation,
+    batch: Batch,
+    weights: Weights,
+    *,
+    huber: float | None = None,
+    counts: Counts | None = None,
 ) -> Float[Array, ""]:
     """λ_E ⟨(ΔE/N)²⟩ + λ_F ⟨ΔF²⟩ + λ_S ⟨(ΔS V/N)²⟩, each over the labels that the batch has.
 
@@ -36,6 +66,7 @@ def loss(
         weights: λ.
         huber: where an error of the square root of its term stops to count by its square, in units of that
             term [eV, eV/Å]; None: never.
+        counts: what sums are divided by, where `batch` is a part of the batch that is meant; default: its own.
 
     Returns:
         The loss, a number; 0 for a batch without labels. Frames that are not periodic in three directions
@@ -45,27 +76,27 @@ def loss(
         Batzner et al., Nat. Commun. 13, 2453 (2022), equation 8; Huber, Ann. Math. Stat. 35, 73 (1964).
     """
     labels = batch.labels
+    counts = counts or count(batch)
     is_atom = batch.system.atomic_numbers > 0
     n_atoms = jnp.sum(is_atom, axis=-1, dtype=found.energy.dtype)
     per_atom = (found.energy - labels.energy) / jnp.maximum(n_atoms, 1)
-    terms = weights.energy * _mean(per_atom, labels.has_energy, huber)
+    terms = weights.energy * _mean(per_atom, labels.has_energy, counts.energy, huber)
     counted = (is_atom & labels.has_forces[:, None])[..., None]
-    terms = terms + weights.forces * _mean(found.forces - labels.forces, counted, huber)
+    terms = terms + weights.forces * _mean(found.forces - labels.forces, counted, counts.forces, huber)
     if not all(batch.neighbors.periodic):
         # Without a volume the stress is NaN, and would make NaN of the gradient even where it is masked.
         return terms
     volume = jnp.abs(jnp.linalg.det(batch.system.cell)) / jnp.maximum(n_atoms, 1)
     has_stress = labels.has_stress[:, None, None]
     virial = jnp.where(has_stress, found.stress - labels.stress, 0) * volume[:, None, None]
-    return terms + weights.stress * _mean(virial, has_stress, huber)
+    return terms + weights.stress * _mean(virial, has_stress, counts.stress, huber)
 
 
-def _mean(error: Array, is_counted: Array, huber: float | None) -> Array:
-    """Mean square over what is counted, 0 where that is nothing."""
+def _mean(error: Array, is_counted: Array, n: Array, huber: float | None) -> Array:
+    """Sum of squares over what is counted, over n or 1."""
     square = error * error
     if huber is not None:
         size = jnp.abs(error)
         square = jnp.where(size < huber, square, huber * (2 * size - huber))
-    counted = jnp.broadcast_to(is_counted, error.shape)
-    total = jnp.sum(jnp.where(counted, square, 0))
-    return total / jnp.maximum(jnp.sum(counted, dtype=error.dtype), 1)
+    total = jnp.sum(jnp.where(jnp.broadcast_to(is_counted, error.shape), square, 0))
+    return total / jnp.maximum(n, 1).astype(error.dtype)

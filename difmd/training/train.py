@@ -21,10 +21,11 @@ from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save
 from difmd.data.batches import Batch, make_batches
 from difmd.data.frames import Frame, hash_frames
 from difmd.errors import DifmdError, InputError
+from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.training.gradient import loss_and_gradient, predict
-from difmd.training.loss import Weights, loss
+from difmd.training.loss import Weights, count, loss
 from difmd.training.metrics import Errors, residuals
 
 CHECKPOINT = "training.npz"
@@ -297,9 +298,12 @@ def _compiled(
     @jax.jit
     def step(state: _State, batch: Batch) -> tuple[_State, Float[Array, ""], Bool[Array, ""]]:
         weights = weights_at(state.step)
-        value, gradient = loss_and_gradient(
-            potential, state.params, batch, lambda found: loss(found, batch, weights, huber=recipe.huber)
-        )
+        counts = count(batch)
+
+        def measure(found: Evaluation, part: Batch) -> Array:
+            return loss(found, part, weights, huber=recipe.huber, counts=counts)
+
+        value, gradient = loss_and_gradient(potential, state.params, batch, measure)
         gradient = jax.tree.map(lambda g, m: jnp.where(m, g, 0), gradient, mask)
         norm = optax.global_norm(gradient)
         is_good = jnp.isfinite(value) & jnp.isfinite(norm)

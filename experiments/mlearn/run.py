@@ -35,7 +35,11 @@ def main() -> int:
     """Train and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS)
-    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--epochs", type=int, help="default: as many as `--neighbors` allow")
+    parser.add_argument(
+        "--neighbors", type=float, default=1.1e8,
+        help="neighbours of atoms that a training sees in all: elements get epochs by what an epoch costs",
+    )
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--channels", type=int, default=32)
@@ -73,8 +77,10 @@ def one(element: str, arguments: argparse.Namespace) -> dict[str, Any]:
         avg_num_neighbors=stats.avg_num_neighbors,
         scale=stats.scale,
     )
+    seen = stats.avg_num_neighbors * sum(frame.n_atoms for frame in parts.train)
+    epochs = 5 if arguments.quick else arguments.epochs or round(arguments.neighbors / seen)
     recipe = training.Recipe(
-        n_epochs=5 if arguments.quick else arguments.epochs,
+        n_epochs=epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
         validate_every=5,
@@ -92,7 +98,7 @@ def one(element: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
     result = training.train(
         potential, parts.train, valid=parts.valid, references=stats.references, recipe=recipe, progress=False,
-        on_validation=tell,
+        folder=arguments.out / element, on_validation=tell,
     )  # fmt: skip
     train_s = time.monotonic() - began
     test = folder / "test.extxyz.gz"
