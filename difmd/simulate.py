@@ -114,7 +114,9 @@ def simulate(
     if skin is None:
         real = np.asarray(first.atomic_numbers) > 0
         skin = automatic_skin(np.asarray(first.masses)[real], dt=dt, cutoff=potential.cutoff)
-    neighbors = neighbor_list(first, cutoff=potential.cutoff, skin=skin, capacity=capacity)
+    neighbors = neighbor_list(
+        first, cutoff=potential.cutoff, skin=skin, capacity=capacity, twins=potential.uses_twins
+    )
     n_growths = 0
     while has_overflowed(neighbors):
         neighbors = grow(first, neighbors)
@@ -211,7 +213,9 @@ def repaired(
             return result, neighbors, growths
         exploded = bool(flags & (Flag.NON_FINITE | Flag.TOO_FAST))
         if flags & Flag.CELL_TOO_SMALL and not exploded:
-            neighbors = neighbor_list(system, cutoff=neighbors.cutoff, skin=neighbors.skin)
+            neighbors = neighbor_list(
+                system, cutoff=neighbors.cutoff, skin=neighbors.skin, twins=neighbors.twins is not None
+            )
         elif flags & Flag.NEIGHBOR_OVERFLOW and not (exploded and growths >= 2):
             # Forces that miss a pair may well explode, so the list comes first; an explosion fills any
             # list, so it does so only twice.

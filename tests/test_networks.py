@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from difmd import simulate, units, velocity_verlet
 from difmd.errors import InputError
 from difmd.forces import evaluate
 from difmd.neighbors import neighbor_list
@@ -195,3 +196,25 @@ def test_atomic_energies_add_and_pull_at_nothing():
     )
     with pytest.raises(InputError, match="finite"):
         atomic_energies(["H"], energies=[float("nan")])
+
+
+def test_dynamics_with_a_network_conserve_energy():
+    """The list holds pairs with their twins, is rebuilt on the way, and grows where it is too small."""
+    system = water()
+    potential = mace(
+        ["H", "O"], cutoff=3.0, channels=2, max_ell=1, correlation=2, radial_hidden=(8,), scale=0.3
+    )
+    params = potential.init(jax.random.key(0))
+    run = simulate(
+        potential, params, system, velocity_verlet(dt=0.2 * units.FS), n_steps=80, save_every=4,
+        temperature=600.0, key=jax.random.key(1), skin=0.2, capacity=12, progress=False,
+    )  # fmt: skip
+    assert run.n_replays > 0
+    kinetic = np.sum(np.asarray(run.momenta) ** 2 / np.asarray(system.masses)[:, None], axis=(1, 2)) / 2
+    assert np.ptp(kinetic) > 1000 * np.ptp(np.asarray(run.potential_energy) + kinetic)
+    listed = neighbor_list(system, cutoff=3.0, skin=0.2, twins=potential.uses_twins)
+    bare = neighbor_list(system, cutoff=3.0, skin=0.2)
+    assert listed.twins is not None and bare.twins is None
+    np.testing.assert_allclose(
+        potential.apply(params, system, listed), potential.apply(params, system, bare), rtol=1e-13
+    )

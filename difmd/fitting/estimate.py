@@ -201,7 +201,9 @@ def _along(
             neighbors = grow(systems, neighbors, at_least=1.2)
         elif flags == Flag.NEIGHBOR_STALE:
             skin = 1.3 * neighbors.skin
-            neighbors = neighbor_list(systems, cutoff=potential.cutoff, skin=skin, slack=1.1)
+            neighbors = neighbor_list(
+                systems, cutoff=potential.cutoff, skin=skin, slack=1.1, twins=potential.uses_twins
+            )
         else:
             break
     raise SimulationError(f"gradient of the diffusivity: {describe(done.status)}")

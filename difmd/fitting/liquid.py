@@ -210,7 +210,9 @@ def melt(
 def list_of(potential: Potential, systems: System, sampling: Sampling, like: Neighbors | None) -> Neighbors:
     """A neighbour list for replicas of a liquid, of the shape of `like` where that will do."""
     skin = _SKIN * potential.cutoff if sampling.skin is None else sampling.skin
-    return neighbor_list(systems, cutoff=potential.cutoff, skin=skin, slack=1.1, like=like)
+    return neighbor_list(
+        systems, cutoff=potential.cutoff, skin=skin, slack=1.1, like=like, twins=potential.uses_twins
+    )
 
 
 def neighbor_distance(density: float, sampling: Sampling) -> float:

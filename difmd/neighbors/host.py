@@ -13,6 +13,7 @@ from difmd.batching import n_shares
 from difmd.errors import InputError, check_positive
 from difmd.lattice import complete_cell, heights, signed_volume
 from difmd.neighbors.device import WORD, rebuild
+from difmd.neighbors.twins import no_twins
 from difmd.neighbors.types import Grid, Neighbors
 from difmd.system import System
 
@@ -74,6 +75,7 @@ def neighbor_list(
     slack: float = 1.1,
     capacity: int | None = None,
     like: Neighbors | None = None,
+    twins: bool = False,
 ) -> Neighbors:
     """Build an exact neighbour list, with room to spare for what follows (host).
 
@@ -86,6 +88,7 @@ def neighbor_list(
         capacity: slots per atom, instead of what these positions need times `slack`.
         like: another list for as many atoms, whose capacities are taken where they are larger, so that
             functions compiled for it serve again.
+        twins: whether to match the two entries of each pair, which networks do at every evaluation otherwise.
 
     Returns:
         A list that `update` keeps current under jit; overflow is flagged, never hidden.
@@ -149,7 +152,7 @@ def neighbor_list(
     # As many replicas lie end to end as `run_replicas` runs together.
     columns = blocks.columns(system.n_atoms, n_replicas // n_shares(n_replicas, system.n_atoms))
     empty = Neighbors(
-        **_empty(replicas[0], columns, slots, n_extended),
+        **_empty(replicas[0], columns, slots, n_extended, twins),
         cutoff=float(cutoff),
         skin=float(skin),
         periodic=periodic,
@@ -188,7 +191,7 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
     n_extended = _rounded(enough(neighbors.parents.shape[-1], neighbors.n_extended))
     grid = neighbors.grid._replace(held=_whole_words(enough(neighbors.grid.held, neighbors.n_held)))
     one = system if system.positions.ndim == 2 else jax.tree.map(lambda x: x[0], system)
-    empty = _empty(one, neighbors.centers.shape[-1], slots, n_extended)
+    empty = _empty(one, neighbors.centers.shape[-1], slots, n_extended, neighbors.twins is not None)
     return rebuilt(system, neighbors.replace(**empty, grid=grid))
 
 
@@ -197,7 +200,7 @@ def has_overflowed(neighbors: Neighbors) -> bool:
     return any(np.max(np.asarray(count)) > room for count, room in neighbors.counts)
 
 
-def _empty(system: System, columns: int, slots: int, n_extended: int) -> dict[str, Any]:
+def _empty(system: System, columns: int, slots: int, n_extended: int, twins: bool) -> dict[str, Any]:
     """The arrays of a list whose contents do not matter, in NumPy, which compiles nothing."""
     n_atoms = system.n_atoms
     centers = np.zeros(columns, np.int32)
@@ -215,6 +218,7 @@ def _empty(system: System, columns: int, slots: int, n_extended: int) -> dict[st
         "n_extended": np.int32(0),
         "n_held": np.int32(0),
         "too_small": np.bool_(False),
+        "twins": no_twins(columns, slots) if twins else None,
     }
 
 

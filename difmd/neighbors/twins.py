@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from difmd.neighbors.types import Neighbors, Twins
@@ -56,3 +57,9 @@ def find_twins(neighbors: Neighbors) -> Twins:
         for side in (is_first, is_second)
     ]
     return Twins(pair=pair.reshape(n_columns, n_slots), entries=jnp.stack(sides))
+
+
+def no_twins(n_columns: int, n_slots: int) -> Twins:
+    """What `find_twins` fills, of zeros in NumPy (host)."""
+    pair = np.zeros((n_columns, n_slots), np.int32)
+    return Twins(pair=pair, entries=np.zeros((2, -(-pair.size // 2) + 1), np.int32))

@@ -34,6 +34,7 @@ class Potential:
         cutoff: [Å].
         species: atomic numbers it is defined for, or None for any.
         validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
+        uses_twins: whether it evaluates pairs once for both atoms, and wants lists with `twins`.
         description: factory and arguments, from which `from_description` makes it again; None where it has
             none.
     """
@@ -44,7 +45,9 @@ class Potential:
     cutoff: float
     species: frozenset[int] | None = None
     validate: Callable[[System], None] = _nothing_wrong
-    description: Mapping[str, Any] | None = None
+    uses_twins: bool = False
+    # Not hashable, and functions tell potentials apart.
+    description: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False)
 
     def __add__(self, other: Potential) -> Potential:
         """The sum; its params are the pair of both params, its species those that both know.
@@ -93,6 +96,7 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         cutoff=cutoff,
         species=species,
         validate=validate,
+        uses_twins=first.uses_twins or second.uses_twins,
         description=description,
     )
 

@@ -96,7 +96,14 @@ def network_potential(
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         return known(numbers, system) * take(*sites(params, system, neighbors))
 
-    return Potential(init=init, apply=apply, atomic=atomic, cutoff=cutoff, species=frozenset(numbers))
+    return Potential(
+        init=init,
+        apply=apply,
+        atomic=atomic,
+        cutoff=cutoff,
+        species=frozenset(numbers),
+        uses_twins=True,
+    )
 
 
 def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:

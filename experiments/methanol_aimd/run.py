@@ -1,8 +1,12 @@
-"""Gas-phase methanol from density functional theory, for training and tests.
+"""Gas-phase methanol from density functional theory: frames for training and tests, as they ship with difmd.
 
-Langevin dynamics on the surface of PBE0/def2-SVP (PySCF, density fitting), several trajectories at two
-temperatures, of which every few steps are kept with energy, forces and dipole. Takes hours on two cores, and
-goes on with the next trajectory where it was interrupted. Needs the extra `datasets`.
+Frames that follow each other in dynamics are alike, and each costs a self-consistent field. So the dynamics
+that the frames are taken from run on a network that was fitted to the same theory on the way: (1) some
+steps of Langevin dynamics on forces of density functional theory, (2) a network fitted to these frames, (3)
+dynamics of many replicas with it, of which some frames are computed and added, (4) a better network, (5)
+its dynamics at two temperatures, of which frames 100 fs apart are computed and kept. How far the last
+network was from the theory on the frames kept is reported. Goes on where it was interrupted. Needs the
+extra `datasets`.
 """
 
 from __future__ import annotations
@@ -15,70 +19,39 @@ from pathlib import Path
 from typing import Any
 
 import ase
-import ase.md.langevin
-import ase.units
+import ase.build
+import ase.optimize
+import jax
 import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
 
+import difmd
+from difmd import data, potentials, training, units
+from difmd.data import Frame
 from difmd.progress import progress_bar
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "method": "PBE0",
     "basis": "def2-svp",
     "auxiliary_basis": "def2-universal-jkfit",
-    "grid_level": 3,
-    "energy_convergence_hartree": 1e-9,
-    "time_step_fs": 1.0,
-    "friction_1/fs": 0.02,
+    "grid_level": 2,
+    "energy_convergence_hartree": 1e-8,
+    "time_step_fs": 0.5,
+    "friction_1/fs": 0.01,
     "temperatures_K": [300.0, 600.0],
-    "trajectories_each": 4,
-    "equilibration_steps": 60,
-    "steps_between_frames": 3,
-    "frames_each": 125,
+    "first_steps": 160,
+    "added_frames": 120,
+    "frames_each": 500,
+    "replicas_each": 20,
+    "equilibration_fs": 2000.0,
+    "fs_between_frames": 100.0,
 }
-
-
-class PySCF(Calculator):
-    """Energy, forces and dipole of a closed-shell molecule."""
-
-    implemented_properties = ("energy", "forces", "dipole")
-
-    def __init__(self) -> None:
-        """Start without a density to guess from."""
-        super().__init__()
-        self.density: Any = None
-
-    def calculate(
-        self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
-    ) -> None:
-        """One self-consistent field and its gradient."""
-        from pyscf import dft, gto
-
-        super().calculate(atoms, properties, system_changes)
-        molecule = gto.M(
-            atom=list(zip(self.atoms.get_chemical_symbols(), self.atoms.positions, strict=True)),
-            basis=SETTINGS["basis"], unit="Angstrom", verbose=0,
-        )  # fmt: skip
-        field = dft.RKS(molecule, xc=SETTINGS["method"]).density_fit(auxbasis=SETTINGS["auxiliary_basis"])
-        field.grids.level = SETTINGS["grid_level"]
-        field.conv_tol = SETTINGS["energy_convergence_hartree"]
-        energy = field.kernel(dm0=self.density)
-        if not field.converged:
-            raise RuntimeError(f"no self-consistent field for {self.atoms.positions.tolist()}")
-        self.density = field.make_rdm1()
-        gradient = field.nuc_grad_method()
-        gradient.grid_response = True
-        self.results = {
-            "energy": energy * ase.units.Hartree,
-            "forces": -gradient.kernel() * ase.units.Hartree / ase.units.Bohr,
-            "dipole": field.dip_moment(unit="AU", verbose=0) * ase.units.Bohr,
-        }
+NETWORK: dict[str, Any] = {"cutoff": 4.0, "channels": 16, "max_ell": 2, "max_L": 1}
 
 
 def main() -> int:
     """Run what is not there yet, and put it into one file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one frame of each trajectory, unequilibrated")
+    parser.add_argument("--quick", action="store_true", help="a few frames, badly equilibrated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/methanol_aimd"), help="run folder")
     arguments = parser.parse_args()
@@ -87,80 +60,257 @@ def main() -> int:
     except ImportError:
         print('PySCF is not installed: pip install "difmd[datasets]"')
         return 1
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    n_frames = 1 if arguments.quick else SETTINGS["frames_each"]
+    settings = dict(SETTINGS)
+    if arguments.quick:
+        settings.update(
+            first_steps=24, added_frames=4, frames_each=4, replicas_each=2, equilibration_fs=20.0,
+            fs_between_frames=10.0,
+        )  # fmt: skip
+    out = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    start = relaxed()
-    parts = []
-    for temperature in SETTINGS["temperatures_K"]:
-        for number in range(SETTINGS["trajectories_each"]):
-            file = arguments.out / f"{temperature:.0f}K_{number}.npz"
-            if not file.exists():
-                n_start = 0 if arguments.quick else SETTINGS["equilibration_steps"]
-                seed = [arguments.seed, int(temperature), number]
-                np.savez(file, **trajectory(start, temperature, seed, n_start, n_frames))
-            with np.load(file, allow_pickle=False) as stored:
-                parts.append(dict(stored))
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    about = {**SETTINGS, "seed": arguments.seed, "pyscf": pyscf.__version__, "frames_each": n_frames}
+    start = relaxed(out / "minimum.npy", settings)
+    keys = jax.random.split(jax.random.key(arguments.seed), 3)
+    first = start_frames(start, settings, arguments.seed, out / "first.npz")
+    network, params = fit(first, out / "network_first", arguments)
+    each = settings["added_frames"] // 2
+    geometries = sample(network, params, start, settings, each, 10.0, keys[0])
+    added = label(geometries, start.numbers, settings, out / "added.npz")
+    network, params = fit([*first, *added], out / "network_added", arguments)
+    geometries = sample(
+        network, params, start, settings, settings["frames_each"], settings["fs_between_frames"], keys[1]
+    )
+    frames = label(geometries, start.numbers, settings, out / "kept.npz")
+    kinds = np.repeat([f"{t:.0f} K" for t in settings["temperatures_K"]], settings["frames_each"])
+    about = {**settings, "seed": arguments.seed, "pyscf": pyscf.__version__}
+    positions = np.stack([frame.positions for frame in frames])
+    whole = {
+        "positions": positions - _centers(positions, start.get_masses()),
+        **{name: np.stack([getattr(f, name) for f in frames]) for name in ("energy", "forces", "dipole")},
+    }
     np.savez_compressed(
-        arguments.out / "methanol.npz", atomic_numbers=start.numbers,
-        settings=np.frombuffer(json.dumps(about).encode(), np.uint8), **whole,
+        out / "methanol.npz", atomic_numbers=start.numbers, kind=kinds,
+        settings=np.frombuffer(json.dumps(about).encode(), np.uint8),
+        energy=whole["energy"], **{k: whole[k].astype(np.float32) for k in ("positions", "forces", "dipole")},
     )  # fmt: skip
+    errors = errors_of(network, params, frames, references([*first, *added]))
     report = {
         **about,
-        "frames": len(whole["energy"]),
+        "frames": len(frames),
         "force_rms_eV_A": float(np.sqrt(np.mean(whole["forces"] ** 2))),
         "energy_std_meV": float(1e3 * whole["energy"].std()),
         "net_force_max_eV_A": float(np.abs(whole["forces"].sum(axis=1)).max()),
         "dipole_mean_D": float(np.linalg.norm(whole["dipole"], axis=1).mean() / 0.2081943),
+        "network_that_sampled": {
+            "F_rmse_meV_A": 1e3 * errors.forces_rmse,
+            "E_rmse_meV": 1e3 * errors.energy_rmse * len(start),
+        },
         "wall_s": round(time.monotonic() - began, 1),
     }
-    (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
     return 0
 
 
-def relaxed() -> ase.Atoms:
+def theory(settings: dict[str, Any]) -> Any:
+    """A function that gives energy [eV], forces [eV/Å] and dipole [e·Å]; it starts from the last density."""
+    from pyscf import dft, gto
+
+    density: list[Any] = [None]
+
+    def compute(numbers: np.ndarray, positions: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        molecule = gto.M(
+            atom=list(zip(numbers.tolist(), positions.tolist(), strict=True)),
+            basis=settings["basis"], unit="Angstrom", verbose=0,
+        )  # fmt: skip
+        field = dft.RKS(molecule, xc=settings["method"]).density_fit(auxbasis=settings["auxiliary_basis"])
+        field.grids.level = settings["grid_level"]
+        field.conv_tol = settings["energy_convergence_hartree"]
+        energy = field.kernel(dm0=density[0])
+        if not field.converged:
+            raise RuntimeError(f"no self-consistent field for {positions.tolist()}")
+        density[0] = field.make_rdm1()
+        gradient = field.nuc_grad_method()
+        # Without the response of the grid the forces do not add up to zero.
+        gradient.grid_response = True
+        hartree, bohr = ase.units.Hartree, ase.units.Bohr
+        return (
+            energy * hartree,
+            -gradient.kernel() * hartree / bohr,
+            field.dip_moment(unit="AU", verbose=0) * bohr,
+        )
+
+    return compute
+
+
+def relaxed(file: Path, settings: dict[str, Any]) -> ase.Atoms:
     """Methanol at the minimum."""
-    import ase.build
-    import ase.optimize
+    from ase.calculators.calculator import Calculator, all_changes
+
+    class Theory(Calculator):
+        implemented_properties = ("energy", "forces")
+        compute = staticmethod(theory(settings))
+
+        def calculate(
+            self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
+        ) -> None:
+            super().calculate(atoms, properties, system_changes)
+            energy, forces, _ = self.compute(self.atoms.numbers, self.atoms.positions)
+            self.results = {"energy": energy, "forces": forces}
 
     atoms = ase.build.molecule("CH3OH")
-    atoms.calc = PySCF()
-    ase.optimize.BFGS(atoms, logfile=None).run(fmax=1e-3, steps=200)
+    if file.exists():
+        atoms.positions = np.load(file, allow_pickle=False)
+        return atoms
+    atoms.calc = Theory()
+    ase.optimize.BFGS(atoms, logfile=None).run(fmax=1e-2, steps=100)
+    np.save(file, atoms.positions)
+    atoms.calc = None
     return atoms
 
 
-def trajectory(
-    start: ase.Atoms, temperature: float, seed: list[int], n_start: int, n_frames: int
-) -> dict[str, np.ndarray]:
-    """Frames of Langevin dynamics from the minimum."""
+def start_frames(start: ase.Atoms, settings: dict[str, Any], seed: int, file: Path) -> list[Frame]:
+    """Every other step of Langevin dynamics with forces of the theory, at the higher temperature."""
     from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
 
-    rng = np.random.default_rng(seed)
-    atoms = start.copy()
-    atoms.calc = PySCF()
-    # Half of the kinetic energy becomes potential energy.
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
-    Stationary(atoms)
-    ZeroRotation(atoms)
-    dynamics = ase.md.langevin.Langevin(
-        atoms, SETTINGS["time_step_fs"] * ase.units.fs, temperature_K=temperature,
-        friction=SETTINGS["friction_1/fs"] / ase.units.fs, rng=rng, fixcm=False,
-    )  # fmt: skip
-    kept: dict[str, list[Any]] = {name: [] for name in ("positions", "energy", "forces", "dipole", "kind")}
-    with progress_bar(f"methanol {temperature:.0f} K", n_frames) as advance:
-        dynamics.run(n_start)
-        for _ in range(n_frames):
-            dynamics.run(SETTINGS["steps_between_frames"])
-            found = atoms.calc.results
-            kept["positions"].append(atoms.positions - atoms.get_center_of_mass())
-            for name in ("energy", "forces", "dipole"):
-                kept[name].append(found[name])
-            kept["kind"].append(f"{temperature:.0f} K")
+    if not file.exists():
+        rng = np.random.default_rng(seed)
+        atoms = start.copy()
+        temperature = max(settings["temperatures_K"])
+        # Half of the kinetic energy becomes potential energy.
+        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
+        Stationary(atoms)
+        ZeroRotation(atoms)
+        compute = theory(settings)
+        dt = 2 * settings["time_step_fs"] * ase.units.fs
+        masses = atoms.get_masses()[:, None]
+        momenta, forces = atoms.get_momenta(), compute(atoms.numbers, atoms.positions)[1]
+        kept: list[Any] = []
+        with progress_bar("dynamics on the theory itself", settings["first_steps"]) as advance:
+            for step in range(settings["first_steps"]):
+                momenta += 0.5 * dt * forces
+                atoms.positions += dt * momenta / masses
+                energy, forces, dipole = compute(atoms.numbers, atoms.positions)
+                momenta += 0.5 * dt * forces
+                # An Ornstein-Uhlenbeck step.
+                keep = np.exp(-settings["friction_1/fs"] * 2 * settings["time_step_fs"])
+                noise = rng.normal(size=momenta.shape) * np.sqrt(masses * ase.units.kB * temperature)
+                momenta = keep * momenta + np.sqrt(1 - keep**2) * noise
+                if step % 2:
+                    kept.append((atoms.positions.copy(), energy, forces, dipole))
+                advance(1)
+        _store(file, kept)
+    return _frames(file, start.numbers)
+
+
+def label(geometries: np.ndarray, numbers: np.ndarray, settings: dict[str, Any], file: Path) -> list[Frame]:
+    """Energies, forces and dipoles of geometries; every 20 are written."""
+    if file.exists():
+        done = _load(file)
+        if len(done) and not np.allclose(done[0][0], geometries[0], atol=1e-3):
+            raise SystemExit(f"{file} holds other geometries: delete it")
+    else:
+        done = []
+    compute = theory(settings)
+    with progress_bar(f"frames of {file.stem}", len(geometries)) as advance:
+        advance(len(done))
+        for k in range(len(done), len(geometries)):
+            done.append((geometries[k], *compute(numbers, geometries[k])))
             advance(1)
-    return {name: np.asarray(values) for name, values in kept.items()}
+            if len(done) % 20 == 0 or len(done) == len(geometries):
+                _store(file, done)
+    return _frames(file, numbers)
+
+
+def fit(frames: list[Frame], folder: Path, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """A network for the dynamics; in double precision nothing would be gained."""
+    parts = data.take_split(frames, data.split(frames, valid=0.1, seed=arguments.seed))
+    stats = data.statistics(parts.train, cutoff=NETWORK["cutoff"])
+    network = potentials.mace(
+        stats.species, scale=stats.scale, avg_num_neighbors=stats.avg_num_neighbors, **NETWORK
+    )
+    recipe = training.Recipe(
+        n_epochs=2 if arguments.quick else 600, batch_size=8, seed=arguments.seed, validate_every=20
+    )
+    found = training.train(
+        network, parts.train, valid=parts.valid, references=references(frames), recipe=recipe, folder=folder
+    )
+    best = min(found.history, key=lambda entry: entry["valid_loss"])
+    print(f"{folder.name}: F {1e3 * best['forces_rmse']:.1f} meV/Å on {len(parts.valid)} frames held out")
+    return network, found.params
+
+
+def references(frames: list[Frame]) -> dict[int, float]:
+    """Of one composition only the sum is known: all of it goes to one element."""
+    mean = float(np.mean([frame.energy for frame in frames]))
+    return {1: 0.0, 6: mean, 8: 0.0}
+
+
+def sample(
+    network: Any,
+    params: Any,
+    start: ase.Atoms,
+    settings: dict[str, Any],
+    frames_each: int,
+    apart: float,
+    key: Any,
+) -> np.ndarray:
+    """Geometries of Langevin dynamics at each temperature; [temperatures · frames_each, atoms, 3]."""
+    replicas = min(settings["replicas_each"], frames_each)
+    one = difmd.from_ase(start)
+    system = jax.tree.map(lambda x: np.stack([np.asarray(x)] * replicas), one)
+    dt = settings["time_step_fs"]
+    every = round(apart / dt)
+    found = []
+    for number, temperature in enumerate(settings["temperatures_K"]):
+        bath = difmd.langevin(
+            dt=dt * units.FS, temperature=temperature, friction=settings["friction_1/fs"] / units.FS
+        )
+        own = jax.random.fold_in(key, number)
+        settled = difmd.simulate(
+            network, params, system, bath, n_steps=round(settings["equilibration_fs"] / dt),
+            temperature=temperature, key=own, save_every=round(settings["equilibration_fs"] / dt),
+        )  # fmt: skip
+        n_frames = -(-frames_each // replicas)
+        run = difmd.simulate(network, params, settled.state, bath, n_steps=n_frames * every, save_every=every)
+        found.append(np.asarray(run.positions, np.float64).reshape(-1, len(start), 3)[:frames_each])
+        print(f"{temperature:.0f} K: kinetic temperature {float(np.mean(run.temperature)):.0f} K")
+    return np.concatenate(found)
+
+
+def errors_of(network: Any, params: Any, frames: list[Frame], energies: dict[int, float]) -> Any:
+    """Of a network on frames that it did not see."""
+    batches = data.make_batches(frames, cutoff=network.cutoff, batch_size=20, references=energies)
+    predict = jax.jit(lambda batch: training.predict(network, params, batch))
+    return training.residuals(predict, batches).errors()
+
+
+def _centers(positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    return np.sum(positions * masses[:, None], axis=1, keepdims=True) / masses.sum()
+
+
+def _store(file: Path, rows: list[Any]) -> None:
+    names = ("positions", "energy", "forces", "dipole")
+    part = file.with_suffix(".part.npz")
+    np.savez(part, **{name: np.stack([row[k] for row in rows]) for k, name in enumerate(names)})
+    part.replace(file)
+
+
+def _load(file: Path) -> list[Any]:
+    with np.load(file, allow_pickle=False) as stored:
+        return list(
+            zip(stored["positions"], stored["energy"], stored["forces"], stored["dipole"], strict=True)
+        )
+
+
+def _frames(file: Path, numbers: np.ndarray) -> list[Frame]:
+    return [
+        Frame(
+            system=difmd.system.host_system(positions, numbers), energy=float(energy), forces=forces,
+            dipole=dipole,
+        )
+        for positions, energy, forces, dipole in _load(file)
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
