@@ -234,7 +234,7 @@ def rebuilt(system: System, template: Neighbors) -> Neighbors:
     # Shapes alone matter; nothing is fetched from a device.
     one = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), system)
     slots, columns = template.indices.shape[-2:]
-    empty = _empty(one, columns, slots, template.parents.shape[-1])
+    empty = _empty(one, columns, slots, template.parents.shape[-1], template.twins is not None)
     return _rebuild_batch(system, template.replace(**empty))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -61,5 +63,6 @@ def find_twins(neighbors: Neighbors) -> Twins:
 
 def no_twins(n_columns: int, n_slots: int) -> Twins:
     """What `find_twins` fills, of zeros in NumPy (host)."""
-    pair = np.zeros((n_columns, n_slots), np.int32)
-    return Twins(pair=pair, entries=np.zeros((2, -(-pair.size // 2) + 1), np.int32))
+    pair: Any = np.zeros((n_columns, n_slots), np.int32)
+    entries: Any = np.zeros((2, -(-pair.size // 2) + 1), np.int32)
+    return Twins(pair=pair, entries=entries)

@@ -1,0 +1,1 @@
+"""What other packages see of difmd, one file a partner; none is imported before it is asked for."""
