@@ -1,10 +1,9 @@
 """Energy models as pure functions."""
 
 from difmd.potentials.atomic_energies import atomic_energies
-from difmd.potentials.base import Params, Potential, check_finite, validate_inputs
+from difmd.potentials.base import Params, Potential, check_finite, from_description, validate_inputs
 from difmd.potentials.buckingham import buckingham
 from difmd.potentials.coulomb import coulomb_damped_shifted
-from difmd.potentials.describe import from_description
 from difmd.potentials.embedded_atom import embedded_atom, read_eam
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.ewald import ewald
