@@ -7,6 +7,7 @@ from difmd.potentials.coulomb import coulomb_damped_shifted
 from difmd.potentials.embedded_atom import embedded_atom, read_eam
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.ewald import ewald
+from difmd.potentials.invariant import invariant
 from difmd.potentials.lennard_jones import (
     geometric,
     lennard_jones,
@@ -18,10 +19,12 @@ from difmd.potentials.morse import morse
 from difmd.potentials.nequip import nequip
 from difmd.potentials.network import network_potential
 from difmd.potentials.pair import pair_potential
+from difmd.potentials.pair_prior import pair_prior
 from difmd.potentials.stillinger_weber import stillinger_weber
 from difmd.potentials.tabulated import tabulated
 from difmd.potentials.tersoff import TERSOFF_1989, TersoffElement, tersoff
 from difmd.potentials.truncation import Truncation, shifted, switched, truncated
+from difmd.potentials.zbl import zbl
 
 __all__ = [
     "TERSOFF_1989",
@@ -39,6 +42,7 @@ __all__ = [
     "ewald",
     "from_description",
     "geometric",
+    "invariant",
     "lennard_jones",
     "lorentz_berthelot",
     "mace",
@@ -46,6 +50,7 @@ __all__ = [
     "nequip",
     "network_potential",
     "pair_potential",
+    "pair_prior",
     "read_eam",
     "shifted",
     "stillinger_weber",
@@ -55,4 +60,5 @@ __all__ = [
     "truncated",
     "validate_inputs",
     "waldman_hagler",
+    "zbl",
 ]
