@@ -15,16 +15,19 @@ from difmd.potentials import (
     embedded_atom,
     ewald,
     from_description,
+    invariant,
     lennard_jones,
     mace,
     morse,
     nequip,
+    pair_prior,
     shifted,
     switched,
     tabulated,
     tersoff,
     truncated,
     waldman_hagler,
+    zbl,
 )
 from difmd.system import make_system
 
@@ -58,6 +61,11 @@ POTENTIALS = {
     "tersoff": lambda: tersoff(["H", "O"], elements={"H": TERSOFF_1989["Si"], "O": TERSOFF_1989["C"]}),
     "lennard_jones": lambda: lennard_jones(("H", "O"), sigma=[2.0, 2.5], epsilon=0.01, cutoff=4.0),
     "mace": lambda: mace(["H", "O"], cutoff=4.0, channels=2, max_ell=1, scale=np.array([0.5, 2.0])),
+    "priors and network": lambda: (
+        zbl(["H", "O"], cutoff=[[1.5, 2.5], [2.5, 3.0]])
+        + pair_prior(["H", "O"], cutoff=4.0, coefficients=np.linspace(-0.1, 0.2, 8))
+        + invariant(["H", "O"], cutoff=4.0, n_atom_basis=3, n_functions=3, shift=[-13.6, -430.0])
+    ),
     "sum": lambda: (
         nequip(["H", "O"], cutoff=4.0, num_features=2, num_layers=2)
         + lennard_jones(["H", "O"], sigma=2.0, epsilon=0.02, cutoff=5.0)

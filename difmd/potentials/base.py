@@ -68,13 +68,21 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         one, two = jax.random.split(key)
         return first.init(one), second.init(two)
 
+    def parts(params: Params) -> tuple[Params, Params]:
+        if not isinstance(params, tuple | list) or len(params) != 2:
+            raise InputError(
+                f"params of a sum are the pair of both its terms, got {jax.tree.structure(params)}: give "
+                "what its `init`, a fit or `load` returned"
+            )
+        return params[0], params[1]
+
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
-        one = first.apply(params[0], system, neighbors)
-        return one + second.apply(params[1], system, neighbors)
+        one, two = parts(params)
+        return first.apply(one, system, neighbors) + second.apply(two, system, neighbors)
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
-        one = first.atomic(params[0], system, neighbors)
-        return one + second.atomic(params[1], system, neighbors)
+        one, two = parts(params)
+        return first.atomic(one, system, neighbors) + second.atomic(two, system, neighbors)
 
     def validate(system: System) -> None:
         first.validate(system)
@@ -134,6 +142,20 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
             )
     check_finite(params)
     potential.validate(system)
+
+
+def check_names(params: Params, *names: str) -> None:
+    """Refuse params that are no dictionary of arrays or trees with just these names.
+
+    Raises:
+        InputError: names are missing or too many, or it is another structure.
+    """
+    if not isinstance(params, Mapping) or set(params) != set(names):
+        found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise InputError(
+            f"params hold {found}, expected {sorted(names)}: they are not those of this potential; give what "
+            "its `init`, a fit or `load` returned"
+        )
 
 
 def check_finite(params: Params) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from difmd.errors import InputError
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.describe import described
 from difmd.potentials.pair import pair_potential, symmetric
 from difmd.potentials.radial import polynomial_envelope
@@ -76,6 +76,7 @@ def pair_prior(
         return {"coefficients": jnp.asarray(start, jnp.zeros(()).dtype)}
 
     def tables(params: Params) -> Params:
+        check_names(params, "coefficients")
         if params["coefficients"].shape != shape:
             raise InputError(
                 f"params['coefficients'] has shape {params['coefficients'].shape}, expected {shape}: give "

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from difmd.errors import InputError, check_positive
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairValues, pair_potential, pair_table
 from difmd.potentials.radial import polynomial_envelope
@@ -81,10 +80,7 @@ def zbl(
         return {}
 
     def tables(params: Params) -> Params:
-        if jax.tree.leaves(params):
-            raise InputError(
-                f"zbl has no params, got {jax.tree.structure(params)}: give {{}}, as `init` does"
-            )
+        check_names(params)
         return constants
 
     def phi(pair: Params, r_squared: Array) -> Array:
