@@ -16,10 +16,12 @@ from difmd.potentials import (
     coulomb_damped_shifted,
     embedded_atom,
     ewald,
+    invariant,
     lennard_jones,
     mace,
     morse,
     nequip,
+    pair_prior,
     read_eam,
     shifted,
     stillinger_weber,
@@ -27,6 +29,7 @@ from difmd.potentials import (
     tabulated,
     tersoff,
     truncated,
+    zbl,
 )
 from difmd.rollout import initialize, rollout
 from difmd.simulate import SimulationInterrupted, simulate
@@ -60,6 +63,7 @@ __all__ = [
     "gradients",
     "initialize",
     "integrators",
+    "invariant",
     "langevin",
     "lennard_jones",
     "load",
@@ -70,6 +74,7 @@ __all__ = [
     "neighbors",
     "nequip",
     "observables",
+    "pair_prior",
     "potentials",
     "read_eam",
     "rollout",
@@ -85,4 +90,5 @@ __all__ = [
     "truncated",
     "units",
     "velocity_verlet",
+    "zbl",
 ]

@@ -44,7 +44,8 @@ def save(
 
     Args:
         path: such as "methane.npz".
-        potential: made by a factory of difmd from numbers, words and tables, or a sum of such.
+        potential: made by a factory of difmd from numbers, words, tables, truncations and mixing rules, or a
+            sum of such.
         params: of the potential, finite.
         provenance: anything that JSON can hold.
 
@@ -54,9 +55,9 @@ def save(
     """
     if potential.description is None:
         raise InputError(
-            "this potential cannot be saved: it has an argument that is no number, word or table (such as "
-            "truncation=switched(…)), or a factory that cannot be saved yet. Keep the code that makes it, "
-            "and its parameters with numpy.savez"
+            "this potential cannot be saved: it is made of functions that difmd does not know (by "
+            "pair_potential, a mixing rule of your own, …). Keep the code that makes it, and its parameters "
+            "with numpy.savez"
         )
     potentials.check_finite(params)
     leaves = jax.tree_util.tree_leaves_with_path(params)

@@ -40,5 +40,8 @@ PA_S = 1e-9 * GPA / _TIME
 KG_PER_M3 = 1e-30 / _AMU
 """One kg/m³, for mass densities [amu/Å³]."""
 
+BOHR = 0.529177210903
+"""One bohr [Å]."""
+
 COULOMB = 1e10 * _ELEMENTARY_CHARGE / (4 * math.pi * 8.8541878128e-12)
 """Energy of two elementary charges at one ångström, e²/4πε₀ [eV Å]."""

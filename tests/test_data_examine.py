@@ -13,9 +13,10 @@ from ase.md.verlet import VelocityVerlet
 from difmd import units
 from difmd.data import Frame, Verdict, examine
 from difmd.data.__main__ import main
-from difmd.data.label_units import BOHR, HARTREE
+from difmd.data.label_units import HARTREE
 from difmd.errors import InputError
 from difmd.system import host_system, make_system
+from difmd.units import BOHR
 
 KCAL = 1 / units.KCAL_PER_MOL
 ITEMS = (

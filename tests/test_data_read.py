@@ -15,8 +15,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from difmd import lennard_jones, make_system, neighbor_list, units
 from difmd.data import Frame, Keys, Units, read, stream
-from difmd.data.label_units import BOHR, HARTREE, factors_of
+from difmd.data.label_units import HARTREE, factors_of
 from difmd.errors import InputError
+from difmd.units import BOHR
 
 CELL = np.array([[6.0, 0, 0], [1, 6, 0], [0, 1, 7]])
 STRESS = np.array([[0.01, 0.002, 0.003], [0.002, -0.02, 0.004], [0.003, 0.004, 0.03]])

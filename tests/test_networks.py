@@ -10,7 +10,7 @@ from difmd import simulate, units, velocity_verlet
 from difmd.errors import InputError
 from difmd.forces import evaluate
 from difmd.neighbors import neighbor_list
-from difmd.potentials import atomic_energies, mace, nequip
+from difmd.potentials import atomic_energies, invariant, mace, nequip
 from difmd.potentials.environment import environment
 from difmd.potentials.equivariant import Convolution
 from difmd.potentials.harmonics import Irrep, natural, spherical_harmonics
@@ -141,6 +141,8 @@ NETWORKS = {
     "nequip": lambda **k: nequip(
         ["H", "O"], cutoff=4.0, num_features=3, num_layers=2, radial_hidden=(8,), **k
     ),
+    "invariant": lambda **k: invariant(["H", "O"], cutoff=4.0, n_atom_basis=3, n_functions=4, **k),
+    "invariant l = 0": lambda **k: invariant(["H", "O"], cutoff=4.0, n_atom_basis=3, l_max=0, **k),
     "nequip l = 0": lambda **k: nequip(["H", "O"], cutoff=4.0, num_features=3, l_max=0, num_layers=2, **k),
     "nequip l = 2": lambda **k: nequip(
         ["H", "O"], cutoff=4.0, num_features=2, l_max=2, parity=False, num_layers=3, radial_hidden=(8,), **k
@@ -173,10 +175,47 @@ def test_weights_of_another_network_are_refused():
     system = water()
     neighbors = neighbor_list(system, cutoff=4.0)
     wider = mace(["H", "O"], cutoff=4.0, channels=4, max_L=1, max_ell=2, radial_hidden=(8,))
+    params = wider.init(jax.random.key(0))
     with pytest.raises(InputError, match="not those of this network"):
-        evaluate(NETWORKS["mace"](), wider.init(jax.random.key(0)), system, neighbors)
+        evaluate(NETWORKS["mace"](), params, system, neighbors)
     with pytest.raises(InputError, match="scale"):
         mace(["H", "O"], scale=[1.0, 2.0, 3.0])
+    with pytest.raises(InputError, match=r"expected \['network', 'scale', 'shift'\]"):
+        evaluate(wider, params["network"], system, neighbors)
+    with pytest.raises(InputError, match="pair of both its terms"):
+        evaluate(wider + wider, params, system, neighbors)
+
+
+def test_invariant_sees_angles_from_degree_one_on():
+    """One layer on distances alone cannot tell two molecules apart that differ in an angle."""
+    bent, straight = (
+        make_system([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [1.5 * np.cos(a), 1.5 * np.sin(a), 0.0]], [8, 1, 1])
+        for a in (1.9, np.pi)
+    )
+    for l_max, is_seen in ((0, False), (1, True)):
+        # Hydrogens are out of each other's reach.
+        potential = invariant(["H", "O"], cutoff=2.0, n_atom_basis=4, n_interactions=1, l_max=l_max)
+        params = potential.init(jax.random.key(0))
+        one, other = (
+            jax.jit(potential.apply)(params, system, neighbor_list(system, cutoff=2.0))
+            for system in (bent, straight)
+        )
+        assert (abs(one - other) > 1e-8) == is_seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_atom_basis": 0}, "n_atom_basis = 0"),
+        ({"p": 0}, "p = 0"),
+        ({"l_max": -1}, "l_max = -1"),
+        ({"avg_num_neighbors": 0.0}, "avg_num_neighbors = 0.0"),
+        ({"cutoff": -5.0}, "cutoff = -5.0"),
+    ],
+)
+def test_settings_of_invariant_that_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        invariant(["H"], **settings)
 
 
 def test_atomic_energies_add_and_pull_at_nothing():

@@ -22,6 +22,7 @@ FROM_SI = {
     "M2_PER_S": ANGSTROM**-2 * TIME,
     "PA_S": ANGSTROM**3 / EV / TIME,
     "KG_PER_M3": ANGSTROM**3 / AMU,
+    "BOHR": si.physical_constants["Bohr radius"][0] / ANGSTROM,
     "COULOMB": EV / (4 * si.pi * si.epsilon_0) / ANGSTROM,
 }
 
@@ -49,6 +50,7 @@ def test_every_unit_is_tested():
         (units.M2_PER_S, ASE["m"] ** 2 / ASE["s"]),
         (units.PA_S, ASE["Pascal"] * ASE["s"]),
         (units.KG_PER_M3, ASE["kg"] / ASE["m"] ** 3),
+        (units.BOHR, ASE["Bohr"]),
         (units.COULOMB, 1 / (4 * si.pi * ASE["_eps0"]) * ASE["_e"] / ANGSTROM),
     ],
 )

@@ -8,8 +8,9 @@ import numpy as np
 
 from difmd.data.findings import Finding, Verdict, name_frames
 from difmd.data.geometry import displacement
-from difmd.data.label_units import BOHR, ENERGY_FACTORS, HARTREE
+from difmd.data.label_units import ENERGY_FACTORS, HARTREE
 from difmd.data.survey import Survey
+from difmd.units import BOHR
 
 ITEM = "forces = −dE/dr"
 

@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 from difmd import units
 from difmd.errors import InputError
+from difmd.units import BOHR
 
 HARTREE = 27.211386245988
 """One hartree [eV], CODATA 2018."""
-
-BOHR = 0.529177210903
-"""One bohr [Å], CODATA 2018."""
 
 _ENERGY = {
     "eV": 1.0,

@@ -10,8 +10,9 @@ import numpy as np
 
 from difmd import units
 from difmd.data.findings import Finding, Verdict, name_frames
-from difmd.data.label_units import BOHR, HARTREE
+from difmd.data.label_units import HARTREE
 from difmd.data.survey import Survey
+from difmd.units import BOHR
 
 ITEM = "stress"
 ORDER = "order of the shear stress"

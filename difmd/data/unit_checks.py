@@ -9,10 +9,11 @@ import numpy as np
 from difmd import units
 from difmd.data.findings import Finding, Verdict, name_frames
 from difmd.data.frames import is_isolated_atom
-from difmd.data.label_units import BOHR, ENERGY_FACTORS, HARTREE
+from difmd.data.label_units import ENERGY_FACTORS, HARTREE
 from difmd.data.outliers import composition
 from difmd.data.references import least_absolute
 from difmd.data.survey import Survey
+from difmd.units import BOHR
 
 _FORCE = {f"{name}/Å": factor for name, factor in ENERGY_FACTORS.items()} | {
     "hartree/bohr": BOHR / HARTREE,

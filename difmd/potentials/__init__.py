@@ -1,13 +1,13 @@
 """Energy models as pure functions."""
 
 from difmd.potentials.atomic_energies import atomic_energies
-from difmd.potentials.base import Params, Potential, check_finite, validate_inputs
+from difmd.potentials.base import Params, Potential, check_finite, from_description, validate_inputs
 from difmd.potentials.buckingham import buckingham
 from difmd.potentials.coulomb import coulomb_damped_shifted
-from difmd.potentials.describe import from_description
 from difmd.potentials.embedded_atom import embedded_atom, read_eam
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.ewald import ewald
+from difmd.potentials.invariant import invariant
 from difmd.potentials.lennard_jones import (
     geometric,
     lennard_jones,
@@ -19,10 +19,12 @@ from difmd.potentials.morse import morse
 from difmd.potentials.nequip import nequip
 from difmd.potentials.network import network_potential
 from difmd.potentials.pair import pair_potential
+from difmd.potentials.pair_prior import pair_prior
 from difmd.potentials.stillinger_weber import stillinger_weber
 from difmd.potentials.tabulated import tabulated
 from difmd.potentials.tersoff import TERSOFF_1989, TersoffElement, tersoff
 from difmd.potentials.truncation import Truncation, shifted, switched, truncated
+from difmd.potentials.zbl import zbl
 
 __all__ = [
     "TERSOFF_1989",
@@ -40,6 +42,7 @@ __all__ = [
     "ewald",
     "from_description",
     "geometric",
+    "invariant",
     "lennard_jones",
     "lorentz_berthelot",
     "mace",
@@ -47,6 +50,7 @@ __all__ = [
     "nequip",
     "network_potential",
     "pair_potential",
+    "pair_prior",
     "read_eam",
     "shifted",
     "stillinger_weber",
@@ -56,4 +60,5 @@ __all__ = [
     "truncated",
     "validate_inputs",
     "waldman_hagler",
+    "zbl",
 ]

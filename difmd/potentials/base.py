@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
+from difmd.potentials.describe import made_from, summary
 from difmd.system import System
 
 Params: TypeAlias = Any
@@ -22,7 +23,7 @@ def _nothing_wrong(system: System) -> None:
     del system
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Potential:
     """An energy model as pure functions; `first + second` is the sum of two.
 
@@ -49,6 +50,11 @@ class Potential:
     # Not hashable, and functions tell potentials apart.
     description: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False)
 
+    def __repr__(self) -> str:
+        """Species, cut-off, and the call that made it."""
+        species = "any species" if self.species is None else " ".join(_symbols(self.species))
+        return f"Potential: {species}, cutoff {self.cutoff:.6g} Å, {summary(self.description)}"
+
     def __add__(self, other: Potential) -> Potential:
         """The sum; its params are the pair of both params, its species those that both know.
 
@@ -65,13 +71,21 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         one, two = jax.random.split(key)
         return first.init(one), second.init(two)
 
+    def parts(params: Params) -> tuple[Params, Params]:
+        if not isinstance(params, tuple | list) or len(params) != 2:
+            raise InputError(
+                f"params of a sum are the pair of both its terms, got {jax.tree.structure(params)}: give "
+                "what its `init`, a fit or `load` returned"
+            )
+        return params[0], params[1]
+
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
-        one = first.apply(params[0], system, neighbors)
-        return one + second.apply(params[1], system, neighbors)
+        one, two = parts(params)
+        return first.apply(one, system, neighbors) + second.apply(two, system, neighbors)
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
-        one = first.atomic(params[0], system, neighbors)
-        return one + second.atomic(params[1], system, neighbors)
+        one, two = parts(params)
+        return first.atomic(one, system, neighbors) + second.atomic(two, system, neighbors)
 
     def validate(system: System) -> None:
         first.validate(system)
@@ -101,6 +115,19 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
     )
 
 
+def from_description(description: Mapping[str, Any]) -> Potential:
+    """The potential that a description is of.
+
+    Raises:
+        InputError: a name that difmd does not know, one of something else than a potential, or arguments that
+            its factory refuses.
+    """
+    found = made_from(description)
+    if not isinstance(found, Potential):
+        raise InputError(f"{summary(description)} is no potential")
+    return found
+
+
 def validate_inputs(potential: Potential, params: Params, system: System) -> None:
     """Check on the host that `potential` can be evaluated for `system`.
 
@@ -109,19 +136,30 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
             `potential.validate` finds.
     """
     if potential.species is not None:
-        from ase.data import chemical_symbols
-
         present = {int(z) for z in np.unique(np.asarray(system.atomic_numbers))} - {0}
         unknown = sorted(present - potential.species)
         if unknown:
-            names = ", ".join(chemical_symbols[z] for z in unknown)
-            known = ", ".join(chemical_symbols[z] for z in sorted(potential.species))
             raise InputError(
-                f"the potential has no parameters for {names}; it knows {known}: add the species "
+                f"the potential has no parameters for {', '.join(_symbols(unknown))}; it knows "
+                f"{', '.join(_symbols(potential.species))}: add the species "
                 "where the potential is made, or change the atomic numbers"
             )
     check_finite(params)
     potential.validate(system)
+
+
+def check_names(params: Params, *names: str) -> None:
+    """Refuse params that are no dictionary of arrays or trees with just these names.
+
+    Raises:
+        InputError: names are missing or too many, or it is another structure.
+    """
+    if not isinstance(params, Mapping) or set(params) != set(names):
+        found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise InputError(
+            f"params hold {found}, expected {sorted(names)}: they are not those of this potential; give what "
+            "its `init`, a fit or `load` returned"
+        )
 
 
 def check_finite(params: Params) -> None:
@@ -134,3 +172,9 @@ def check_finite(params: Params) -> None:
         values = np.asarray(leaf)
         if not np.isfinite(values).all():
             raise InputError(f"params{jax.tree_util.keystr(path)} = {values} is not finite")
+
+
+def _symbols(numbers: Iterable[int]) -> list[str]:
+    from ase.data import chemical_symbols
+
+    return [chemical_symbols[z] for z in sorted(numbers)]

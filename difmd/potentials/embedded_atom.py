@@ -13,12 +13,14 @@ from jaxtyping import Array
 
 from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import symmetric
 from difmd.potentials.slots import Row, entry, species_numbers
 from difmd.potentials.splines import coefficients, spline
 
 
+@described
 def embedded_atom(
     species: Sequence[int | str],
     *,

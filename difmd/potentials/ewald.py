@@ -18,6 +18,7 @@ from difmd.lattice import invert, product
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.coulomb import charged_pairs
+from difmd.potentials.describe import described
 from difmd.system import System
 from difmd.units import COULOMB
 
@@ -31,6 +32,7 @@ _BLOCK = 16
 _MOST_WAVES = 3e7
 
 
+@described
 def ewald(
     species: Sequence[int | str],
     *,

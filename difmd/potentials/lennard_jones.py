@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
-from difmd.potentials.describe import described
+from difmd.potentials.describe import described, named
 from difmd.potentials.pair import inverse, pair_potential
 from difmd.potentials.truncation import Truncation
 
@@ -19,6 +19,7 @@ MixingRule: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 """`mix(sigma, epsilon) -> (sigma, epsilon)`: [species] each to [species, species] each."""
 
 
+@named
 def lorentz_berthelot(
     sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
 ) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
@@ -26,6 +27,7 @@ def lorentz_berthelot(
     return 0.5 * (sigma[:, None] + sigma[None, :]), _geometric(epsilon)
 
 
+@named
 def geometric(
     sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
 ) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
@@ -33,6 +35,7 @@ def geometric(
     return _geometric(sigma), _geometric(epsilon)
 
 
+@named
 def waldman_hagler(
     sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
 ) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:

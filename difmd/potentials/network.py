@@ -15,7 +15,7 @@ from jaxtyping import Array
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import Twins
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.environment import Environment, environment
 from difmd.potentials.slots import known, species_numbers
 from difmd.system import System
@@ -68,6 +68,7 @@ def network_potential(
 
     def sites(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Array]:
         """Energy of each center, and the center that each atom is."""
+        check_names(params, "network", "scale", "shift")
         dtype = system.positions.dtype
         cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
         if cast["scale"].shape != (len(numbers),) or cast["shift"].shape != (len(numbers),):

@@ -67,9 +67,9 @@ def pair_potential(
         The `Potential`.
 
     Raises:
-        InputError: cutoff not positive, an unknown or repeated species, or a switch that does not start
-            between 0 and the cut-off. When applied: params of the wrong length, or a tail correction
-            without three periodic directions; an unknown species gives NaN under jit.
+        InputError: cutoff not positive, an unknown or repeated species, no truncation, or a switch that does
+            not start between 0 and the cut-off. When applied: params of the wrong length, or a tail
+            correction without three periodic directions; an unknown species gives NaN under jit.
 
     References:
         Allen & Tildesley, Computer Simulation of Liquids, 2nd ed. 2017, §2.8 (tail corrections).
@@ -77,6 +77,10 @@ def pair_potential(
     check_positive("cutoff", cutoff, "Å")
     cutoff = float(cutoff)
     truncation = truncated() if truncation is None else truncation
+    if not isinstance(truncation, Truncation):
+        raise InputError(
+            f"truncation = {truncation!r} must be what truncated(), shifted() or switched(onset) returns"
+        )
     if not 0 <= truncation.onset < cutoff:
         raise InputError(f"onset = {truncation.onset} Å must lie between 0 and cutoff = {cutoff} Å")
     numbers = species_numbers(species)
@@ -193,7 +197,7 @@ def pair_table(name: str, value: Any, n_species: int, *, may_vanish: bool = Fals
     """
     array = np.asarray(value, np.float64)
     table = np.broadcast_to(array, (n_species, n_species)) if array.ndim == 0 else array
-    if table.shape != (n_species, n_species) or not np.array_equal(table, table.T):
+    if table.shape != (n_species, n_species) or not np.array_equal(table, table.T, equal_nan=True):
         raise InputError(
             f"{name} = {array.tolist()}: give one value, or a symmetric table of "
             f"{n_species} × {n_species} for the species"

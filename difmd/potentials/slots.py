@@ -61,8 +61,8 @@ class Row(NamedTuple):
     values: Float[Array, "all"]
     start: Int[Array, "*pairs"] | int
 
-    def at(self, k: Int[Array, "*pairs"]) -> Float[Array, "*pairs"]:
-        """The number in place `k` of the row of each pair."""
+    def at(self, k: Int[Array, "..."]) -> Float[Array, "..."]:
+        """The number in place `k` of the row of each pair, one for each or one for all."""
         return take(self.values, self.start + k)
 
 

@@ -11,12 +11,14 @@ from jaxtyping import Array
 
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.describe import described
 from difmd.potentials.pair import pair_potential, symmetric
 from difmd.potentials.slots import species_numbers
 from difmd.potentials.splines import coefficients, spline
 from difmd.potentials.truncation import Truncation
 
 
+@described
 def tabulated(
     species: Sequence[int | str],
     *,

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.describe import described
 from difmd.potentials.lennard_jones import lorentz_berthelot
 from difmd.potentials.pair import PairValues, pair_table
 from difmd.potentials.slots import Sites, slot_potential, species_numbers, types_of_pairs, virial_terms
@@ -67,10 +68,11 @@ TERSOFF_1989: Mapping[str, TersoffElement] = {
 _CHI_1989 = {frozenset(("C", "Si")): 0.9776, frozenset(("Si", "Ge")): 1.00061}
 
 
+@described
 def tersoff(
     species: Sequence[int | str],
     *,
-    elements: Mapping[str, TersoffElement] = TERSOFF_1989,
+    elements: Mapping[str, TersoffElement | Sequence[float]] = TERSOFF_1989,
     chi: PairValues | None = None,
 ) -> Potential:
     """Pairs whose attraction depends on how many neighbours share in it, and at which angles.
@@ -108,21 +110,22 @@ def tersoff(
             f"no parameters for {', '.join(missing)}: pass them as elements, a mapping of symbols; there are "
             f"{', '.join(elements)}"
         )
-    chosen = [elements[name] for name in symbols]
-    for name, element in zip(symbols, chosen, strict=True):
+    # Loaded from a file they are plain numbers.
+    chosen = {name: TersoffElement(*elements[name]) for name in symbols}
+    for name, element in chosen.items():
         positive = [x for key, x in element._asdict().items() if key != "h"]
         if not all(math.isfinite(x) and x > 0 for x in positive) or not -1 <= element.h <= 1:
             raise InputError(f"{name}: {element} must have positive values, and h between −1 and 1")
         if not element.R < element.S:
             raise InputError(f"{name}: R = {element.R} Å must be below S = {element.S} Å")
     if chi is None:
-        published = {name for name in symbols if elements[name] == TERSOFF_1989.get(name)}
+        published = {name for name in symbols if chosen[name] == TERSOFF_1989.get(name)}
         chi = [
             [_CHI_1989.get(frozenset((a, b)), 1.0) if {a, b} <= published else 1.0 for b in symbols]
             for a in symbols
         ]
     factors = np.where(np.eye(n_types, dtype=bool), 1, pair_table("chi", chi, n_types))
-    ends = np.array([[element.R, element.S] for element in chosen])
+    ends = np.array([[element.R, element.S] for element in chosen.values()])
     between = np.sqrt(ends[:, None] * ends[None, :])  # [species, species, 2]
     names = ("A", "B", "lambda_", "mu", "beta", "n", "c", "d", "h")
 
@@ -130,7 +133,7 @@ def tersoff(
         del key
         dtype = jnp.zeros(()).dtype
         params = {
-            name.rstrip("_"): jnp.asarray([getattr(element, name) for element in chosen], dtype)
+            name.rstrip("_"): jnp.asarray([getattr(element, name) for element in chosen.values()], dtype)
             for name in names
         }
         return params | {"chi": jnp.asarray(factors, dtype)}

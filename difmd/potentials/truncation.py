@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd.lattice import signed_volume
+from difmd.potentials.describe import described, summary
 
 _Pair = Callable[[Any, Array], Array]
 
 
-class Truncation(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Truncation:
     """A way to end φ at the cut-off.
 
     Attributes:
@@ -23,14 +26,21 @@ class Truncation(NamedTuple):
         missing: `missing(phi, pair, cutoff)` → ∫_0^rc r² (φ − φ_used) dr.
         onset: distance at which φ_used begins to differ in shape from φ [Å]; 0 when it does not.
         jumps: whether φ_used is discontinuous at the cut-off.
+        description: factory and arguments, as that of a `Potential`.
     """
 
     end: Callable[[_Pair, float], _Pair]
     missing: Callable[[_Pair, Any, float], Array]
     onset: float
     jumps: bool
+    description: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        """The call that made it."""
+        return f"Truncation: {summary(self.description)}"
 
 
+@described
 def truncated() -> Truncation:
     """Cut φ off as it is: energy jumps at the cut-off, which a force does not show."""
 
@@ -40,6 +50,7 @@ def truncated() -> Truncation:
     return Truncation(end=lambda phi, cutoff: phi, missing=missing, onset=0.0, jumps=True)
 
 
+@described
 def shifted() -> Truncation:
     """Shift φ to zero at the cut-off: energy continuous, forces as `truncated`."""
 
@@ -52,6 +63,7 @@ def shifted() -> Truncation:
     return Truncation(end=end, missing=missing, onset=0.0, jumps=False)
 
 
+@described
 def switched(onset: float) -> Truncation:
     """Multiply φ by a switch from `onset` to the cut-off: energy twice continuously differentiable.
 

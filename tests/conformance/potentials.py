@@ -15,16 +15,19 @@ from difmd.potentials import (
     coulomb_damped_shifted,
     embedded_atom,
     ewald,
+    invariant,
     lennard_jones,
     mace,
     morse,
     nequip,
+    pair_prior,
     shifted,
     stillinger_weber,
     switched,
     tabulated,
     tersoff,
     truncated,
+    zbl,
 )
 from difmd.system import make_system
 
@@ -47,6 +50,7 @@ class Row:
         stress_is_derivative: whether the stress is the derivative of the energy returned; a tail with a
             plain truncation includes the impulse at the cut-off instead.
         forceless: params that forces do not depend on.
+        fixed: whether it has no params.
     """
 
     make: Callable[[], Potential]
@@ -57,6 +61,7 @@ class Row:
     any_cell: bool = True
     stress_is_derivative: bool = True
     forceless: tuple[str, ...] = ()
+    fixed: bool = False
 
 
 ARGON = {"species": ["Ar"], "sigma": 3.4, "epsilon": 0.0104, "cutoff": CUTOFF}
@@ -86,6 +91,12 @@ def metals():
         "density": np.array([[5.0, 6.0], [5.5, 4.5]])[:, :, None] * 3 * np.exp(-0.3 * r) * end,
         "drho": rho[1], "embedding": embedding,
     }  # fmt: skip
+
+
+def prior():
+    """Coefficients of four functions for three pairs."""
+    pairs = np.array([[0.02, 0.03], [0.03, 0.025]])
+    return pairs[:, :, None] * np.array([-1.0, 0.5, 0.7, -0.2])
 
 
 ELEMENTS = {
@@ -193,6 +204,43 @@ ROWS = {
             avg_num_neighbors=30.0,
             scale=0.5,
             shift=[-1.0, 0.3],
+        ),
+        numbers=MIXED,
+        smooth=2,
+        forceless=("shift",),
+    ),
+    "invariant": Row(
+        lambda: invariant(
+            ["Ar", "Kr"],
+            cutoff=CUTOFF,
+            n_atom_basis=3,
+            l_max=2,
+            avg_num_neighbors=30.0,
+            n_functions=4,
+            scale=[0.5, 0.7],
+            shift=[-1.0, 0.3],
+        ),
+        numbers=MIXED,
+        smooth=2,
+        forceless=("shift",),
+    ),
+    "zbl": Row(lambda: zbl(["Ar", "Kr"], cutoff=CUTOFF), numbers=MIXED, smooth=2, fixed=True),
+    "zbl, unequal cut-offs": Row(
+        lambda: zbl(["Ar", "Kr"], cutoff=[[5.0, CUTOFF], [CUTOFF, 4.5]], exponent=0.1),
+        numbers=MIXED,
+        smooth=2,
+        third=False,
+        fixed=True,
+    ),
+    "pair_prior": Row(
+        lambda: pair_prior(["Ar", "Kr"], cutoff=CUTOFF, n_functions=4, coefficients=prior()),
+        numbers=MIXED,
+        smooth=2,
+    ),
+    "prior and network": Row(
+        lambda: (
+            zbl(["Kr", "Ar"], cutoff=CUTOFF)
+            + invariant(["Ar", "Kr"], cutoff=CUTOFF, n_atom_basis=2, l_max=0, n_functions=3)
         ),
         numbers=MIXED,
         smooth=2,

@@ -1,0 +1,96 @@
+"""A pair potential that is learned, alone or below a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from difmd.errors import InputError
+from difmd.potentials.base import Params, Potential, check_names
+from difmd.potentials.describe import described
+from difmd.potentials.pair import pair_potential, symmetric
+from difmd.potentials.radial import polynomial_envelope
+from difmd.potentials.slots import species_numbers
+
+
+@described
+def pair_prior(
+    species: Sequence[int | str],
+    *,
+    cutoff: float = 5.0,
+    n_functions: int = 8,
+    p: int = 6,
+    coefficients: Any = None,
+) -> Potential:
+    """A sum of Bessel functions with coefficients of its own for each pair of species.
+
+        φ_ij(r) = u(x) Σ_n c_ijn √2 sin(nπx)/x,    x = r/r_c,    n = 1 … n_functions,
+
+    with the envelope u of `polynomial_envelope`. It is linear in its params, and zero until it is trained:
+    `pair_prior(...) + network` is trained together, or the prior first and then kept, by
+    `is_trained=lambda path: path[0] != 0` of `training.train`. It is finite at r = 0: add `zbl(...)` where
+    atoms come nearer than in the data. A pair function that is known is better given to `tabulated`.
+
+    Args:
+        species: symbols or atomic numbers.
+        cutoff: r_c [Å].
+        n_functions: what it can resolve is r_c/n_functions.
+        p: power of the envelope.
+        coefficients: c to begin with [eV]; [n_functions] for all pairs, or a symmetric table
+            [species, species, n_functions]; default: 0.
+
+    Returns:
+        `Potential`; its params are `{"coefficients": [species, species, n_functions]}`, of which the
+        symmetric part counts.
+
+    Raises:
+        InputError: no functions, p < 1, coefficients that are not finite, not symmetric or of another size,
+            or as `pair_potential`. When applied: params of another size.
+
+    References:
+        Gasteiger, Groß & Günnemann, ICLR 2020, arXiv:2003.03123, equations 7 and 8.
+    """
+    n_types = len(species_numbers(species))
+    if n_functions < 1 or p < 1:
+        raise InputError(f"n_functions = {n_functions} and p = {p} must be at least 1")
+    shape = (n_types, n_types, n_functions)
+    start = np.zeros(n_functions) if coefficients is None else np.asarray(coefficients, np.float64)
+    start = np.broadcast_to(start, shape) if start.shape == shape[2:] else start
+    if (
+        start.shape != shape
+        or not np.isfinite(start).all()
+        or not np.array_equal(start, start.swapaxes(0, 1))
+    ):
+        raise InputError(
+            f"coefficients of shape {list(start.shape)}: give {n_functions} finite numbers, or a symmetric "
+            f"table {list(shape)}"
+        )
+
+    def init(key: Array) -> Params:
+        del key
+        return {"coefficients": jnp.asarray(start, jnp.zeros(()).dtype)}
+
+    def tables(params: Params) -> Params:
+        check_names(params, "coefficients")
+        if params["coefficients"].shape != shape:
+            raise InputError(
+                f"params['coefficients'] has shape {params['coefficients'].shape}, expected {shape}: give "
+                "one entry a species and as many coefficients, as `init` does"
+            )
+        return symmetric(params)
+
+    def phi(pair: Any, r_squared: Array) -> Array:
+        x = jnp.sqrt(r_squared) / cutoff
+        twice = 2 * jnp.cos(math.pi * x)
+        # Clenshaw's recursion: two functions of x, whatever the number of terms.
+        above = now = jnp.zeros_like(x)
+        for n in reversed(range(n_functions)):
+            above, now = now, pair["coefficients"].at(jnp.int32(n)) + twice * now - above
+        return math.sqrt(2) * jnp.sin(math.pi * x) / x * now * polynomial_envelope(x, 1.0, p)
+
+    return pair_potential(phi, init=init, tables=tables, species=species, cutoff=cutoff)
