@@ -66,7 +66,7 @@ def loss(
         weights: λ.
         huber: where an error of the square root of its term stops to count by its square, in units of that
             term [eV, eV/Å]; None: never.
-        counts: what sums are divided by, where `batch` is a part of the batch that is meant; default: its own.
+        counts: what sums are divided by, where `batch` is a part of the batch that is meant; its own if None.
 
     Returns:
         The loss, a number; 0 for a batch without labels. Frames that are not periodic in three directions
