@@ -203,10 +203,9 @@ def run(
         table.say(note)
     if seen.epoch:
         table.say(f"resumed after {seen.epoch} epochs and {duration(before)}")
-    epoch = seen.epoch
+    epoch = first_epoch = seen.epoch
     # What is left is told from epochs after the first, which compiles.
-    timed: tuple[int, float] = (epoch, time.monotonic())
-    validated = time.monotonic()
+    compiled = validated = time.monotonic()
     try:
         with progress_bar(
             "training", recipe.n_epochs * len(batches), enabled=progress, every=_BETWEEN_LINES
@@ -234,8 +233,8 @@ def run(
                             result(outcome()),
                         )
                 seen = seen._replace(epoch=epoch + 1, skipped=skipped)
-                if epoch == timed[0] and epoch + 1 < recipe.n_epochs:
-                    timed = (epoch + 1, time.monotonic())
+                if epoch == first_epoch:
+                    compiled = time.monotonic()
                 if (epoch + 1) % recipe.validate_every and epoch + 1 < recipe.n_epochs:
                     continue
                 average = jax.device_get(state.average)
@@ -287,7 +286,7 @@ def run(
                 # Another validation would come too late.
                 is_late = time_limit is not None and now - began + (now - validated) > time_limit
                 validated = now
-                each = (now - timed[1]) / max(epoch + 1 - timed[0], 1) if epoch + 1 > timed[0] else math.nan
+                each = (now - compiled) / (epoch - first_epoch) if epoch > first_epoch else math.nan
                 table.show(
                     entries,
                     is_best=all(is_better),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -127,14 +128,14 @@ def report(
     if not parts:
         raise InputError("there are no frames to report errors of")
     chosen = result.params if params is None else params
-    evaluated = jax.jit(lambda batch: predict(potential, chosen, batch))
+    evaluated = jax.jit(lambda p, batch: predict(potential, p, batch))
     rows: list[Row] = []
     found: dict[str, Residuals] = {}
     for name, part in parts.items():
         batches = make_batches(
             part, cutoff=potential.cutoff, batch_size=batch_size, references=result.references
         )
-        found[name] = residuals(evaluated, batches)
+        found[name] = residuals(functools.partial(evaluated, chosen), batches)
         rows += _rows(name, part, found[name])
     return Report(
         rows=tuple(rows),
