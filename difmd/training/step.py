@@ -167,7 +167,8 @@ def machine(
         params = optax.apply_updates(state.params, updates)
         n = state.step.astype(norm.dtype)
         decay = jnp.minimum(recipe.ema, (1 + n) / (10 + n))
-        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, params)
+        # In this form what is not trained stays what it is, to the last bit.
+        average = jax.tree.map(lambda a, p: a + (1 - decay).astype(p.dtype) * (p - a), state.average, params)
         new = state._replace(
             params=params,
             average=average,
