@@ -60,6 +60,7 @@ def test_plateau_decay_and_replay_resume_bit_for_bit_and_models_are_kept(tmp_pat
     )  # fmt: skip
     arguments = {"potential": PLAIN, "replay": OLD, "replay_fraction": 0.25}
     whole = run(recipe, **arguments)
+    assert whole.n_compiled == 2
     rates = [entry["learning_rate"] for entry in whole.history]
     # Halved after a validation without progress, and never below a tenth.
     expected, best, factor = [], np.inf, 1.0

@@ -223,15 +223,13 @@ def run(
                 values, applied = (
                     np.array([np.atleast_1d(x[i]) for x in jax.device_get(losses)]) for i in range(2)
                 )
-                skipped = list(seen.skipped)
-                for was_good in applied:
-                    skipped = [0 if good else s + 1 for good, s in zip(was_good, skipped, strict=True)]
-                    if max(skipped) >= _MOST_SKIPPED:
-                        raise TrainingError(
-                            f"{max(skipped)} batches in a row gave no finite gradient (epoch {epoch}): lower "
-                            "the learning rate, or look for frames with atoms on top of each other",
-                            result(outcome()),
-                        )
+                most, skipped = _skipped(seen.skipped, applied)
+                if most >= _MOST_SKIPPED:
+                    raise TrainingError(
+                        f"{most} batches in a row gave no finite gradient (epoch {epoch}): lower the "
+                        "learning rate, or look for frames with atoms on top of each other",
+                        result(outcome()),
+                    )
                 seen = seen._replace(epoch=epoch + 1, skipped=skipped)
                 if epoch == first_epoch:
                     compiled = time.monotonic()
@@ -260,28 +258,12 @@ def run(
                     }
                     for k, ok in enumerate(applied.T)
                 ]
-                is_better = [score < old for score, old in zip(scores, seen.best_losses, strict=True)]
+                seen, is_better, lower = _after_validation(seen, recipe, scores, entries, rates)
                 chosen = [member(average if better else best, k) for k, better in enumerate(is_better)]
                 best = together(chosen)
-                best_epochs = [epoch if b else e for b, e in zip(is_better, seen.best_epochs, strict=True)]
-                waited = [0 if b else w + 1 for b, w in zip(is_better, seen.waited, strict=True)]
-                if recipe.schedule == "plateau" and max(waited) >= recipe.plateau_patience:
-                    is_flat = np.array(waited) >= recipe.plateau_patience
-                    lower = np.maximum(rates * recipe.plateau_factor, recipe.final_rate)
-                    rates = np.where(is_flat, lower, rates).astype(rates.dtype)
-                    state = put(state._replace(rate=jnp.asarray(rates if n_members else rates[0])))
-                    waited = [0 if flat else w for flat, w in zip(is_flat, waited, strict=True)]
-                is_stuck = recipe.patience is not None and all(
-                    epoch - e >= recipe.patience * recipe.validate_every for e in best_epochs
-                )
-                is_done = is_stuck or epoch + 1 == recipe.n_epochs
-                seen = seen._replace(
-                    histories=[[*h, entry] for h, entry in zip(seen.histories, entries, strict=True)],
-                    best_losses=[min(pair) for pair in zip(scores, seen.best_losses, strict=True)],
-                    best_epochs=best_epochs,
-                    waited=waited,
-                    is_done=is_done,
-                )
+                if lower is not rates:
+                    state = put(state._replace(rate=jnp.asarray(lower if n_members else lower[0])))
+                is_done = seen.is_done
                 now = time.monotonic()
                 # Another validation would come too late.
                 is_late = time_limit is not None and now - began + (now - validated) > time_limit
@@ -326,6 +308,45 @@ def run(
             result(outcome()),
         )
     return result(outcome())
+
+
+def _after_validation(
+    seen: _Seen,
+    recipe: Recipe,
+    scores: list[float],
+    entries: list[dict[str, Any]],
+    rates: np.ndarray,
+) -> tuple[_Seen, list[bool], np.ndarray]:
+    """What is known now, which members are better than ever, and factors of their learning rates."""
+    epoch = entries[0]["epoch"]
+    is_better = [score < old for score, old in zip(scores, seen.best_losses, strict=True)]
+    best_epochs = [epoch if better else e for better, e in zip(is_better, seen.best_epochs, strict=True)]
+    waited = [0 if better else w + 1 for better, w in zip(is_better, seen.waited, strict=True)]
+    if recipe.schedule == "plateau" and max(waited) >= recipe.plateau_patience:
+        is_flat = [w >= recipe.plateau_patience for w in waited]
+        lower = np.maximum(rates * recipe.plateau_factor, recipe.final_rate)
+        rates = np.where(is_flat, lower, rates).astype(rates.dtype)
+        waited = [0 if flat else w for flat, w in zip(is_flat, waited, strict=True)]
+    is_stuck = recipe.patience is not None and all(
+        epoch - e >= recipe.patience * recipe.validate_every for e in best_epochs
+    )
+    seen = seen._replace(
+        histories=[[*history, entry] for history, entry in zip(seen.histories, entries, strict=True)],
+        best_losses=[min(pair) for pair in zip(scores, seen.best_losses, strict=True)],
+        best_epochs=best_epochs,
+        waited=waited,
+        is_done=is_stuck or epoch + 1 == recipe.n_epochs,
+    )
+    return seen, is_better, rates
+
+
+def _skipped(before: list[int], applied: np.ndarray) -> tuple[int, list[int]]:
+    """The longest row of batches that were not applied, and how many the last ones are, of each member."""
+    most, skipped = 0, before
+    for was_applied in applied:
+        skipped = [0 if good else n + 1 for good, n in zip(was_applied, skipped, strict=True)]
+        most = max(most, *skipped)
+    return most, skipped
 
 
 def _validation_loss(errors: Errors, weights: Weights) -> float:
