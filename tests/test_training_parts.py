@@ -127,7 +127,7 @@ def test_the_table_is_thinned_out_and_repeats_its_header(capsys):
         assert all(len(line) < 80 for line in lines)
         if n_epochs == 20:
             assert [line.endswith("*") for line in shown].index(True) == 4
-            assert shown[0].split() == ["1", "1:00:00", "0:01:00", "1.000e-01", "12.3", "400", "1.0e-03"]
+            assert shown[0].split() == ["1", "1:00:00", "0:01:00", "1.000e-01", "12.30", "400.0", "1.0e-03"]
     assert duration(float("nan")) == milli(float("nan")) == "–"
     unlabelled = {**entry(0), "energy_rmse": float("nan")}
     Table(10, 1).show([unlabelled], is_best=False, eta=float("nan"), is_last=False)

@@ -38,7 +38,10 @@ def milli(value: float, digits: int = 4) -> str:
     """A value in thousandths of its unit; "–" where there is none."""
     if math.isnan(value):
         return "–"
-    return f"{1e3 * value:.{digits}g}" if abs(1e3 * value) < 10**digits else f"{1e3 * value:.2e}"
+    if not abs(1e3 * value) < 10**digits:
+        return f"{1e3 * value:.2e}"
+    # Trailing zeros keep columns even.
+    return f"{1e3 * value:#.{digits}g}".rstrip(".")
 
 
 COLUMNS = (
