@@ -11,13 +11,18 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None, *, enabled: bool = True) -> Iterator[Advance]:
+def progress_bar(
+    title: str, total: int | None, *, enabled: bool = True, every: float = 10.0
+) -> Iterator[Advance]:
     """A bar with elapsed and remaining time; yields `advance(steps, note="")`.
+
+    What is printed meanwhile appears above the bar.
 
     Args:
         title: what is going on.
         total: steps to do; None where that is not known.
         enabled: False shows nothing.
+        every: in a log file, where there is no bar, a line so often [s].
     """
     if not enabled:
         yield lambda steps, note="": None
@@ -34,7 +39,7 @@ def progress_bar(title: str, total: int | None, *, enabled: bool = True) -> Iter
 
     console = Console()
     if not (console.is_terminal or console.is_jupyter):
-        yield _lines(title, total)
+        yield _lines(title, total, every)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -53,7 +58,7 @@ def progress_bar(title: str, total: int | None, *, enabled: bool = True) -> Iter
         yield advance
 
 
-def _lines(title: str, total: int | None, every: float = 10.0) -> Advance:
+def _lines(title: str, total: int | None, every: float) -> Advance:
     """A line now and then, for a log file, where a bar would show nothing until its end."""
     done, began = 0, time.monotonic()
     printed = began - every

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from difmd import plots, units
+from difmd.errors import InputError
 from difmd.observables import Diffusivity, Estimate
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -131,6 +132,88 @@ def test_data(tmp_path, figures):
     bare = [frame.replace(energy=None, forces=None) for frame in frames]
     check(plots.plot_data(path, bare) or path)
     assert [len(axis.texts) for axis in figures[1].axes] == [1, 1, 0, 0]
+
+
+def history(n, level):
+    return [
+        {
+            "epoch": 2 * k + 1,
+            "train_loss": level / (k + 1),
+            "valid_loss": 2 * level / (k + 1),
+            "energy_rmse": 0.02 * level / (k + 1),
+            "forces_rmse": 0.3 * level / (k + 1),
+            "learning_rate": 1e-3 / (k + 1),
+            "weights": {"energy": 1.0 + k, "forces": 1.0, "stress": 0.0},
+        }
+        for k in range(n)
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 5, 60])
+def test_training(tmp_path, figures, n):
+    from difmd.training import CommitteeResult, TrainingResult
+
+    common = {
+        "params": None, "last_params": None, "references": {}, "n_compiled": 2, "seconds": 1.0,
+        "is_complete": True,
+    }  # fmt: skip
+    one = TrainingResult(history=history(n, 1.0), best_epoch=2 * n - 1, **common)
+    path = tmp_path / "t.png"
+    assert plots.plot_training(path, one) is figures[0]
+    check(path)
+    loss, errors, rate, weights = figures[0].axes
+    epochs = 2.0 * np.arange(1, n + 1)
+    np.testing.assert_allclose(loss.lines[0].get_data(), [epochs, 1 / np.arange(1, n + 1)])
+    np.testing.assert_allclose(errors.lines[1].get_data(), [epochs, 300 / np.arange(1, n + 1)])
+    np.testing.assert_allclose(loss.lines[2].get_xdata(), 2 * n)
+    assert loss.get_yscale() == errors.get_yscale() == rate.get_yscale() == "log"
+    # A weight that is always 0 is not shown.
+    assert [line.get_label() for line in weights.lines] == ["weight of energy", "weight of forces"]
+    two = CommitteeResult(histories=[history(n, 1.0), history(n, 2.0)], best_epochs=(1, -1), **common)
+    plots.plot_training(path, two)
+    assert len(figures[1].axes[0].lines) == 5
+    with pytest.raises(InputError, match="nothing to plot"):
+        plots.plot_training(path, TrainingResult(history=[], best_epoch=-1, **common))
+
+
+def test_parity(tmp_path, figures):
+    from difmd.data import Frame
+    from difmd.system import host_system
+    from difmd.training import Residuals
+
+    def residuals(n_frames):
+        n = 2 * n_frames
+        label = np.linspace(-1, 1, 3 * n).reshape(n, 3)
+        energy = np.linspace(0, 3, n_frames)
+        return Residuals(
+            np.arange(n_frames), np.full(n_frames, 2), energy + 0.2, np.where(energy > 2.9, np.nan, energy),
+            np.repeat(np.arange(n_frames), 2), np.tile([1, 8], n_frames), label + 0.05, label,
+            np.zeros((n_frames, 3, 3)), np.full((n_frames, 3, 3), np.nan), np.ones(n_frames),
+        )  # fmt: skip
+
+    path = tmp_path / "p.png"
+    frames = [Frame(system=host_system([[0, 0, 0]], [1]), kind="abc"[k % 3]) for k in range(10)]
+    plots.plot_parity(path, residuals(10), frames=frames)
+    check(path)
+    energy, forces = figures[0].axes
+    assert energy.get_title() == "energy: RMSE 100, MAE 100 meV/atom"
+    assert forces.get_title() == "forces: RMSE 50, MAE 50 meV/Å"
+    # The last frame has no energy.
+    assert sorted(len(points.get_offsets()) for points in energy.collections) == [3, 3, 3]
+    assert sum(len(points.get_offsets()) for points in forces.collections) == 60
+    x, y = energy.collections[0].get_offsets().T
+    np.testing.assert_allclose(y - x, 0.1)
+    assert [text.get_text() for text in energy.get_legend().get_texts()] == ["a", "b", "c"]
+    # Without kinds, elements; of many points the density.
+    plots.plot_parity(path, residuals(10))
+    assert [text.get_text() for text in figures[1].axes[1].get_legend().get_texts()] == ["H", "O"]
+    plots.plot_parity(path, residuals(1000))
+    assert len(figures[2].axes) == 3 and figures[2].axes[1].collections[0].get_array().sum() > 0
+    bare = residuals(10)._replace(energy_label=np.full(10, np.nan))
+    plots.plot_parity(path, bare)
+    assert len(figures[3].axes[0].texts) == 1
+    with pytest.raises(InputError, match="10 frames were evaluated, but 3"):
+        plots.plot_parity(path, residuals(10), frames=frames[:3])
 
 
 def test_no_window_system_is_chosen(tmp_path):

@@ -100,13 +100,26 @@ class Batches:
         """Batches of an epoch."""
         return sum(-(-len(bucket.frames) // self.batch_size) for bucket in self._buckets)
 
-    def epoch(self, seed: int, number: int) -> list[tuple[int, np.ndarray]]:
-        """The batches of an epoch in random order, as bucket and rows; the same for the same numbers."""
+    @property
+    def places(self) -> tuple[Int[np.ndarray, "frames"], ...]:
+        """Places in the data of the frames of each shape."""
+        return tuple(bucket.frames for bucket in self._buckets)
+
+    def epoch(
+        self, seed: int, number: int, rows: Sequence[np.ndarray] | None = None
+    ) -> list[tuple[int, np.ndarray]]:
+        """The batches of an epoch in random order, as bucket and rows; the same for the same numbers.
+
+        Args:
+            seed: of the order.
+            number: of the epoch.
+            rows: of each bucket, those that the epoch has; default: all.
+        """
         rng = np.random.default_rng([seed, number])
         found = []
         for b, bucket in enumerate(self._buckets):
-            rows = rng.permutation(len(bucket.frames))
-            found += [(b, part) for part in _parts(rows, self.batch_size)]
+            order = rng.permutation(np.arange(len(bucket.frames)) if rows is None else rows[b])
+            found += [(b, part) for part in _parts(order, self.batch_size)]
         return [found[k] for k in rng.permutation(len(found))]
 
     def in_order(self) -> list[tuple[int, np.ndarray]]:

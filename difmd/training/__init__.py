@@ -1,21 +1,34 @@
 """Fit potentials to energies, forces and stresses of given configurations."""
 
+from difmd.training.committee import Consensus, consensus, train_committee
 from difmd.training.gradient import loss_and_gradient, predict
 from difmd.training.loss import Weights, loss
 from difmd.training.metrics import Errors, Residuals, residuals
-from difmd.training.train import Recipe, TrainingError, TrainingInterrupted, TrainingResult, train
+from difmd.training.recipe import Recipe
+from difmd.training.report import Report, report
+from difmd.training.result import CommitteeResult, TrainingError, TrainingInterrupted, TrainingResult
+from difmd.training.selection import all_but, only
+from difmd.training.train import train
 
 __all__ = [
+    "CommitteeResult",
+    "Consensus",
     "Errors",
     "Recipe",
+    "Report",
     "Residuals",
     "TrainingError",
     "TrainingInterrupted",
     "TrainingResult",
     "Weights",
+    "all_but",
+    "consensus",
     "loss",
     "loss_and_gradient",
+    "only",
     "predict",
+    "report",
     "residuals",
     "train",
+    "train_committee",
 ]

@@ -1,0 +1,65 @@
+"""What a training asks of its data, before anything is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from difmd.data.frames import Frame
+from difmd.errors import InputError
+from difmd.potentials import Potential, validate_inputs
+from difmd.training.loss import Weights
+
+
+def check_data(
+    weights: Weights,
+    potential: Potential,
+    frames: Sequence[Frame],
+    valid: Sequence[Frame],
+    references: Mapping[int, float],
+    replay: Sequence[Frame] = (),
+) -> None:
+    """Refuse data that cannot be trained on.
+
+    Args:
+        weights: of the loss at the end.
+        potential: the energy model.
+        frames: to train on.
+        valid: to validate with.
+        references: energy of an atom of each element [eV].
+        replay: older frames to train on.
+
+    Raises:
+        InputError: naming the frame.
+    """
+    if not frames or not valid:
+        raise InputError(
+            f"there are {len(frames)} frames to train on and {len(valid)} to validate with: give some of both"
+        )
+    weighed = [name for name in Weights._fields if getattr(weights, name) > 0]
+    for part, name in ((frames, "train on"), (valid, "validate with")):
+        if not any(set(weighed) & set(frame.labels) for frame in part):
+            raise InputError(
+                f"no frame to {name} has one of the labels {weighed}, which the weights ask for: read them "
+                "with the keys that the file uses"
+            )
+    everything = (*frames, *valid, *replay)
+    elements = {int(z) for frame in everything if frame.energy is not None for z in set(frame.numbers)}
+    missing = sorted(elements - set(references))
+    if missing:
+        raise InputError(
+            f"references has no energy for the elements {missing}: take those of difmd.data.statistics, or "
+            "0 where energies are small already"
+        )
+    for frame in everything:
+        source = frame.source or "a frame without a source"
+        try:
+            validate_inputs(potential, {}, frame.system)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+        for name in frame.labels:
+            if name == "stress" and not frame.pbc.all():
+                raise InputError(f"{source}: it has a stress but no volume: leave the stress out")
+            if not np.isfinite(getattr(frame, name)).all():
+                raise InputError(f"{source}: its {name} is not finite: leave it out")

@@ -1,0 +1,116 @@
+"""A line for each validation, while a training goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+# So many lines at most, about, and as many between two headers.
+_LINES, _BETWEEN = 100, 25
+
+
+class Column(NamedTuple):
+    """A column of the table.
+
+    Attributes:
+        title: first line of its header.
+        unit: second line.
+        width: characters.
+        text: of an entry of the history.
+    """
+
+    title: str
+    unit: str
+    width: int
+    text: Callable[[Mapping[str, Any]], str]
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds; "–" where it is not known."""
+    if not math.isfinite(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def milli(value: float, digits: int = 4) -> str:
+    """A value in thousandths of its unit; "–" where there is none."""
+    if math.isnan(value):
+        return "–"
+    if not abs(1e3 * value) < 10**digits:
+        return f"{1e3 * value:.2e}"
+    # Trailing zeros keep columns even.
+    return f"{1e3 * value:#.{digits}g}".rstrip(".")
+
+
+COLUMNS = (
+    Column("epoch", "", 6, lambda entry: str(entry["epoch"] + 1)),
+    Column("time", "", 9, lambda entry: duration(entry["seconds"])),
+    Column("left", "", 9, lambda entry: duration(entry["eta"])),
+    Column("train loss", "", 10, lambda entry: f"{entry['train_loss']:.3e}"),
+    Column("E rmse", "meV/atom", 9, lambda entry: milli(entry["energy_rmse"])),
+    Column("F rmse", "meV/Å", 9, lambda entry: milli(entry["forces_rmse"])),
+    Column("rate", "", 8, lambda entry: f"{entry['learning_rate']:.1e}"),
+)
+"""What the table shows; the errors are those of the validation frames."""
+
+
+class Table:
+    """Lines that a terminal, a log file and a notebook show alike; at most about a hundred of a training."""
+
+    def __init__(self, n_epochs: int, validate_every: int, *, enabled: bool = True) -> None:
+        """Nothing is printed yet.
+
+        Args:
+            n_epochs: of the training.
+            validate_every: epochs between validations.
+            enabled: False prints nothing.
+        """
+        self.enabled = enabled
+        self._n_epochs = n_epochs
+        # Validations that share a line.
+        self._every = max(-(-n_epochs // validate_every) / _LINES, 1.0)
+        self._validate_every = validate_every
+        self._n_lines = 0
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self.enabled:
+            print(text, flush=True)
+
+    def show(self, entries: Sequence[Mapping[str, Any]], *, is_best: bool, eta: float, is_last: bool) -> None:
+        """A line for a validation, unless there are too many of them; means over members.
+
+        Args:
+            entries: of the history, one for each member.
+            is_best: whether it is the best so far, which a star marks.
+            eta: seconds to the end, NaN unknown.
+            is_last: the last one is always shown.
+        """
+        place = entries[0]["epoch"] // self._validate_every
+        is_due = self._n_lines == 0 or place // self._every != (place - 1) // self._every
+        if not self.enabled or not (is_due or is_last):
+            return
+        if self._n_lines % _BETWEEN == 0:
+            for line in header():
+                print(line)
+        self._n_lines += 1
+        shown = {
+            name: sum(entry[name] for entry in entries) / len(entries)
+            for name in ("epoch", "seconds", "train_loss", "energy_rmse", "forces_rmse", "learning_rate")
+        }
+        shown["epoch"] = entries[0]["epoch"]
+        print(row({**shown, "eta": eta}) + ("  *" if is_best else ""), flush=True)
+
+
+def header() -> tuple[str, str]:
+    """Titles and units."""
+    titles = " ".join(column.title.rjust(column.width) for column in COLUMNS)
+    units = " ".join(column.unit.rjust(column.width) for column in COLUMNS)
+    return titles + "  *: best", units.rstrip()
+
+
+def row(entry: Mapping[str, Any]) -> str:
+    """The columns of an entry of the history."""
+    return " ".join(column.text(entry).rjust(column.width) for column in COLUMNS)
