@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
+from difmd.potentials.multipoles import Multipoles
 from difmd.system import System
 
 Params: TypeAlias = Any
@@ -32,6 +34,8 @@ class Potential:
             than `cutoff`; pairs beyond it must contribute exactly nothing.
         atomic: `atomic(params, system, neighbors) -> energies` [eV], [atoms], which add up to `apply`.
         cutoff: [Å].
+        with_multipoles: `with_multipoles(params, system, neighbors) -> energy, multipoles`: `apply`, and the
+            charges and dipoles of atoms from the same pass; None where it knows of no charges.
         species: atomic numbers it is defined for, or None for any.
         validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
         description: factory and arguments, from which `from_description` makes it again; None where it has
@@ -42,12 +46,15 @@ class Potential:
     apply: Callable[[Params, System, Neighbors], Float[Array, ""]]
     atomic: Callable[[Params, System, Neighbors], Float[Array, "atoms"]]
     cutoff: float
+    with_multipoles: Callable[[Params, System, Neighbors], tuple[Float[Array, ""], Multipoles]] | None = None
     species: frozenset[int] | None = None
     validate: Callable[[System], None] = _nothing_wrong
     description: Mapping[str, Any] | None = None
 
     def __add__(self, other: Potential) -> Potential:
         """The sum; its params are the pair of both params, its species those that both know.
+
+        Its charges and dipoles are the sums of those of the potentials that have some.
 
         Raises:
             InputError: they share no species.
@@ -70,6 +77,20 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         one = first.atomic(params[0], system, neighbors)
         return one + second.atomic(params[1], system, neighbors)
 
+    def with_multipoles(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Multipoles]:
+        energies, found = [], []
+        for potential, own in zip((first, second), params, strict=True):
+            if potential.with_multipoles is None:
+                energies.append(potential.apply(own, system, neighbors))
+            else:
+                energy, multipoles = potential.with_multipoles(own, system, neighbors)
+                energies.append(energy)
+                found.append(multipoles)
+        total = found[0] if len(found) == 1 else jax.tree.map(jnp.add, *found)
+        return energies[0] + energies[1], total
+
+    has_charges = first.with_multipoles is not None or second.with_multipoles is not None
+
     def validate(system: System) -> None:
         first.validate(system)
         second.validate(system)
@@ -91,6 +112,7 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         apply=apply,
         atomic=atomic,
         cutoff=cutoff,
+        with_multipoles=with_multipoles if has_charges else None,
         species=species,
         validate=validate,
         description=description,

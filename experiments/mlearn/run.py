@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS)
     parser.add_argument("--epochs", type=int, help="default: as many as `--neighbors` allow")
     parser.add_argument(
-        "--neighbors", type=float, default=1.1e8,
+        "--neighbors",
+        type=float,
+        default=1.1e8,
         help="neighbours of atoms that a training sees in all: elements get epochs by what an epoch costs",
     )
     parser.add_argument("--batch-size", type=int, default=4)
