@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from difmd.errors import InputError
 from difmd.potentials.base import Potential

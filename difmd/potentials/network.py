@@ -41,8 +41,8 @@ def network_potential(
     An atom by itself has the energy `shift`, whatever the weights are.
 
     Args:
-        module: `module(environment) -> ε`, a number for each center, or `Outputs` that hold it; where no
-            neighbour is in reach it must depend on the species alone, and what is out of reach must not enter.
+        module: `module(environment) -> ε`, a number for each center, or `Outputs` with it; where no neighbour
+            is in reach it must depend on the species alone, and what is out of reach must not enter.
         species: symbols or atomic numbers, in the order of `Environment.types`.
         cutoff: [Å].
         scale: [eV], one for all or one for each species; a typical force times 1 Å does.

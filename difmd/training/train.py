@@ -1,4 +1,4 @@
-"""`train`: parameters of a potential from energies, forces and stresses."""
+"""`train`: parameters of a potential from energies, forces, stresses and dipoles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.training.gradient import loss_and_gradient, predict
-from difmd.training.loss import Weights, count, loss
+from difmd.training.loss import NO_CHARGES, Weights, count, loss
 from difmd.training.metrics import Errors, residuals
 
 CHECKPOINT = "training.npz"
@@ -342,6 +342,7 @@ def _validation_loss(errors: Errors, weights: Weights) -> float:
         (weights.energy, errors.energy_rmse),
         (weights.forces, errors.forces_rmse),
         (weights.stress, errors.virial_rmse),
+        (weights.dipole, errors.dipole_rmse),
     )
     return float(sum(float(w) * e**2 for w, e in terms if float(w) > 0 and not math.isnan(e)))
 
@@ -391,6 +392,8 @@ def _check(
         raise InputError(
             f"weights start = {recipe.start}, end = {recipe.end}: none may be negative, nor all 0"
         )
+    if max(recipe.start.dipole, recipe.end.dipole) > 0:
+        _check_dipoles(potential, frames, valid)
     for part, name in ((frames, "train on"), (valid, "validate with")):
         if not any(set(weighed) & set(frame.labels) for frame in part):
             raise InputError(
@@ -426,3 +429,23 @@ def _check(
                 raise InputError(f"{source}: it has a stress but no volume: leave the stress out")
             if not np.isfinite(getattr(frame, name)).all():
                 raise InputError(f"{source}: its {name} is not finite: leave it out")
+
+
+def _check_dipoles(potential: Potential, frames: Sequence[Frame], valid: Sequence[Frame]) -> None:
+    """What a weight of the dipole needs."""
+    if potential.with_multipoles is None:
+        raise InputError(NO_CHARGES)
+    for part, name in ((frames, "train on"), (valid, "validate with")):
+        labelled = [frame for frame in part if frame.dipole is not None]
+        if not labelled:
+            raise InputError(
+                f"no frame to {name} has a dipole, which the weights ask for: read it with "
+                "Keys(dipole=...), or let its weight be 0"
+            )
+        for frame in labelled:
+            if frame.pbc.any():
+                source = frame.source or "a frame without a source"
+                raise InputError(
+                    f"{source}: it has a dipole and periodic directions, with which a dipole is not defined: "
+                    "leave the dipole out, or put the molecule into no cell"
+                )
