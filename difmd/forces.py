@@ -14,23 +14,32 @@ from difmd.lattice import product
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import is_stale
 from difmd.potentials.base import Params, Potential, validate_inputs
+from difmd.potentials.multipoles import Multipoles, total_dipole
 from difmd.system import System
 
 
 class Evaluation(NamedTuple):
-    """Energy [eV], forces [eV/Å] and stress [eV/Å³] of one configuration.
+    """Energy, forces and stress of one configuration, and its charges and dipole.
 
-    The stress is ∂U/∂strain / V, 3×3 and positive under tension, as in ASE; NaN without three periodic
-    directions, where there is no volume.
+    Attributes:
+        energy: [eV].
+        forces: [eV/Å].
+        stress: ∂U/∂strain / V, positive under tension, as in ASE [eV/Å³]; NaN without three periodic
+            directions, where there is no volume.
+        charges: [e]; None where the potential has none.
+        dipole: μ [e·Å], see `total_dipole`; NaN with a periodic direction, None where the potential has no
+            charges.
     """
 
     energy: Float[Array, ""]
     forces: Float[Array, "atoms 3"]
     stress: Float[Array, "3 3"]
+    charges: Float[Array, "atoms"] | None = None
+    dipole: Float[Array, "3"] | None = None
 
 
 def evaluate(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> Evaluation:
-    """Energy, forces and stress from one reverse pass over (positions, strain).
+    """Energy, forces and stress from one reverse pass over (positions, strain), and charges on the way.
 
     Args:
         potential: the energy model.
@@ -52,16 +61,23 @@ def evaluate(potential: Potential, params: Params, system: System, neighbors: Ne
     """
     _check_inputs(potential, params, system, neighbors)
 
-    def strained(positions: Array, strain: Array) -> Array:
+    def strained(positions: Array, strain: Array) -> tuple[Array, Multipoles | None]:
         # Symmetrised: a rotation of everything is no deformation.
         deform = jnp.eye(3, dtype=strain.dtype) + 0.5 * (strain + strain.T)
         moved = system.replace(positions=product(positions, deform), cell=product(system.cell, deform))
-        return potential.apply(params, moved, neighbors)
+        if potential.with_multipoles is None:
+            return potential.apply(params, moved, neighbors), None
+        return potential.with_multipoles(params, moved, neighbors)
 
     zero = jnp.zeros((3, 3), system.cell.dtype)
-    energy, (gradient, virial) = jax.value_and_grad(strained, (0, 1))(system.positions, zero)
+    differentiated = jax.value_and_grad(strained, (0, 1), has_aux=True)
+    (energy, multipoles), (gradient, virial) = differentiated(system.positions, zero)
     volume = system.volume if all(neighbors.periodic) else jnp.nan
-    return Evaluation(energy, -gradient, virial / volume)
+    found = Evaluation(energy, -gradient, virial / volume)
+    if multipoles is None:
+        return found
+    dipole = total_dipole(multipoles, system, neighbors)
+    return found._replace(charges=multipoles.charges, dipole=dipole)
 
 
 def forces(

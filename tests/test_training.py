@@ -175,6 +175,108 @@ def test_the_loss_is_that_of_the_literature():
     assert huber == pytest.approx(0.05 * (2 * 0.2 - 0.05), rel=1e-9)
 
 
+def molecules(n, seed=0):
+    """Three atoms with charges that depend on their distances, and labels of which some are missing."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for k in range(n):
+        positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.8, 0.6], [0.0, -0.8, 0.6]]) + rng.normal(
+            0, 0.1, (3, 3)
+        )
+        apart = positions[1:] - positions[0]
+        lengths = np.linalg.norm(apart, axis=1)
+        force = -2.0 * (lengths - 1.0)[:, None] * apart / lengths[:, None]
+        frame = Frame(
+            system=host_system(positions + rng.normal(size=3), [8, 1, 1]),
+            energy=float(np.sum((lengths - 1.0) ** 2)),
+            forces=np.array([-force.sum(0), *force]),
+            dipole=0.3 * np.sum((2 - lengths)[:, None] * apart, axis=0),
+            source=f"molecule {k}",
+        )
+        missing = [{}, {"dipole": None}, {"forces": None}, {"energy": None, "forces": None}][k % 4]
+        found.append(frame.replace(**missing))
+    return found
+
+
+def water(**arguments):
+    """One layer, which takes little time to compile."""
+    return mace(
+        ["H", "O"], cutoff=3.0, channels=8, max_ell=1, correlation=2, n_interactions=1, radial_hidden=(8,),
+        avg_num_neighbors=2.0, **arguments,
+    )  # fmt: skip
+
+
+def test_dipoles_are_learnt_with_frames_that_lack_labels():
+    potential, weights = water(charges=True), Weights(1.0, 1.0, 0.0, 10.0)
+    recipe = dataclasses.replace(RECIPE, n_epochs=40, batch_size=4, start=weights, end=weights)
+    result = train(
+        potential, molecules(64), valid=molecules(16, seed=1), references={1: 0.0, 8: 0.0}, recipe=recipe,
+        progress=False,
+    )  # fmt: skip
+    first, last = result.history[0], result.history[-1]
+    assert last["dipole_rmse"] < 0.25 * first["dipole_rmse"] and last["dipole_error"] < 0.1
+    assert last["forces_rmse"] < 0.3 * first["forces_rmse"]
+    assert last["valid_loss"] == pytest.approx(
+        last["energy_rmse"] ** 2 + last["forces_rmse"] ** 2 + 10 * last["dipole_rmse"] ** 2, rel=1e-9
+    )
+
+
+def test_the_loss_of_dipoles_counts_those_that_are_there():
+    data = molecules(4)
+    (batch,) = make_batches(data, cutoff=3.0, batch_size=5)
+    labels = batch.labels
+    np.testing.assert_array_equal(labels.has_dipole, [True, False, True, True, False])
+    exact = Evaluation(labels.energy, labels.forces, labels.stress, dipole=labels.dipole)
+    weights = Weights(0.0, 0.0, 0.0, 2.0)
+    assert loss(exact, batch, weights) == 0
+    off = exact._replace(dipole=labels.dipole + np.array([0.3, 0.0, -0.1]))
+    assert loss(off, batch, weights) == pytest.approx(2.0 * 0.1 / 3, rel=1e-9)
+    batches = make_batches(data, cutoff=3.0, batch_size=5)
+    errors = residuals(lambda b: off, batches).errors()
+    lengths = [np.linalg.norm(frame.dipole) for frame in data if frame.dipole is not None]
+    assert errors.dipole_rmse == pytest.approx((0.1 / 3) ** 0.5, rel=1e-9)
+    assert errors.dipole_mae == pytest.approx(0.4 / 3, rel=1e-9)
+    assert errors.dipole_error == pytest.approx(0.1**0.5 / np.mean(lengths), rel=1e-9)
+    silent = residuals(lambda b: off._replace(dipole=None), batches).errors()
+    assert np.isnan([silent.dipole_rmse, silent.dipole_mae, silent.dipole_error]).all()
+    with pytest.raises(InputError, match="charges=True"):
+        loss(off._replace(dipole=None), batch, weights)
+
+
+def test_dipoles_in_a_cell_are_not_compared():
+    (frame,) = molecules(1)
+    in_cell = frame.replace(system=host_system(frame.positions, frame.numbers, cell=9 * np.eye(3)))
+    batches = make_batches([in_cell], cutoff=3.0, batch_size=1)
+    (batch,) = batches
+    undefined = np.full((1, 3), np.nan)
+    found = Evaluation(batch.labels.energy, batch.labels.forces, batch.labels.stress, dipole=undefined)
+    assert loss(found, batch, Weights(1.0, 1.0, 0.0, 1.0)) == 0
+    assert np.isnan(residuals(lambda b: found, batches).errors().dipole_rmse)
+    weights = Weights(1.0, 1.0, 0.0, 1.0)
+    recipe = dataclasses.replace(RECIPE, start=weights, end=weights)
+    arguments = {"references": {1: 0.0, 8: 0.0}, "recipe": recipe, "progress": False}
+    with pytest.raises(InputError, match="periodic directions"):
+        train(water(charges=True), [frame, in_cell], valid=[frame], **arguments)
+    with pytest.raises(InputError, match="charges=True"):
+        train(water(), [frame], valid=[frame], **arguments)
+    with pytest.raises(InputError, match="validate with has a dipole"):
+        train(water(charges=True), [frame], valid=[frame.replace(dipole=None)], **arguments)
+
+
+def test_the_gradient_of_the_loss_of_dipoles_is_its_difference():
+    (batch,) = make_batches(molecules(4), cutoff=3.0, batch_size=4)
+    measure = lambda found, part: loss(found, part, Weights(1.0, 1.0, 0.0, 3.0))  # noqa: E731
+    potential = water(charges=True)
+    params = potential.init(jax.random.key(0))
+    value = jax.jit(lambda p: loss_and_gradient(potential, p, batch, measure))
+    _, gradient = value(params)
+    rng = np.random.default_rng(0)
+    along = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), params)
+    plus, minus = (value(jax.tree.map(lambda p, a, h=h: p + h * a, params, along))[0] for h in (1e-6, -1e-6))
+    slope = sum(jax.tree.leaves(jax.tree.map(lambda g, a: jnp.sum(g * a), gradient, along)))
+    np.testing.assert_allclose(slope, (plus - minus) / 2e-6, rtol=1e-5)
+
+
 def test_frames_without_a_volume_have_a_gradient():
     """Their stress is NaN, which must not reach the parameters."""
     free = [

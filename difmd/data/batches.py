@@ -31,17 +31,21 @@ class Labels:
         energy: less the reference energies of its atoms [eV].
         forces: [eV/Å].
         stress: [eV/Å³].
+        dipole: [e·Å].
         has_energy: whether there is one, as those that follow; False for frames that fill a batch up.
         has_forces: likewise.
         has_stress: likewise.
+        has_dipole: likewise.
     """
 
     energy: Float[Array, "*batch"]
     forces: Float[Array, "*batch atoms 3"]
     stress: Float[Array, "*batch 3 3"]
+    dipole: Float[Array, "*batch 3"]
     has_energy: Bool[Array, "*batch"]
     has_forces: Bool[Array, "*batch"]
     has_stress: Bool[Array, "*batch"]
+    has_dipole: Bool[Array, "*batch"]
 
 
 class Batch(NamedTuple):
@@ -300,9 +304,11 @@ def _padded(
         "energy": np.asarray(energy, dtype),
         "forces": forces,
         "stress": np.zeros((3, 3), dtype) if frame.stress is None else np.asarray(frame.stress, dtype),
+        "dipole": np.zeros(3, dtype) if frame.dipole is None else np.asarray(frame.dipole, dtype),
         "has_energy": np.bool_(frame.energy is not None),
         "has_forces": np.bool_(frame.forces is not None),
         "has_stress": np.bool_(frame.stress is not None),
+        "has_dipole": np.bool_(frame.dipole is not None),
     }
     number: Any = np.int32(place)
     return Batch(

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
 from difmd.potentials.describe import made_from, summary
+from difmd.potentials.multipoles import Multipoles
 from difmd.system import System
 
 Params: TypeAlias = Any
@@ -33,6 +35,8 @@ class Potential:
             than `cutoff`; pairs beyond it must contribute exactly nothing.
         atomic: `atomic(params, system, neighbors) -> energies` [eV], [atoms], which add up to `apply`.
         cutoff: [Å].
+        with_multipoles: `with_multipoles(params, system, neighbors) -> energy, multipoles`: `apply`, and the
+            charges and dipoles of atoms from the same pass; None where it knows of no charges.
         species: atomic numbers it is defined for, or None for any.
         validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
         uses_twins: whether it evaluates pairs once for both atoms, and wants lists with `twins`.
@@ -44,6 +48,7 @@ class Potential:
     apply: Callable[[Params, System, Neighbors], Float[Array, ""]]
     atomic: Callable[[Params, System, Neighbors], Float[Array, "atoms"]]
     cutoff: float
+    with_multipoles: Callable[[Params, System, Neighbors], tuple[Float[Array, ""], Multipoles]] | None = None
     species: frozenset[int] | None = None
     validate: Callable[[System], None] = _nothing_wrong
     uses_twins: bool = False
@@ -57,6 +62,8 @@ class Potential:
 
     def __add__(self, other: Potential) -> Potential:
         """The sum; its params are the pair of both params, its species those that both know.
+
+        Its charges and dipoles are the sums of those of the potentials that have some.
 
         Raises:
             InputError: they share no species.
@@ -87,6 +94,20 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         one, two = parts(params)
         return first.atomic(one, system, neighbors) + second.atomic(two, system, neighbors)
 
+    def with_multipoles(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Multipoles]:
+        energies, found = [], []
+        for potential, own in zip((first, second), parts(params), strict=True):
+            if potential.with_multipoles is None:
+                energies.append(potential.apply(own, system, neighbors))
+            else:
+                energy, multipoles = potential.with_multipoles(own, system, neighbors)
+                energies.append(energy)
+                found.append(multipoles)
+        total = found[0] if len(found) == 1 else jax.tree.map(jnp.add, *found)
+        return energies[0] + energies[1], total
+
+    has_charges = first.with_multipoles is not None or second.with_multipoles is not None
+
     def validate(system: System) -> None:
         first.validate(system)
         second.validate(system)
@@ -108,6 +129,7 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         apply=apply,
         atomic=atomic,
         cutoff=cutoff,
+        with_multipoles=with_multipoles if has_charges else None,
         species=species,
         validate=validate,
         uses_twins=first.uses_twins or second.uses_twins,

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from difmd.errors import InputError
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.environment import Environment
 from difmd.potentials.equivariant import Convolution, Features, Linear, SpeciesLinear
-from difmd.potentials.harmonics import natural, spherical_harmonics
+from difmd.potentials.harmonics import Irrep, natural, spherical_harmonics
+from difmd.potentials.heads import ChargeReadout, Outputs, charges_of
 from difmd.potentials.network import SpeciesValues, network_potential
 from difmd.potentials.product_basis import SymmetricContraction
 from difmd.potentials.radial import silu
@@ -20,7 +21,7 @@ from difmd.take import take
 
 
 class MACE(nn.Module):
-    """Site energies of MACE with residual interaction blocks; `mace` tells what the settings mean."""
+    """Site energies and charges of MACE with residual interaction blocks; `mace` explains the settings."""
 
     n_species: int
     cutoff: float
@@ -34,19 +35,24 @@ class MACE(nn.Module):
     readout_hidden: int
     n_functions: int
     p: int
+    charges: bool = False
+    atomic_dipoles: bool = False
 
     @nn.compact
-    def __call__(self, env: Environment) -> Float[Array, "centers"]:
-        """ε of each center, dimensionless."""
+    def __call__(self, env: Environment) -> Outputs:
+        """ε of each center, and its charge and dipole."""
         dtype = env.distances.dtype
         harmonics = spherical_harmonics(self.max_ell, env.vectors, env.distances)
         embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, self.channels))
         h: Features = {natural(0): take(embedding.astype(dtype), env.types)[:, None, :]}
         edges = {natural(l): self.channels for l in range(self.max_ell + 1)}  # noqa: E741
-        total = jnp.zeros(len(env.types), dtype)
+        total, latent = jnp.zeros(len(env.types), dtype), jnp.zeros(len(env.types), dtype)
+        dipoles = jnp.zeros((len(env.types), 3), dtype)
         for t in range(self.n_interactions):
             is_last = t == self.n_interactions - 1
-            kept = {natural(l): self.channels for l in range(1 if is_last else self.max_L + 1)}  # noqa: E741
+            # The last layer keeps what is read out.
+            most = int(self.atomic_dipoles) if is_last else self.max_L
+            kept: dict[Irrep, int] = {natural(l): self.channels for l in range(most + 1)}  # noqa: E741
             skipped = SpeciesLinear(kept, self.n_species, name=f"skip_{t}")(h, env.types)
             sent = Linear(dict.fromkeys(h, self.channels), name=f"up_{t}")(h)
             messages = Convolution(
@@ -66,12 +72,21 @@ class MACE(nn.Module):
             )(messages, env.types)
             mixed = Linear(kept, name=f"mix_{t}")(products)
             h = {irrep: x + skipped[irrep] if irrep in skipped else x for irrep, x in mixed.items()}
+            if self.charges:
+                hidden = self.readout_hidden if is_last else None
+                read = ChargeReadout(hidden, self.atomic_dipoles, name=f"charges_{t}")(h)
+                latent, dipoles = latent + read[0], dipoles + read[1]
             scalars = {natural(0): h[natural(0)]}
             if is_last:
                 inner = Linear({natural(0): self.readout_hidden}, name="readout_hidden")(scalars)
                 scalars = {natural(0): silu(inner[natural(0)])}
             total = total + Linear({natural(0): 1}, name=f"readout_{t}")(scalars)[natural(0)][:, 0, 0]
-        return total
+        if not self.charges:
+            return Outputs(total)
+        charges = charges_of(
+            latent, env, cutoff=self.cutoff, p=self.p, avg_num_neighbors=self.avg_num_neighbors
+        )
+        return Outputs(total, charges, dipoles if self.atomic_dipoles else None)
 
 
 @described
@@ -91,6 +106,8 @@ def mace(
     p: int = 5,
     scale: SpeciesValues = 1.0,
     shift: SpeciesValues = 0.0,
+    charges: bool = False,
+    atomic_dipoles: bool = False,
 ) -> Potential:
     """MACE, with the hyper-parameters of its authors (their names in brackets).
 
@@ -109,19 +126,24 @@ def mace(
         p: power of the envelope (`num_cutoff_basis`).
         scale: [eV], see `network_potential`.
         shift: [eV], likewise; energies of single atoms.
+        charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
+        atomic_dipoles: whether they have dipoles too, which takes vectors out of the last layer.
 
     Returns:
         The `Potential`.
 
     Raises:
-        InputError: as `network_potential`.
+        InputError: as `network_potential`; atomic dipoles without charges, or without `max_ell` ≥ 1.
 
     References:
         Batatia et al., NeurIPS 2022, arXiv:2206.07697; settings as in github.com/ACEsuit/mace.
     """
-    numbers = len(species)
+    if atomic_dipoles and not (charges and max_ell >= 1):
+        raise InputError(
+            f"atomic_dipoles need charges=True and max_ell of at least 1, not {charges} and {max_ell}"
+        )
     module = MACE(
-        n_species=numbers,
+        n_species=len(species),
         cutoff=float(cutoff),
         channels=channels,
         max_L=max_L,
@@ -133,5 +155,9 @@ def mace(
         readout_hidden=readout_hidden,
         n_functions=n_functions,
         p=p,
+        charges=charges,
+        atomic_dipoles=atomic_dipoles,
     )
-    return network_potential(module, species=species, cutoff=cutoff, scale=scale, shift=shift)
+    return network_potential(
+        module, species=species, cutoff=cutoff, scale=scale, shift=shift, charges=charges
+    )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from difmd.errors import InputError
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.environment import Environment
@@ -20,6 +21,7 @@ from difmd.potentials.equivariant import (
     message_paths,
 )
 from difmd.potentials.harmonics import Irrep, natural, spherical_harmonics
+from difmd.potentials.heads import ChargeReadout, Outputs, charges_of
 from difmd.potentials.network import SpeciesValues, network_potential
 from difmd.potentials.radial import silu
 from difmd.take import take
@@ -31,7 +33,7 @@ _TANH = 1.5937
 
 
 class NequIP(nn.Module):
-    """Site energies of NequIP; `nequip` tells what the settings mean."""
+    """Site energies, and charges, of NequIP; `nequip` tells what the settings mean."""
 
     n_species: int
     cutoff: float
@@ -43,16 +45,19 @@ class NequIP(nn.Module):
     radial_hidden: Sequence[int]
     n_functions: int
     p: int
+    charges: bool = False
+    atomic_dipoles: bool = False
 
     @nn.compact
-    def __call__(self, env: Environment) -> Float[Array, "centers"]:
-        """ε of each center, dimensionless."""
+    def __call__(self, env: Environment) -> Outputs:
+        """ε of each center, and its charge and dipole."""
         dtype = env.distances.dtype
         n = self.num_features
         harmonics = spherical_harmonics(self.l_max, env.vectors, env.distances)
         embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, n))
         h: Features = {_SCALAR: take(embedding.astype(dtype), env.types)[:, None, :]}
-        for t, outputs in enumerate(_representations(self.l_max, self.parity, self.num_layers)):
+        read = [_SCALAR, natural(1)] if self.atomic_dipoles else [_SCALAR]
+        for t, outputs in enumerate(_representations(self.l_max, self.parity, self.num_layers, read)):
             gated = [irrep for irrep in outputs if irrep.l > 0]
             channels = {irrep: n * (1 + len(gated)) if irrep == _SCALAR else n for irrep in outputs}
             skipped = SpeciesLinear(channels, self.n_species, name=f"skip_{t}")(h, env.types)
@@ -71,11 +76,18 @@ class NequIP(nn.Module):
             x = {i: scale * m + skipped[i] if i in skipped else scale * m for i, m in mixed.items()}
             h = _gate(x, gated, n)
         inner = Linear({_SCALAR: max(n // 2, 1)}, name="readout_hidden")({_SCALAR: h[_SCALAR]})
-        return Linear({_SCALAR: 1}, name="readout")(inner)[_SCALAR][:, 0, 0]
+        energy = Linear({_SCALAR: 1}, name="readout")(inner)[_SCALAR][:, 0, 0]
+        if not self.charges:
+            return Outputs(energy)
+        latent, dipoles = ChargeReadout(max(n // 2, 1), self.atomic_dipoles, name="charges")(h)
+        charges = charges_of(
+            latent, env, cutoff=self.cutoff, p=self.p, avg_num_neighbors=self.avg_num_neighbors
+        )
+        return Outputs(energy, charges, dipoles if self.atomic_dipoles else None)
 
 
-def _representations(l_max: int, parity: bool, num_layers: int) -> list[list[Irrep]]:
-    """Those that each layer yields: what messages can lead to, and the energy can see."""
+def _representations(l_max: int, parity: bool, num_layers: int, read: list[Irrep]) -> list[list[Irrep]]:
+    """Those that each layer yields: what messages can lead to, and what is read out can see."""
     wanted = [Irrep(l, p) for l in range(l_max + 1) for p in (1, -1)]  # noqa: E741
     if not parity:
         wanted = [natural(l) for l in range(l_max + 1)]  # noqa: E741
@@ -83,7 +95,7 @@ def _representations(l_max: int, parity: bool, num_layers: int) -> list[list[Irr
     for _ in range(num_layers):
         before = [irrep for irrep in wanted if message_paths(before, l_max, [irrep])]
         found.append(before)
-    seen = [_SCALAR]
+    seen = read
     for layer in reversed(range(num_layers)):
         found[layer] = [i for i in found[layer] if i in seen]
         seen = [i for i in wanted if i in found[layer] or message_paths([i], l_max, found[layer])]
@@ -118,6 +130,8 @@ def nequip(
     p: int = 6,
     scale: SpeciesValues = 1.0,
     shift: SpeciesValues = 0.0,
+    charges: bool = False,
+    atomic_dipoles: bool = False,
 ) -> Potential:
     """NequIP, with the hyper-parameters of its authors (their names in brackets).
 
@@ -135,16 +149,22 @@ def nequip(
         p: power of the envelope (`PolynomialCutoff_p`).
         scale: [eV], see `network_potential`.
         shift: [eV], likewise; energies of single atoms.
+        charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
+        atomic_dipoles: whether they have dipoles too, which takes vectors out of the last layer.
 
     Returns:
         The `Potential`.
 
     Raises:
-        InputError: as `network_potential`.
+        InputError: as `network_potential`; atomic dipoles without charges, or without `l_max` ≥ 1.
 
     References:
         Batzner et al., Nat. Commun. 13, 2453 (2022), doi:10.1038/s41467-022-29939-5.
     """
+    if atomic_dipoles and not (charges and l_max >= 1):
+        raise InputError(
+            f"atomic_dipoles need charges=True and l_max of at least 1, not {charges} and {l_max}"
+        )
     module = NequIP(
         n_species=len(species),
         cutoff=float(cutoff),
@@ -156,5 +176,9 @@ def nequip(
         radial_hidden=tuple(radial_hidden),
         n_functions=n_functions,
         p=p,
+        charges=charges,
+        atomic_dipoles=atomic_dipoles,
     )
-    return network_potential(module, species=species, cutoff=cutoff, scale=scale, shift=shift)
+    return network_potential(
+        module, species=species, cutoff=cutoff, scale=scale, shift=shift, charges=charges
+    )

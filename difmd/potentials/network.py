@@ -17,6 +17,8 @@ from difmd.neighbors import Neighbors
 from difmd.neighbors.types import Twins
 from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.environment import Environment, environment
+from difmd.potentials.heads import Outputs
+from difmd.potentials.multipoles import Multipoles
 from difmd.potentials.slots import known, species_numbers
 from difmd.system import System
 from difmd.take import take
@@ -32,18 +34,20 @@ def network_potential(
     cutoff: float,
     scale: SpeciesValues = 1.0,
     shift: SpeciesValues = 0.0,
+    charges: bool = False,
 ) -> Potential:
     """E = Σ_i shift_{Z_i} + scale_{Z_i} [ε(environment of i) − ε(nothing around an atom of Z_i)].
 
     An atom by itself has the energy `shift`, whatever the weights are.
 
     Args:
-        module: `module(environment) -> ε`, a number for each center; where no neighbour is in reach it must
-            depend on the species alone, and what is out of reach must not enter.
+        module: `module(environment) -> ε`, a number for each center, or `Outputs` with it; where no neighbour
+            is in reach it must depend on the species alone, and what is out of reach must not enter.
         species: symbols or atomic numbers, in the order of `Environment.types`.
         cutoff: [Å].
         scale: [eV], one for all or one for each species; a typical force times 1 Å does.
         shift: [eV], likewise.
+        charges: whether the module yields `Outputs` with charges, of which the potential is to tell.
 
     Returns:
         `Potential`; its params are `{"network": weights, "scale": [species], "shift": [species]}`.
@@ -66,8 +70,8 @@ def network_potential(
             **{name: jnp.asarray(values, dtype) for name, values in first.items()},
         }
 
-    def sites(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Array]:
-        """Energy of each center, and the center that each atom is."""
+    def sites(params: Params, system: System, neighbors: Neighbors) -> tuple[Outputs, Array]:
+        """Energy [eV] and charge of each center, and the center that each atom is."""
         check_names(params, "network", "scale", "shift")
         dtype = system.positions.dtype
         cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
@@ -79,32 +83,49 @@ def network_potential(
         env, rank = environment(system, neighbors, numbers=numbers, cutoff=cutoff)
         nothing = _alone(len(numbers), cutoff, dtype)
         try:
-            own: Any = module.apply({"params": cast["network"]}, env)
-            offset: Any = module.apply({"params": cast["network"]}, nothing)
+            own = _outputs(module.apply({"params": cast["network"]}, env))
+            offset = _outputs(module.apply({"params": cast["network"]}, nothing))
         except flax.errors.FlaxError as error:
             raise InputError(
                 f"the weights are not those of this network ({error}): make it with the settings that they "
                 "were trained with"
             ) from error
         energy = take(cast["shift"], env.types) + take(cast["scale"], env.types) * (
-            own - take(offset, env.types)
+            own.energy - take(offset.energy, env.types)
         )
-        return jnp.where(env.is_atom, energy, 0), rank
+        return own._replace(energy=jnp.where(env.is_atom, energy, 0)), rank
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
-        return known(numbers, system) * jnp.sum(sites(params, system, neighbors)[0])
+        return known(numbers, system) * jnp.sum(sites(params, system, neighbors)[0].energy)
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
-        return known(numbers, system) * take(*sites(params, system, neighbors))
+        found, rank = sites(params, system, neighbors)
+        return known(numbers, system) * take(found.energy, rank)
+
+    def with_multipoles(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Multipoles]:
+        found, rank = sites(params, system, neighbors)
+        is_known, is_atom = known(numbers, system), system.atomic_numbers > 0
+        if found.charges is None:
+            raise InputError("the network yields no charges: let its module return Outputs(ε, charges)")
+        own = is_known * jnp.where(is_atom, take(found.charges, rank), 0)
+        dipoles = jnp.zeros_like(system.positions)
+        if found.dipoles is not None:
+            dipoles = is_known * jnp.where(is_atom[:, None], take(found.dipoles, rank), 0)
+        return is_known * jnp.sum(found.energy), Multipoles(own, dipoles)
 
     return Potential(
         init=init,
         apply=apply,
         atomic=atomic,
         cutoff=cutoff,
+        with_multipoles=with_multipoles if charges else None,
         species=frozenset(numbers),
         uses_twins=True,
     )
+
+
+def _outputs(found: Any) -> Outputs:
+    return found if isinstance(found, Outputs) else Outputs(found)
 
 
 def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:

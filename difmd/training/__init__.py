@@ -1,4 +1,4 @@
-"""Fit potentials to energies, forces and stresses of given configurations."""
+"""Fit potentials to energies, forces, stresses and dipoles of given configurations."""
 
 from difmd.training.committee import Consensus, consensus, train_committee
 from difmd.training.gradient import loss_and_gradient, predict

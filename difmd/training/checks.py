@@ -9,7 +9,7 @@ import numpy as np
 from difmd.data.frames import Frame
 from difmd.errors import InputError
 from difmd.potentials import Potential, validate_inputs
-from difmd.training.loss import Weights
+from difmd.training.loss import NO_CHARGES, Weights
 
 
 def check_data(
@@ -37,6 +37,8 @@ def check_data(
         raise InputError(
             f"there are {len(frames)} frames to train on and {len(valid)} to validate with: give some of both"
         )
+    if weights.dipole > 0:
+        _check_dipoles(potential, frames, valid)
     weighed = [name for name in Weights._fields if getattr(weights, name) > 0]
     for part, name in ((frames, "train on"), (valid, "validate with")):
         if not any(set(weighed) & set(frame.labels) for frame in part):
@@ -63,3 +65,23 @@ def check_data(
                 raise InputError(f"{source}: it has a stress but no volume: leave the stress out")
             if not np.isfinite(getattr(frame, name)).all():
                 raise InputError(f"{source}: its {name} is not finite: leave it out")
+
+
+def _check_dipoles(potential: Potential, frames: Sequence[Frame], valid: Sequence[Frame]) -> None:
+    """What a weight of the dipole needs."""
+    if potential.with_multipoles is None:
+        raise InputError(NO_CHARGES)
+    for part, name in ((frames, "train on"), (valid, "validate with")):
+        labelled = [frame for frame in part if frame.dipole is not None]
+        if not labelled:
+            raise InputError(
+                f"no frame to {name} has a dipole, which the weights ask for: read it with "
+                "Keys(dipole=...), or let its weight be 0"
+            )
+        for frame in labelled:
+            if frame.pbc.any():
+                source = frame.source or "a frame without a source"
+                raise InputError(
+                    f"{source}: it has a dipole and periodic directions, with which a dipole is not defined: "
+                    "leave the dipole out, or put the molecule into no cell"
+                )

@@ -20,7 +20,7 @@ _ENTRIES = 2048
 
 
 def predict(potential: Potential, params: Params, batch: Batch) -> Evaluation:
-    """Energies, forces and stresses of every frame of a batch; each field with a leading axis."""
+    """Energies, forces, stresses and dipoles of every frame of a batch; each field with a leading axis."""
     size = frames_at_once(batch)
     if size == batch.frames.shape[0]:
         return _together(potential, params, batch)
@@ -36,7 +36,7 @@ def loss_and_gradient(
     *,
     at_once: int | None = None,
 ) -> tuple[Float[Array, ""], Params]:
-    """L(E, F, S) and dL/dθ, by reverse mode through the reverse mode that yields the forces.
+    """L(E, F, S, μ) and dL/dθ, by reverse mode through the reverse mode that yields the forces.
 
     Args:
         potential: the energy model.

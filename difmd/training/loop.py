@@ -355,6 +355,7 @@ def _validation_loss(errors: Errors, weights: Weights) -> float:
         (weights.energy, errors.energy_rmse),
         (weights.forces, errors.forces_rmse),
         (weights.stress, errors.virial_rmse),
+        (weights.dipole, errors.dipole_rmse),
     )
     return float(sum(float(w) * e**2 for w, e in terms if float(w) > 0 and not math.isnan(e)))
 

@@ -1,14 +1,22 @@
-"""What training minimises: errors of energies per atom, forces, and virials per atom."""
+"""What training minimises: errors of energies per atom, forces, virials per atom, and dipoles."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from difmd.data.batches import Batch
+from difmd.errors import InputError
 from difmd.forces import Evaluation
+
+NO_CHARGES = (
+    "the weights ask for dipoles, of which the potential knows nothing: make the network with charges=True, "
+    "as in mace(..., charges=True), or let the weight of the dipole be 0"
+)
+"""What to say to a weight that nothing depends on."""
 
 
 class Weights(NamedTuple):
@@ -18,11 +26,13 @@ class Weights(NamedTuple):
         energy: λ_E, of ⟨(ΔE/N)²⟩ [1/eV²].
         forces: λ_F, of ⟨ΔF²⟩ over components [Å²/eV²].
         stress: λ_S, of ⟨(ΔS V/N)²⟩ over components, the virial per atom [1/eV²].
+        dipole: λ_μ, of ⟨Δμ²⟩ over components [1/(e·Å)²].
     """
 
     energy: Float[Array, ""] | float = 1.0
     forces: Float[Array, ""] | float = 1.0
     stress: Float[Array, ""] | float = 0.0
+    dipole: Float[Array, ""] | float = 0.0
 
 
 class Counts(NamedTuple):
@@ -32,11 +42,13 @@ class Counts(NamedTuple):
         energy: frames with an energy.
         forces: components of forces.
         stress: components of stresses.
+        dipole: components of dipoles.
     """
 
     energy: Int[Array, ""]
     forces: Int[Array, ""]
     stress: Int[Array, ""]
+    dipole: Int[Array, ""]
 
 
 def count(batch: Batch) -> Counts:
@@ -47,6 +59,7 @@ def count(batch: Batch) -> Counts:
         jnp.sum(labels.has_energy),
         3 * jnp.sum(jnp.where(labels.has_forces, n_atoms, 0)),
         9 * jnp.sum(labels.has_stress),
+        3 * jnp.sum(labels.has_dipole),
     )
 
 
@@ -58,19 +71,22 @@ def loss(
     huber: float | None = None,
     counts: Counts | None = None,
 ) -> Float[Array, ""]:
-    """λ_E ⟨(ΔE/N)²⟩ + λ_F ⟨ΔF²⟩ + λ_S ⟨(ΔS V/N)²⟩, each over the labels that the batch has.
+    """λ_E ⟨(ΔE/N)²⟩ + λ_F ⟨ΔF²⟩ + λ_S ⟨(ΔS V/N)²⟩ + λ_μ ⟨Δμ²⟩, each over the labels that the batch has.
 
     Args:
-        found: energies, forces and stresses of the batch.
+        found: energies, forces, stresses and dipoles of the batch.
         batch: what they are compared with.
         weights: λ.
         huber: where an error of the square root of its term stops to count by its square, in units of that
-            term [eV, eV/Å]; None: never.
+            term [eV, eV/Å, e·Å]; None: never.
         counts: what sums are divided by, where `batch` is only a part of a batch; default: its own.
 
     Returns:
         The loss, a number; 0 for a batch without labels. Frames that are not periodic in three directions
-        have no stress.
+        have no stress, and those that are periodic in any no dipole.
+
+    Raises:
+        InputError: a weight of the dipole, where the potential has no charges.
 
     References:
         Batzner et al., Nat. Commun. 13, 2453 (2022), equation 8; Huber, Ann. Math. Stat. 35, 73 (1964).
@@ -83,6 +99,7 @@ def loss(
     terms = weights.energy * _mean(per_atom, labels.has_energy, counts.energy, huber)
     counted = (is_atom & labels.has_forces[:, None])[..., None]
     terms = terms + weights.forces * _mean(found.forces - labels.forces, counted, counts.forces, huber)
+    terms = terms + _of_dipoles(found, batch, weights, huber, counts)
     if not all(batch.neighbors.periodic):
         # Without a volume the stress is NaN, and would make NaN of the gradient even where it is masked.
         return terms
@@ -90,6 +107,20 @@ def loss(
     has_stress = labels.has_stress[:, None, None]
     virial = jnp.where(has_stress, found.stress - labels.stress, 0) * volume[:, None, None]
     return terms + weights.stress * _mean(virial, has_stress, counts.stress, huber)
+
+
+def _of_dipoles(
+    found: Evaluation, batch: Batch, weights: Weights, huber: float | None, counts: Counts
+) -> Array:
+    if found.dipole is None:
+        # A weight that changes while training is checked where that begins.
+        if not isinstance(weights.dipole, jax.core.Tracer) and weights.dipole > 0:
+            raise InputError(NO_CHARGES)
+        return jnp.zeros_like(found.energy[0])
+    if any(batch.neighbors.periodic):
+        return jnp.zeros_like(found.energy[0])
+    error = found.dipole - batch.labels.dipole
+    return weights.dipole * _mean(error, batch.labels.has_dipole[:, None], counts.dipole, huber)
 
 
 def _mean(error: Array, is_counted: Array, n: Array, huber: float | None) -> Array:

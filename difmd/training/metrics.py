@@ -22,6 +22,9 @@ class Errors(NamedTuple):
         forces_rmse: likewise.
         stress_rmse: over components [eV/Å³].
         virial_rmse: of the stress times the volume of an atom [eV].
+        dipole_mae: over components [e·Å].
+        dipole_rmse: likewise.
+        dipole_error: √⟨|Δμ|²⟩/⟨|μ|⟩, the error of the vector over the mean length of the labels.
     """
 
     energy_mae: float
@@ -30,6 +33,9 @@ class Errors(NamedTuple):
     forces_rmse: float
     stress_rmse: float
     virial_rmse: float
+    dipole_mae: float
+    dipole_rmse: float
+    dipole_error: float
 
 
 class Residuals(NamedTuple):
@@ -47,6 +53,9 @@ class Residuals(NamedTuple):
         stress: predicted [eV/Å³]; [frames, 3, 3].
         stress_label: NaN where there is none; [frames, 3, 3].
         volume: 0 where there is none [Å³]; [frames].
+        dipole: predicted [e·Å]; NaN where the potential has none; [frames, 3].
+        dipole_label: NaN where there is none, where the potential has none, or with a periodic direction;
+            [frames, 3].
     """
 
     frame: Int[np.ndarray, "frames"]
@@ -60,6 +69,8 @@ class Residuals(NamedTuple):
     stress: Float[np.ndarray, "frames 3 3"]
     stress_label: Float[np.ndarray, "frames 3 3"]
     volume: Float[np.ndarray, "frames"]
+    dipole: Float[np.ndarray, "frames 3"]
+    dipole_label: Float[np.ndarray, "frames 3"]
 
     def errors(self, frames: Sequence[int] | None = None, element: int | None = None) -> Errors:
         """Errors of some frames (default: all), and of the forces on one element.
@@ -78,21 +89,37 @@ class Residuals(NamedTuple):
         stress = _known(self.stress[chosen], self.stress_label[chosen])
         each = (self.volume[chosen] / n_atoms)[:, None, None]
         virial = _known(self.stress[chosen] * each, self.stress_label[chosen] * each)
-        return Errors(_mae(energy), _rmse(energy), _mae(forces), _rmse(forces), _rmse(stress), _rmse(virial))
+        dipole = _known(self.dipole[chosen], self.dipole_label[chosen])
+        lengths = np.linalg.norm(self.dipole_label[chosen], axis=1)
+        return Errors(
+            energy_mae=_mae(energy),
+            energy_rmse=_rmse(energy),
+            forces_mae=_mae(forces),
+            forces_rmse=_rmse(forces),
+            stress_rmse=_rmse(stress),
+            virial_rmse=_rmse(virial),
+            dipole_mae=_mae(dipole),
+            dipole_rmse=_rmse(dipole),
+            dipole_error=3**0.5 * _rmse(dipole) / _mean_of_known(lengths),
+        )
 
 
 def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Residuals:
     """Evaluate all frames of some batches, in the order of the data.
 
     Args:
-        predict: energies, forces and stresses of a batch.
+        predict: energies, forces, stresses and dipoles of a batch.
         batches: the data.
     """
     by_frame, by_atom = [], []
     for batch in batches:
         found = predict(batch)
         labels = batch.labels
-        energy, forces, stress = (np.asarray(x, np.float64) for x in found)
+        energy, forces, stress = (
+            np.asarray(x, np.float64) for x in (found.energy, found.forces, found.stress)
+        )
+        dipole = np.full((len(energy), 3), np.nan) if found.dipole is None else np.asarray(found.dipole)
+        has_dipole = labels.has_dipole & (found.dipole is not None and not any(batch.neighbors.periodic))
         for row in np.flatnonzero(batch.frames >= 0):
             is_atom = batch.system.atomic_numbers[row] > 0
             place = batch.frames[row]
@@ -105,14 +132,16 @@ def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Resid
                     stress[row],
                     labels.stress[row] if labels.has_stress[row] else np.full((3, 3), np.nan),
                     abs(np.linalg.det(batch.system.cell[row])) if all(batch.neighbors.periodic) else 0.0,
+                    np.asarray(dipole[row], np.float64),
+                    labels.dipole[row] if has_dipole[row] else np.full(3, np.nan),
                 )
             )
             known = labels.forces[row][is_atom] if labels.has_forces[row] else np.nan * forces[row][is_atom]
             numbers = batch.system.atomic_numbers[row][is_atom]
             by_atom.append((np.full(len(numbers), place), numbers, forces[row][is_atom], known))
     order = np.argsort([row[0] for row in by_frame])
-    frame, n_atoms, energy, label, stress, stress_label, volume = (
-        np.asarray([by_frame[k][c] for k in order]) for c in range(7)
+    frame, n_atoms, energy, label, stress, stress_label, volume, dipole, dipole_label = (
+        np.asarray([by_frame[k][c] for k in order]) for c in range(9)
     )
     atom_frame, element, forces, forces_label = (
         np.concatenate([by_atom[k][c] for k in order]) for c in range(4)
@@ -129,6 +158,8 @@ def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Resid
         stress,
         stress_label,
         volume,
+        dipole,
+        dipole_label,
     )
 
 
@@ -141,6 +172,12 @@ def _known(found: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 def _mae(error: np.ndarray) -> float:
     return float(np.mean(np.abs(error))) if error.size else float("nan")
+
+
+def _mean_of_known(values: np.ndarray) -> float:
+    """NaN where nothing is known, or nothing but zeros."""
+    known = values[~np.isnan(values)]
+    return float(np.mean(known)) if np.any(known > 0) else float("nan")
 
 
 def _rmse(error: np.ndarray) -> float:

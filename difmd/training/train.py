@@ -1,4 +1,4 @@
-"""`train`: parameters of a potential from energies, forces and stresses."""
+"""`train`: parameters of a potential from energies, forces, stresses and dipoles."""
 
 from __future__ import annotations
 

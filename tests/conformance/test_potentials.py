@@ -269,8 +269,8 @@ def test_single_precision_follows_the_inputs_and_agrees(case):
         return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, tree)
 
     found = case.evaluated(single(case.params), single(case.system))
-    assert {x.dtype for x in found} == {jnp.dtype("float32")}
-    for low, high in zip(found, case.at_rest, strict=True):
+    assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+    for low, high in zip(jax.tree.leaves(found), jax.tree.leaves(case.at_rest), strict=True):
         np.testing.assert_allclose(low, high, rtol=2e-5, atol=2e-5 * np.max(np.abs(high)))
 
 
