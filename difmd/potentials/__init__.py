@@ -16,6 +16,7 @@ from difmd.potentials.lennard_jones import (
 )
 from difmd.potentials.mace import mace
 from difmd.potentials.morse import morse
+from difmd.potentials.multipoles import Multipoles, total_dipole
 from difmd.potentials.nequip import nequip
 from difmd.potentials.network import network_potential
 from difmd.potentials.pair import pair_potential
@@ -27,6 +28,7 @@ from difmd.potentials.truncation import Truncation, shifted, switched, truncated
 __all__ = [
     "TERSOFF_1989",
     "Contribution",
+    "Multipoles",
     "Params",
     "Potential",
     "TersoffElement",
@@ -53,6 +55,7 @@ __all__ = [
     "switched",
     "tabulated",
     "tersoff",
+    "total_dipole",
     "truncated",
     "validate_inputs",
     "waldman_hagler",
