@@ -53,6 +53,7 @@ def told(history):
     return [{name: value for name, value in entry.items() if name != "seconds"} for entry in history]
 
 
+@pytest.mark.slow
 def test_plateau_decay_and_replay_resume_bit_for_bit_and_models_are_kept(tmp_path):
     recipe = dataclasses.replace(
         RECIPE, n_epochs=6, schedule="plateau", plateau_patience=1, final_rate=0.1, optimizer="adamw",
@@ -139,6 +140,7 @@ def test_members_are_what_they_are_alone(alone):
         consensus(PLAIN, alone.params, system, neighbors)
 
 
+@pytest.mark.slow
 def test_a_committee_of_samples_resumes_bit_for_bit(tmp_path):
     start = PLAIN.init(jax.random.key(0))
     arguments = {"n_members": 3, "bootstrap": True, "params": start, "replay": OLD}
@@ -248,6 +250,7 @@ np.savez(
 """
 
 
+@pytest.mark.slow
 def test_four_devices_give_what_one_gives(alone, tmp_path):
     (tmp_path / "data.pickle").write_bytes(pickle.dumps((TRAIN, VALID, REFERENCES, RECIPE)))
     environment = {**os.environ, "DIFMD_CACHE": "off"}

@@ -16,6 +16,7 @@ from difmd.potentials.lennard_jones import (
 )
 from difmd.potentials.mace import mace
 from difmd.potentials.morse import morse
+from difmd.potentials.multipoles import Multipoles, total_dipole
 from difmd.potentials.nequip import nequip
 from difmd.potentials.network import network_potential
 from difmd.potentials.pair import pair_potential
@@ -29,6 +30,7 @@ from difmd.potentials.zbl import zbl
 __all__ = [
     "TERSOFF_1989",
     "Contribution",
+    "Multipoles",
     "Params",
     "Potential",
     "TersoffElement",
@@ -57,6 +59,7 @@ __all__ = [
     "switched",
     "tabulated",
     "tersoff",
+    "total_dipole",
     "truncated",
     "validate_inputs",
     "waldman_hagler",
