@@ -77,3 +77,12 @@ def test_bad_input_is_named():
     broken.calc = argon()
     with pytest.raises(InputError, match="finite"):
         broken.get_potential_energy()
+
+
+def test_dipoles_are_there_where_there_are_charges():
+    network = difmd.mace(["H", "O"], cutoff=3.0, channels=2, max_ell=1, correlation=2, charges=True)
+    atoms = ase.build.molecule("H2O")
+    atoms.calc = Calculator(network, network.init(jax.random.key(0)))
+    dipole, charges = atoms.get_dipole_moment(), atoms.get_charges()
+    assert np.linalg.norm(dipole) > 0
+    np.testing.assert_allclose(dipole, charges @ atoms.positions, atol=1e-12)

@@ -22,13 +22,14 @@ from difmd.system import System, from_ase
 class Calculator(ASECalculator):
     """`atoms.calc = Calculator(*difmd.load("network.npz")[:2])`.
 
-    Energies [eV], also of each atom, forces [eV/Å], and with three periodic directions the stress [eV/Å³].
+    Energies [eV], also of each atom, forces [eV/Å], and with three periodic directions the stress [eV/Å³];
+    charges [e] of potentials that have some, and where nothing is periodic the dipole [e·Å].
     The neighbour list is kept until an atom has moved half the skin, and functions are compiled once for a
     number of atoms, unless the list has to grow. In the precision of JAX's default: set `jax_enable_x64` for
     phonons or tight relaxations.
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "dipole", "charges"]
 
     def __init__(self, potential: Potential, params: Params, *, skin: float = 0.5, **kwargs: Any) -> None:
         """Keep a potential.
@@ -91,6 +92,10 @@ class Calculator(ASECalculator):
             "energies": energies,
             "forces": found.forces,
         }
+        if found.charges is not None and found.dipole is not None:
+            self.results["charges"] = found.charges
+            if not any(neighbors.periodic):
+                self.results["dipole"] = found.dipole
         if all(neighbors.periodic):
             # Voigt's order: xx, yy, zz, yz, xz, xy.
             self.results["stress"] = found.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

@@ -163,10 +163,10 @@ def _rows(name: str, frames: Sequence[Frame], found: Residuals) -> list[Row]:
     if len(elements) > 1:
         for z in elements:
             of_it = found.element == z
-            # An energy belongs to no element.
-            errors = found.errors(element=int(z))._replace(
-                **dict.fromkeys(("energy_mae", "energy_rmse", "stress_rmse", "virial_rmse"), math.nan)
-            )
+            errors = found.errors(element=int(z))
+            # Only forces belong to an element.
+            others = [field for field in errors._fields if not field.startswith("forces")]
+            errors = errors._replace(**dict.fromkeys(others, math.nan))
             n_frames = len(np.unique(found.atom_frame[of_it]))
             rows.append(Row(name, chemical_symbols[z], "element", n_frames, int(of_it.sum()), errors))
     return rows
@@ -179,6 +179,7 @@ def _shown(row: Row) -> dict[str, float]:
         "F_rmse_meV_A": 1e3 * row.errors.forces_rmse,
         "F_mae_meV_A": 1e3 * row.errors.forces_mae,
         "virial_rmse_meV_atom": 1e3 * row.errors.virial_rmse,
+        "dipole_error_percent": 100 * row.errors.dipole_error,
     }
 
 
