@@ -55,7 +55,17 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-@pytest.fixture(scope="module", params=list(NETWORKS))
+# Each is compiled many times.
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "mace with dipoles",
+        *(pytest.param(name, marks=SLOW) for name in NETWORKS if name != "mace with dipoles"),
+    ],
+)
 def case(request):
     """A network, its params, and what it makes of every configuration."""
     potential = NETWORKS[request.param]()

@@ -39,7 +39,14 @@ def setup(name):
     )
 
 
-@pytest.fixture(params=list(ROWS), scope="module")
+# Variations of rows that the quick suite has anyway.
+LONG = ("zbl, unequal cut-offs", "prior and network")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in ROWS],
+    scope="module",
+)
 def case(request):
     return setup(request.param)
 
