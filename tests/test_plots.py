@@ -189,6 +189,7 @@ def test_parity(tmp_path, figures):
             np.arange(n_frames), np.full(n_frames, 2), energy + 0.2, np.where(energy > 2.9, np.nan, energy),
             np.repeat(np.arange(n_frames), 2), np.tile([1, 8], n_frames), label + 0.05, label,
             np.zeros((n_frames, 3, 3)), np.full((n_frames, 3, 3), np.nan), np.ones(n_frames),
+            *2 * [np.full((n_frames, 3), np.nan)],
         )  # fmt: skip
 
     path = tmp_path / "p.png"
