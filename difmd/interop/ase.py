@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import CalculatorSetupError, all_changes
-from jaxtyping import Array, Bool
+from jaxtyping import Array
 
 from difmd.errors import InputError, check_positive
 from difmd.forces import Evaluation, evaluate
@@ -55,11 +56,6 @@ class Calculator(ASECalculator):
         self.skin = skin
         self._neighbors: Neighbors | None = None
 
-        def evaluate_all(params: Params, system: System, neighbors: Neighbors) -> tuple[Evaluation, Array]:
-            return evaluate(potential, params, system, neighbors), potential.atomic(params, system, neighbors)
-
-        self._evaluate = jax.jit(evaluate_all)
-
     def calculate(
         self,
         atoms: ase.Atoms | None = None,
@@ -79,8 +75,8 @@ class Calculator(ASECalculator):
         system = from_ase(self.atoms)
         validate_inputs(self.potential, self.params, system)
         neighbors = self._current(system)
-        found, energies = jax.tree.map(
-            lambda x: np.asarray(x, np.float64), self._evaluate(self.params, system, neighbors)
+        found: Evaluation = jax.tree.map(
+            lambda x: np.asarray(x, np.float64), _evaluate(self.potential, self.params, system, neighbors)
         )
         if not (np.isfinite(found.energy) and np.isfinite(found.forces).all()):
             raise CalculatorSetupError(
@@ -89,9 +85,11 @@ class Calculator(ASECalculator):
         self.results = {
             "energy": float(found.energy),
             "free_energy": float(found.energy),
-            "energies": energies,
             "forces": found.forces,
         }
+        if "energies" in properties:
+            energies = _atomic(self.potential, self.params, system, neighbors)
+            self.results["energies"] = np.asarray(energies, np.float64)
         if found.charges is not None and found.dipole is not None:
             self.results["charges"] = found.charges
             if not any(neighbors.periodic):
@@ -121,6 +119,11 @@ class Calculator(ASECalculator):
         return made
 
 
-@jax.jit
-def _is_stale(system: System, neighbors: Neighbors) -> Bool[Array, ""]:
-    return is_stale(system, neighbors)
+# Shared by all calculators of a potential, so that another one compiles nothing.
+_evaluate = jax.jit(evaluate, static_argnums=0)
+_is_stale = jax.jit(is_stale)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _atomic(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> Array:
+    return potential.atomic(params, system, neighbors)

@@ -33,7 +33,8 @@ class Truncation:
     missing: Callable[[_Pair, Any, float], Array]
     onset: float
     jumps: bool
-    description: Mapping[str, Any] | None = None
+    # Not hashable.
+    description: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False)
 
     def __repr__(self) -> str:
         """The call that made it."""

@@ -16,7 +16,7 @@ from difmd.forces import Evaluation, evaluate
 from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.system import System
-from difmd.training.loop import Outcome, run
+from difmd.training.loop import run
 from difmd.training.recipe import Recipe
 from difmd.training.result import CommitteeResult
 
@@ -105,19 +105,6 @@ def train_committee(
             f"axis of n_members = {n_members} in front"
         )
 
-    def result(outcome: Outcome) -> CommitteeResult:
-        return CommitteeResult(
-            params=outcome.best,
-            last_params=outcome.last,
-            references=dict(references),
-            best_epochs=outcome.best_epochs,
-            histories=outcome.histories,
-            n_compiled=outcome.n_compiled,
-            seconds=outcome.seconds,
-            is_complete=outcome.is_complete,
-            notes=outcome.notes,
-        )
-
     return run(
         potential,
         frames,
@@ -134,7 +121,7 @@ def train_committee(
         time_limit=time_limit,
         progress=progress,
         on_validation=on_validation or (lambda entries: None),
-        result=result,
+        result=lambda found: found,
     )
 
 

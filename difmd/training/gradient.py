@@ -15,7 +15,7 @@ from difmd.potentials import Potential
 from difmd.potentials.base import Params
 
 # On a CPU so many entries of neighbour lists go through a network together: what they leave behind for the
-# way back stays in the cache. One frame of 64 atoms takes a quarter of the time of four of them or less.
+# way back stays in the cache.
 _ENTRIES = 2048
 
 

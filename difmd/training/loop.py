@@ -29,7 +29,7 @@ from difmd.training.checks import check_data
 from difmd.training.loss import Weights
 from difmd.training.metrics import Errors, residuals
 from difmd.training.recipe import Recipe, check_recipe
-from difmd.training.result import TrainingError, TrainingInterrupted
+from difmd.training.result import CommitteeResult, TrainingError, TrainingInterrupted
 from difmd.training.selection import Path as Keys
 from difmd.training.selection import is_no_scale, mask_of
 from difmd.training.step import first_state, machine, optimizer_of, rate_at, weights_at
@@ -43,30 +43,6 @@ _MOST_SKIPPED = 20
 
 # Seconds between lines about progress in a log file, which the table tells more of.
 _BETWEEN_LINES = 300.0
-
-
-class Outcome(NamedTuple):
-    """What a training ends with; of a committee, arrays have an axis of members.
-
-    Attributes:
-        best: averaged parameters with the lowest validation loss.
-        last: averaged parameters at the end.
-        best_epochs: of each member, −1 for none.
-        histories: of each member.
-        n_compiled: functions compiled.
-        seconds: wall time.
-        is_complete: whether it came to its end.
-        notes: what could not be done.
-    """
-
-    best: Params
-    last: Params
-    best_epochs: tuple[int, ...]
-    histories: list[list[dict[str, Any]]]
-    n_compiled: int
-    seconds: float
-    is_complete: bool
-    notes: tuple[str, ...]
 
 
 class _Seen(NamedTuple):
@@ -99,12 +75,12 @@ def run(
     time_limit: float | None,
     progress: bool,
     on_validation: Callable[[list[dict[str, Any]]], None],
-    result: Callable[[Outcome], Any],
+    result: Callable[[CommitteeResult], Any],
 ) -> Any:
     """Train; `train` and `train_committee` tell what the arguments mean.
 
-    `start` makes the parameters at first, of a committee with an axis of members; `result` is made of the
-    outcome, for the caller and for errors.
+    `start` makes the parameters at first, of a committee with an axis of members; `result` makes what the
+    caller and errors get, out of the result of all members.
     """
     began = time.monotonic()
     recipe = recipe or Recipe()
@@ -184,12 +160,13 @@ def run(
     def predicted(params: Params, batch: Batch) -> Evaluation:
         return evaluate(params, put(batch) if n_members is None else batch)
 
-    def outcome() -> Outcome:
+    def outcome() -> CommitteeResult:
         last = jax.device_get(state.average)
         chosen = [member(best if e >= 0 else last, k) for k, e in enumerate(seen.best_epochs)]
-        return Outcome(
-            best=jax.tree.map(jnp.asarray, together(chosen)),
-            last=jax.tree.map(jnp.asarray, last),
+        return CommitteeResult(
+            params=jax.tree.map(jnp.asarray, together(chosen)),
+            last_params=jax.tree.map(jnp.asarray, last),
+            references=dict(references),
             best_epochs=tuple(seen.best_epochs),
             histories=seen.histories,
             n_compiled=step._cache_size() + evaluate._cache_size(),

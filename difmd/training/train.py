@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import jax
 
 from difmd.data.frames import Frame
 from difmd.potentials import Params, Potential
-from difmd.training.loop import Outcome, run
+from difmd.training.loop import run
 from difmd.training.recipe import Recipe
-from difmd.training.result import TrainingResult
+from difmd.training.result import CommitteeResult, TrainingResult
 
 
 def train(
@@ -72,18 +73,10 @@ def train(
         if on_validation is not None:
             on_validation(entries[0])
 
-    def result(outcome: Outcome) -> TrainingResult:
-        return TrainingResult(
-            params=outcome.best,
-            last_params=outcome.last,
-            references=dict(references),
-            best_epoch=outcome.best_epochs[0],
-            history=outcome.histories[0],
-            n_compiled=outcome.n_compiled,
-            seconds=outcome.seconds,
-            is_complete=outcome.is_complete,
-            notes=outcome.notes,
-        )
+    def result(found: CommitteeResult) -> TrainingResult:
+        values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        (best_epoch,), (history,) = values.pop("best_epochs"), values.pop("histories")
+        return TrainingResult(best_epoch=best_epoch, history=history, **values)
 
     return run(
         potential,

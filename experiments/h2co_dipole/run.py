@@ -19,7 +19,6 @@ import numpy as np
 
 import difmd
 from difmd import data, training
-from difmd.data import make_batches
 
 HERE = Path(__file__).resolve()
 SHARED = Path(os.environ.get("DIFMD_SHARED_DATA", HERE.parents[3] / "shared" / "data"))
@@ -101,15 +100,11 @@ def fit(arguments: argparse.Namespace) -> dict[str, Any]:
         network, parts.train, valid=parts.valid, references=stats.references, recipe=recipe, progress=False,
         folder=arguments.out, on_validation=tell,
     )  # fmt: skip
-    train_s = result.history[-1]["seconds"]
     difmd.save(arguments.out / "network.npz", network, result.params)
-    predict = jax.jit(lambda batch: training.predict(network, result.params, batch))
+    rows = training.report(network, result, valid=parts.valid, test=parts.test).rows
     report: dict[str, Any] = {}
-    for name, part in (("valid", parts.valid), ("test", parts.test)):
-        batches = make_batches(
-            part, cutoff=network.cutoff, batch_size=recipe.batch_size, references=stats.references
-        )
-        errors = training.residuals(predict, batches).errors()
+    for name in ("valid", "test"):
+        errors = next(row.errors for row in rows if (row.part, row.by) == (name, "all"))
         found = {
             "E_rmse_meV_atom": 1e3 * errors.energy_rmse,
             "E_mae_meV_atom": 1e3 * errors.energy_mae,
@@ -131,7 +126,7 @@ def fit(arguments: argparse.Namespace) -> dict[str, Any]:
         "seed": arguments.seed,
         "epochs": recipe.n_epochs,
         "best_epoch": result.best_epoch,
-        "train_s": round(train_s, 1),
+        "train_s": round(result.seconds, 1),
         "wall_s": round(time.monotonic() - began, 1),
         "n_params": int(sum(np.size(x) for x in jax.tree.leaves(result.params))),
         "settings": {

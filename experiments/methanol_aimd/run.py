@@ -21,12 +21,17 @@ from typing import Any
 import ase
 import ase.build
 import ase.optimize
+import ase.units
 import jax
 import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
 
 import difmd
 from difmd import data, potentials, training, units
 from difmd.data import Frame
+from difmd.potentials import Potential
 from difmd.progress import progress_bar
 
 SETTINGS: dict[str, Any] = {
@@ -70,17 +75,18 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     start = relaxed(out / "minimum.npy", settings)
-    keys = jax.random.split(jax.random.key(arguments.seed), 3)
+    keys = jax.random.split(jax.random.key(arguments.seed), 3)[:2]
     first = start_frames(start, settings, arguments.seed, out / "first.npz")
-    network, params = fit(first, out / "network_first", arguments)
+    network, rough = fit(first, out / "network_first", arguments)
     each = settings["added_frames"] // 2
-    geometries = sample(network, params, start, settings, each, 10.0, keys[0])
-    added = label(geometries, start.numbers, settings, out / "added.npz")
-    network, params = fit([*first, *added], out / "network_added", arguments)
+    geometries = sample(network, rough.params, start, settings, each, 10.0, keys[0])
+    added = label(geometries, start, settings, out / "added.npz")
+    network, better = fit([*first, *added], out / "network_added", arguments)
+    params = better.params
     geometries = sample(
         network, params, start, settings, settings["frames_each"], settings["fs_between_frames"], keys[1]
     )
-    frames = label(geometries, start.numbers, settings, out / "kept.npz")
+    frames = label(geometries, start, settings, out / "kept.npz")
     kinds = np.repeat([f"{t:.0f} K" for t in settings["temperatures_K"]], settings["frames_each"])
     about = {**settings, "seed": arguments.seed, "pyscf": pyscf.__version__}
     positions = np.stack([frame.positions for frame in frames])
@@ -93,7 +99,7 @@ def main() -> int:
         settings=np.frombuffer(json.dumps(about).encode(), np.uint8),
         energy=whole["energy"], **{k: whole[k].astype(np.float32) for k in ("positions", "forces", "dipole")},
     )  # fmt: skip
-    errors = errors_of(network, params, frames, references([*first, *added]))
+    errors = training.report(network, better, valid=frames).rows[0].errors
     report = {
         **about,
         "frames": len(frames),
@@ -112,118 +118,104 @@ def main() -> int:
     return 0
 
 
-def theory(settings: dict[str, Any]) -> Any:
-    """A function that gives energy [eV], forces [eV/Å] and dipole [e·Å]; it starts from the last density."""
-    from pyscf import dft, gto
+class Theory(Calculator):
+    """Energy, forces and dipole of a closed-shell molecule; it starts from the density that it had last."""
 
-    density: list[Any] = [None]
+    implemented_properties = ["energy", "forces", "dipole"]
 
-    def compute(numbers: np.ndarray, positions: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """No density to start from yet."""
+        super().__init__()
+        self.settings, self.density = settings, None
+
+    def calculate(
+        self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
+    ) -> None:
+        """One self-consistent field and its gradient."""
+        from pyscf import dft, gto
+
+        super().calculate(atoms, properties, system_changes)
         molecule = gto.M(
-            atom=list(zip(numbers.tolist(), positions.tolist(), strict=True)),
-            basis=settings["basis"], unit="Angstrom", verbose=0,
+            atom=list(zip(self.atoms.numbers.tolist(), self.atoms.positions.tolist(), strict=True)),
+            basis=self.settings["basis"], unit="Angstrom", verbose=0,
         )  # fmt: skip
-        field = dft.RKS(molecule, xc=settings["method"]).density_fit(auxbasis=settings["auxiliary_basis"])
-        field.grids.level = settings["grid_level"]
-        field.conv_tol = settings["energy_convergence_hartree"]
-        energy = field.kernel(dm0=density[0])
+        field = dft.RKS(molecule, xc=self.settings["method"])
+        field = field.density_fit(auxbasis=self.settings["auxiliary_basis"])
+        field.grids.level = self.settings["grid_level"]
+        field.conv_tol = self.settings["energy_convergence_hartree"]
+        energy = field.kernel(dm0=self.density)
         if not field.converged:
-            raise RuntimeError(f"no self-consistent field for {positions.tolist()}")
-        density[0] = field.make_rdm1()
+            raise RuntimeError(f"no self-consistent field for {self.atoms.positions.tolist()}")
+        self.density = field.make_rdm1()
         gradient = field.nuc_grad_method()
         # Without the response of the grid the forces do not add up to zero.
         gradient.grid_response = True
-        hartree, bohr = ase.units.Hartree, ase.units.Bohr
-        return (
-            energy * hartree,
-            -gradient.kernel() * hartree / bohr,
-            field.dip_moment(unit="AU", verbose=0) * bohr,
-        )
-
-    return compute
+        self.results = {
+            "energy": energy * ase.units.Hartree,
+            "forces": -gradient.kernel() * ase.units.Hartree / ase.units.Bohr,
+            "dipole": field.dip_moment(unit="AU", verbose=0) * ase.units.Bohr,
+        }
 
 
 def relaxed(file: Path, settings: dict[str, Any]) -> ase.Atoms:
     """Methanol at the minimum."""
-    from ase.calculators.calculator import Calculator, all_changes
-
-    class Theory(Calculator):
-        implemented_properties = ("energy", "forces")
-        compute = staticmethod(theory(settings))
-
-        def calculate(
-            self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
-        ) -> None:
-            super().calculate(atoms, properties, system_changes)
-            energy, forces, _ = self.compute(self.atoms.numbers, self.atoms.positions)
-            self.results = {"energy": energy, "forces": forces}
-
     atoms = ase.build.molecule("CH3OH")
     if file.exists():
         atoms.positions = np.load(file, allow_pickle=False)
         return atoms
-    atoms.calc = Theory()
+    atoms.calc = Theory(settings)
     ase.optimize.BFGS(atoms, logfile=None).run(fmax=1e-2, steps=100)
     np.save(file, atoms.positions)
-    atoms.calc = None
     return atoms
 
 
 def start_frames(start: ase.Atoms, settings: dict[str, Any], seed: int, file: Path) -> list[Frame]:
     """Every other step of Langevin dynamics with forces of the theory, at the higher temperature."""
-    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
-
     if not file.exists():
         rng = np.random.default_rng(seed)
         atoms = start.copy()
+        atoms.calc = Theory(settings)
         temperature = max(settings["temperatures_K"])
         # Half of the kinetic energy becomes potential energy.
-        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
-        Stationary(atoms)
-        ZeroRotation(atoms)
-        compute = theory(settings)
-        dt = 2 * settings["time_step_fs"] * ase.units.fs
-        masses = atoms.get_masses()[:, None]
-        momenta, forces = atoms.get_momenta(), compute(atoms.numbers, atoms.positions)[1]
+        thermalize_momenta(atoms, 2 * temperature, rng=rng)
+        dynamics = Langevin(
+            atoms, 2 * settings["time_step_fs"] * ase.units.fs, temperature_K=temperature,
+            friction=settings["friction_1/fs"] / ase.units.fs, rng=rng, fixcm=False,
+        )  # fmt: skip
         kept: list[Any] = []
         with progress_bar("dynamics on the theory itself", settings["first_steps"]) as advance:
-            for step in range(settings["first_steps"]):
-                momenta += 0.5 * dt * forces
-                atoms.positions += dt * momenta / masses
-                energy, forces, dipole = compute(atoms.numbers, atoms.positions)
-                momenta += 0.5 * dt * forces
-                # An Ornstein-Uhlenbeck step.
-                keep = np.exp(-settings["friction_1/fs"] * 2 * settings["time_step_fs"])
-                noise = rng.normal(size=momenta.shape) * np.sqrt(masses * ase.units.kB * temperature)
-                momenta = keep * momenta + np.sqrt(1 - keep**2) * noise
-                if step % 2:
-                    kept.append((atoms.positions.copy(), energy, forces, dipole))
-                advance(1)
+            for _ in range(settings["first_steps"] // 2):
+                dynamics.run(2)
+                kept.append(_computed(atoms))
+                advance(2)
         _store(file, kept)
     return _frames(file, start.numbers)
 
 
-def label(geometries: np.ndarray, numbers: np.ndarray, settings: dict[str, Any], file: Path) -> list[Frame]:
+def label(geometries: np.ndarray, start: ase.Atoms, settings: dict[str, Any], file: Path) -> list[Frame]:
     """Energies, forces and dipoles of geometries; every 20 are written."""
-    if file.exists():
-        done = _load(file)
-        if len(done) and not np.allclose(done[0][0], geometries[0], atol=1e-3):
-            raise SystemExit(f"{file} holds other geometries: delete it")
-    else:
-        done = []
-    compute = theory(settings)
+    done = _load(file) if file.exists() else []
+    stored = np.array([row[0] for row in done]).reshape(-1, len(start), 3)
+    if not np.allclose(stored, geometries[: len(stored)], atol=1e-3):
+        raise SystemExit(f"{file} holds other geometries: delete it")
+    atoms = start.copy()
+    atoms.calc = Theory(settings)
     with progress_bar(f"frames of {file.stem}", len(geometries)) as advance:
         advance(len(done))
         for k in range(len(done), len(geometries)):
-            done.append((geometries[k], *compute(numbers, geometries[k])))
+            atoms.positions = geometries[k]
+            atoms.get_forces()
+            done.append(_computed(atoms))
             advance(1)
             if len(done) % 20 == 0 or len(done) == len(geometries):
                 _store(file, done)
-    return _frames(file, numbers)
+    return _frames(file, start.numbers)
 
 
-def fit(frames: list[Frame], folder: Path, arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """A network for the dynamics; in double precision nothing would be gained."""
+def fit(
+    frames: list[Frame], folder: Path, arguments: argparse.Namespace
+) -> tuple[Potential, training.TrainingResult]:
+    """A network for the dynamics."""
     parts = data.take_split(frames, data.split(frames, valid=0.1, seed=arguments.seed))
     stats = data.statistics(parts.train, cutoff=NETWORK["cutoff"])
     network = potentials.mace(
@@ -237,7 +229,7 @@ def fit(frames: list[Frame], folder: Path, arguments: argparse.Namespace) -> tup
     )
     best = min(found.history, key=lambda entry: entry["valid_loss"])
     print(f"{folder.name}: F {1e3 * best['forces_rmse']:.1f} meV/Å on {len(parts.valid)} frames held out")
-    return network, found.params
+    return network, found
 
 
 def references(frames: list[Frame]) -> dict[int, float]:
@@ -247,7 +239,7 @@ def references(frames: list[Frame]) -> dict[int, float]:
 
 
 def sample(
-    network: Any,
+    network: Potential,
     params: Any,
     start: ase.Atoms,
     settings: dict[str, Any],
@@ -278,15 +270,13 @@ def sample(
     return np.concatenate(found)
 
 
-def errors_of(network: Any, params: Any, frames: list[Frame], energies: dict[int, float]) -> Any:
-    """Of a network on frames that it did not see."""
-    batches = data.make_batches(frames, cutoff=network.cutoff, batch_size=20, references=energies)
-    predict = jax.jit(lambda batch: training.predict(network, params, batch))
-    return training.residuals(predict, batches).errors()
-
-
 def _centers(positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
     return np.sum(positions * masses[:, None], axis=1, keepdims=True) / masses.sum()
+
+
+def _computed(atoms: ase.Atoms) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    found = atoms.calc.results
+    return atoms.positions.copy(), found["energy"], found["forces"], found["dipole"]
 
 
 def _store(file: Path, rows: list[Any]) -> None:

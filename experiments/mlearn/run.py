@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 
 import difmd
 from difmd import data, potentials, training
-from difmd.data import make_batches
 
 HERE = Path(__file__).resolve()
 SHARED = Path(os.environ.get("DIFMD_SHARED_DATA", HERE.parents[3] / "shared" / "data"))
@@ -88,38 +86,27 @@ def one(element: str, arguments: argparse.Namespace) -> dict[str, Any]:
         validate_every=5,
         seed=arguments.seed,
     )
-    began = time.monotonic()
-
-    def tell(entry: dict[str, Any]) -> None:
-        if entry["epoch"] % 20 < 5:
-            print(
-                f"{element} {entry['epoch']:4d} {entry['seconds']:6.0f} s, loss {entry['train_loss']:.5f}, "
-                f"E {1e3 * entry['energy_rmse']:.2f} meV/atom F {1e3 * entry['forces_rmse']:.1f} meV/Å",
-                flush=True,
-            )
-
     result = training.train(
-        potential, parts.train, valid=parts.valid, references=stats.references, recipe=recipe, progress=False,
-        folder=arguments.out / element, on_validation=tell,
+        potential, parts.train, valid=parts.valid, references=stats.references, recipe=recipe,
+        folder=arguments.out / element,
     )  # fmt: skip
-    train_s = time.monotonic() - began
     test = folder / "test.extxyz.gz"
-    held_out, split = (data.read(test), "test") if test.exists() else (parts.valid, "valid")
-    batches = make_batches(
-        held_out, cutoff=potential.cutoff, batch_size=recipe.batch_size, references=stats.references
+    split = "test" if test.exists() else "valid"
+    found = training.report(
+        potential, result, valid=parts.valid, test=data.read(test) if test.exists() else ()
     )
-    predict = jax.jit(lambda batch: training.predict(potential, result.params, batch))
-    errors = training.residuals(predict, batches).errors()
-    found = {
+    print(found, flush=True)
+    errors = next(row.errors for row in found.rows if (row.part, row.by) == (split, "all"))
+    values = {
         "E_rmse_meV_atom": 1e3 * errors.energy_rmse,
         "F_rmse_meV_A": 1e3 * errors.forces_rmse,
         "E_mae_meV_atom": 1e3 * errors.energy_mae,
         "F_mae_meV_A": 1e3 * errors.forces_mae,
     }
     return {
-        **{name: round(float(value), 3) for name, value in found.items()},
+        **{name: round(float(value), 3) for name, value in values.items()},
         "split": split,
-        "train_s": round(train_s, 1),
+        "train_s": round(result.seconds, 1),
         "epochs": recipe.n_epochs,
         "best_epoch": result.best_epoch,
         "n_train": len(parts.train),
