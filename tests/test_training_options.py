@@ -114,6 +114,7 @@ def committee(**arguments):
     )
 
 
+@pytest.mark.slow
 def test_members_are_what_they_are_alone(alone):
     two = committee(n_members=2)
     members = [alone, run(dataclasses.replace(RECIPE, seed=1), potential=START)]
