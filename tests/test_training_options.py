@@ -169,7 +169,7 @@ def test_schedules_and_optimizers():
     for name in ("amsgrad", "adamw"):
         optimizer = optimizer_of(dataclasses.replace(RECIPE, optimizer=name, weight_decay=0.1))
         with jax.numpy_dtype_promotion("standard"):
-            direction, _ = optimizer.update(gradient, first_state(params, optimizer).opt_state, params)
+            direction, _ = optimizer.update(gradient, optimizer.init(params), params)
         # Without a gradient a step takes off learning rate × weight decay.
         np.testing.assert_allclose(direction["a"], [0.2])
 

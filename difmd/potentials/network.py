@@ -63,8 +63,11 @@ def network_potential(
 
     def init(key: Array) -> Params:
         dtype = jnp.zeros(()).dtype
-        # Compiled as a whole, which takes less time than its operations one by one.
-        weights = jax.jit(module.init)(key, _alone(len(numbers), cutoff, dtype))["params"]
+        # Compiled as a whole, which takes less time than its operations one by one; and without the efforts
+        # that pay where a program runs more than once, which JAX allows outside of other programs only.
+        options = None if isinstance(key, jax.core.Tracer) else {"xla_backend_optimization_level": 0}
+        compiled = jax.jit(module.init, compiler_options=options)
+        weights = compiled(key, _alone(len(numbers), cutoff, dtype))["params"]
         return {
             "network": jax.tree.map(lambda w: w.astype(dtype), weights),
             **{name: jnp.asarray(values, dtype) for name, values in first.items()},

@@ -26,6 +26,7 @@ from difmd.potentials import Params, Potential
 from difmd.progress import progress_bar
 from difmd.training import kept
 from difmd.training.checks import check_data
+from difmd.training.layout import Layout
 from difmd.training.loss import Weights
 from difmd.training.metrics import Errors, residuals
 from difmd.training.recipe import Recipe, check_recipe
@@ -111,13 +112,16 @@ def run(
     n_steps = max(recipe.n_epochs * len(batches), 1)
     params = start(recipe)
     one = params if n_members is None else jax.tree.map(lambda x: x[0], params)
-    mask = mask_of(one, is_trained or is_no_scale)
+    layout = Layout(one)
+    chosen = mask_of(one, is_trained or is_no_scale)
+    mask = layout.vector(jax.tree.map(lambda p, m: np.full(np.shape(p), m), one, chosen))
     optimizer = optimizer_of(recipe)
-    step, evaluate, put, waits = machine(potential, recipe, optimizer, mask, n_steps, n_members)
+    step, evaluate, put, waits = machine(potential, recipe, optimizer, layout, mask, n_steps, n_members)
     learning_rate, weights = rate_at(recipe, n_steps), weights_at(recipe, n_steps)
 
     begin = functools.partial(first_state, optimizer=optimizer)
-    first = begin(params) if n_members is None else jax.vmap(begin)(params)
+    flat = layout.vector(params)
+    first = begin(flat) if n_members is None else jax.vmap(begin)(flat)
     state, best = first, jax.device_get(params)
     seen = _Seen([[] for _ in range(n)], 0, [-1] * n, [math.inf] * n, [0] * n, [0] * n, False)
     hashes = {"train": hash_frames(frames), "valid": hash_frames(valid)}
@@ -161,7 +165,7 @@ def run(
         return evaluate(params, put(batch) if n_members is None else batch)
 
     def outcome() -> CommitteeResult:
-        last = jax.device_get(state.average)
+        last = layout.tree(jax.device_get(state.average))
         chosen = [member(best if e >= 0 else last, k) for k, e in enumerate(seen.best_epochs)]
         return CommitteeResult(
             params=jax.tree.map(jnp.asarray, together(chosen)),
@@ -212,7 +216,7 @@ def run(
                     compiled = time.monotonic()
                 if (epoch + 1) % recipe.validate_every and epoch + 1 < recipe.n_epochs:
                     continue
-                average = jax.device_get(state.average)
+                average = layout.tree(jax.device_get(state.average))
                 last_step = (epoch + 1) * len(batches) - 1
                 base_rate = float(learning_rate(last_step))
                 weights_now = {name: float(w) for name, w in weights(last_step)._asdict().items()}

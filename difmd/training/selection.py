@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from difmd.errors import InputError
 from difmd.potentials import Params
@@ -88,7 +87,7 @@ def mask_of(params: Params, is_trained: Callable[[Path], bool]) -> Any:
     chosen = [bool(is_trained(path)) for path in paths]
     if not any(chosen):
         raise InputError(f"is_trained leaves nothing to train; there are {there}")
-    return jax.tree.unflatten(jax.tree.structure(params), [jnp.asarray(c) for c in chosen])
+    return jax.tree.unflatten(jax.tree.structure(params), chosen)
 
 
 def _small(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from difmd.data.batches import Batch
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
 from difmd.training.gradient import loss_and_gradient, predict
+from difmd.training.layout import Layout
 from difmd.training.loss import Counts, Weights, count, loss
 from difmd.training.recipe import Recipe
 
@@ -25,7 +26,7 @@ class State(NamedTuple):
     """What a step changes; of a committee every array has a leading axis of members.
 
     Attributes:
-        params: θ.
+        params: θ as one vector, see `Layout`.
         average: of θ over past steps.
         opt_state: of the optimizer.
         step: how many have been made, those that were not applied included.
@@ -33,8 +34,8 @@ class State(NamedTuple):
         rate: factor of the learning rate, which falls on a plateau.
     """
 
-    params: Params
-    average: Params
+    params: Array
+    average: Array
     opt_state: Any
     step: Array
     norm: Array
@@ -57,9 +58,9 @@ class Machine(NamedTuple):
     waits: bool
 
 
-def first_state(params: Params, optimizer: optax.GradientTransformation) -> State:
+def first_state(params: Array, optimizer: optax.GradientTransformation) -> State:
     """The state before the first step."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
+    dtype = params.dtype
     return State(
         params=params,
         average=params,
@@ -107,6 +108,7 @@ def machine(
     potential: Potential,
     recipe: Recipe,
     optimizer: optax.GradientTransformation,
+    layout: Layout,
     mask: Any,
     n_steps: int,
     n_members: int | None = None,
@@ -121,7 +123,8 @@ def machine(
         potential: the energy model.
         recipe: how to train.
         optimizer: of `optimizer_of`.
-        mask: which parameters are trained; a tree of bools.
+        layout: of the parameters.
+        mask: which numbers of the vector are trained; bools.
         n_steps: in all.
         n_members: of a committee; None: of one potential, without an axis of members.
     """
@@ -131,13 +134,14 @@ def machine(
     everywhere, shared = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("replicas")
     is_spread = len(devices) > 1 and n_members is None
 
-    def measured(params: Params, batch: Batch, weights: Weights, counts: Counts) -> tuple[Array, Params]:
+    def measured(params: Array, batch: Batch, weights: Weights, counts: Counts) -> tuple[Array, Array]:
         def measure(found: Evaluation, part: Batch) -> Array:
             return loss(found, part, weights, huber=recipe.huber, counts=counts)
 
-        return loss_and_gradient(potential, params, batch, measure)
+        value, gradient = loss_and_gradient(potential, layout.tree(params), batch, measure)
+        return value, layout.vector(gradient)
 
-    def gradient_of(params: Params, batch: Batch, weights: Weights) -> tuple[Array, Params]:
+    def gradient_of(params: Array, batch: Batch, weights: Weights) -> tuple[Array, Array]:
         # Sums over frames are divided by what the whole batch has, so that those of shares add up.
         counts = count(batch)
         if not is_spread:
@@ -152,23 +156,22 @@ def machine(
 
     def step(state: State, batch: Batch) -> tuple[State, Float[Array, ""], Array]:
         value, gradient = gradient_of(state.params, batch, weights(state.step))
-        gradient = jax.tree.map(lambda g, m: jnp.where(m, g, 0), gradient, mask)
-        norm = optax.global_norm(gradient)
+        gradient = jnp.where(mask, gradient, 0)
+        norm = jnp.linalg.norm(gradient)
         is_good = jnp.isfinite(value) & jnp.isfinite(norm)
         # A gradient far larger than usual, say from atoms that nearly touch, is cut to size.
         usual = jnp.where(state.norm > 0, state.norm, norm)
         factor = jnp.minimum(1, recipe.clip * usual / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
-        scaled = jax.tree.map(lambda g: jnp.where(is_good, factor * g, 0), gradient)
+        scaled = jnp.where(is_good, factor * gradient, 0)
         # optax counts in integers and multiplies them with numbers.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = optimizer.update(scaled, state.opt_state, state.params)
             rate = jnp.asarray(learning_rate(state.step), norm.dtype) * state.rate
-        updates = jax.tree.map(lambda u, m: jnp.where(m, -rate.astype(u.dtype) * u, 0), updates, mask)
-        params = optax.apply_updates(state.params, updates)
+        params = state.params + jnp.where(mask, -rate * updates, 0)
         n = state.step.astype(norm.dtype)
         decay = jnp.minimum(recipe.ema, (1 + n) / (10 + n))
         # In this form what is not trained stays what it is, to the last bit.
-        average = jax.tree.map(lambda a, p: a + (1 - decay).astype(p.dtype) * (p - a), state.average, params)
+        average = state.average + (1 - decay) * (params - state.average)
         new = state._replace(
             params=params,
             average=average,

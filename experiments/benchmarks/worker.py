@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import network_cases
 import numpy as np
 
 CUTOFF, SKIN, DT = 2.5, 0.3, 0.005
@@ -24,13 +25,18 @@ Run = Callable[[], dict[str, Any]]
 def main() -> None:
     """Answer requests until the input ends."""
     package, dtype = sys.argv[1:3]
-    import jax
-
-    jax.config.update("jax_enable_x64", dtype == "float64")
-    cases = {"difmd": difmd_cases, "jax-md": jax_md_cases}[package]()
     # Only answers go to the standard output.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    if package != "mace-torch":
+        import jax
+
+        jax.config.update("jax_enable_x64", dtype == "float64")
+    cases = {
+        "difmd": lambda: {**difmd_cases(), **network_cases.difmd_cases()},
+        "jax-md": jax_md_cases,
+        "mace-torch": network_cases.mace_torch_cases,
+    }[package]()
     run: Run | None = None
     for line in sys.stdin:
         request = json.loads(line)

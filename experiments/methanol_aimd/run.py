@@ -12,19 +12,24 @@ extra `datasets`.
 from __future__ import annotations
 
 import argparse
+import gzip
+import io
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ase
 import ase.build
+import ase.io
 import ase.optimize
 import ase.units
 import jax
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 
@@ -89,24 +94,18 @@ def main() -> int:
     frames = label(geometries, start, settings, out / "kept.npz")
     kinds = np.repeat([f"{t:.0f} K" for t in settings["temperatures_K"]], settings["frames_each"])
     about = {**settings, "seed": arguments.seed, "pyscf": pyscf.__version__}
-    positions = np.stack([frame.positions for frame in frames])
-    whole = {
-        "positions": positions - _centers(positions, start.get_masses()),
-        **{name: np.stack([getattr(f, name) for f in frames]) for name in ("energy", "forces", "dipole")},
-    }
-    np.savez_compressed(
-        out / "methanol.npz", atomic_numbers=start.numbers, kind=kinds,
-        settings=np.frombuffer(json.dumps(about).encode(), np.uint8),
-        energy=whole["energy"], **{k: whole[k].astype(np.float32) for k in ("positions", "forces", "dipole")},
-    )  # fmt: skip
+    write(out / "methanol.extxyz.gz", frames, kinds)
     errors = training.report(network, better, valid=frames).rows[0].errors
+    forces, energies, dipoles = (
+        np.stack([getattr(f, name) for f in frames]) for name in ("forces", "energy", "dipole")
+    )
     report = {
         **about,
         "frames": len(frames),
-        "force_rms_eV_A": float(np.sqrt(np.mean(whole["forces"] ** 2))),
-        "energy_std_meV": float(1e3 * whole["energy"].std()),
-        "net_force_max_eV_A": float(np.abs(whole["forces"].sum(axis=1)).max()),
-        "dipole_mean_D": float(np.linalg.norm(whole["dipole"], axis=1).mean() / 0.2081943),
+        "force_rms_eV_A": float(np.sqrt(np.mean(forces**2))),
+        "energy_std_meV": float(1e3 * energies.std()),
+        "net_force_max_eV_A": float(np.abs(forces.sum(axis=1)).max()),
+        "dipole_mean_D": float(np.linalg.norm(dipoles, axis=1).mean() / 0.2081943),
         "network_that_sampled": {
             "F_rmse_meV_A": 1e3 * errors.forces_rmse,
             "E_rmse_meV": 1e3 * errors.energy_rmse * len(start),
@@ -270,8 +269,19 @@ def sample(
     return np.concatenate(found)
 
 
-def _centers(positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    return np.sum(positions * masses[:, None], axis=1, keepdims=True) / masses.sum()
+def write(file: Path, frames: Sequence[Frame], kinds: Sequence[str]) -> None:
+    """Extended XYZ, compressed; the same frames give the same bytes."""
+    text = io.StringIO()
+    for frame, kind in zip(frames, kinds, strict=True):
+        masses = np.asarray(frame.system.masses)
+        center = masses @ frame.positions / masses.sum()
+        atoms = ase.Atoms(frame.numbers, frame.positions - center, info={"config_type": str(kind)})
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=frame.energy, forces=frame.forces, dipole=frame.dipole
+        )
+        ase.io.write(text, atoms, format="extxyz")
+    with file.open("wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
+        packed.write(text.getvalue().encode())
 
 
 def _computed(atoms: ase.Atoms) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
