@@ -21,17 +21,20 @@ help:  ## list the targets
 	@echo "Targets (VENV=$(VENV), PYTHON=$(PYTHON)):"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
-demo: $(VENV)/.base  ## run experiments/methane_diffusivity
+demo: $(VENV)/.base  ## run experiments/methanol_potential and experiments/methane_diffusivity
+	$(PY) experiments/methanol_potential/run.py
 	$(PY) experiments/methane_diffusivity/run.py
 
 bench: $(VENV)/.bench  ## speed beside LAMMPS and jax-md; takes long
 	$(PY) experiments/benchmarks/run.py
+	$(PY) experiments/benchmarks/networks.py
 
 bench-quick: $(VENV)/.bench  ## the same in a few minutes, with more noise
 	$(PY) experiments/benchmarks/run.py --quick --out runs/benchmarks-quick
 
+# Most of its time goes into compiling what runs once; `make test-slow` optimises as users' programs are.
 test: $(VENV)/.dev  ## quick test suite
-	$(PY) -m pytest -n $(WORKERS)
+	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PY) -m pytest -n $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## long physics checks
 	$(PY) -m pytest -m slow

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from difmd.data import Frame
     from difmd.training import CommitteeResult, Residuals, TrainingResult
+    from difmd.trajectory import Trajectory
 
 _D_UNIT = 1e-9 * units.M2_PER_S
 
@@ -260,6 +261,36 @@ def plot_parity(path: str | Path, found: Residuals, *, frames: Sequence[Frame] =
         "force component [eV/Å]",
         f"forces: RMSE {1e3 * errors.forces_rmse:.3g}, MAE {1e3 * errors.forces_mae:.3g} meV/Å",
     )
+    _save(figure, path)
+    return figure
+
+
+def plot_energy(path: str | Path, run: Trajectory) -> Figure:
+    """Total energy per atom against time, less that of the first frame, beside the potential energy.
+
+    Args:
+        path: file to write.
+        run: of `difmd.simulate`; of replicas each is a line.
+
+    Returns:
+        The figure, which a notebook shows.
+
+    Raises:
+        InputError: fewer than two frames.
+    """
+    from difmd.errors import InputError
+
+    if len(run.times) < 2:
+        raise InputError("a plot of energies takes two frames or more: simulate with a smaller save_every")
+    n_atoms = np.sum(np.asarray(run.system.atomic_numbers) > 0, axis=-1)
+    figure, axes = _figure(1, 2, size=(8.5, 3.4))
+    for axis, energy, name in (
+        (axes[0], run.total_energy, "total"),
+        (axes[1], run.potential_energy.astype(np.float64), "potential"),
+    ):
+        moved = 1e3 * (energy - energy[0]) / n_atoms
+        axis.plot(run.times / units.PS, moved.reshape(len(moved), -1), lw=0.7)
+        axis.set(xlabel="t [ps]", ylabel=f"{name} energy, change [meV/atom]")
     _save(figure, path)
     return figure
 

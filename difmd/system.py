@@ -216,13 +216,12 @@ def validate_system(system: System) -> None:
     Raises:
         InputError: as `make_system`.
     """
-    make_system(
+    host_system(
         system.positions,
         system.atomic_numbers,
         masses=system.masses,
         cell=system.cell,
         pbc=[bool(flag) for flag in np.asarray(system.pbc)],
-        dtype=system.positions.dtype,
     )
 
 

@@ -43,6 +43,11 @@ class Trajectory(NamedTuple):
         return 0.5 * np.sum(self.momenta.astype(np.float64) ** 2 / masses, axis=(-1, -2))
 
     @property
+    def total_energy(self) -> np.ndarray:
+        """Potential and kinetic energy, which dynamics without a bath conserve [eV]; [frames, *replicas]."""
+        return self.potential_energy.astype(np.float64) + self.kinetic_energy
+
+    @property
     def temperature(self) -> np.ndarray:
         """2K/(3N − 3)k_B with K relative to the centre of mass [K]; [frames, *replicas]."""
         return kinetic_temperature(self.system, self.momenta)

@@ -140,6 +140,16 @@ def test_vasprun(tmp_path):
     )
 
 
+def test_virials_of_slabs_are_left_out_with_a_word(tmp_path):
+    atoms, labels = configuration(0)
+    atoms.info |= {"energy": labels["energy"], "virial": labels["stress"].ravel()}
+    atoms.pbc = [True, True, False]
+    ase.io.write(tmp_path / "a.xyz", [atoms, atoms])
+    with pytest.warns(UserWarning, match="virial of 2 frames left out: they are not periodic in all"):
+        frames = read(tmp_path / "a.xyz")
+    assert [frame.labels for frame in frames] == [("energy",)] * 2
+
+
 def write_deepmd(folder, seeds, number=0):
     folder.mkdir(exist_ok=True)
     (folder / "type.raw").write_text("0\n1\n1\n2\n")
@@ -206,7 +216,8 @@ def test_deepmd_without_a_cell_and_with_mixed_types(tmp_path):
     (folder / "set.000/box.npy").unlink()
     (folder / "nopbc").touch()
     np.save(folder / "set.000/real_atom_types.npy", [[0, 1, 1, 2], [2, 1, -1, 0]])
-    first, second = read(folder)
+    with pytest.warns(UserWarning, match="virial of 2 frames left out"):
+        first, second = read(folder)
     # There is no stress without a volume.
     assert not first.pbc.any() and first.labels == ("energy", "forces")
     assert list(second.numbers) == [6, 1, 8] and second.forces.shape == (3, 3)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -89,6 +90,32 @@ def test_fit(tmp_path, figures, n_species):
     np.testing.assert_allclose(
         figures[0].axes[0].lines[0].get_data(), [[1, 2, 3, 4], [0.1, 0.05, 0.1 / 3, 0.025]]
     )
+
+
+@pytest.mark.parametrize("replicas", [None, 3])
+def test_energy(tmp_path, figures, argon, replicas):
+    from difmd.trajectory import Trajectory
+
+    rng = np.random.default_rng(0)
+    shape = (5,) if replicas is None else (5, replicas)
+    momenta = rng.normal(size=(*shape, 32, 3))
+    system = argon if replicas is None else jax.tree.map(lambda x: np.stack([x] * replicas), argon)
+    run = Trajectory(
+        system=system, times=np.arange(1, 6) * units.PS, positions=momenta, momenta=momenta,
+        potential_energy=rng.normal(size=shape), stress=np.zeros((*shape, 3, 3)), state=None, n_replays=0,
+        skin=1.0,
+    )  # fmt: skip
+    path = tmp_path / "energy.png"
+    assert plots.plot_energy(path, run) is figures[0]
+    check(path)
+    left, right = figures[0].axes
+    assert len(left.lines) == len(right.lines) == (replicas or 1)
+    times, energy = left.lines[-1].get_data()
+    np.testing.assert_allclose(times, np.arange(1, 6))
+    total = run.total_energy.reshape(5, -1)[:, -1]
+    np.testing.assert_allclose(energy, 1e3 * (total - total[0]) / 32, atol=1e-9)
+    with pytest.raises(InputError, match="takes two frames or more"):
+        plots.plot_energy(path, run._replace(times=run.times[:1]))
 
 
 def test_fit_of_one_iteration(tmp_path):

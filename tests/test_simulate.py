@@ -138,6 +138,7 @@ def test_frames(argon, clean):
     assert clean.system is argon
     kinetic = 0.5 * np.sum(clean.momenta**2 / 39.95, axis=(1, 2))
     np.testing.assert_allclose(clean.kinetic_energy, kinetic, rtol=1e-3)
+    np.testing.assert_allclose(clean.total_energy, clean.potential_energy + kinetic, rtol=1e-6)
     np.testing.assert_allclose(clean.temperature, 2 * clean.kinetic_energy / (93 * units.KB), rtol=1e-12)
     virial = np.trace(clean.stress, axis1=1, axis2=2)
     np.testing.assert_allclose(
@@ -195,7 +196,7 @@ def test_chunk_size_does_not_matter(argon, clean):
     np.testing.assert_array_equal(uneven.positions[:4], clean.positions)
     np.testing.assert_allclose(short.positions, uneven.positions, atol=1e-10)
     for found in (uneven, short):
-        total = found.potential_energy + found.kinetic_energy
+        total = found.total_energy
         # Velocity Verlet at 5 fs: a small part of the exchange between the two.
         assert np.ptp(total) < 0.01 * np.ptp(found.kinetic_energy)
         assert np.ptp(found.kinetic_energy) > 0.01

@@ -25,7 +25,7 @@ from difmd.training import (
     train,
     train_committee,
 )
-from difmd.training.step import first_state, optimizer_of, rate_at
+from difmd.training.step import optimizer_of, rate_at
 
 OLD = frames(6, seed=5, n_atoms=(4,))
 

@@ -15,6 +15,9 @@ from difmd.data.raw import Raw
 from difmd.errors import InputError
 from difmd.system import System, host_system
 
+NO_VOLUME = "no volume"
+"""In `used`: labels that were left out for want of a volume."""
+
 
 def to_frame(raw: Raw, place: str, keys: Keys, factors: Factors, used: dict[str, Counter[str]]) -> Frame:
     """Check one configuration and bring it into eV, Å and e.
@@ -78,6 +81,8 @@ def _labels(
     elif "virial" in found and system.pbc.all():
         volume = abs(np.linalg.det(system.cell))
         labels["stress"] = -as_matrix("virial", _numbers("virial", found["virial"])) * factors.virial / volume
+    elif "virial" in found:
+        used.setdefault(NO_VOLUME, Counter())["virial"] += 1
     if "dipole" in found:
         labels["dipole"] = _shaped("dipole", found["dipole"], (3,)) * factors.dipole
     if "charges" in found:

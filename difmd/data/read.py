@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from difmd.data.ase_files import is_extxyz, read_database, read_extxyz, read_other
-from difmd.data.convert import to_frame
+from difmd.data.convert import NO_VOLUME, to_frame
 from difmd.data.deepmd import find_deepmd, read_deepmd
 from difmd.data.frames import Frame
 from difmd.data.hdf5 import read_hdf5
@@ -211,3 +211,8 @@ def _remarks(path: Path, done: int, skipped: list[str], used: dict[str, Counter[
     if len(energies) > 1:
         counts = ", ".join(f"{name} in {count}" for name, count in energies.items())
         yield f"{path}: the energy has different names in different frames ({counts}): is it the same one?"
+    if NO_VOLUME in used:
+        yield (
+            f"{path}: the virial of {used[NO_VOLUME]['virial']} frames left out: they are not periodic in "
+            "all directions, and without a volume there is no stress"
+        )

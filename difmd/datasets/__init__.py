@@ -1,4 +1,4 @@
-"""Small tables of measured numbers that ship with difmd, with their sources in the files."""
+"""Small sets that ship with difmd: measured numbers, with their sources in the files, and computed frames."""
 
 from __future__ import annotations
 
@@ -12,3 +12,12 @@ METHANE_MASS = 16.043
 def methane_liquid() -> Path:
     """Table of measured D, density and viscosity of saturated liquid methane, 91 to 109 K."""
     return Path(str(resources.files("difmd.datasets") / "methane_liquid.csv"))
+
+
+def methanol() -> Path:
+    """Gas-phase methanol, PBE0/def2-SVP: 1000 frames with energies, forces, dipoles; for `difmd.data.read`.
+
+    Half of them, of the kind "300 K", are from dynamics at that temperature, the others from 600 K. Made by
+    `experiments/methanol_aimd`, whose settings are in the file `methanol.json` beside it.
+    """
+    return Path(str(resources.files("difmd.datasets") / "methanol.extxyz.gz"))
