@@ -7,12 +7,14 @@ from difmd.observables.correlation import (
     velocity_autocorrelation,
 )
 from difmd.observables.diffusivity import Diffusivity, diffusivity, diffusivity_of, finite_size_correction
+from difmd.observables.radial import RadialDistribution, radial_distribution
 from difmd.observables.statistics import Estimate, over_blocks, over_replicas, with_control
 from difmd.observables.structure import crystalline_order, is_liquid
 
 __all__ = [
     "Diffusivity",
     "Estimate",
+    "RadialDistribution",
     "autocorrelation",
     "crystalline_order",
     "diffusivity",
@@ -22,6 +24,7 @@ __all__ = [
     "mean_squared_displacement",
     "over_blocks",
     "over_replicas",
+    "radial_distribution",
     "remove_center_of_mass",
     "velocity_autocorrelation",
     "with_control",

@@ -61,6 +61,20 @@ class Report(NamedTuple):
     seconds: float
     notes: tuple[str, ...]
 
+    def summary(self, part: str) -> dict[str, float]:
+        """Errors of all frames of a part, with units in the names.
+
+        Args:
+            part: "valid" or "test".
+
+        Raises:
+            InputError: no such part.
+        """
+        for row in self.rows:
+            if (row.part, row.by) == (part, "all"):
+                return {name: float(value) for name, value in _shown(row).items() if np.isfinite(value)}
+        raise InputError(f"the report has no part {part!r}, only {', '.join({r.part for r in self.rows})}")
+
     def as_json(self) -> dict[str, Any]:
         """Numbers and words that `json.dumps` takes, with units in the names; None for what there is not."""
         return {

@@ -1,0 +1,186 @@
+"""What the experiments with networks share: where the data are, a training, and what is reported of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import difmd
+from difmd import data, plots, training, units
+from difmd.progress import progress_bar
+
+SHARED = Path(os.environ.get("DIFMD_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+class Fitted(NamedTuple):
+    """A trained network; `row` is what the report of an experiment holds of it."""
+
+    network: difmd.Potential
+    params: Any
+    row: dict[str, Any]
+
+
+def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.ArgumentParser:
+    """Options that all of them have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--epochs", type=int, default=defaults["epochs"])
+    parser.add_argument("--channels", type=int, default=defaults.get("channels", 32))
+    parser.add_argument("--max-l", type=int, default=defaults.get("max_l", 0), help="degree of messages")
+    parser.add_argument("--max-ell", type=int, default=defaults.get("max_ell", 3), help="of harmonics")
+    parser.add_argument("--cutoff", type=float, default=defaults.get("cutoff", 5.0), help="Å")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0, help="of splits, weights, order and momenta")
+    parser.add_argument("--quick", action="store_true", help="to see that all works")
+    parser.add_argument("--out", type=Path, default=Path("runs") / name)
+    return parser
+
+
+def read(name: str) -> list[data.Frame]:
+    """A file of the shared data; ends the program where there is none."""
+    path = SHARED / name
+    if not path.exists():
+        raise SystemExit(f"{path} is not there: set DIFMD_SHARED_DATA to the folder that holds {name}")
+    return data.read(path)
+
+
+def fit(parts: Any, folder: Path, arguments: argparse.Namespace) -> Fitted:
+    """Train MACE with the recipe that `difmd.training` has by default; goes on where it was interrupted."""
+    stats = data.statistics(parts.train, cutoff=arguments.cutoff)
+    network = difmd.mace(
+        stats.species,
+        cutoff=arguments.cutoff,
+        channels=arguments.channels,
+        max_L=arguments.max_l,
+        max_ell=arguments.max_ell,
+        avg_num_neighbors=stats.avg_num_neighbors,
+        scale=stats.scale,
+    )
+    recipe = training.Recipe(
+        n_epochs=5 if arguments.quick else arguments.epochs,
+        batch_size=arguments.batch_size,
+        validate_every=5,
+        seed=arguments.seed,
+    )
+    result = training.train(
+        network, parts.train, valid=parts.valid, references=stats.references, recipe=recipe, folder=folder
+    )
+    found = training.report(network, result, valid=parts.valid, test=parts.test)
+    print(found, flush=True)
+    split = "test" if parts.test else "valid"
+    plots.plot_training(folder / "training.png", result)
+    plots.plot_parity(folder / "parity.png", found.residuals[split], frames=getattr(parts, split))
+    row = {
+        **{name: round(value, 3) for name, value in found.summary(split).items()},
+        "split": split,
+        "train_s": round(result.seconds, 1),
+        "epochs": recipe.n_epochs,
+        "best_epoch": result.best_epoch,
+        "n_train": len(parts.train),
+        "n_valid": len(parts.valid),
+        "n_compiled": result.n_compiled,
+        "n_params": int(sum(np.size(x) for x in jax.tree.leaves(result.params))),
+    }
+    return Fitted(network, result.params, row)
+
+
+def run(main: Callable[[], dict[str, Any]], arguments: argparse.Namespace) -> int:
+    """Run an experiment and write what it found, with what it was run with, into its report."""
+    began = time.monotonic()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        found = main()
+    except (training.TrainingInterrupted, difmd.SimulationInterrupted) as stopped:
+        print(stopped)
+        return 130
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "quick")}
+    report = {
+        **found,
+        "settings": settings,
+        "seed": arguments.seed,
+        "versions": {"difmd": difmd.__version__, "jax": jax.__version__},
+        "n_cpus": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d"),
+        "wall_s": round(time.monotonic() - began, 1),
+    }
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+    return 0
+
+
+def dynamics(
+    fitted: Fitted,
+    start: difmd.System,
+    arguments: argparse.Namespace,
+    *,
+    temperature: float,
+    picoseconds: float,
+    femtoseconds: float,
+    save_every: int,
+    friction: float = 1.0,
+) -> difmd.Trajectory:
+    """Langevin dynamics in pieces that are kept in the run folder, so that Ctrl-C loses one at most.
+
+    Args:
+        fitted: of `fit`.
+        start: where to begin.
+        arguments: of `parser_of`; the seed and the folder count.
+        temperature: [K].
+        picoseconds: in all.
+        femtoseconds: of a step.
+        save_every: steps.
+        friction: [1/ps].
+    """
+    dt = femtoseconds * units.FS
+    piece = max(round(units.PS / dt / save_every), 1) * save_every
+    n_pieces = max(round(picoseconds * units.PS / dt / piece), 1)
+    bath = difmd.langevin(dt=dt, temperature=temperature, friction=friction / units.PS)
+    folder = arguments.out / "dynamics"
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = float(np.sum([np.sum(np.asarray(x, np.float64)) for x in jax.tree.leaves(fitted.params)]))
+    pieces: list[dict[str, np.ndarray]] = []
+    system, begin = difmd.make_system(
+        start.positions, start.atomic_numbers, masses=start.masses, cell=start.cell, pbc=list(start.pbc)
+    ), {"temperature": temperature}  # fmt: skip
+    with progress_bar("dynamics", n_pieces * piece) as advance:
+        for k in range(n_pieces):
+            file = folder / f"{k:03d}.npz"
+            if file.exists():
+                with np.load(file, allow_pickle=False) as stored:
+                    found = dict(stored)
+                if float(found["mark"]) != mark or int(found["steps"]) != piece:
+                    raise SystemExit(f"{folder} holds dynamics of another network: delete it")
+            else:
+                key = jax.random.fold_in(jax.random.key(arguments.seed), k)
+                run = difmd.simulate(
+                    fitted.network, fitted.params, system, bath, n_steps=piece, save_every=save_every,
+                    key=key, progress=False, **begin,
+                )  # fmt: skip
+                found = {
+                    "positions": run.positions, "momenta": run.momenta, "stress": run.stress,
+                    "potential_energy": run.potential_energy, "mark": np.float64(mark), "steps": piece,
+                    "skin": run.skin,
+                }  # fmt: skip
+                part = file.with_suffix(".part.npz")
+                np.savez(part, **found)
+                part.replace(file)
+            pieces.append(found)
+            system = system.replace(positions=jnp.asarray(found["positions"][-1]))
+            begin = {"momenta": jnp.asarray(found["momenta"][-1])}
+            advance(piece)
+    whole = {
+        name: np.concatenate([p[name] for p in pieces])
+        for name in ("positions", "momenta", "potential_energy", "stress")
+    }
+    times = dt * save_every * np.arange(1, len(whole["positions"]) + 1)
+    return difmd.Trajectory(
+        system=system, times=times, state=None, n_replays=0, skin=float(pieces[0]["skin"]), **whole
+    )
