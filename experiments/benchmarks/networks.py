@@ -133,7 +133,7 @@ def in_turns(
 
 
 def starts(package: Package, settings: dict[str, Any], console: Console) -> list[dict[str, Any]]:
-    """From the start of Python to the end of a training of one step, its validation included, three times."""
+    """From the start of Python to the end of the first step of a training, in three processes."""
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
