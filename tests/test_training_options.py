@@ -215,6 +215,10 @@ def test_a_report_has_kinds_and_is_json(tmp_path):
     assert stored["errors"][1]["kind"] == "a" and stored["errors"][1]["n_atoms"] == 8
     assert stored["errors"][0]["F_rmse_meV_A"] == pytest.approx(1e3 * everything.forces_rmse)
     assert stored["n_compiled"] == result.n_compiled and stored["wall_s"] > 0
+    assert found.summary("valid")["F_rmse_meV_A"] == stored["errors"][0]["F_rmse_meV_A"]
+    assert "dipole_error_percent" not in found.summary("test")
+    with pytest.raises(InputError, match="no part 'train', only"):
+        found.summary("train")
     text = str(found).splitlines()
     assert text[2].startswith("valid ") and text[3].startswith("  a ")
     assert "best epoch 1 of 1" in text[-2] and text[-1] == result.notes[0]

@@ -1,0 +1,68 @@
+"""A training that is killed, not interrupted, ends as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = """
+import sys
+import jax
+import numpy as np
+from difmd import data, datasets, potentials, training
+
+folder, out = sys.argv[1:]
+frames = data.read(datasets.methanol())[::20]
+parts = data.take_split(frames, data.split(frames, valid=0.2, seed=0))
+stats = data.statistics(parts.train, cutoff=3.0)
+network = potentials.invariant(
+    stats.species, cutoff=3.0, scale=stats.scale, avg_num_neighbors=stats.avg_num_neighbors
+)
+result = training.train(
+    network, parts.train, valid=parts.valid, references=stats.references, folder=folder, progress=False,
+    recipe=training.Recipe(n_epochs=150, batch_size=4),
+)
+leaves = [*jax.tree.leaves(result.params), *jax.tree.leaves(result.last_params)]
+np.savez(out, *leaves, valid=[entry["valid_loss"] for entry in result.history])
+"""
+
+
+def start(folder, out):
+    environment = {**os.environ, "DIFMD_CACHE": "off"}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(out)], env=environment)
+
+
+@pytest.mark.slow
+def test_killed_three_times_the_end_is_the_same(tmp_path):
+    assert start(tmp_path / "whole", tmp_path / "whole.npz").wait() == 0
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
+    folder, n_killed = tmp_path / "killed", 0
+    while n_killed < 3:
+        process = start(folder, tmp_path / "killed.npz")
+        before = newest(folder)
+        while newest(folder) == before and process.poll() is None:
+            time.sleep(0.01)
+        # Also in the middle of writing a file.
+        time.sleep(rng.uniform(0, 1.0))
+        assert process.poll() is None, "it ended before it was killed: make the training longer"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        n_killed += 1
+    assert start(folder, tmp_path / "killed.npz").wait() == 0
+    with np.load(tmp_path / "whole.npz") as one, np.load(tmp_path / "killed.npz") as other:
+        assert set(one) == set(other)
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def newest(folder: Path) -> float:
+    """When something was last written there."""
+    try:
+        return max((path.stat().st_mtime_ns for path in folder.iterdir()), default=0.0)
+    except FileNotFoundError:
+        return 0.0
