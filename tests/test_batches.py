@@ -1,9 +1,11 @@
 """Padded batches: they hold what the frames hold, in few shapes, in an order that can be repeated."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from difmd import potentials
 from difmd.data import Frame, make_batches, statistics
 from difmd.errors import InputError
 from difmd.forces import evaluate
@@ -145,3 +147,53 @@ def test_wrong_input_is_refused():
     far = frames([1], pbc=False)
     with pytest.raises(InputError, match="no atom has a neighbour"):
         statistics(far, cutoff=CUTOFF)
+
+
+@pytest.mark.parametrize("make", ["mace", "nequip", "invariant"])
+def test_float32_networks_do_not_see_padding_neighbours_in_the_batch_or_the_order(make):
+    """To 1e-6 of the root mean square force; energies of an untrained network are too small to compare."""
+    rng = np.random.default_rng(3)
+    settings = {
+        "mace": {"channels": 4, "max_ell": 2},
+        "nequip": {"num_features": 4, "num_layers": 2},
+        "invariant": {"n_atom_basis": 8},
+    }[make]
+    network = getattr(potentials, make)(["Ar", "Kr"], cutoff=CUTOFF, scale=0.5, **settings)
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), network.init(jax.random.key(0)))
+    compiled = jax.jit(lambda batch: predict(network, params, batch))
+    # Disordered, so that forces are no small differences of large numbers.
+    data = [
+        Frame(
+            system=host_system(
+                frame.positions + rng.normal(0, 0.3, (frame.n_atoms, 3)), frame.numbers, cell=frame.cell
+            )
+        )
+        for frame in frames([8, 6, 8, 7])
+    ]
+    orders = [rng.permutation(frame.n_atoms) for frame in data]
+    turned = [
+        frame.replace(
+            system=host_system(frame.positions[order], frame.numbers[order], cell=frame.cell)
+        )
+        for frame, order in zip(data, orders, strict=True)
+    ]  # fmt: skip
+
+    def found(frames, **settings):
+        batches = make_batches(frames, cutoff=CUTOFF, dtype=np.float32, **settings)
+        values = {}
+        for batch in batches:
+            done = compiled(batch)
+            for row, place in enumerate(batch.frames):
+                if place >= 0:
+                    values[int(place)] = np.asarray(done.forces[row][: frames[place].n_atoms])
+        return [values[k] for k in range(len(frames))]
+
+    alone = found(data, batch_size=1, max_shapes=4)
+    together = found(data, batch_size=4, max_shapes=1)
+    other_order = found(turned, batch_size=2, max_shapes=1)
+    expected = np.concatenate(alone)
+    size = np.sqrt(np.mean(expected**2))
+    assert expected.dtype == np.float32 and size > 0.01
+    assert np.sqrt(np.mean((np.concatenate(together) - expected) ** 2)) < 1e-6 * size
+    permuted = np.concatenate([forces[order] for forces, order in zip(alone, orders, strict=True)])
+    assert np.sqrt(np.mean((np.concatenate(other_order) - permuted) ** 2)) < 1e-6 * size

@@ -23,7 +23,7 @@ from difmd.data.frames import Frame, hash_frames
 from difmd.errors import InputError
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
-from difmd.progress import progress_bar
+from difmd.progress import Advance, progress_bar
 from difmd.training import kept
 from difmd.training.checks import check_data
 from difmd.training.layout import Layout
@@ -44,6 +44,10 @@ _MOST_SKIPPED = 20
 
 # Seconds between lines about progress in a log file, which the table tells more of.
 _BETWEEN_LINES = 300.0
+
+
+class _FailedError(Exception):
+    """It cannot go on; `run` makes a `TrainingError` of it, with what there is by then."""
 
 
 class _Seen(NamedTuple):
@@ -89,206 +93,272 @@ def run(
     check_data(recipe.end, potential, frames, valid, references, replay)
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"time_limit = {time_limit} s must be positive, or None")
-    data, check = (
-        make_batches(
-            part,
-            cutoff=potential.cutoff,
-            batch_size=recipe.batch_size,
-            references=references,
-            max_shapes=recipe.max_shapes,
-            progress=progress and len(part) > 500,
-        )
-        for part in ((*frames, *replay), valid)
-    )
-    batches = stream(
-        data,
-        len(frames),
-        seed=recipe.seed,
-        replay_fraction=replay_fraction,
-        n_members=n_members,
-        bootstrap=bootstrap,
-    )
-    n = n_members or 1
-    n_steps = max(recipe.n_epochs * len(batches), 1)
-    params = start(recipe)
-    one = params if n_members is None else jax.tree.map(lambda x: x[0], params)
-    layout = Layout(one)
-    chosen = mask_of(one, is_trained or is_no_scale)
-    mask = layout.vector(jax.tree.map(lambda p, m: np.full(np.shape(p), m), one, chosen))
-    optimizer = optimizer_of(recipe)
-    step, evaluate, put, waits = machine(potential, recipe, optimizer, layout, mask, n_steps, n_members)
-    learning_rate, weights = rate_at(recipe, n_steps), weights_at(recipe, n_steps)
-
-    begin = functools.partial(first_state, optimizer=optimizer)
-    flat = layout.vector(params)
-    first = begin(flat) if n_members is None else jax.vmap(begin)(flat)
-    state, best = first, jax.device_get(params)
-    seen = _Seen([[] for _ in range(n)], 0, [-1] * n, [math.inf] * n, [0] * n, [0] * n, False)
-    hashes = {"train": hash_frames(frames), "valid": hash_frames(valid)}
-    if replay:
-        hashes["replay"] = hash_frames(replay)
-    mark = fingerprint(
-        params, mask, json.dumps(hashes), replay_fraction if replay else 0, n_members, bootstrap,
-        repr(recipe), potential.cutoff, json.dumps(potential.description),
-        json.dumps(sorted(references.items())),
+    training = _Training(
+        potential, recipe, frames, valid, references, start(recipe), is_trained=is_trained, replay=replay,
+        replay_fraction=replay_fraction, n_members=n_members, bootstrap=bootstrap, folder=folder,
+        progress=progress,
     )  # fmt: skip
-    place = None if folder is None else Path(folder)
-    if place is not None:
-        ensure_writable(place)
-        if (path := place / CHECKPOINT).exists():
-            (state, best), meta = load_checkpoint(path, (first, params))
-            if meta.pop("fingerprint", None) != mark:
-                raise InputError(
-                    f"checkpoint {path} belongs to another training, of other data, potential or recipe: "
-                    "delete it to start again, or choose another folder"
-                )
-            seen, best = _Seen(**meta), jax.device_get(best)
-    state = put(state)
-    source = kept.provenance(
-        recipe,
-        references=references,
-        counts={"train": len(frames), "valid": len(valid), **({"replay": len(replay)} if replay else {})},
-        hashes=hashes,
-    )
-    is_kept = place is not None and potential.description is not None
-    notes = () if is_kept or place is None else (kept.NO_DESCRIPTION,)
-    before = seen.histories[0][-1]["seconds"] if seen.histories[0] else 0.0
-    clock = time.monotonic() - before
-
-    def member(tree: Any, k: int) -> Any:
-        return tree if n_members is None else jax.tree.map(lambda x: x[k], tree)
-
-    def together(members: list[Any]) -> Any:
-        return members[0] if n_members is None else jax.tree.map(lambda *x: np.stack(x), *members)
-
-    def predicted(params: Params, batch: Batch) -> Evaluation:
-        return evaluate(params, put(batch) if n_members is None else batch)
-
-    def outcome() -> CommitteeResult:
-        last = layout.tree(jax.device_get(state.average))
-        chosen = [member(best if e >= 0 else last, k) for k, e in enumerate(seen.best_epochs)]
-        return CommitteeResult(
-            params=jax.tree.map(jnp.asarray, together(chosen)),
-            last_params=jax.tree.map(jnp.asarray, last),
-            references=dict(references),
-            best_epochs=tuple(seen.best_epochs),
-            histories=seen.histories,
-            n_compiled=step._cache_size() + evaluate._cache_size(),
-            seconds=seen.histories[0][-1]["seconds"] if seen.is_done else time.monotonic() - clock,
-            is_complete=seen.is_done,
-            notes=notes,
-        )
-
-    table = Table(recipe.n_epochs, recipe.validate_every, enabled=progress and not seen.is_done)
-    for note in notes:
-        table.say(note)
-    if seen.epoch:
-        table.say(f"resumed after {seen.epoch} epochs and {duration(before)}")
-    epoch = first_epoch = seen.epoch
-    # What is left is told from epochs after the first, which compiles.
-    compiled = validated = time.monotonic()
+    # When another validation would come too late.
+    deadline = math.inf if time_limit is None else began + time_limit
     try:
-        with progress_bar(
-            "training", recipe.n_epochs * len(batches), enabled=progress, every=_BETWEEN_LINES
-        ) as advance:
-            advance(seen.epoch * len(batches))
-            for epoch in range(seen.epoch, 0 if seen.is_done else recipe.n_epochs):
-                losses = []
-                for selections in batches.epoch(epoch):
-                    state, value, was_applied = step(state, put(batches.take(selections)))
-                    losses.append((value, was_applied))
-                    if waits or len(losses) % 10 == 0:
-                        # Work that is queued cannot be interrupted.
-                        jax.block_until_ready(value)
-                    advance(1, note=_note(seen.histories))
-                values, applied = (
-                    np.array([np.atleast_1d(x[i]) for x in jax.device_get(losses)]) for i in range(2)
-                )
-                most, skipped = _skipped(seen.skipped, applied)
-                if most >= _MOST_SKIPPED:
-                    raise TrainingError(
-                        f"{most} batches in a row gave no finite gradient (epoch {epoch}): lower the "
-                        "learning rate, or look for frames with atoms on top of each other",
-                        result(outcome()),
-                    )
-                seen = seen._replace(epoch=epoch + 1, skipped=skipped)
-                if epoch == first_epoch:
-                    compiled = time.monotonic()
-                if (epoch + 1) % recipe.validate_every and epoch + 1 < recipe.n_epochs:
-                    continue
-                average = layout.tree(jax.device_get(state.average))
-                last_step = (epoch + 1) * len(batches) - 1
-                base_rate = float(learning_rate(last_step))
-                weights_now = {name: float(w) for name, w in weights(last_step)._asdict().items()}
-                found = [
-                    residuals(functools.partial(predicted, member(average, k)), check).errors()
-                    for k in range(n)
-                ]
-                scores = [_validation_loss(errors, recipe.end) for errors in found]
-                rates = np.atleast_1d(np.array(state.rate))
-                entries = [
-                    {
-                        "epoch": epoch,
-                        "seconds": time.monotonic() - clock,
-                        "train_loss": float(np.mean(good)) if len(good := values[ok, k]) else math.nan,
-                        "valid_loss": scores[k],
-                        "skipped": int(np.sum(~ok)),
-                        "learning_rate": base_rate * float(rates[k]),
-                        "weights": weights_now,
-                        **found[k]._asdict(),
-                    }
-                    for k, ok in enumerate(applied.T)
-                ]
-                seen, is_better, lower = _after_validation(seen, recipe, scores, entries, rates)
-                chosen = [member(average if better else best, k) for k, better in enumerate(is_better)]
-                best = together(chosen)
-                if lower is not rates:
-                    state = put(state._replace(rate=jnp.asarray(lower if n_members else lower[0])))
-                is_done = seen.is_done
-                now = time.monotonic()
-                # Another validation would come too late.
-                is_late = time_limit is not None and now - began + (now - validated) > time_limit
-                validated = now
-                each = (now - compiled) / (epoch - first_epoch) if epoch > first_epoch else math.nan
-                table.show(
-                    entries,
-                    is_best=all(is_better),
-                    eta=each * (recipe.n_epochs - epoch - 1),
-                    is_last=is_done or is_late,
-                )
-                on_validation(entries)
-                if place is not None:
-                    if is_kept:
-                        # Before the checkpoint: what is written twice after a crash is the same.
-                        sources = [
-                            {
-                                **source,
-                                **({"member": k} if n_members else {}),
-                                "validation": kept.plain(entry),
-                            }
-                            for k, entry in enumerate(entries)
-                        ]
-                        kept.keep(place, "last", potential, [member(average, k) for k in range(n)], sources)
-                        sources = [s if new else {} for s, new in zip(sources, is_better, strict=True)]
-                        kept.keep(place, "best", potential, chosen, sources)
-                    meta = {"fingerprint": mark, **seen._asdict()}
-                    save_checkpoint(place / CHECKPOINT, (state, best), meta)
-                if is_late and not is_done:
-                    table.say(
-                        f"stopped after {duration(now - began)}: another validation would exceed the limit"
-                    )
-                if is_late or is_done:
-                    break
+        _go_on(training, deadline, progress, on_validation)
     except KeyboardInterrupt as interrupt:
         where = f"; run again with folder={str(folder)!r} to go on" if folder is not None else ""
-        raise TrainingInterrupted(f"interrupted in epoch {epoch}{where}", result(outcome())) from interrupt
-    if min(seen.best_epochs) < 0 and (seen.is_done or not seen.histories[0]):
-        raise TrainingError(
+        raise TrainingInterrupted(
+            f"interrupted in epoch {training.epoch}{where}", result(training.outcome())
+        ) from interrupt
+    except _FailedError as failed:
+        raise TrainingError(str(failed), result(training.outcome())) from None
+    return result(training.outcome())
+
+
+def _go_on(
+    training: _Training,
+    deadline: float,
+    progress: bool,
+    on_validation: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """All epochs that are left, or those until the deadline [s of the clock]."""
+    recipe, n_batches = training.recipe, len(training.batches)
+    began, first = time.monotonic(), training.seen.epoch
+    table = Table(recipe.n_epochs, recipe.validate_every, enabled=progress and not training.seen.is_done)
+    for note in training.notes:
+        table.say(note)
+    if first:
+        table.say(f"resumed after {first} epochs and {duration(training.seconds_before)}")
+    # What is left is told from epochs after the first, which compiles.
+    compiled = validated = began
+    with progress_bar(
+        "training", recipe.n_epochs * n_batches, enabled=progress, every=_BETWEEN_LINES
+    ) as advance:
+        advance(first * n_batches)
+        for epoch in range(first, 0 if training.seen.is_done else recipe.n_epochs):
+            values, applied = training.train(epoch, advance)
+            if epoch == first:
+                compiled = time.monotonic()
+            if (epoch + 1) % recipe.validate_every and epoch + 1 < recipe.n_epochs:
+                continue
+            entries, is_better = training.validate(epoch, values, applied)
+            now = time.monotonic()
+            is_done, is_late = training.seen.is_done, now + (now - validated) > deadline
+            validated = now
+            each = (now - compiled) / (epoch - first) if epoch > first else math.nan
+            table.show(
+                entries,
+                is_best=all(is_better),
+                eta=each * (recipe.n_epochs - epoch - 1),
+                is_last=is_done or is_late,
+            )
+            on_validation(entries)
+            training.keep(entries, is_better)
+            if is_late and not is_done:
+                taken = duration(now - began)
+                table.say(f"stopped after {taken}: another validation would exceed the limit")
+            if is_late or is_done:
+                break
+    if min(training.seen.best_epochs) < 0 and (training.seen.is_done or not training.seen.histories[0]):
+        raise _FailedError(
             "no validation gave finite errors, or no batch a finite gradient: lower the learning rate, or "
-            "look for frames with atoms on top of each other",
-            result(outcome()),
+            "look for frames with atoms on top of each other"
         )
-    return result(outcome())
+
+
+class _Training:
+    """What a training works on and what it has come to; resumed where its folder has a checkpoint."""
+
+    def __init__(
+        self,
+        potential: Potential,
+        recipe: Recipe,
+        frames: Sequence[Frame],
+        valid: Sequence[Frame],
+        references: Mapping[int, float],
+        params: Params,
+        *,
+        is_trained: Callable[[Keys], bool] | None,
+        replay: Sequence[Frame],
+        replay_fraction: float,
+        n_members: int | None,
+        bootstrap: bool,
+        folder: str | Path | None,
+        progress: bool,
+    ) -> None:
+        self.potential, self.recipe, self.references = potential, recipe, references
+        self.n_members = n_members
+        data, self.check = (
+            make_batches(
+                part,
+                cutoff=potential.cutoff,
+                batch_size=recipe.batch_size,
+                references=references,
+                max_shapes=recipe.max_shapes,
+                progress=progress and len(part) > 500,
+            )
+            for part in ((*frames, *replay), valid)
+        )
+        self.batches = stream(
+            data,
+            len(frames),
+            seed=recipe.seed,
+            replay_fraction=replay_fraction,
+            n_members=n_members,
+            bootstrap=bootstrap,
+        )
+        n_steps = max(recipe.n_epochs * len(self.batches), 1)
+        one = params if n_members is None else jax.tree.map(lambda x: x[0], params)
+        chosen = mask_of(one, is_trained or is_no_scale)
+        self.layout = Layout(one)
+        mask = self.layout.vector(jax.tree.map(lambda p, m: np.full(np.shape(p), m), one, chosen))
+        optimizer = optimizer_of(recipe)
+        self.machine = machine(potential, recipe, optimizer, self.layout, mask, n_steps, n_members)
+        self.learning_rate, self.weights = rate_at(recipe, n_steps), weights_at(recipe, n_steps)
+
+        n = n_members or 1
+        begin = functools.partial(first_state, optimizer=optimizer)
+        flat = self.layout.vector(params)
+        state, best = begin(flat) if n_members is None else jax.vmap(begin)(flat), params
+        seen = _Seen([[] for _ in range(n)], 0, [-1] * n, [math.inf] * n, [0] * n, [0] * n, False)
+        hashes = {"train": hash_frames(frames), "valid": hash_frames(valid)}
+        if replay:
+            hashes["replay"] = hash_frames(replay)
+        self.mark = fingerprint(
+            params, mask, json.dumps(hashes), replay_fraction if replay else 0, n_members, bootstrap,
+            repr(recipe), potential.cutoff, json.dumps(potential.description),
+            json.dumps(sorted(references.items())),
+        )  # fmt: skip
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is not None:
+            ensure_writable(self.folder)
+            if (path := self.folder / CHECKPOINT).exists():
+                (state, best), meta = load_checkpoint(path, (state, best))
+                if meta.pop("fingerprint", None) != self.mark:
+                    raise InputError(
+                        f"checkpoint {path} belongs to another training, of other data, potential or recipe: "
+                        "delete it to start again, or choose another folder"
+                    )
+                seen = _Seen(**meta)
+        self.seen, self.epoch = seen, seen.epoch
+        self.state, self.best = self.machine.put(state), jax.device_get(best)
+        self.source = kept.provenance(
+            recipe,
+            references=references,
+            counts={
+                "train": len(frames), "valid": len(valid), **({"replay": len(replay)} if replay else {})
+            },
+            hashes=hashes,
+        )  # fmt: skip
+        self.is_kept = self.folder is not None and potential.description is not None
+        self.notes = () if self.is_kept or self.folder is None else (kept.NO_DESCRIPTION,)
+        self.seconds_before = seen.histories[0][-1]["seconds"] if seen.histories[0] else 0.0
+        self.clock = time.monotonic() - self.seconds_before
+
+    def train(self, epoch: int, advance: Advance) -> tuple[np.ndarray, np.ndarray]:
+        """An epoch: the losses, and whether the gradients were finite and applied; [batches, members]."""
+        self.epoch = epoch
+        losses = []
+        for selections in self.batches.epoch(epoch):
+            batch = self.machine.put(self.batches.take(selections))
+            self.state, value, was_applied = self.machine.step(self.state, batch)
+            losses.append((value, was_applied))
+            # While a step is made the next batch is put together; but queued work cannot be interrupted.
+            if self.machine.waits or len(losses) % 10 == 0:
+                jax.block_until_ready(value)
+            advance(1, note=_note(self.seen.histories))
+        values, applied = (np.array([np.atleast_1d(x[i]) for x in jax.device_get(losses)]) for i in range(2))
+        most, skipped = _skipped(self.seen.skipped, applied)
+        if most >= _MOST_SKIPPED:
+            raise _FailedError(
+                f"{most} batches in a row gave no finite gradient (epoch {epoch}): lower the learning rate, "
+                "or look for frames with atoms on top of each other"
+            )
+        self.seen = self.seen._replace(epoch=epoch + 1, skipped=skipped)
+        return values, applied
+
+    def validate(
+        self, epoch: int, values: np.ndarray, applied: np.ndarray
+    ) -> tuple[list[dict[str, Any]], list[bool]]:
+        """Entries of the histories, and which members are better than ever."""
+        average = self._average()
+        found = [
+            residuals(functools.partial(self._predict, self._member(average, k)), self.check).errors()
+            for k in range(self.n_members or 1)
+        ]
+        scores = [_validation_loss(errors, self.recipe.end) for errors in found]
+        rates = np.atleast_1d(np.array(self.state.rate))
+        last_step = (epoch + 1) * len(self.batches) - 1
+        base_rate = float(self.learning_rate(last_step))
+        weights = {name: float(w) for name, w in self.weights(last_step)._asdict().items()}
+        entries = [
+            {
+                "epoch": epoch,
+                "seconds": time.monotonic() - self.clock,
+                "train_loss": float(np.mean(good)) if len(good := values[ok, k]) else math.nan,
+                "valid_loss": scores[k],
+                "skipped": int(np.sum(~ok)),
+                "learning_rate": base_rate * float(rates[k]),
+                "weights": weights,
+                **found[k]._asdict(),
+            }
+            for k, ok in enumerate(applied.T)
+        ]
+        self.seen, is_better, lower = _after_validation(self.seen, self.recipe, scores, entries, rates)
+        self.best = self._together(
+            [self._member(average if better else self.best, k) for k, better in enumerate(is_better)]
+        )
+        if lower is not rates:
+            rate = jnp.asarray(lower if self.n_members else lower[0])
+            self.state = self.machine.put(self.state._replace(rate=rate))
+        return entries, is_better
+
+    def keep(self, entries: list[dict[str, Any]], is_better: list[bool]) -> None:
+        """Write the last potentials and those that are better, and then the checkpoint."""
+        if self.folder is None:
+            return
+        if self.is_kept:
+            # Before the checkpoint: what is written twice after a crash is the same.
+            average, members = self._average(), range(len(entries))
+            sources = [
+                {
+                    **self.source,
+                    **({"member": k} if self.n_members else {}),
+                    "validation": kept.plain(entry),
+                }
+                for k, entry in enumerate(entries)
+            ]
+            last, best = ([self._member(tree, k) for k in members] for tree in (average, self.best))
+            kept.keep(self.folder, "last", self.potential, last, sources)
+            sources = [s if new else {} for s, new in zip(sources, is_better, strict=True)]
+            kept.keep(self.folder, "best", self.potential, best, sources)
+        meta = {"fingerprint": self.mark, **self.seen._asdict()}
+        save_checkpoint(self.folder / CHECKPOINT, (self.state, self.best), meta)
+
+    def outcome(self) -> CommitteeResult:
+        """What there is by now."""
+        seen, last = self.seen, self._average()
+        chosen = [self._member(self.best if e >= 0 else last, k) for k, e in enumerate(seen.best_epochs)]
+        return CommitteeResult(
+            params=jax.tree.map(jnp.asarray, self._together(chosen)),
+            last_params=jax.tree.map(jnp.asarray, last),
+            references=dict(self.references),
+            best_epochs=tuple(seen.best_epochs),
+            histories=seen.histories,
+            n_compiled=self.machine.step._cache_size() + self.machine.evaluate._cache_size(),
+            seconds=seen.histories[0][-1]["seconds"] if seen.is_done else time.monotonic() - self.clock,
+            is_complete=seen.is_done,
+            notes=self.notes,
+        )
+
+    def _average(self) -> Params:
+        return self.layout.tree(jax.device_get(self.state.average))
+
+    def _member(self, tree: Any, k: int) -> Any:
+        return tree if self.n_members is None else jax.tree.map(lambda x: x[k], tree)
+
+    def _together(self, members: list[Any]) -> Any:
+        return members[0] if self.n_members is None else jax.tree.map(lambda *x: np.stack(x), *members)
+
+    def _predict(self, params: Params, batch: Batch) -> Evaluation:
+        return self.machine.evaluate(params, self.machine.put(batch) if self.n_members is None else batch)
 
 
 def _after_validation(
