@@ -42,6 +42,9 @@ def test_a_peak_lies_between_bins():
     found = difmd.observables.RadialDistribution(r, g, g, g, 1)
     assert found.peak(2, 3.5) == pytest.approx(2.731, abs=0.005)
     assert found.peak(3.5, 5.5) == pytest.approx(4.5, abs=0.005)
+    # Counts of a broad peak scatter by a tenth.
+    noisy = g * (1 + 0.1 * np.random.default_rng(0).normal(size=g.shape))
+    assert found._replace(g=noisy).peak(3.5, 5.5) == pytest.approx(4.5, abs=0.04)
     with pytest.raises(InputError, match="no peak between 7 and 8"):
         found.peak(7, 8)
 

@@ -35,7 +35,9 @@ class RadialDistribution(NamedTuple):
     n_frames: int
 
     def peak(self, low: float, high: float) -> float:
-        """Where g is largest between two distances, from a parabola through the bins about it [Å].
+        """Where g is largest between two distances, from a parabola through the upper part of the peak [Å].
+
+        Counts scatter from bin to bin, so that the largest of a broad peak alone would be a matter of chance.
 
         Raises:
             InputError: no bins in between, or no pairs.
@@ -43,14 +45,19 @@ class RadialDistribution(NamedTuple):
         inside = np.flatnonzero((self.r >= low) & (self.r <= high))
         if not len(inside) or not self.g[inside].max() > 0:
             raise InputError(f"g(r) has no peak between {low} and {high} Å")
-        top = int(inside[np.argmax(self.g[inside])])
-        # Counts scatter from bin to bin, so that three of them would place the top by chance.
-        near = np.flatnonzero((np.abs(np.arange(len(self.r)) - top) <= 3) & (self.g > 0.5 * self.g[top]))
-        if len(near) < 3:
+        smooth = np.convolve(self.g, np.array([1, 4, 6, 4, 1]) / 16, mode="same")
+        top = int(inside[np.argmax(smooth[inside])])
+        level = 0.6 * smooth[top] + 0.4 * smooth[inside].min()
+        first = last = top
+        while first > inside[0] and (smooth[first - 1] > level or first == top):
+            first -= 1
+        while last < inside[-1] and (smooth[last + 1] > level or last == top):
+            last += 1
+        r, g = self.r[first : last + 1] - self.r[top], self.g[first : last + 1]
+        if len(r) < 3:
             return float(self.r[top])
-        curve, slope, _ = np.polyfit(self.r[near] - self.r[top], self.g[near], 2)
-        moved = -slope / (2 * curve) if curve < 0 else 0.0
-        return float(self.r[top] + np.clip(moved, *(self.r[near[[0, -1]]] - self.r[top])))
+        curve, slope, _ = np.polyfit(r, g, 2)
+        return float(self.r[top] + (np.clip(-slope / (2 * curve), r[0], r[-1]) if curve < 0 else 0.0))
 
 
 def radial_distribution(

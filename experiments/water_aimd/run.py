@@ -50,6 +50,8 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     systems = [run.system.replace(positions=x) for x in run.positions[late][::5]]
     peaks = compare([frame.system for frame in frames], systems, arguments.out / "rdf.png")
     found: dict[str, Any] = {"peaks_A": peaks}
+    bonds = observables.radial_distribution(systems, first=8, second=1, r_max=1.3, n_bins=13)
+    nearest = observables.radial_distribution(systems, first=8, second=8, r_max=2.0, n_bins=10)
     found["largest_shift_of_a_peak_A"] = max(abs(row["shift"]) for row in peaks)
     length = float(run.times[-1] / units.PS)
     if length >= 5:
@@ -65,7 +67,13 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     found |= {
         "picoseconds": length,
         "temperature_K": float(np.mean(run.temperature[late])),
-        "is_stable": bool(np.isfinite(run.potential_energy).all()),
+        "H_bonded_to_O": float(bonds.coordination[-1]),
+        "O_within_2_A_of_O": float(nearest.coordination[-1]),
+        "is_stable": bool(
+            np.isfinite(run.potential_energy).all()
+            and abs(bonds.coordination[-1] - 2) < 0.02
+            and nearest.coordination[-1] == 0
+        ),
     }
     return {**fitted.row, "dynamics": found}
 
