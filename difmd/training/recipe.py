@@ -49,7 +49,7 @@ class Recipe:
 
     n_epochs: int = 200
     batch_size: int = 4
-    learning_rate: float = 5e-3
+    learning_rate: float = 2e-2
     optimizer: Literal["amsgrad", "adamw"] = "amsgrad"
     weight_decay: float = 0.0
     schedule: Literal["cosine", "constant", "plateau"] = "cosine"

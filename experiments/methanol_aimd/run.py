@@ -221,7 +221,11 @@ def fit(
         stats.species, scale=stats.scale, avg_num_neighbors=stats.avg_num_neighbors, **NETWORK
     )
     recipe = training.Recipe(
-        n_epochs=2 if arguments.quick else 600, batch_size=8, seed=arguments.seed, validate_every=20
+        n_epochs=2 if arguments.quick else 600,
+        batch_size=8,
+        seed=arguments.seed,
+        validate_every=20,
+        learning_rate=5e-3,
     )
     found = training.train(
         network, parts.train, valid=parts.valid, references=references(frames), recipe=recipe, folder=folder

@@ -28,7 +28,7 @@ def main() -> int:
     """Train, test, run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=Path, default=datasets.methanol(), help="what to train on")
-    parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--picoseconds", type=float, default=10.0, help="of dynamics")
     parser.add_argument("--replicas", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0, help="of the split, the weights, the momenta")

@@ -41,7 +41,7 @@ def main() -> int:
         help="neighbours of atoms that a training sees in all: elements get epochs by what an epoch costs",
     )
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=5e-3)
+    parser.add_argument("--learning-rate", type=float, default=2e-2)
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--max-ell", type=int, default=3)
     parser.add_argument("--max-l", type=int, default=0)
