@@ -200,11 +200,12 @@ def plot_training(path: str | Path, result: TrainingResult | CommitteeResult) ->
         values = [entry["weights"][name] for entry in histories[0]]
         weights.plot(epochs, values, "--", color=_WEIGHTS.get(name), lw=1.2, label=f"weight of {name}")
     weights.set(ylabel="weight in the loss", yscale="log")
-    for axis in (*axes, weights):
-        _few_ticks(axis)
     for axis in axes[:2]:
         if max(epochs) > 30:
             axis.set_xscale("log")
+    for axis in (*axes, weights):
+        _few_ticks(axis)
+    for axis in axes[:2]:
         axis.legend(fontsize=8, framealpha=0.7, edgecolor="none")
     lines = [line for axis in (axes[2], weights) for line in axis.get_lines() if line.get_label()[0] != "_"]
     weights.legend(handles=lines, fontsize=7, loc="center left", framealpha=0.7, edgecolor="none")
@@ -331,15 +332,15 @@ def _parity(
 
 
 def _few_ticks(axis: Any) -> None:
-    """A logarithmic axis that spans less than a decade has readable ticks."""
+    """Logarithmic axes that span a decade or two have readable ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = axis.get_ylim()
-    if high / low < 30:
-        subs: tuple[float, ...] = (1, 2, 5) if high / low > 4 else (1, 1.5, 2, 3, 4, 5, 6, 8)
-        axis.yaxis.set_major_locator(LogLocator(subs=subs))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
+    for one, (low, high) in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+        if one.get_scale() == "log" and high / low < 300:
+            subs: tuple[float, ...] = (1, 2, 5) if high / low > 4 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+            one.set_major_locator(LogLocator(subs=subs))
+            one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            one.set_minor_formatter(NullFormatter())
 
 
 def _histogram(axis: Any, series: Sequence[Any], label: str, names: Sequence[str] = ()) -> None:
