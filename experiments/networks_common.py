@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import difmd
 from difmd import data, plots, training, units
+from difmd.checkpoint import fingerprint
 from difmd.progress import progress_bar
+
+_SERIES = ("positions", "momenta", "potential_energy", "stress")
 
 SHARED = Path(os.environ.get("DIFMD_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -37,7 +39,8 @@ def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.A
     parser.add_argument("--max-l", type=int, default=defaults.get("max_l", 0), help="degree of messages")
     parser.add_argument("--max-ell", type=int, default=defaults.get("max_ell", 3), help="of harmonics")
     parser.add_argument("--cutoff", type=float, default=defaults.get("cutoff", 5.0), help="Å")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=defaults.get("batch_size", 4))
+    parser.add_argument("--learning-rate", type=float, default=training.Recipe().learning_rate)
     parser.add_argument("--seed", type=int, default=0, help="of splits, weights, order and momenta")
     parser.add_argument("--quick", action="store_true", help="to see that all works")
     parser.add_argument("--out", type=Path, default=Path("runs") / name)
@@ -52,21 +55,22 @@ def read(name: str) -> list[data.Frame]:
     return data.read(path)
 
 
-def fit(parts: Any, folder: Path, arguments: argparse.Namespace) -> Fitted:
-    """Train MACE with the recipe that `difmd.training` has by default; goes on where it was interrupted."""
+def network_of(stats: data.Statistics, arguments: argparse.Namespace, **more: Any) -> difmd.Potential:
+    """MACE, as the options have it and with what the data tell."""
+    return difmd.mace(
+        stats.species, cutoff=arguments.cutoff, channels=arguments.channels, max_L=arguments.max_l,
+        max_ell=arguments.max_ell, avg_num_neighbors=stats.avg_num_neighbors, scale=stats.scale, **more,
+    )  # fmt: skip
+
+
+def fit(parts: data.Parts, folder: Path, arguments: argparse.Namespace) -> Fitted:
+    """Train with the recipe that `difmd.training` has by default; goes on where it was interrupted."""
     stats = data.statistics(parts.train, cutoff=arguments.cutoff)
-    network = difmd.mace(
-        stats.species,
-        cutoff=arguments.cutoff,
-        channels=arguments.channels,
-        max_L=arguments.max_l,
-        max_ell=arguments.max_ell,
-        avg_num_neighbors=stats.avg_num_neighbors,
-        scale=stats.scale,
-    )
+    network = network_of(stats, arguments)
     recipe = training.Recipe(
-        n_epochs=5 if arguments.quick else arguments.epochs,
+        n_epochs=arguments.epochs,
         batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
         validate_every=5,
         seed=arguments.seed,
     )
@@ -92,12 +96,23 @@ def fit(parts: Any, folder: Path, arguments: argparse.Namespace) -> Fitted:
     return Fitted(network, result.params, row)
 
 
-def run(main: Callable[[], dict[str, Any]], arguments: argparse.Namespace) -> int:
-    """Run an experiment and write what it found, with what it was run with, into its report."""
+def run(
+    experiment: Callable[[argparse.Namespace], dict[str, Any]], parser: argparse.ArgumentParser, **quick: Any
+) -> int:
+    """Run an experiment and write what it found, with what it was run with, into its report.
+
+    Args:
+        experiment: what to run.
+        parser: of `parser_of`, perhaps with more options.
+        **quick: what `--quick` makes of the options, besides five epochs.
+    """
+    arguments = parser.parse_args()
+    if arguments.quick:
+        vars(arguments).update(epochs=5, **quick)
     began = time.monotonic()
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
-        found = main()
+        found = experiment(arguments)
     except (training.TrainingInterrupted, difmd.SimulationInterrupted) as stopped:
         print(stopped)
         return 130
@@ -145,19 +160,19 @@ def dynamics(
     bath = difmd.langevin(dt=dt, temperature=temperature, friction=friction / units.PS)
     folder = arguments.out / "dynamics"
     folder.mkdir(parents=True, exist_ok=True)
-    mark = float(np.sum([np.sum(np.asarray(x, np.float64)) for x in jax.tree.leaves(fitted.params)]))
+    mark = fingerprint(
+        fitted.params, start.positions, temperature, femtoseconds, save_every, friction, arguments.seed
+    )
     pieces: list[dict[str, np.ndarray]] = []
-    system, begin = difmd.make_system(
-        start.positions, start.atomic_numbers, masses=start.masses, cell=start.cell, pbc=list(start.pbc)
-    ), {"temperature": temperature}  # fmt: skip
+    system, begin = start, {"temperature": temperature}
     with progress_bar("dynamics", n_pieces * piece) as advance:
         for k in range(n_pieces):
             file = folder / f"{k:03d}.npz"
             if file.exists():
                 with np.load(file, allow_pickle=False) as stored:
                     found = dict(stored)
-                if float(found["mark"]) != mark or int(found["steps"]) != piece:
-                    raise SystemExit(f"{folder} holds dynamics of another network: delete it")
+                if str(found["mark"]) != mark:
+                    raise SystemExit(f"{folder} holds dynamics of another network or with other settings")
             else:
                 key = jax.random.fold_in(jax.random.key(arguments.seed), k)
                 run = difmd.simulate(
@@ -166,21 +181,23 @@ def dynamics(
                 )  # fmt: skip
                 found = {
                     "positions": run.positions, "momenta": run.momenta, "stress": run.stress,
-                    "potential_energy": run.potential_energy, "mark": np.float64(mark), "steps": piece,
-                    "skin": run.skin,
+                    "potential_energy": run.potential_energy, "skin": run.skin, "mark": mark,
                 }  # fmt: skip
                 part = file.with_suffix(".part.npz")
                 np.savez(part, **found)
                 part.replace(file)
             pieces.append(found)
-            system = system.replace(positions=jnp.asarray(found["positions"][-1]))
-            begin = {"momenta": jnp.asarray(found["momenta"][-1])}
+            system = system.replace(positions=found["positions"][-1])
+            begin = {"momenta": found["momenta"][-1]}
             advance(piece)
-    whole = {
-        name: np.concatenate([p[name] for p in pieces])
-        for name in ("positions", "momenta", "potential_energy", "stress")
-    }
+    whole = {name: np.concatenate([p[name] for p in pieces]) for name in _SERIES}
     times = dt * save_every * np.arange(1, len(whole["positions"]) + 1)
     return difmd.Trajectory(
         system=system, times=times, state=None, n_replays=0, skin=float(pieces[0]["skin"]), **whole
     )
+
+
+def later(run: difmd.Trajectory, fraction: float) -> difmd.Trajectory:
+    """What comes after the first part of a run, in which it settled."""
+    first = round(fraction * len(run.times))
+    return run._replace(**{name: getattr(run, name)[first:] for name in ("times", *_SERIES)})

@@ -18,6 +18,6 @@ def methanol() -> Path:
     """Gas-phase methanol, PBE0/def2-SVP: 1000 frames with energies, forces, dipoles; for `difmd.data.read`.
 
     Half of them, of the kind "300 K", are from dynamics at that temperature, the others from 600 K. Made by
-    `experiments/methanol_aimd`, whose settings are in the file `methanol.json` beside it.
+    `experiments/methanol_aimd`, whose report is the file `methanol.json` beside it.
     """
     return Path(str(resources.files("difmd.datasets") / "methanol.extxyz.gz"))

@@ -10,9 +10,8 @@ from jaxtyping import Float
 
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import find_pairs
+from difmd.observables.statistics import over_blocks
 from difmd.system import System
-
-_BLOCKS = 5
 
 
 class RadialDistribution(NamedTuple):
@@ -21,8 +20,8 @@ class RadialDistribution(NamedTuple):
     Attributes:
         r: middles of the bins [Å]; [bins].
         g: mean over the configurations; [bins].
-        stderr: standard error, from the means of five consecutive blocks of configurations, which have to be
-            long enough to be independent; NaN for fewer than five configurations; [bins].
+        stderr: standard error of a correlated series, of `over_blocks`; NaN for fewer than 8 configurations;
+            [bins].
         coordination: atoms of the second species around one of the first, up to the outer end of each bin;
             [bins].
         n_frames: configurations.
@@ -42,10 +41,12 @@ class RadialDistribution(NamedTuple):
         Raises:
             InputError: no bins in between, or no pairs.
         """
+        from scipy.ndimage import convolve1d
+
         inside = np.flatnonzero((self.r >= low) & (self.r <= high))
         if not len(inside) or not self.g[inside].max() > 0:
             raise InputError(f"g(r) has no peak between {low} and {high} Å")
-        smooth = np.convolve(self.g, np.array([1, 4, 6, 4, 1]) / 16, mode="same")
+        smooth = convolve1d(self.g, np.array([1, 4, 6, 4, 1]) / 16, mode="nearest")
         top = int(inside[np.argmax(smooth[inside])])
         level = 0.6 * smooth[top] + 0.4 * smooth[inside].min()
         first = last = top
@@ -112,10 +113,7 @@ def radial_distribution(
     if not each:
         raise InputError("there are no configurations")
     g = np.array(each)
-    blocks = (
-        np.array([part.mean(axis=0) for part in np.array_split(g, _BLOCKS)]) if len(g) >= _BLOCKS else None
-    )
-    stderr = np.full(n_bins, np.nan) if blocks is None else blocks.std(axis=0, ddof=1) / np.sqrt(_BLOCKS)
+    stderr = np.full(n_bins, np.nan) if len(g) < 8 else np.array([over_blocks(row).stderr for row in g.T])
     return RadialDistribution(
         0.5 * (edges[1:] + edges[:-1]), g.mean(axis=0), stderr, around / len(each), len(each)
     )

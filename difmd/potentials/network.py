@@ -61,13 +61,16 @@ def network_potential(
     numbers = species_numbers(species)
     first = {"scale": _per_species("scale", scale, numbers), "shift": _per_species("shift", shift, numbers)}
 
+    # Compiled as a whole, which takes less time than its operations one by one; and without the efforts that
+    # pay where a program runs more than once, which JAX allows outside of other programs only.
+    inner = jax.jit(module.init)
+    outer = jax.jit(module.init, compiler_options={"xla_backend_optimization_level": 0})
+
     def init(key: Array) -> Params:
         dtype = jnp.zeros(()).dtype
-        # Compiled as a whole, which takes less time than its operations one by one; and without the efforts
-        # that pay where a program runs more than once, which JAX allows outside of other programs only.
-        options = None if isinstance(key, jax.core.Tracer) else {"xla_backend_optimization_level": 0}
-        compiled = jax.jit(module.init, compiler_options=options)
-        weights = compiled(key, _alone(len(numbers), cutoff, dtype))["params"]
+        weights = (inner if isinstance(key, jax.core.Tracer) else outer)(
+            key, _alone(len(numbers), cutoff, dtype)
+        )["params"]
         return {
             "network": jax.tree.map(lambda w: w.astype(dtype), weights),
             **{name: jnp.asarray(values, dtype) for name, values in first.items()},

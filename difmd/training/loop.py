@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
-from difmd.data.batches import Batch, make_batches
+from difmd.data.batches import Batch, Batches, make_batches
 from difmd.data.frames import Frame, hash_frames
 from difmd.errors import InputError
 from difmd.forces import Evaluation
@@ -34,7 +34,7 @@ from difmd.training.result import CommitteeResult, TrainingError, TrainingInterr
 from difmd.training.selection import Path as Keys
 from difmd.training.selection import is_no_scale, mask_of
 from difmd.training.step import first_state, machine, optimizer_of, rate_at, weights_at
-from difmd.training.stream import stream
+from difmd.training.stream import Stream, stream
 from difmd.training.table import Table, duration, milli
 
 CHECKPOINT = "training.npz"
@@ -93,11 +93,29 @@ def run(
     check_data(recipe.end, potential, frames, valid, references, replay)
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"time_limit = {time_limit} s must be positive, or None")
+    data, check = (
+        make_batches(
+            part,
+            cutoff=potential.cutoff,
+            batch_size=recipe.batch_size,
+            references=references,
+            max_shapes=recipe.max_shapes,
+            progress=progress and len(part) > 500,
+        )
+        for part in ((*frames, *replay), valid)
+    )
+    batches = stream(
+        data,
+        len(frames),
+        seed=recipe.seed,
+        replay_fraction=replay_fraction,
+        n_members=n_members,
+        bootstrap=bootstrap,
+    )
+    parts = {"train": frames, "valid": valid, **({"replay": replay} if replay else {})}
     training = _Training(
-        potential, recipe, frames, valid, references, start(recipe), is_trained=is_trained, replay=replay,
-        replay_fraction=replay_fraction, n_members=n_members, bootstrap=bootstrap, folder=folder,
-        progress=progress,
-    )  # fmt: skip
+        potential, recipe, batches, check, parts, references, start(recipe), is_trained or is_no_scale, folder
+    )
     # When another validation would come too late.
     deadline = math.inf if time_limit is None else began + time_limit
     try:
@@ -170,59 +188,34 @@ class _Training:
         self,
         potential: Potential,
         recipe: Recipe,
-        frames: Sequence[Frame],
-        valid: Sequence[Frame],
+        batches: Stream,
+        check: Batches,
+        parts: Mapping[str, Sequence[Frame]],
         references: Mapping[int, float],
         params: Params,
-        *,
-        is_trained: Callable[[Keys], bool] | None,
-        replay: Sequence[Frame],
-        replay_fraction: float,
-        n_members: int | None,
-        bootstrap: bool,
+        chooses: Callable[[Keys], bool],
         folder: str | Path | None,
-        progress: bool,
     ) -> None:
+        """`check` is for validations; `parts` are all frames by what they are for."""
         self.potential, self.recipe, self.references = potential, recipe, references
-        self.n_members = n_members
-        data, self.check = (
-            make_batches(
-                part,
-                cutoff=potential.cutoff,
-                batch_size=recipe.batch_size,
-                references=references,
-                max_shapes=recipe.max_shapes,
-                progress=progress and len(part) > 500,
-            )
-            for part in ((*frames, *replay), valid)
-        )
-        self.batches = stream(
-            data,
-            len(frames),
-            seed=recipe.seed,
-            replay_fraction=replay_fraction,
-            n_members=n_members,
-            bootstrap=bootstrap,
-        )
-        n_steps = max(recipe.n_epochs * len(self.batches), 1)
-        one = params if n_members is None else jax.tree.map(lambda x: x[0], params)
-        chosen = mask_of(one, is_trained or is_no_scale)
+        self.batches, self.check, self.n_members = batches, check, batches.n_members
+        n_steps = max(recipe.n_epochs * len(batches), 1)
+        one = params if self.n_members is None else jax.tree.map(lambda x: x[0], params)
         self.layout = Layout(one)
+        chosen = mask_of(one, chooses)
         mask = self.layout.vector(jax.tree.map(lambda p, m: np.full(np.shape(p), m), one, chosen))
         optimizer = optimizer_of(recipe)
-        self.machine = machine(potential, recipe, optimizer, self.layout, mask, n_steps, n_members)
+        self.machine = machine(potential, recipe, optimizer, self.layout, mask, n_steps, self.n_members)
         self.learning_rate, self.weights = rate_at(recipe, n_steps), weights_at(recipe, n_steps)
 
-        n = n_members or 1
+        n = self.n_members or 1
         begin = functools.partial(first_state, optimizer=optimizer)
         flat = self.layout.vector(params)
-        state, best = begin(flat) if n_members is None else jax.vmap(begin)(flat), params
+        state, best = begin(flat) if self.n_members is None else jax.vmap(begin)(flat), params
         seen = _Seen([[] for _ in range(n)], 0, [-1] * n, [math.inf] * n, [0] * n, [0] * n, False)
-        hashes = {"train": hash_frames(frames), "valid": hash_frames(valid)}
-        if replay:
-            hashes["replay"] = hash_frames(replay)
+        hashes = {name: hash_frames(part) for name, part in parts.items()}
         self.mark = fingerprint(
-            params, mask, json.dumps(hashes), replay_fraction if replay else 0, n_members, bootstrap,
+            params, mask, json.dumps(hashes), list(batches.n_old), batches.n_members, batches.bootstrap,
             repr(recipe), potential.cutoff, json.dumps(potential.description),
             json.dumps(sorted(references.items())),
         )  # fmt: skip
@@ -239,14 +232,8 @@ class _Training:
                 seen = _Seen(**meta)
         self.seen, self.epoch = seen, seen.epoch
         self.state, self.best = self.machine.put(state), jax.device_get(best)
-        self.source = kept.provenance(
-            recipe,
-            references=references,
-            counts={
-                "train": len(frames), "valid": len(valid), **({"replay": len(replay)} if replay else {})
-            },
-            hashes=hashes,
-        )  # fmt: skip
+        counts = {name: len(part) for name, part in parts.items()}
+        self.source = kept.provenance(recipe, references=references, counts=counts, hashes=hashes)
         self.is_kept = self.folder is not None and potential.description is not None
         self.notes = () if self.is_kept or self.folder is None else (kept.NO_DESCRIPTION,)
         self.seconds_before = seen.histories[0][-1]["seconds"] if seen.histories[0] else 0.0

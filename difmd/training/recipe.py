@@ -15,7 +15,7 @@ SCHEDULES = ("cosine", "constant", "plateau")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train; the defaults suit all sets that difmd is tested on.
+    """How to train from the start; fine-tuning takes a smaller `learning_rate`.
 
     Attributes:
         n_epochs: passes through the data.

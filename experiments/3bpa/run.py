@@ -19,21 +19,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import networks_common as common
 
 import difmd
-from difmd import data
+from difmd import data, training
 from difmd.neighbors import find_pairs
 
 STRETCHES = (0.05, 0.1, 0.15, 0.2)
-"""Standard deviations of displacements of atoms [Å]; at 300 K it is about 0.05 for bonded pairs."""
+"""Standard deviations of displacements of atoms [Å]."""
 
 
 def main() -> int:
     """Train, evaluate, distort, run."""
     parser = common.parser_of(__doc__, "3bpa", epochs=400)
     parser.add_argument("--picoseconds", type=float, default=10.0, help="of dynamics at 1200 K")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.picoseconds = 0.5
-    return common.run(lambda: experiment(arguments), arguments)
+    return common.run(experiment, parser, picoseconds=0.5)
 
 
 def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -60,18 +57,12 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
 def distort(fitted: common.Fitted, frames: list[data.Frame], width: float, seed: int) -> dict[str, float]:
     """Energies and forces of frames whose atoms were displaced at random."""
     rng = np.random.default_rng([seed, round(1e3 * width)])
-    evaluate = jax.jit(lambda s, n: difmd.evaluate(fitted.network, fitted.params, s, n))
-    rises, forces = [], []
-    for frame in frames:
-        moved = frame.positions + width * rng.normal(size=(frame.n_atoms, 3))
-        energies = []
-        for positions in (frame.positions, moved):
-            system = difmd.make_system(positions, frame.numbers)
-            found = evaluate(system, difmd.neighbor_list(system, cutoff=fitted.network.cutoff, capacity=26))
-            energies.append(float(found.energy))
-        rises.append(energies[1] - energies[0])
-        forces.append(np.linalg.norm(found.forces, axis=1).max())
-    # Each of the 3N displacements stores ½ k w² with k of some 10 to 30 eV/Å².
+    systems = [frame.system for frame in frames]
+    moved = [s.replace(positions=s.positions + width * rng.normal(size=s.positions.shape)) for s in systems]
+    before, after = (evaluated(fitted, each) for each in (systems, moved))
+    rises = np.array([b.energy - a.energy for a, b in zip(before, after, strict=True)])
+    forces = [np.linalg.norm(found.forces, axis=1).max() for found in after]
+    # Springs would store ½ k w² in each of the 3N displacements, with the same k for all w.
     return {
         "width_A": width,
         "energy_rise_min_eV": float(np.min(rises)),
@@ -81,6 +72,16 @@ def distort(fitted: common.Fitted, frames: list[data.Frame], width: float, seed:
         ),
         "force_max_eV_A": float(np.max(forces)),
     }
+
+
+def evaluated(fitted: common.Fitted, systems: list[difmd.System]) -> list[Any]:
+    """Energy and forces of each, with one compiled function."""
+    frames = [data.Frame(system=system) for system in systems]
+    batches = data.make_batches(frames, cutoff=fitted.network.cutoff, batch_size=len(frames), max_shapes=1)
+    (batch,) = batches
+    found = jax.device_get(jax.jit(training.predict, static_argnums=0)(fitted.network, fitted.params, batch))
+    rows = np.argsort(batch.frames)
+    return [jax.tree.map(lambda x, k=k: x[k], found) for k in rows]
 
 
 def bond_lengths(run: difmd.Trajectory) -> np.ndarray:

@@ -28,7 +28,7 @@ from run import workers
 
 CUTOFF = 5.0
 CASES = ("energy and forces", "training step")
-PEER = "mace-torch"
+OWN, PEER = "difmd networks", "mace-torch"
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     began = time.perf_counter()
-    packages = [Package("difmd", "float32", metadata.version("difmd"))]
+    packages = [Package(OWN, "float32", metadata.version("difmd"))]
     if importlib.util.find_spec("mace"):
         packages.append(Package(PEER, "float32", metadata.version(PEER)))
     else:
@@ -55,9 +55,9 @@ def main() -> None:
         ase.io.write(frame, water(arguments.molecules, rng))
         sizes = [n for n in (1, 2, 3) for _ in range(12)]
         ase.io.write(mixed, [water(n, rng, missing=int(rng.integers(0, max(n**3 - 1, 1)))) for n in sizes])
+        settings = {"file": str(frame), "max_l": arguments.max_l, "cutoff": CUTOFF}
         for channels in arguments.channels:
-            settings = {"file": str(frame), "channels": channels, "max_l": arguments.max_l, "cutoff": CUTOFF}
-            rows += in_turns(packages, settings, arguments.rounds, console)
+            rows += in_turns(packages, {**settings, "channels": channels}, arguments.rounds, console)
         rows += starts(packages[0], {**settings, "channels": arguments.channels[0]}, console)
         rows += compilations(packages[0], str(mixed), console)
     report = {
@@ -139,10 +139,12 @@ def starts(package: Package, settings: dict[str, Any], console: Console) -> list
         began = time.perf_counter()
         with workers([package]) as (worker,):
             worker.ask("prepare", case="first step", **settings)
-            worker.ask("run")
+            n_atoms = worker.ask("run")["n_atoms"]
             seconds.append(time.perf_counter() - began)
     console.print(f"first step of a training: {', '.join(f'{s:.1f}' for s in seconds)} s")
-    return [row("to the first step of a training", package, 192, seconds, "s", channels=settings["channels"])]
+    return [
+        row("to the first step of a training", package, n_atoms, seconds, "s", channels=settings["channels"])
+    ]
 
 
 def compilations(package: Package, file: str, console: Console) -> list[dict[str, Any]]:
@@ -165,7 +167,7 @@ def ratios(rows: list[dict[str, Any]], of: str) -> dict[str, float]:
     times = {(r["package"], r["case"], r.get("channels")): r[of] for r in rows}
     for (package, case, channels), value in times.items():
         if package == PEER:
-            found[f"{channels}x0e, {case}, {PEER} over difmd"] = value / times["difmd", case, channels]
+            found[f"{channels} channels, {case}, {PEER} over difmd"] = value / times[OWN, case, channels]
     return found
 
 

@@ -33,7 +33,8 @@ def main() -> None:
 
         jax.config.update("jax_enable_x64", dtype == "float64")
     cases = {
-        "difmd": lambda: {**difmd_cases(), **network_cases.difmd_cases()},
+        "difmd": difmd_cases,
+        "difmd networks": network_cases.difmd_cases,
         "jax-md": jax_md_cases,
         "mace-torch": network_cases.mace_torch_cases,
     }[package]()

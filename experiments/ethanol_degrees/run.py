@@ -28,14 +28,13 @@ def main() -> int:
     parser = common.parser_of(__doc__, "ethanol_degrees", epochs=120, channels=16, cutoff=4.0)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="training frames")
     parser.add_argument("--degrees", type=int, nargs="+", default=DEGREES, help="of harmonics and messages")
-    arguments = parser.parse_args()
-    return common.run(lambda: curve(arguments), arguments)
+    return common.run(curve, parser)
 
 
 def curve(arguments: argparse.Namespace) -> dict[str, Any]:
     """A network for each size and degree; small sets are seen as often as large ones."""
     frames = common.read("ethanol_botnet/train.extxyz.gz")
-    test = common.read("ethanol_botnet/test_MD.extxyz.gz")[: 200 if arguments.quick else None]
+    test = common.read("ethanol_botnet/test_MD.extxyz.gz")
     order = np.random.default_rng(arguments.seed).permutation(len(frames))
     held_out = [frames[k] for k in order[-100:]]
     rows = []

@@ -28,10 +28,7 @@ def main() -> int:
     parser = common.parser_of(__doc__, "lips", epochs=60)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 500], help="training frames")
     parser.add_argument("--picoseconds", type=float, default=50.0)
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.picoseconds = 2.0
-    return common.run(lambda: experiment(arguments), arguments)
+    return common.run(experiment, parser, picoseconds=2.0)
 
 
 def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -57,10 +54,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
 def conduction(run: Any) -> dict[str, Any]:
     """Diffusivity of lithium, and whether phosphorus and sulphur stay bonded."""
     length = float(run.times[-1] / units.PS)
-    late = run._replace(**{
-        name: getattr(run, name)[len(run.times) // 10 :]
-        for name in ("times", "positions", "momenta", "potential_energy", "stress")
-    })  # fmt: skip
+    late = common.later(run, 0.1)
     window = (0.04 * length * units.PS, 0.1 * length * units.PS)
     found = observables.diffusivity_of(late, window=window, n_blocks=4, species=3)
     unit = units.M2_PER_S * 1e-4

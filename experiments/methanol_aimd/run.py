@@ -93,7 +93,14 @@ def main() -> int:
     )
     frames = label(geometries, start, settings, out / "kept.npz")
     kinds = np.repeat([f"{t:.0f} K" for t in settings["temperatures_K"]], settings["frames_each"])
-    about = {**settings, "seed": arguments.seed, "pyscf": pyscf.__version__}
+    about = {
+        "theory": "restricted Kohn-Sham, density fitting, forces with the response of the grid",
+        "units": "Å, eV, eV/Å, e·Å; total energies of all electrons",
+        **settings,
+        "seed": arguments.seed,
+        "pyscf": pyscf.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
     write(out / "methanol.extxyz.gz", frames, kinds)
     errors = training.report(network, better, valid=frames).rows[0].errors
     forces, energies, dipoles = (
@@ -112,7 +119,7 @@ def main() -> int:
         },
         "wall_s": round(time.monotonic() - began, 1),
     }
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(report, indent=1))
     return 0
 

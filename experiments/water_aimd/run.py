@@ -31,10 +31,7 @@ def main() -> int:
     """Train, run, compare."""
     parser = common.parser_of(__doc__, "water_aimd", epochs=30)
     parser.add_argument("--picoseconds", type=float, default=20.0)
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.picoseconds = 0.2
-    return common.run(lambda: experiment(arguments), arguments)
+    return common.run(experiment, parser, picoseconds=1.0)
 
 
 def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -46,8 +43,8 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
         fitted, parts.valid[0].system, arguments, temperature=TEMPERATURE, picoseconds=arguments.picoseconds,
         femtoseconds=0.5, save_every=20, friction=0.5,
     )  # fmt: skip
-    late = slice(len(run.times) // 5, None)
-    systems = [run.system.replace(positions=x) for x in run.positions[late][::5]]
+    late = common.later(run, 0.2)
+    systems = [run.system.replace(positions=x) for x in late.positions[::5]]
     peaks = compare([frame.system for frame in frames], systems, arguments.out / "rdf.png")
     found: dict[str, Any] = {"peaks_A": peaks}
     bonds = observables.radial_distribution(systems, first=8, second=1, r_max=1.3, n_bins=13)
@@ -56,17 +53,13 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     length = float(run.times[-1] / units.PS)
     if length >= 5:
         window = (1.0 * units.PS, 2.0 * units.PS)
-        kept = run._replace(**{
-            name: getattr(run, name)[late]
-            for name in ("times", "positions", "momenta", "potential_energy", "stress")
-        })  # fmt: skip
-        d = observables.diffusivity_of(kept, window=window, n_blocks=4, species=8)
+        d = observables.diffusivity_of(late, window=window, n_blocks=4, species=8)
         unit = 1e-9 * units.M2_PER_S
         found["D_1e-9_m2_s"] = float(d.einstein.value / unit)
         found["D_stderr_1e-9_m2_s"] = float(d.einstein.stderr / unit)
     found |= {
         "picoseconds": length,
-        "temperature_K": float(np.mean(run.temperature[late])),
+        "temperature_K": float(np.mean(late.temperature)),
         "H_bonded_to_O": float(bonds.coordination[-1]),
         "O_within_2_A_of_O": float(nearest.coordination[-1]),
         "is_stable": bool(
