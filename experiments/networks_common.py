@@ -116,6 +116,9 @@ def run(
     except (training.TrainingInterrupted, difmd.SimulationInterrupted) as stopped:
         print(stopped)
         return 130
+    except difmd.errors.InputError as bad:
+        print(bad)
+        return 1
     settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "quick")}
     report = {
         **found,
