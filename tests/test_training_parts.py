@@ -9,7 +9,6 @@ from difmd.errors import InputError
 from difmd.potentials import mace, morse
 from difmd.system import host_system
 from difmd.training import all_but, only
-from difmd.training.layout import Layout
 from difmd.training.selection import is_no_scale, mask_of
 from difmd.training.stream import stream
 from difmd.training.table import Table, duration, milli
@@ -136,20 +135,3 @@ def test_the_table_is_thinned_out_and_repeats_its_header(capsys):
     silent = Table(10, 1, enabled=False)
     silent.show([entry(0)], is_best=True, eta=0.0, is_last=False)
     assert capsys.readouterr().out == ""
-
-
-def test_a_vector_of_parameters_and_back():
-    one = {"a": np.arange(6.0).reshape(2, 3), "b": [np.array(7.0), np.zeros((0, 2)), np.ones(1)]}
-    layout = Layout(one)
-    vector = layout.vector(one)
-    np.testing.assert_array_equal(vector, [0, 1, 2, 3, 4, 5, 7, 1])
-    for a, b in zip(jax.tree.leaves(layout.tree(vector)), jax.tree.leaves(one), strict=True):
-        np.testing.assert_array_equal(a, b)
-    members = jax.tree.map(lambda x: np.stack([x, x + 1, x + 2]), one)
-    vectors = layout.vector(members)
-    assert vectors.shape == (3, 8)
-    back = layout.tree(np.asarray(vectors))
-    assert jax.tree.structure(back) == jax.tree.structure(one)
-    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(members), strict=True):
-        assert isinstance(a, np.ndarray)
-        np.testing.assert_array_equal(a, b)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.data.batches import Batch, Batches, make_batches
@@ -26,14 +27,13 @@ from difmd.potentials import Params, Potential
 from difmd.progress import Advance, progress_bar
 from difmd.training import kept
 from difmd.training.checks import check_data
-from difmd.training.layout import Layout
 from difmd.training.loss import Weights
 from difmd.training.metrics import Errors, residuals
 from difmd.training.recipe import Recipe, check_recipe
 from difmd.training.result import CommitteeResult, TrainingError, TrainingInterrupted
 from difmd.training.selection import Path as Keys
 from difmd.training.selection import is_no_scale, mask_of
-from difmd.training.step import first_state, machine, optimizer_of, rate_at, weights_at
+from difmd.training.step import State, first_state, machine, optimizer_of, rate_at, weights_at
 from difmd.training.stream import Stream, stream
 from difmd.training.table import Table, duration, milli
 
@@ -201,17 +201,20 @@ class _Training:
         self.batches, self.check, self.n_members = batches, check, batches.n_members
         n_steps = max(recipe.n_epochs * len(batches), 1)
         one = params if self.n_members is None else jax.tree.map(lambda x: x[0], params)
-        self.layout = Layout(one)
+        _, unravel = ravel_pytree(one)
+        self.unravel = jax.jit(unravel if self.n_members is None else jax.vmap(unravel))
         chosen = mask_of(one, chooses)
-        mask = self.layout.vector(jax.tree.map(lambda p, m: np.full(np.shape(p), m), one, chosen))
+        mask, _ = ravel_pytree(jax.tree.map(lambda p, m: np.full(np.shape(p), m), one, chosen))
         optimizer = optimizer_of(recipe)
-        self.machine = machine(potential, recipe, optimizer, self.layout, mask, n_steps, self.n_members)
+        self.machine = machine(potential, recipe, optimizer, unravel, mask, n_steps, self.n_members)
         self.learning_rate, self.weights = rate_at(recipe, n_steps), weights_at(recipe, n_steps)
 
         n = self.n_members or 1
-        begin = functools.partial(first_state, optimizer=optimizer)
-        flat = self.layout.vector(params)
-        state, best = begin(flat) if self.n_members is None else jax.vmap(begin)(flat), params
+
+        def begin(params: Params) -> State:
+            return first_state(ravel_pytree(params)[0], optimizer)
+
+        state, best = begin(params) if self.n_members is None else jax.vmap(begin)(params), params
         seen = _Seen([[] for _ in range(n)], 0, [-1] * n, [math.inf] * n, [0] * n, [0] * n, False)
         hashes = {name: hash_frames(part) for name, part in parts.items()}
         self.mark = fingerprint(
@@ -336,7 +339,7 @@ class _Training:
         )
 
     def _average(self) -> Params:
-        return self.layout.tree(jax.device_get(self.state.average))
+        return jax.device_get(self.unravel(self.state.average))
 
     def _member(self, tree: Any, k: int) -> Any:
         return tree if self.n_members is None else jax.tree.map(lambda x: x[k], tree)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from difmd.batching import map_replicas
@@ -17,7 +18,6 @@ from difmd.data.batches import Batch
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
 from difmd.training.gradient import loss_and_gradient, predict
-from difmd.training.layout import Layout
 from difmd.training.loss import Counts, Weights, count, loss
 from difmd.training.recipe import Recipe
 
@@ -26,7 +26,7 @@ class State(NamedTuple):
     """What a step changes; of a committee every array has a leading axis of members.
 
     Attributes:
-        params: θ as one vector, see `Layout`.
+        params: θ as one vector, which compiles in less time than many arrays do.
         average: of θ over past steps.
         opt_state: of the optimizer.
         step: how many have been made, those that were not applied included.
@@ -108,7 +108,7 @@ def machine(
     potential: Potential,
     recipe: Recipe,
     optimizer: optax.GradientTransformation,
-    layout: Layout,
+    unravel: Callable[[Array], Params],
     mask: Any,
     n_steps: int,
     n_members: int | None = None,
@@ -123,7 +123,7 @@ def machine(
         potential: the energy model.
         recipe: how to train.
         optimizer: of `optimizer_of`.
-        layout: of the parameters.
+        unravel: from the vector to parameters.
         mask: which numbers of the vector are trained; bools.
         n_steps: in all.
         n_members: of a committee; None: of one potential, without an axis of members.
@@ -138,8 +138,8 @@ def machine(
         def measure(found: Evaluation, part: Batch) -> Array:
             return loss(found, part, weights, huber=recipe.huber, counts=counts)
 
-        value, gradient = loss_and_gradient(potential, layout.tree(params), batch, measure)
-        return value, layout.vector(gradient)
+        value, gradient = loss_and_gradient(potential, unravel(params), batch, measure)
+        return value, ravel_pytree(gradient)[0]
 
     def gradient_of(params: Array, batch: Batch, weights: Weights) -> tuple[Array, Array]:
         # Sums over frames are divided by what the whole batch has, so that those of shares add up.

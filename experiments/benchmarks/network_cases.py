@@ -17,10 +17,10 @@ SHORTEST = 1.0
 def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
     """difmd."""
     import jax
+    from jax.flatten_util import ravel_pytree
 
     import difmd
     from difmd import data, training
-    from difmd.training.layout import Layout
     from difmd.training.step import first_state, machine, optimizer_of
 
     def load(request: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -39,9 +39,9 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         batch = jax.device_put(next(iter(data.make_batches(frames, **settings))))
         params = potential.init(jax.random.key(0))
         recipe = training.Recipe(n_epochs=1, batch_size=1)
-        optimizer, layout = optimizer_of(recipe), Layout(params)
-        state = first_state(layout.vector(params), optimizer)
-        step = machine(potential, recipe, optimizer, layout, True, 1000).step
+        optimizer, (vector, unravel) = optimizer_of(recipe), ravel_pytree(params)
+        state = first_state(vector, optimizer)
+        step = machine(potential, recipe, optimizer, unravel, True, 1000).step
         return state, step, batch, params, potential
 
     def network(request: dict[str, Any]) -> Run:
