@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -64,7 +65,7 @@ class MACE(nn.Module):
                 name=f"convolution_{t}",
             )(sent, harmonics, env)
             messages = {
-                irrep: x / self.avg_num_neighbors
+                irrep: x / math.sqrt(self.avg_num_neighbors)
                 for irrep, x in Linear(edges, name=f"down_{t}")(messages).items()
             }
             products = SymmetricContraction(
@@ -119,7 +120,9 @@ def mace(
         max_ell: largest degree of the spherical harmonics.
         correlation: factors of the product basis; bodies less one.
         n_interactions: layers (`num_interactions`).
-        avg_num_neighbors: what sums over neighbours are divided by.
+        avg_num_neighbors: sums over neighbours are divided by its root, so that products of them are of order
+            one at first; its authors divide by the number itself, which their weights of the linear layer
+            behind the sums make up for.
         radial_hidden: widths of the radial network (`radial_MLP`).
         readout_hidden: width of the last readout (`MLP_irreps`).
         n_functions: Bessel functions (`num_radial_basis`).

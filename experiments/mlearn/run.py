@@ -28,12 +28,12 @@ M3GNET = {
 
 def main() -> int:
     """Train and evaluate."""
-    parser = common.parser_of(__doc__, "mlearn", epochs=None)
+    parser = common.parser_of(__doc__, "mlearn", epochs=None, batch_size=1)
     parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS)
     parser.add_argument(
         "--neighbors",
         type=float,
-        default=1.1e8,
+        default=5e7,
         help="neighbours of atoms that a training sees in all; without --epochs it tells how many there are",
     )
     return common.run(experiment, parser)
