@@ -22,7 +22,7 @@ KCAL = 1 / units.KCAL_PER_MOL
 ITEMS = (
     "labels, finite values, cells, close atoms, duplicates, reference energies, energy outliers, "
     "force outliers, one unit of energy, one unit of force, net forces, forces = −dE/dr, "
-    "size of the forces, stress, order of the shear stress"
+    "size of the forces, stress, order of the shear stress, energies along strains"
 ).split(", ")
 
 
@@ -70,7 +70,9 @@ def sound_examination(sound):
 def test_sound_data_pass(sound_examination):
     assert [finding.item for finding in sound_examination.findings] == ITEMS
     verdicts = {finding.item: finding.verdict for finding in sound_examination.findings}
-    assert verdicts == dict.fromkeys(ITEMS, Verdict.OK), str(sound_examination)
+    # No two crystals differ by little more than a strain.
+    expected = dict.fromkeys(ITEMS, Verdict.OK) | {"energies along strains": Verdict.UNKNOWN}
+    assert verdicts == expected, str(sound_examination)
     assert sound_examination.verdict is Verdict.OK
     sound_examination.raise_if_wrong()
     assert sound_examination.elements == ("Cu",) and sound_examination.n_atoms == (32, 32)

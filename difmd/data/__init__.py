@@ -6,6 +6,7 @@
 
 from difmd.data.batches import Batch, Batches, Labels, make_batches
 from difmd.data.doctor import Examination, examine
+from difmd.data.energy_stress import StressOffset, mend_stress, stress_offset
 from difmd.data.findings import Finding, Verdict
 from difmd.data.frames import Frame, hash_frames, is_isolated_atom
 from difmd.data.label_units import Units
@@ -27,6 +28,7 @@ __all__ = [
     "ReferenceEnergies",
     "Split",
     "Statistics",
+    "StressOffset",
     "Units",
     "Verdict",
     "examine",
@@ -35,11 +37,13 @@ __all__ = [
     "is_isolated_atom",
     "load_split",
     "make_batches",
+    "mend_stress",
     "read",
     "reference_energies",
     "save_split",
     "split",
     "statistics",
     "stream",
+    "stress_offset",
     "take_split",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from difmd.data.cells import check_cells
 from difmd.data.duplicates import check_duplicates
 from difmd.data.energy_force import check_energy_forces
+from difmd.data.energy_stress import check_energy_stress
 from difmd.data.findings import Finding, Verdict
 from difmd.data.frames import Frame
 from difmd.data.outliers import check_outliers
@@ -172,7 +173,7 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
         int(i) for finding in (*outliers, *mixed) if finding.verdict is not Verdict.OK for i in finding.frames
     }
     findings += [check_net_forces(s), check_energy_forces(s, exclude), check_absolute_units(s)]
-    findings += list(check_stress(s))
+    findings += [*check_stress(s), check_energy_stress(s, exclude)]
     numbers = np.unique(np.concatenate([frame.numbers for frame in frames]))
     return Examination(
         findings=tuple(found._replace(frames=tuple(int(i) for i in found.frames)) for found in findings),

@@ -31,7 +31,7 @@ class Weights(NamedTuple):
 
     energy: Float[Array, ""] | float = 1.0
     forces: Float[Array, ""] | float = 1.0
-    stress: Float[Array, ""] | float = 0.0
+    stress: Float[Array, ""] | float = 1.0
     dipole: Float[Array, ""] | float = 0.0
 
 

@@ -31,7 +31,7 @@ class Recipe:
         final_rate: see `schedule`.
         plateau_factor: see `schedule`.
         plateau_patience: see `schedule`.
-        start: weights of the loss at first.
+        start: weights of the loss at first; stresses, where there are any, are worth as much as forces.
         end: weights at the end; between, they change geometrically over the last `annealing` of the steps.
         annealing: see there.
         huber: see `loss`.

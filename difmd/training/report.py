@@ -98,12 +98,17 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         """The table."""
         wide = max(len(f"{row.part} {row.group}") for row in self.rows) + 2
-        names = ("frames", "atoms", "E rmse", "E mae", "F rmse", "F mae")
-        unit = ("", "", "meV/atom", "meV/atom", "meV/Å", "meV/Å")
-        lines = [" " * wide + " ".join(name.rjust(9) for name in line) for line in (names, unit)]
+        # Energies and forces always; the other columns where there is such a label.
+        columns = [
+            (name, head)
+            for name, head in _COLUMNS.items()
+            if name[:2] in ("E_", "F_") or any(math.isfinite(_shown(row)[name]) for row in self.rows)
+        ]
+        heads = [("frames", ""), ("atoms", ""), *(head for _, head in columns)]
+        lines = [" " * wide + " ".join(line[k].rjust(9) for line in heads) for k in (0, 1)]
         for row in self.rows:
-            errors = [value / 1e3 for value in list(_shown(row).values())[:4]]
-            cells = [str(row.n_frames), str(row.n_atoms), *(milli(value) for value in errors)]
+            shown = _shown(row)
+            cells = [str(row.n_frames), str(row.n_atoms), *(milli(shown[name] / 1e3) for name, _ in columns)]
             name = row.part if row.by == "all" else f"  {row.group or 'no kind'}"
             lines.append(name.ljust(wide) + " ".join(cell.rjust(9) for cell in cells))
         lines.append(
@@ -184,6 +189,17 @@ def _rows(name: str, frames: Sequence[Frame], found: Residuals) -> list[Row]:
             n_frames = len(np.unique(found.atom_frame[of_it]))
             rows.append(Row(name, chemical_symbols[z], "element", n_frames, int(of_it.sum()), errors))
     return rows
+
+
+_COLUMNS = {
+    "E_rmse_meV_atom": ("E rmse", "meV/atom"),
+    "E_mae_meV_atom": ("E mae", "meV/atom"),
+    "F_rmse_meV_A": ("F rmse", "meV/Å"),
+    "F_mae_meV_A": ("F mae", "meV/Å"),
+    "virial_rmse_meV_atom": ("virial", "meV/atom"),
+    "dipole_error_percent": ("dipole", "%"),
+}
+"""Heads of what `_shown` finds: the quantity and its unit."""
 
 
 def _shown(row: Row) -> dict[str, float]:
