@@ -41,6 +41,13 @@ def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.A
     parser.add_argument("--cutoff", type=float, default=defaults.get("cutoff", 5.0), help="Å")
     parser.add_argument("--batch-size", type=int, default=defaults.get("batch_size", 4))
     parser.add_argument("--learning-rate", type=float, default=training.Recipe().learning_rate)
+    parser.add_argument(
+        "--energy-weight", type=float, default=defaults.get("energy_weight", 30.0), help="at the end [1/eV²]"
+    )
+    parser.add_argument(
+        "--sums", choices=("mean", "root"), default=defaults.get("sums", "mean"),
+        help="whether sums over neighbours are divided by their number or by its root",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of splits, weights, order and momenta")
     parser.add_argument("--quick", action="store_true", help="to see that all works")
     parser.add_argument("--out", type=Path, default=Path("runs") / name)
@@ -57,9 +64,10 @@ def read(name: str) -> list[data.Frame]:
 
 def network_of(stats: data.Statistics, arguments: argparse.Namespace, **more: Any) -> difmd.Potential:
     """MACE, as the options have it and with what the data tell."""
+    n_neighbors = stats.avg_num_neighbors ** (0.5 if arguments.sums == "root" else 1.0)
     return difmd.mace(
         stats.species, cutoff=arguments.cutoff, channels=arguments.channels, max_L=arguments.max_l,
-        max_ell=arguments.max_ell, avg_num_neighbors=stats.avg_num_neighbors, scale=stats.scale, **more,
+        max_ell=arguments.max_ell, avg_num_neighbors=n_neighbors, scale=stats.scale, **more,
     )  # fmt: skip
 
 
@@ -71,6 +79,7 @@ def fit(parts: data.Parts, folder: Path, arguments: argparse.Namespace) -> Fitte
         n_epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
+        end=training.Weights(arguments.energy_weight, 1.0, 1.0),
         validate_every=5,
         seed=arguments.seed,
     )

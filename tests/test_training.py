@@ -202,13 +202,13 @@ def water(**arguments):
     """One layer, which takes little time to compile."""
     return mace(
         ["H", "O"], cutoff=3.0, channels=8, max_ell=1, correlation=2, n_interactions=1, radial_hidden=(8,),
-        avg_num_neighbors=4.0, **arguments,
+        avg_num_neighbors=2.0, **arguments,
     )  # fmt: skip
 
 
 def test_dipoles_are_learnt_with_frames_that_lack_labels():
     potential, weights = water(charges=True), Weights(1.0, 1.0, 0.0, 10.0)
-    recipe = dataclasses.replace(RECIPE, n_epochs=80, batch_size=4, start=weights, end=weights)
+    recipe = dataclasses.replace(RECIPE, n_epochs=40, batch_size=4, start=weights, end=weights)
     result = train(
         potential, molecules(64), valid=molecules(16, seed=1), references={1: 0.0, 8: 0.0}, recipe=recipe,
         progress=False,

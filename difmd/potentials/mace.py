@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -65,7 +64,7 @@ class MACE(nn.Module):
                 name=f"convolution_{t}",
             )(sent, harmonics, env)
             messages = {
-                irrep: x / math.sqrt(self.avg_num_neighbors)
+                irrep: x / self.avg_num_neighbors
                 for irrep, x in Linear(edges, name=f"down_{t}")(messages).items()
             }
             products = SymmetricContraction(
@@ -120,9 +119,8 @@ def mace(
         max_ell: largest degree of the spherical harmonics.
         correlation: factors of the product basis; bodies less one.
         n_interactions: layers (`num_interactions`).
-        avg_num_neighbors: sums over neighbours are divided by its root, so that products of them are of order
-            one at first; its authors divide by the number itself, which their weights of the linear layer
-            behind the sums make up for.
+        avg_num_neighbors: what sums over neighbours are divided by. In crystals, where much of a sum is the
+            same for all atoms, the root of the number of neighbours makes training faster; not so in molecules.
         radial_hidden: widths of the radial network (`radial_MLP`).
         readout_hidden: width of the last readout (`MLP_irreps`).
         n_functions: Bessel functions (`num_radial_basis`).
