@@ -69,8 +69,8 @@ def stress_offset(frames: Sequence[Frame]) -> StressOffset:
     strains: with crystals strained by a few percent they come to 0.2 GPa, of which `stderr` knows nothing.
 
     Args:
-        frames: with energies, forces and stresses; others are left out. Cost and memory grow as the square of
-            the number of frames with the same atoms; of more than 2 000 evenly spaced ones are taken.
+        frames: with energies, forces and stresses; others are left out. Time grows as the square of the
+            number of frames with the same atoms; of more than 2 000 evenly spaced ones are taken.
 
     Returns:
         `StressOffset`. It takes strained crystals, or dynamics with a cell that varies: without them there
@@ -84,7 +84,7 @@ def stress_offset(frames: Sequence[Frame]) -> StressOffset:
         if frame.energy is not None and frame.forces is not None and frame.stress is not None:
             if frame.volume is not None:
                 groups.setdefault(np.asarray(frame.numbers).tobytes(), []).append(frame)
-    found = [_pairs(group[:: 1 + len(group) // 2000]) for group in groups.values()]
+    found = [_pairs(group[:: -(-len(group) // 2000)]) for group in groups.values()]
     pairs = np.concatenate([np.zeros((0, 4)), *found])
     if len(pairs) < 2:
         return StressOffset(np.nan, np.nan, np.nan, len(pairs))

@@ -119,8 +119,7 @@ def mace(
         max_ell: largest degree of the spherical harmonics.
         correlation: factors of the product basis; bodies less one.
         n_interactions: layers (`num_interactions`).
-        avg_num_neighbors: what sums over neighbours are divided by. In crystals, where much of a sum is the
-            same for all atoms, the root of their number makes training faster; not so in molecules.
+        avg_num_neighbors: what sums over neighbours are divided by.
         radial_hidden: widths of the radial network (`radial_MLP`).
         readout_hidden: width of the last readout (`MLP_irreps`).
         n_functions: Bessel functions (`num_radial_basis`).
