@@ -84,7 +84,9 @@ def test_parameters_of_the_data_are_recovered():
 def test_a_network_learns_and_compiles_once_a_shape():
     potential = mace(["Ar"], cutoff=CUTOFF, channels=4, max_ell=2, radial_hidden=(8,), scale=0.1)
     mixed = frames(8, n_atoms=(4, 8))
-    recipe = dataclasses.replace(RECIPE, n_epochs=30, max_shapes=2)
+    # Eight frames are too few for their stresses, too: forces of others get worse again.
+    weights = Weights(1.0, 1.0, 0.0)
+    recipe = dataclasses.replace(RECIPE, n_epochs=30, max_shapes=2, start=weights, end=weights)
     result = run(recipe, potential=potential, train_frames=mixed)
     assert result.history[-1]["forces_rmse"] < 0.5 * result.history[0]["forces_rmse"]
     assert result.n_compiled <= 4
