@@ -19,6 +19,9 @@ from difmd import data, units
 ELEMENTS = ("Ge", "Li", "Mo", "Ni", "Si", "Cu")
 WITH_TEST = ("Ge", "Li", "Mo", "Ni")
 
+# What a step takes beyond the time for its neighbours, in neighbours.
+PER_FRAME = 250
+
 # Root mean square errors of M3GNet: energy [meV/atom], force [meV/Å].
 M3GNET = {
     "Ni": (0.9, 37.4), "Cu": (1.8, 17.0), "Li": (2.5, 22.1),
@@ -33,8 +36,9 @@ def main() -> int:
     parser.add_argument(
         "--neighbors",
         type=float,
-        default=5e7,
-        help="neighbours of atoms that a training sees in all; without --epochs it tells how many there are",
+        default=1.26e8,
+        help="neighbours of atoms that a training sees in all, and PER_FRAME for each frame, which is what its "
+        "time goes by; without --epochs it tells how many epochs there are",
     )
     return common.run(experiment, parser)
 
@@ -54,7 +58,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
         own = argparse.Namespace(**vars(arguments))
         if own.epochs is None:
             stats = data.statistics(parts.train, cutoff=own.cutoff)
-            seen = stats.avg_num_neighbors * sum(frame.n_atoms for frame in parts.train)
+            seen = sum(PER_FRAME + stats.avg_num_neighbors * frame.n_atoms for frame in parts.train)
             own.epochs = round(own.neighbors / seen)
         row = common.fit(parts, arguments.out / element, own).row
         mended = offset.value / units.GPA if offset.is_significant else 0.0
