@@ -37,8 +37,8 @@ def main() -> int:
         "--neighbors",
         type=float,
         default=1.26e8,
-        help="neighbours of atoms that a training sees in all, and PER_FRAME for each frame, which is what its "
-        "time goes by; without --epochs it tells how many epochs there are",
+        help="neighbours of atoms that a training sees in all, and PER_FRAME for each frame, what its time "
+        "goes by; without --epochs it tells how many epochs there are",
     )
     return common.run(experiment, parser)
 
