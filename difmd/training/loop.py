@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from difmd.allocator import keep_memory
 from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.data.batches import Batch, Batches, make_batches
 from difmd.data.frames import Frame, hash_frames
@@ -93,6 +94,7 @@ def run(
     check_data(recipe.end, potential, frames, valid, references, replay)
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"time_limit = {time_limit} s must be positive, or None")
+    keep_memory()
     data, check = (
         make_batches(
             part,
