@@ -39,13 +39,13 @@ def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.A
     parser.add_argument("--max-l", type=int, default=defaults.get("max_l", 0), help="degree of messages")
     parser.add_argument("--max-ell", type=int, default=defaults.get("max_ell", 3), help="of harmonics")
     parser.add_argument("--cutoff", type=float, default=defaults.get("cutoff", 5.0), help="Å")
-    parser.add_argument("--batch-size", type=int, default=defaults.get("batch_size", 4))
+    parser.add_argument("--batch-size", type=int, default=defaults.get("batch_size", 1))
     parser.add_argument("--learning-rate", type=float, default=training.Recipe().learning_rate)
     parser.add_argument(
-        "--energy-weight", type=float, default=defaults.get("energy_weight", 30.0), help="at the end [1/eV²]"
+        "--energy-weight", type=float, default=training.Recipe().end.energy, help="at the end [1/eV²]"
     )
     parser.add_argument(
-        "--sums", choices=("mean", "root"), default=defaults.get("sums", "mean"),
+        "--sums", choices=("mean", "root"), default="root",
         help="whether sums over neighbours are divided by their number or by its root",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of splits, weights, order and momenta")

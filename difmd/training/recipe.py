@@ -58,7 +58,7 @@ class Recipe:
     plateau_factor: float = 0.5
     plateau_patience: int = 10
     start: Weights = Weights(1.0, 1.0, 1.0)
-    end: Weights = Weights(30.0, 1.0, 1.0)
+    end: Weights = Weights(100.0, 1.0, 1.0)
     annealing: float = 0.5
     huber: float | None = None
     clip: float = 10.0

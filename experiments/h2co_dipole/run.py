@@ -51,7 +51,7 @@ def fit(arguments: argparse.Namespace) -> dict[str, Any]:
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
         start=training.Weights(1.0, 1.0, 0.0, arguments.dipole_weight),
-        end=training.Weights(30.0, 1.0, 0.0, arguments.dipole_weight),
+        end=training.Weights(arguments.energy_weight, 1.0, 0.0, arguments.dipole_weight),
         validate_every=5,
         seed=arguments.seed,
     )

@@ -31,7 +31,7 @@ M3GNET = {
 
 def main() -> int:
     """Train and evaluate."""
-    parser = common.parser_of(__doc__, "mlearn", epochs=None, batch_size=1, energy_weight=100.0, sums="root")
+    parser = common.parser_of(__doc__, "mlearn", epochs=None)
     parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS)
     parser.add_argument(
         "--neighbors",
