@@ -79,13 +79,12 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
     bins = _bins(fraction - wraps, real, margin, neighbors)
     sorted_ = _sort(bins, real, neighbors)
     wraps = wraps.astype(jnp.int32)
-    own = [take(wraps[:, axis], sorted_.parents) for axis in range(3)]
     fresh = neighbors.replace(
         centers=sorted_.centers,
         order=sorted_.order,
         rank=add_at(len(bins), sorted_.order[: len(bins)], jnp.arange(len(bins), dtype=jnp.int32)),
         parents=sorted_.parents,
-        images=sorted_.images - jnp.stack(own),
+        images=sorted_.images - take(wraps, sorted_.parents).T,
         wraps=wraps,
         reference_positions=system.positions,
         reference_cell=system.cell,
@@ -159,17 +158,22 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
     order = _argsort(bins, n_bins)
     ordered = take(bins, order)
     count = add_at(n_bins + 1, bins, jnp.ones(n_atoms, jnp.int32))[:n_bins]
-    own_start = _exclusive(count)
-    source, _ = _source(jnp.arange(n_bins, dtype=jnp.int32), neighbors)
-    start = _exclusive(jnp.where(source < 0, 0, take(count, jnp.maximum(source, 0))))
+    atoms = jnp.arange(n_atoms, dtype=jnp.int32)
+    # Where the atoms of each bin begin; of a bin without any nothing asks.
+    is_first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+    own_start = add_at(n_bins + 1, ordered, jnp.where(is_first, atoms, 0))
+    source, images_of_bins = _source(neighbors)
+    # Sums of one length, which XLA compiles once.
+    length = max(n_bins, n_extended)
+    repeated = jnp.where(source < 0, 0, take(count, jnp.maximum(source, 0)))
+    start = jnp.concatenate([jnp.zeros(1, jnp.int32), _cumulative(repeated, length)])
     # The last bin that begins at or before a position holds it.
     begun = add_at(n_extended + 1, jnp.minimum(start[:-1], n_extended), jnp.ones(n_bins, jnp.int32))
-    holder = jnp.minimum(jnp.cumsum(begun[:-1]) - 1, n_bins - 1).astype(jnp.int32)
-    source, images = _source(holder, neighbors)
+    holder = jnp.minimum(_cumulative(begun[:-1], length) - 1, n_bins - 1)
     within = jnp.arange(n_extended, dtype=jnp.int32) - take(start, holder)
-    place = take(own_start, jnp.maximum(source, 0)) + within
+    place = take(own_start, jnp.maximum(take(source, holder), 0)) + within
     parents = take(order, jnp.clip(place, 0, n_atoms - 1))
-    atoms = jnp.arange(n_atoms, dtype=jnp.int32)
+    images = jnp.stack([take(image, holder) for image in images_of_bins])
     slots = take(start, ordered) + atoms - take(own_start, ordered)
     # Behind the extended positions: one that stands for unused neighbours, one for padding.
     centers = jnp.where((ordered < n_bins) & (slots < n_extended), slots, n_extended + 1)
@@ -180,21 +184,20 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
     return _Sorted(order, centers, ordered, parents, images, start)
 
 
-def _source(bins: Int[Array, "n"], neighbors: Neighbors) -> tuple[Int[Array, "n"], Int[Array, "3 n"]]:
+def _source(neighbors: Neighbors) -> tuple[Int[Array, "bins"], list[Int[Array, "bins"]]]:
     """The bin inside the cell that each bin repeats, −1 for none, and the image it lies in."""
-    grid = neighbors.grid
-    _, rows, columns = _padded(grid)
-    places = [bins // (rows * columns), bins // columns % rows, bins % columns]
-    nothing = jnp.zeros(bins.shape, bool)
+    grid, padded = neighbors.grid, _padded(neighbors.grid)
     inside, images = [], []
-    for axis, place in enumerate(places):
+    is_nothing: Any = False
+    for axis in range(3):
         count, reach = grid.bins[axis], grid.reach[axis]
-        image = jnp.floor_divide(place - reach, count)
-        inside.append(place - image * count)
+        place = np.expand_dims(np.arange(padded[axis], dtype=np.int32), [a for a in range(3) if a != axis])
+        image = (place - reach) // count
+        inside.append(jnp.asarray(place - image * count))
+        images.append(jnp.broadcast_to(jnp.asarray(image), padded).reshape(-1))
         if not neighbors.periodic[axis]:
-            nothing = nothing | (image != 0)
-        images.append(image)
-    return jnp.where(nothing, -1, _flat(inside, grid)), jnp.stack(images)
+            is_nothing = is_nothing | jnp.asarray(image != 0)
+    return jnp.where(is_nothing, -1, _flat(inside, grid)).reshape(-1), images
 
 
 def _argsort(keys: Int[Array, "n"], largest: int) -> Int[Array, "n"]:
@@ -215,9 +218,9 @@ def _argsort(keys: Int[Array, "n"], largest: int) -> Int[Array, "n"]:
     return order
 
 
-def _exclusive(count: Int[Array, "n"]) -> Int[Array, "starts"]:
-    """Sums of all that come before, and the sum of all."""
-    return jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(count).astype(jnp.int32)])
+def _cumulative(x: Int[Array, "n"], length: int) -> Int[Array, "n"]:
+    """The cumulative sum, taken over `length` numbers."""
+    return jnp.cumsum(jnp.pad(x, (0, length - len(x))))[: len(x)].astype(jnp.int32)
 
 
 def _search(
@@ -287,7 +290,7 @@ def _compare(
     n_words, width = _words(grid)
     x, y, z = positions
     xi, yi, zi = (take(axis, centers)[:, None] for axis in (x, y, z))
-    bit = jnp.arange(width, dtype=jnp.int32)[None]
+    bit = jnp.asarray(np.arange(width, dtype=np.int32))[None]
     flag = jnp.asarray(1 << np.arange(width, dtype=np.uint32), jnp.uint32)[None]
     # Behind them lie the two points that are no atoms, and room to read past the end.
     n_extended = len(x) - width - 2
