@@ -9,16 +9,26 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Key
 
 from difmd.batching import map_replicas, run_replicas
-from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
-from difmd.forces import evaluate
+from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe, flags_of
+from difmd.forces import evaluate, forces
 from difmd.integrators import Integrator, MDState, draw_momenta
-from difmd.neighbors import Neighbors, automatic_skin, grow, has_overflowed, neighbor_list, rebuilt
+from difmd.neighbors import (
+    Neighbors,
+    automatic_skin,
+    grow,
+    has_overflowed,
+    neighbor_list,
+    rebuild,
+    rebuilt,
+    room_for,
+)
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
-from difmd.rollout import Rollout, initialize, rollout
+from difmd.rollout import Rollout, rollout
 from difmd.system import System, validate_system
 from difmd.trajectory import Trajectory, kinetic_temperature
 
@@ -114,19 +124,13 @@ def simulate(
     if skin is None:
         real = np.asarray(first.atomic_numbers) > 0
         skin = automatic_skin(np.asarray(first.masses)[real], dt=dt, cutoff=potential.cutoff)
-    neighbors = neighbor_list(
+    neighbors, n_growths = room_for(
         first, cutoff=potential.cutoff, skin=skin, capacity=capacity, twins=potential.uses_twins
     )
-    n_growths = 0
-    while has_overflowed(neighbors):
-        neighbors = grow(first, neighbors)
-        n_growths += 1
     if isinstance(system, MDState):
         state = system
     else:
-        state = _initialize(potential, params, integrator, first, temperature, momenta, key, neighbors)
-    if not np.isfinite(np.asarray(state.forces)).all():
-        raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
+        state = _initialize(integrator, first, temperature, momenta, key)
     frames_per_chunk = max(1, round(chunk_steps / save_every))
     frames_left = n_steps // save_every
     committed = _Committed(first, state, dt, skin, save_every, n_growths)
@@ -137,12 +141,15 @@ def simulate(
 
                 def run(neighbors: Neighbors, n: int = n_frames, state: MDState = state) -> Rollout:
                     static, shared = (potential, n * save_every, save_every), (params, integrator)
-                    if not batched:
-                        return _chunk(*static, *shared, state, neighbors)
-                    done = run_replicas(_chunk, static, shared, (state, neighbors), n_atoms=first.n_atoms)
-                    # Frames lead, as they do for one system.
-                    frames = jax.tree.map(lambda x: np.swapaxes(np.asarray(x), 0, 1), done.frames)
-                    return done._replace(frames=frames)
+                    if batched:
+                        done = run_replicas(_chunk, static, shared, (state, neighbors), n_atoms=first.n_atoms)
+                        # Frames lead, as they do for one system.
+                        frames = jax.tree.map(lambda x: np.swapaxes(np.asarray(x), 0, 1), done.frames)
+                        done = done._replace(frames=frames)
+                    else:
+                        done = _chunk(*static, *shared, state, neighbors)
+                    _check_forces(state, done)
+                    return done
 
                 done, neighbors, replays = repaired(run, state.system, neighbors)
                 if not np.isfinite(np.asarray(done.frames.energy)).all():
@@ -152,10 +159,6 @@ def simulate(
                 frames_left -= n_frames
                 kelvin = np.mean(kinetic_temperature(first, state.momenta))
                 advance(n_frames * save_every, f"{kelvin:.0f} K, skin {skin:.2g} Å")
-                if frames_left:
-                    # The list at the start of a chunk depends on the state alone, so that a replay and a
-                    # continuation go the same way.
-                    neighbors = rebuilt(state.system, neighbors)
         except KeyboardInterrupt:
             raise SimulationInterrupted(
                 f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
@@ -188,6 +191,14 @@ def _check_start(system: System, temperature: float | None, momenta: Array | Non
         raise InputError("momenta are not finite")
 
 
+def _check_forces(start: MDState, done: Rollout) -> None:
+    """Raise an `InputError` for a run that was over before its first step for its forces."""
+    if flags_of(done.status) & Flag.NEIGHBOR_OVERFLOW:
+        return
+    if (np.asarray(done.state.step) == np.asarray(start.step)).any():
+        raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")
+
+
 def repaired(
     run: Callable[[Neighbors], _Result], system: System, neighbors: Neighbors
 ) -> tuple[_Result, Neighbors, int]:
@@ -197,7 +208,7 @@ def repaired(
         run: a function of the list whose result has a `status`; the same list gives the same result. A list
             that was grown is current for `system`.
         system: the start, from which a larger list is built.
-        neighbors: the list to begin with.
+        neighbors: the list to begin with; what counts is the room that it has.
 
     Returns:
         The clean result, the list that gave it, and how often it was grown.
@@ -219,7 +230,11 @@ def repaired(
         elif flags & Flag.NEIGHBOR_OVERFLOW and not (exploded and growths >= 2):
             # Forces that miss a pair may well explode, so the list comes first; an explosion fills any
             # list, so it does so only twice.
-            neighbors = grow(system, neighbors, at_least=1.3)
+            neighbors = rebuilt(system, neighbors)
+            neighbors = grow(system, neighbors, at_least=1.0 if has_overflowed(neighbors) else 1.3)
+            while has_overflowed(neighbors):
+                # A list that lacks images or runs did not see all neighbours.
+                neighbors = grow(system, neighbors)
         else:
             break
     raise SimulationError(describe(status))
@@ -269,30 +284,31 @@ class _Committed:
         )
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# Runs once: what it takes to compile counts.
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def _initialize(
-    potential: Potential,
-    params: Params,
     integrator: Integrator,
     system: System,
     temperature: Array | None,
     momenta: Array | None,
     key: Array,
-    neighbors: Neighbors,
 ) -> MDState:
-    """The state that a run of one system or of replicas starts from."""
+    """The state that a run of one system or of replicas starts from; its forces come with the first chunk."""
 
-    def one(system: System, momenta: Array | None, keys: Array, neighbors: Neighbors) -> MDState:
+    def unknown(system: System) -> Array:
+        return jnp.full_like(system.positions, jnp.nan)
+
+    def one(system: System, momenta: Array | None, keys: Array) -> MDState:
         if momenta is None:
             assert temperature is not None
             momenta = draw_momenta(keys[1], system, temperature)
-        return initialize(potential, params, integrator, system, momenta, keys[0], neighbors)
+        return integrator.init(system, momenta, keys[0], unknown)
 
     keys = jax.random.split(key)
     if system.positions.ndim == 2:
-        return one(system, momenta, keys, neighbors)
+        return one(system, momenta, keys)
     keys = jax.vmap(lambda key: jax.random.split(key, len(system.positions)), out_axes=1)(keys)
-    return jax.vmap(one)(system, momenta, keys, neighbors)
+    return jax.vmap(one)(system, momenta, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -305,22 +321,42 @@ def _chunk(
     state: MDState,
     neighbors: Neighbors,
 ) -> Rollout:
+    """Some steps, and at step 0 the forces before; not one step with a list or forces that will not do.
+
+    The list is built here, as XLA compiles what is in one function once. It depends on the state and its own
+    capacity alone, so that a replay and a continuation go the same way.
+    """
+
+    def each(function: Callable[..., Any]) -> Callable[..., Any]:
+        return function if state.momenta.ndim == 2 else map_replicas(function, len(state.momenta))
+
+    def force(state: MDState, neighbors: Neighbors) -> Array:
+        return forces(potential, params, state.system, neighbors)
+
     def record(state: MDState, neighbors: Neighbors) -> _Record:
         now = evaluate(potential, params, state.system, neighbors)
         return _Record(state.system.positions, state.momenta, now.energy, now.stress)
 
-    def one(state: MDState, neighbors: Neighbors) -> Rollout:
+    def run(state: MDState, neighbors: Neighbors) -> Rollout:
         return rollout(
-            potential,
-            params,
-            integrator,
-            state,
-            neighbors,
-            n_steps=n_steps,
-            save_every=save_every,
-            save=record,
-        )
+            potential, params, integrator, state, neighbors,
+            n_steps=n_steps, save_every=save_every, save=record,
+        )  # fmt: skip
 
-    if state.momenta.ndim == 2:
-        return one(state, neighbors)
-    return map_replicas(one, len(state.momenta))(state, neighbors)
+    def problems(state: MDState, neighbors: Neighbors) -> Status:
+        status = Status.ok().raise_flag(Flag.NEIGHBOR_OVERFLOW, neighbors.overflow, state.step)
+        return status.raise_flag(Flag.NON_FINITE, ~jnp.isfinite(state.forces).all(), state.step)
+
+    def halted(state: MDState, neighbors: Neighbors, status: Status) -> Rollout:
+        shapes = jax.eval_shape(go, state, neighbors, status)
+        frames = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes.frames)
+        return Rollout(state, neighbors, frames, status)
+
+    # Traced once, for its shapes and to be run.
+    go = jax.jit(lambda state, neighbors, status: each(run)(state, neighbors))
+    neighbors = each(lambda state, neighbors: rebuild(state.system, neighbors))(state, neighbors)
+    begins = jnp.any(state.step == 0)
+    found = lax.cond(begins, each(force), lambda state, _: state.forces, state, neighbors)
+    state = state.replace(forces=found)
+    status = each(problems)(state, neighbors)
+    return lax.cond(jnp.any(status.flags != 0), halted, go, state, neighbors, status)

@@ -21,7 +21,8 @@ class Trajectory(NamedTuple):
         momenta: [amu Å/time]; [frames, *replicas, atoms, 3].
         potential_energy: [eV]; [frames, *replicas].
         stress: from interactions alone, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
-        state: the last committed state; `simulate` goes on from it.
+        state: the last committed state; `simulate` goes on from it. At step 0 its forces are NaN, as they are
+            yet to be found.
         n_replays: how often the neighbour list overflowed and was grown.
         skin: of the neighbour list [Å].
     """

@@ -127,6 +127,19 @@ def test_overflow_at_the_start_leaves_no_trace(hot_run, ample):
     assert_same_path(found, ample[0])
 
 
+def test_room_that_the_density_promised_and_atoms_in_a_slab_exceed(crystal, monkeypatch):
+    """Nothing runs with too short a list, which is grown to what the start needs and leaves no trace."""
+    slab = crystal.replace(cell=jnp.diag(jnp.array([11.4, 11.4, 34.2])))
+    expected = run(slab, capacity=80)
+    host = importlib.import_module("difmd.neighbors.host")
+    monkeypatch.setattr(host, "_CROWDED", 100.0)
+    monkeypatch.setattr(host, "_FEW", 4)
+    found = run(slab)
+    assert expected.n_replays == 0
+    assert found.n_replays >= 1
+    assert_same_path(found, expected)
+
+
 def test_frames(argon, clean):
     assert clean.positions.shape == clean.momenta.shape == (4, 32, 3)
     assert clean.potential_energy.shape == clean.kinetic_energy.shape == clean.temperature.shape == (4,)
@@ -311,6 +324,25 @@ def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
         np.testing.assert_array_equal(getattr(left, name), getattr(clean, name), err_msg=name)
     assert int(left.state.step) == 40
     np.testing.assert_array_equal(left.times, clean.times)
+
+
+@pytest.mark.parametrize("replicas", [(), (2,)])
+def test_interrupt_before_the_first_frame_leaves_a_start_to_go_on_from(argon, monkeypatch, replicas):
+    """Its forces are yet to be found, and say so."""
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    system = jax.tree.map(lambda x: jnp.broadcast_to(x, (*replicas, *x.shape)), argon)
+    whole = run(system)
+    with monkeypatch.context() as patch, pytest.raises(SimulationInterrupted, match="0 of 40") as caught:
+        patch.setattr(MODULE, "_chunk", stop)
+        patch.setattr(MODULE, "run_replicas", stop)
+        run(system)
+    left = caught.value.committed.state
+    assert np.isnan(left.forces).all()
+    options = {"n_steps": 40, "save_every": 10, "chunk_steps": 20, "progress": False}
+    assert_same_path(simulate(POTENTIAL, PARAMS, left, NVE, **options), whole)
 
 
 def test_a_melting_crystal_goes_on_as_if_it_had_not_stopped(crystal):

@@ -1,7 +1,7 @@
 """Exact neighbour lists: `neighbor_list` on the host, `update` and `rebuild` under jit."""
 
 from difmd.neighbors.device import rebuild, update
-from difmd.neighbors.host import find_pairs, grow, has_overflowed, neighbor_list, rebuilt
+from difmd.neighbors.host import find_pairs, grow, has_overflowed, neighbor_list, rebuilt, room_for
 from difmd.neighbors.skin import automatic_skin
 from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
 
@@ -18,5 +18,6 @@ __all__ = [
     "neighbor_list",
     "rebuild",
     "rebuilt",
+    "room_for",
     "update",
 ]

@@ -31,6 +31,9 @@ _MANY = 100
 # With fewer neighbours than these the density says little: an open crystal has far fewer than a liquid.
 _FEW = 24
 
+# Where a box of atoms holds more than so many times the mean, the density of the whole says little, too.
+_CROWDED = 1.25
+
 # Columns of a list come in groups that a pair potential sums at a time.
 _GROUP = 4
 
@@ -97,6 +100,61 @@ def neighbor_list(
         InputError: cutoff not positive, skin negative, slack below 1, positions not finite, a cell without
             volume, or replicas whose pbc differ; or as `rebuild`.
     """
+    empty, _ = _sized(system, cutoff, skin, slack, capacity, like, twins)
+    built = rebuilt(system, empty)
+    if capacity is None:
+        # A list that lacks images or runs does not see all neighbours, so that one more round may be needed.
+        for _ in range(4):
+            if not has_overflowed(built):
+                break
+            built = grow(system, built, slack=slack)
+    return built
+
+
+def room_for(
+    system: System, *, cutoff: float, skin: float, capacity: int | None = None, twins: bool = False
+) -> tuple[Neighbors, int]:
+    """A list with room for these positions, for a run that begins with a `rebuild` (host).
+
+    Where the density tells how much room that is, nothing is built, and nothing compiled.
+
+    Args:
+        system: as `neighbor_list`, as all that follow.
+        cutoff: [Å].
+        skin: [Å].
+        capacity: slots per atom to begin with.
+        twins: whether to match the two entries of each pair.
+
+    Returns:
+        The list, and how often it was grown, as it is where `capacity` does not do.
+
+    Raises:
+        InputError: as `neighbor_list`.
+    """
+    empty, is_sure = _sized(system, cutoff, skin, 1.1, capacity, None, twins)
+    if is_sure:
+        if system.positions.ndim == 3:
+            n_replicas = len(system.positions)
+            empty = jax.tree.map(lambda x: np.broadcast_to(x, (n_replicas, *np.shape(x))), empty)
+        return empty, 0
+    n_growths = 0
+    built = neighbor_list(system, cutoff=cutoff, skin=skin, capacity=capacity, twins=twins)
+    while has_overflowed(built):
+        built = grow(system, built)
+        n_growths += 1
+    return built, n_growths
+
+
+def _sized(
+    system: System,
+    cutoff: float,
+    skin: float,
+    slack: float,
+    capacity: int | None,
+    like: Neighbors | None,
+    twins: bool,
+) -> tuple[Neighbors, bool]:
+    """An empty list of one system or replica, and whether it surely has room for all; see `neighbor_list`."""
     check_positive("cutoff", cutoff, "Å")
     if not skin >= 0:
         raise InputError(f"skin = {skin} Å must not be negative")
@@ -120,7 +178,7 @@ def neighbor_list(
     reach = cutoff + skin
     grid = _grid(replicas, reach, periodic, like)
     occupied = [_occupancy(replica, reach, periodic, grid) for replica in replicas]
-    most_extended, longest = (max(numbers) for numbers in zip(*occupied, strict=True))
+    most_extended, longest, crowding = (max(numbers) for numbers in zip(*occupied, strict=True))
     # Atoms cross the faces of the cell one by one, but all at once when a layer of a crystal does.
     n_extended = _rounded(slack * most_extended + 8)
     held = _whole_words(slack * longest)
@@ -158,14 +216,7 @@ def neighbor_list(
         periodic=periodic,
         grid=grid,
     )
-    built = rebuilt(system, empty)
-    if capacity is None:
-        # A list that lacks images or runs does not see all neighbours, so that one more round may be needed.
-        for _ in range(4):
-            if not has_overflowed(built):
-                break
-            built = grow(system, built, slack=slack)
-    return built
+    return empty, capacity is None and skin > 0 and usual > _FEW and crowding < _CROWDED
 
 
 def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least: float = 1.0) -> Neighbors:
@@ -350,8 +401,11 @@ def _as_ints(values: np.ndarray) -> tuple[int, int, int]:
 
 def _occupancy(
     system: System, reach: float, periodic: tuple[bool, bool, bool], grid: Grid
-) -> tuple[int, int]:
-    """Extended positions, and those in the fullest run; as `rebuild` finds them."""
+) -> tuple[int, int, float]:
+    """Extended positions, and those in the fullest run, as `rebuild` finds them; and how crowded atoms are.
+
+    That is the number of positions in the fullest box of what an atom is compared with, over the mean.
+    """
     fraction, span, height = _lattice_coordinates(system, periodic)
     bins, spanned = np.array(grid.bins), np.array(grid.reach)
     width = np.where(periodic, 1 / bins, np.maximum(span / bins, reach / height / spanned))
@@ -362,6 +416,13 @@ def _occupancy(
         pad = [(0, 0)] * 3
         pad[axis] = (spanned[axis], spanned[axis])
         count = np.pad(count, pad, mode="wrap" if periodic[axis] else "constant")
-    before = np.concatenate([np.zeros((*count.shape[:2], 1), int), np.cumsum(count, axis=2)], axis=2)
-    runs = before[:, :, 2 * spanned[2] + 1 :] - before[:, :, : -(2 * spanned[2] + 1)]
-    return int(count.sum()), int(runs.max())
+    runs = _moving_sums(count, 2 * spanned[2] + 1, axis=2)
+    boxes = _moving_sums(_moving_sums(runs, 2 * spanned[1] + 1, axis=1), 2 * spanned[0] + 1, axis=0)
+    return int(count.sum()), int(runs.max()), float(boxes.max() / max(boxes.mean(), 1e-9))
+
+
+def _moving_sums(x: np.ndarray, width: int, *, axis: int) -> np.ndarray:
+    """Sums of `width` neighbours along an axis."""
+    x = np.moveaxis(x, axis, 0)
+    before = np.concatenate([np.zeros((1, *x.shape[1:]), x.dtype), np.cumsum(x, axis=0)])
+    return np.moveaxis(before[width:] - before[:-width], 0, axis)
