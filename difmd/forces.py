@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -148,6 +149,8 @@ def _system(r: Array, cell: Array, masses: Array, numbers: tuple[Array, Array]) 
     return System(positions=r, atomic_numbers=numbers[0], masses=masses, cell=cell, pbc=numbers[1])
 
 
+# Traced once for all that calls it.
+@functools.partial(jax.jit, static_argnums=0)
 def _forces(
     potential: Potential,
     params: Params,

@@ -354,7 +354,7 @@ def _chunk(
 
     # Traced once, for its shapes and to be run.
     go = jax.jit(lambda state, neighbors, status: each(run)(state, neighbors))
-    neighbors = each(lambda state, neighbors: rebuild(state.system, neighbors))(state, neighbors)
+    neighbors = each(rebuild)(state.system, neighbors)
     begins = jnp.any(state.step == 0)
     found = lax.cond(begins, each(force), lambda state, _: state.forces, state, neighbors)
     state = state.replace(forces=found)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -56,6 +57,8 @@ def _keep(system: System, neighbors: Neighbors) -> Neighbors:
     return neighbors
 
 
+# Traced once for all that calls it.
+@jax.jit
 def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
     """Build the list anew within the capacity of `neighbors`.
 

@@ -281,7 +281,7 @@ def rebuilt(system: System, template: Neighbors) -> Neighbors:
         template: gives the capacity; a list of one system or of the batch.
     """
     if system.positions.ndim == 2:
-        return _rebuild_one(system, template)
+        return rebuild(system, template)
     # Shapes alone matter; nothing is fetched from a device.
     one = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), system)
     slots, columns = template.indices.shape[-2:]
@@ -289,7 +289,6 @@ def rebuilt(system: System, template: Neighbors) -> Neighbors:
     return _rebuild_batch(system, template.replace(**empty))
 
 
-_rebuild_one = jax.jit(rebuild)
 # Only shapes and static fields of the template are read, so one serves the whole batch.
 _rebuild_batch = jax.jit(jax.vmap(rebuild, in_axes=(0, None)))
 
