@@ -143,8 +143,9 @@ def test_large_systems_are_searched_in_blocks_alike(batched, monkeypatch):
     monkeypatch.setattr(blocks, "SEARCHED", 9)
     plain, begun = blocks.split, []
     monkeypatch.setattr(blocks, "split", lambda *given: begun.append(plain(*given)) or begun[-1])
-    # A function of its own: of `rebuild`, JAX would take what it traced with blocks of the usual size.
-    build = jax.jit(jax.vmap(lambda s, n: rebuild(s, n)) if batched else lambda s, n: rebuild(s, n))
+    # Of `rebuild` itself JAX would take what it traced with blocks of the usual size.
+    anew = rebuild.__wrapped__
+    build = jax.jit(jax.vmap(anew) if batched else lambda s, n: anew(s, n))
     parts, parts_padded = build(system, whole), build(system, padded)
     (starts, length), others = begun
     assert starts.tolist() == [0, 7, 13] and length == 7 and len(others[0]) > 3

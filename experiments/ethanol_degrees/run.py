@@ -25,7 +25,7 @@ DEGREES = (0, 1, 2)
 
 def main() -> int:
     """Nine trainings, and what becomes of the errors."""
-    parser = common.parser_of(__doc__, "ethanol_degrees", epochs=120, channels=16, cutoff=4.0, batch_size=4)
+    parser = common.parser_of(__doc__, "ethanol_degrees", epochs=80, channels=16, cutoff=4.0, batch_size=4)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="training frames")
     parser.add_argument("--degrees", type=int, nargs="+", default=DEGREES, help="of harmonics and messages")
     return common.run(curve, parser)
