@@ -134,9 +134,18 @@ def test_room_that_the_density_promised_and_atoms_in_a_slab_exceed(crystal, monk
     host = importlib.import_module("difmd.neighbors.host")
     monkeypatch.setattr(host, "_CROWDED", 100.0)
     monkeypatch.setattr(host, "_FEW", 4)
+    chunk, ends = MODULE._chunk, []
+
+    def spy(*args):
+        done = chunk(*args)
+        ends.append(int(done.state.step))
+        return done
+
+    monkeypatch.setattr(MODULE, "_chunk", spy)
     found = run(slab)
     assert expected.n_replays == 0
     assert found.n_replays >= 1
+    assert ends[0] == 0 < ends[1]
     assert_same_path(found, expected)
 
 

@@ -34,6 +34,9 @@ _FEW = 24
 # Where a box of atoms holds more than so many times the mean, the density of the whole says little, too.
 _CROWDED = 1.25
 
+# Capacity over what the positions need.
+_SLACK = 1.1
+
 # Columns of a list come in groups that a pair potential sums at a time.
 _GROUP = 4
 
@@ -75,7 +78,7 @@ def neighbor_list(
     *,
     cutoff: float,
     skin: float = 0.0,
-    slack: float = 1.1,
+    slack: float = _SLACK,
     capacity: int | None = None,
     like: Neighbors | None = None,
     twins: bool = False,
@@ -101,14 +104,7 @@ def neighbor_list(
             volume, or replicas whose pbc differ; or as `rebuild`.
     """
     empty, _ = _sized(system, cutoff, skin, slack, capacity, like, twins)
-    built = rebuilt(system, empty)
-    if capacity is None:
-        # A list that lacks images or runs does not see all neighbours, so that one more round may be needed.
-        for _ in range(4):
-            if not has_overflowed(built):
-                break
-            built = grow(system, built, slack=slack)
-    return built
+    return _filled(system, empty, slack, capacity)
 
 
 def room_for(
@@ -131,18 +127,30 @@ def room_for(
     Raises:
         InputError: as `neighbor_list`.
     """
-    empty, is_sure = _sized(system, cutoff, skin, 1.1, capacity, None, twins)
+    empty, is_sure = _sized(system, cutoff, skin, _SLACK, capacity, None, twins)
     if is_sure:
         if system.positions.ndim == 3:
             n_replicas = len(system.positions)
             empty = jax.tree.map(lambda x: np.broadcast_to(x, (n_replicas, *np.shape(x))), empty)
         return empty, 0
     n_growths = 0
-    built = neighbor_list(system, cutoff=cutoff, skin=skin, capacity=capacity, twins=twins)
+    built = _filled(system, empty, _SLACK, capacity)
     while has_overflowed(built):
         built = grow(system, built)
         n_growths += 1
     return built, n_growths
+
+
+def _filled(system: System, empty: Neighbors, slack: float, capacity: int | None) -> Neighbors:
+    """An empty list built, and grown unless its capacity was given; see `neighbor_list`."""
+    built = rebuilt(system, empty)
+    if capacity is None:
+        # A list that lacks images or runs does not see all neighbours, so that one more round may be needed.
+        for _ in range(4):
+            if not has_overflowed(built):
+                break
+            built = grow(system, built, slack=slack)
+    return built
 
 
 def _sized(
