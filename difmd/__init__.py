@@ -4,11 +4,14 @@ The pipeline, one module an arrow: `System` → `potentials` → `forces` → `i
 `rollout`/`simulate` → `observables` → `gradients` → `fitting`.
 """
 
-from difmd import data, datasets, gradients, integrators, neighbors, observables, potentials, training, units
+from typing import TYPE_CHECKING
+
+from difmd import gradients, integrators, neighbors, observables, potentials, units
 from difmd.cache import enable_cache
 from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
+from difmd.lazy import importer
 from difmd.model import Model, load, save
 from difmd.neighbors import neighbor_list
 from difmd.potentials import (
@@ -16,11 +19,8 @@ from difmd.potentials import (
     coulomb_damped_shifted,
     embedded_atom,
     ewald,
-    invariant,
     lennard_jones,
-    mace,
     morse,
-    nequip,
     pair_prior,
     read_eam,
     shifted,
@@ -36,10 +36,20 @@ from difmd.simulate import SimulationInterrupted, simulate
 from difmd.system import System, from_ase, make_system, to_ase
 from difmd.trajectory import Trajectory
 
+if TYPE_CHECKING:
+    from difmd import data, datasets, training
+    from difmd.potentials import invariant, mace, nequip
+
 __version__ = "0.1.0"
 
 # Before anything is compiled, by the user's own code too.
 enable_cache()
+
+__getattr__ = importer(
+    __name__,
+    {name: f"difmd.{name}" for name in ("data", "datasets", "training")}
+    | dict.fromkeys(("invariant", "mace", "nequip"), "difmd.potentials"),
+)
 
 __all__ = [
     "DifmdError",
@@ -92,3 +102,7 @@ __all__ = [
     "velocity_verlet",
     "zbl",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

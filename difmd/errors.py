@@ -98,7 +98,7 @@ def describe(status: Status) -> str:
     """Say in words what a status of any batch shape holds, with the remedies."""
     flags = jax.device_get(status.flags).reshape(-1)
     steps = jax.device_get(status.first_bad_step).reshape(-1)
-    union = int(jnp.bitwise_or.reduce(flags)) if flags.size else 0
+    union = int(np.bitwise_or.reduce(flags)) if flags.size else 0
     if union == 0:
         return "ok"
     bad = flags != 0
@@ -111,4 +111,4 @@ def describe(status: Status) -> str:
 
 def flags_of(status: Status) -> Flag:
     """All flags set in a status of any batch shape (host)."""
-    return Flag(int(jnp.bitwise_or.reduce(jax.device_get(status.flags).reshape(-1))))
+    return Flag(int(np.bitwise_or.reduce(np.asarray(status.flags).reshape(-1))))

@@ -62,17 +62,18 @@ def evaluate(potential: Potential, params: Params, system: System, neighbors: Ne
     """
     _check_inputs(potential, params, system, neighbors)
 
-    def strained(positions: Array, strain: Array) -> tuple[Array, Multipoles | None]:
-        # Symmetrised: a rotation of everything is no deformation.
-        deform = jnp.eye(3, dtype=strain.dtype) + 0.5 * (strain + strain.T)
-        moved = system.replace(positions=product(positions, deform), cell=product(system.cell, deform))
+    def energy_at(positions: Array, cell: Array) -> tuple[Array, Multipoles | None]:
+        moved = system.replace(positions=positions, cell=cell)
         if potential.with_multipoles is None:
             return potential.apply(params, moved, neighbors), None
         return potential.with_multipoles(params, moved, neighbors)
 
-    zero = jnp.zeros((3, 3), system.cell.dtype)
-    differentiated = jax.value_and_grad(strained, (0, 1), has_aux=True)
-    (energy, multipoles), (gradient, virial) = differentiated(system.positions, zero)
+    differentiated = jax.value_and_grad(energy_at, (0, 1), has_aux=True)
+    (energy, multipoles), (gradient, of_cell) = differentiated(system.positions, system.cell)
+    # A strain ε moves positions and cell by r·ε and h·ε.
+    virial = product(system.positions.T, gradient) + product(system.cell.T, of_cell)
+    # Symmetrised: a rotation of everything is no deformation.
+    virial = 0.5 * (virial + virial.T)
     volume = system.volume if all(neighbors.periodic) else jnp.nan
     found = Evaluation(energy, -gradient, virial / volume)
     if multipoles is None:

@@ -1,14 +1,20 @@
-"""A maximum that runs on all cores of a CPU, with vector instructions."""
+"""Maxima and cumulative sums that XLA runs on all cores of a CPU, and soon has compiled."""
 
 from __future__ import annotations
 
 import functools
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from difmd.lattice import product
 
 # Parts that are compared number by number, and the length that is left to XLA.
 _PARTS, _SHORT = 16, 4096
+
+# Numbers in a row of a cumulative sum, and rows that are summed directly.
+_ROW, _DIRECT = 128, 256
 
 
 def largest(x: Float[Array, "n"]) -> Float[Array, ""]:
@@ -22,3 +28,27 @@ def largest(x: Float[Array, "n"]) -> Float[Array, ""]:
         starts = [min(part * length, len(x) - length) for part in range(_PARTS)]
         x = functools.reduce(jnp.maximum, [x[start : start + length] for start in starts])
     return jnp.max(x)
+
+
+def round_up(n: int) -> int:
+    """The least length from `n` on that `cumulative` takes."""
+    return -(-n // _ROW) * _ROW
+
+
+def cumulative(x: Shaped[Array, "n"]) -> Shaped[Array, "n"]:
+    """The cumulative sum of a `round_up` length; of floats, by rows, each times a triangle of ones.
+
+    As fast as `jnp.cumsum`, of which XLA on CPU compiles three times as many kernels.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.cumsum(x, dtype=x.dtype)
+    rows = x.reshape(-1, _ROW)
+    within = product(rows, jnp.asarray(np.triu(np.ones((_ROW, _ROW), x.dtype))))
+    ends = within[:, -1]
+    n_rows = len(ends)
+    if n_rows > _DIRECT:
+        before = cumulative(jnp.pad(ends, (0, round_up(n_rows) - n_rows)))[:n_rows] - ends
+    else:
+        place = jnp.arange(n_rows)
+        before = jnp.sum(jnp.where(place[None] < place[:, None], ends[None], 0), axis=1)
+    return (within + before[:, None]).reshape(-1)

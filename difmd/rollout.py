@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from difmd.errors import Flag, InputError, Status
 from difmd.forces import forces
@@ -193,7 +193,11 @@ def _check_motion(state: MDState, neighbors: Neighbors, dt: Array, status: Statu
     # A maximum keeps NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
     fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])
     step = dt * largest(fastest / state.system.masses)
-    finite = jnp.isfinite(step + largest(jnp.abs(sum((state.system.positions + state.forces).T))))
-    status = status.raise_flag(Flag.NON_FINITE, ~finite, state.step)
+    status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & is_finite(state)), state.step)
     # An explosion may stay finite for a long time, with every list and every number meaningless.
     return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)
+
+
+def is_finite(state: MDState) -> Bool[Array, ""]:
+    """Whether all positions and forces are finite."""
+    return jnp.isfinite(largest(jnp.abs(sum((state.system.positions + state.forces).T))))

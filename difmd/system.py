@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from difmd.errors import InputError
 from difmd.lattice import signed_volume
+from difmd.precision import floats
 
 if TYPE_CHECKING:
     import ase
@@ -155,13 +156,12 @@ def make_system(
         InputError: shapes that do not fit, NaN or infinite values, atomic numbers outside 0..118,
             masses ≤ 0, atoms that coincide, or a singular cell.
     """
-    dtype = dtype or jnp.zeros(()).dtype
     host = host_system(positions, atomic_numbers, masses=masses, cell=cell, pbc=pbc)
     return System(
-        positions=jnp.asarray(host.positions, dtype),
-        atomic_numbers=jnp.asarray(host.atomic_numbers, jnp.int32),
-        masses=jnp.asarray(host.masses, dtype),
-        cell=jnp.asarray(host.cell, dtype),
+        positions=floats(host.positions, dtype),
+        atomic_numbers=jnp.asarray(host.atomic_numbers),
+        masses=floats(host.masses, dtype),
+        cell=floats(host.cell, dtype),
         pbc=jnp.asarray(host.pbc),
     )
 

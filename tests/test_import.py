@@ -30,7 +30,9 @@ def test_import_is_quick(imported):
     assert min(seconds for seconds, _ in imported) < 2.0
 
 
-@pytest.mark.parametrize("name", ["jax_md", "pymatgen", "matplotlib", "e3nn_jax", "vesin", "rich.progress"])
+@pytest.mark.parametrize(
+    "name", ["jax_md", "pymatgen", "matplotlib", "e3nn_jax", "vesin", "rich.progress", "flax", "optax"]
+)
 def test_import_leaves_heavy_partners_alone(imported, name):
     assert "difmd" in imported[0][1]
     assert name not in imported[0][1]

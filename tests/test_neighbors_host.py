@@ -207,7 +207,8 @@ def test_blocks_are_equal_and_do_little_twice(n, size, monkeypatch):
 
 def test_more_positions_than_a_word_can_count_are_refused():
     """Positions and words of comparisons share 32 bits."""
-    masks, starts = jnp.zeros((27, 4), jnp.uint32), jnp.zeros((27, 4), jnp.int32)
+    masks = jnp.zeros((28, 4), jnp.uint32).at[-1].set(1)
+    starts = jnp.zeros((28, 4), jnp.int32).at[-1].set(2**27 - 1)
     into = jnp.zeros((8, 4), jnp.int32)
     with jax.enable_x64(False):
         assert np.all(np.asarray(_unpack(masks, starts, into, jnp.int32(0), 2**27 - 1)) == 2**27 - 1)

@@ -1,11 +1,11 @@
-"""The maximum of long arrays."""
+"""Maxima and cumulative sums of long arrays."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from difmd.reductions import largest
+from difmd.reductions import cumulative, largest, round_up
 
 
 @pytest.mark.parametrize("n", [1, 17, 4096, 4097, 70_001])
@@ -25,3 +25,13 @@ def test_replicas_and_gradients_are_those_of_a_plain_maximum():
     x = jax.random.normal(jax.random.key(0), (3, 5000))
     np.testing.assert_array_equal(jax.vmap(largest)(x), x.max(axis=1))
     np.testing.assert_array_equal(jax.grad(largest)(x[0]), jax.grad(jnp.max)(x[0]))
+
+
+@pytest.mark.parametrize("n", [1, 128, 129, 128 * 256, 128 * 256 + 1, 128 * 700])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_cumulative_sums_are_exact(n, dtype):
+    x = np.random.default_rng(0).integers(0, 9, round_up(n)).astype(dtype)
+    assert n <= len(x) < n + 128
+    found = jax.jit(cumulative)(jnp.asarray(x))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.cumsum(x, dtype=np.int64))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -15,6 +14,7 @@ from difmd.data.frames import Frame
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.packed import Pairs, packed, pairs_of
+from difmd.precision import default_float
 from difmd.progress import progress_bar
 from difmd.system import System
 
@@ -190,7 +190,7 @@ def make_batches(
     check_positive("cutoff", cutoff, "Å")
     if batch_size < 1 or max_shapes < 1:
         raise InputError(f"batch_size = {batch_size} and max_shapes = {max_shapes} must be at least 1")
-    dtype = np.dtype(dtype or jnp.zeros(()).dtype)
+    dtype = np.dtype(dtype or default_float())
     found = []
     with progress_bar("neighbour lists", len(frames), enabled=progress) as advance:
         for frame in frames:

@@ -23,6 +23,7 @@ from difmd.errors import InputError
 from difmd.lattice import complete_cell, heights, invert, product
 from difmd.neighbors.twins import find_twins
 from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
+from difmd.reductions import cumulative, largest, round_up
 from difmd.system import System
 from difmd.take import add_at, take, take_runs
 
@@ -95,7 +96,8 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
         too_small=_is_too_small(margin, neighbors),
     )
     indices, count, longest = _search(extended_positions(system, fresh), sorted_, reach**2, neighbors)
-    found = fresh.replace(indices=indices, n_neighbors=jnp.max(count), n_held=longest)
+    most, longest = (x.astype(jnp.int32) for x in (largest(count), longest))
+    found = fresh.replace(indices=indices, n_neighbors=most, n_held=longest)
     return found if neighbors.twins is None else found.replace(twins=find_twins(found))
 
 
@@ -160,19 +162,19 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
     n_bins = int(np.prod(_padded(grid)))
     order = _argsort(bins, n_bins)
     ordered = take(bins, order)
-    count = add_at(n_bins + 1, bins, jnp.ones(n_atoms, jnp.int32))[:n_bins]
     atoms = jnp.arange(n_atoms, dtype=jnp.int32)
-    # Where the atoms of each bin begin; of a bin without any nothing asks.
-    is_first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
-    own_start = add_at(n_bins + 1, ordered, jnp.where(is_first, atoms, 0))
+    # Sums of one length, which XLA compiles once; whole numbers of float32 are exact up to 2²⁴.
+    room = round_up(max(n_bins, n_extended) + 1)
+    dtype = jnp.float32 if room < 2**24 else jnp.int32
+    count = add_at(room, ordered, jnp.ones(n_atoms, dtype))
+    own_start = (cumulative(count) - count).astype(jnp.int32)
     source, images_of_bins = _source(neighbors)
-    # Sums of one length, which XLA compiles once.
-    length = max(n_bins, n_extended)
     repeated = jnp.where(source < 0, 0, take(count, jnp.maximum(source, 0)))
-    start = jnp.concatenate([jnp.zeros(1, jnp.int32), _cumulative(repeated, length)])
+    repeated = jnp.pad(repeated, (0, room - n_bins))
+    start = (cumulative(repeated) - repeated).astype(jnp.int32)[: n_bins + 1]
     # The last bin that begins at or before a position holds it.
-    begun = add_at(n_extended + 1, jnp.minimum(start[:-1], n_extended), jnp.ones(n_bins, jnp.int32))
-    holder = jnp.minimum(_cumulative(begun[:-1], length) - 1, n_bins - 1)
+    begun = add_at(room, jnp.minimum(start[:-1], n_extended), jnp.ones(n_bins, dtype))
+    holder = jnp.minimum(cumulative(begun)[:n_extended].astype(jnp.int32) - 1, n_bins - 1)
     within = jnp.arange(n_extended, dtype=jnp.int32) - take(start, holder)
     place = take(own_start, jnp.maximum(take(source, holder), 0)) + within
     parents = take(order, jnp.clip(place, 0, n_atoms - 1))
@@ -221,14 +223,9 @@ def _argsort(keys: Int[Array, "n"], largest: int) -> Int[Array, "n"]:
     return order
 
 
-def _cumulative(x: Int[Array, "n"], length: int) -> Int[Array, "n"]:
-    """The cumulative sum, taken over `length` numbers."""
-    return jnp.cumsum(jnp.pad(x, (0, length - len(x))))[: len(x)].astype(jnp.int32)
-
-
 def _search(
     positions: list[Float[Array, "points"]], sorted_: _Sorted, reach_squared: float, neighbors: Neighbors
-) -> tuple[Int[Array, "slots columns"], Int[Array, "columns"], Int[Array, ""]]:
+) -> tuple[Int[Array, "slots columns"], Float[Array, "columns"], Float[Array, ""]]:
     """Compare each center with the runs around it, and list those within reach.
 
     Returns:
@@ -256,7 +253,8 @@ def _search(
         indices, own, most = find(indices, start, length)
         return (indices, lax.dynamic_update_slice(count, own, (start,)), jnp.maximum(longest, most)), None
 
-    return lax.scan(one, (indices, jnp.zeros(n_columns, jnp.int32), jnp.int32(0)), jnp.asarray(starts))[0]
+    zeros = jnp.zeros(n_columns, positions[0].dtype)
+    return lax.scan(one, (indices, zeros, zeros[0]), jnp.asarray(starts))[0]
 
 
 def _words(grid: Grid) -> tuple[int, int]:
@@ -272,8 +270,10 @@ def _compare(
     centers: Int[Array, "centers"],
     reach_squared: float,
     neighbors: Neighbors,
-) -> tuple[UInt[Array, "words centers"], Int[Array, "words centers"], Int[Array, "centers"], Int[Array, ""]]:
-    """Bit masks of who is within reach, up to 32 comparisons of a run in a word.
+) -> tuple[
+    UInt[Array, "words centers"], Int[Array, "words centers"], Float[Array, "centers"], Float[Array, ""]
+]:
+    """Bit masks of who is within reach, up to 32 comparisons of a run in a word, and one for the end.
 
     Args:
         positions: x, y and z of the extended positions, and room behind them.
@@ -299,8 +299,8 @@ def _compare(
     n_extended = len(x) - width - 2
     real = centers < n_extended
 
-    def compare(sums: tuple[Array, Array], word: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
-        (count, longest), (offset, skipped) = sums, word
+    def compare(sums: tuple[Array, Array], word: tuple[Array, ...]) -> tuple[Any, tuple[Array, Array]]:
+        (count, longest), (offset, skipped, is_end) = sums, word
         middle = bins + offset
         first = take(sorted_.start, jnp.clip(middle - grid.reach[2], 0, n_bins)) + skipped
         last = take(sorted_.start, jnp.clip(middle + grid.reach[2] + 1, 0, n_bins))
@@ -312,16 +312,21 @@ def _compare(
         here = jnp.minimum(length, n_extended - first)
         hit = (squared < reach_squared) & (bit < here[:, None]) & (bit != (centers - first)[:, None])
         mask = jnp.sum(jnp.where(hit, flag, 0), axis=1, dtype=jnp.uint32)
-        count = count + lax.population_count(mask).astype(jnp.int32)
-        return (count, jnp.maximum(longest, length + skipped)), (mask, first)
+        count = count + lax.population_count(mask).astype(count.dtype)
+        word = (jnp.where(is_end, 1, mask), jnp.where(is_end, n_extended, first))
+        return (count, jnp.maximum(longest, (length + skipped).astype(longest.dtype))), word
 
     around = [range(-n, n + 1) for n in grid.reach[:2]]
     offsets = [(a * rows + b) * columns for a, b in itertools.product(*around)]
-    table = np.asarray(list(itertools.product(offsets, width * np.arange(n_words))), np.int32)
-    words = (jnp.asarray(table[:, 0]), jnp.asarray(table[:, 1]))
-    zeros = jnp.zeros(n_centers, jnp.int32)
+    pieces = list(itertools.product(offsets, range(0, width * n_words, width)))
+    # The end lies behind a run, where there is nothing to compare.
+    table = np.asarray([*pieces, (0, width * n_words)], np.int32)
+    is_end = np.arange(len(table)) == len(table) - 1
+    words = (jnp.asarray(table[:, 0]), jnp.asarray(table[:, 1]), jnp.asarray(is_end))
+    # Numbers as others of which the maximum is taken.
+    zeros = jnp.zeros(n_centers, x.dtype)
     (count, longest), (masks, starts) = lax.scan(compare, (zeros, zeros), words)
-    return masks, starts, count, jnp.max(longest)
+    return masks, starts, count, largest(longest)
 
 
 def _unpack(
@@ -333,17 +338,18 @@ def _unpack(
 ) -> Int[Array, "slots columns"]:
     """Extended positions of the set bits, written `into` the columns of these centers, the first `column`.
 
-    Each slot takes the next set bit of its center.
+    Each slot takes the next set bit of its center. The last word is the end, whose bit never goes: a finished
+    center stays there.
 
     Raises:
         InputError: more positions and words than one number can count.
     """
     n_words, n_centers = masks.shape
-    bits = n_words.bit_length()
+    bits = (n_words - 1).bit_length()
     if n_extended >= 1 << (WORD - bits):
         raise InputError(
-            f"{n_extended} positions with {n_words} words of comparisons each are too many for one list: use "
-            "fewer atoms"
+            f"{n_extended} positions with {n_words - 1} words of comparisons each are too many for one list: "
+            "use fewer atoms"
         )
     centers = jnp.arange(n_centers, dtype=jnp.int32)
 
@@ -352,11 +358,9 @@ def _unpack(
         number, mask, start = word
         return jnp.where(mask != 0, number, after), (start.astype(jnp.uint32) << bits) | after
 
-    # Behind the last word stands one whose bits never end, where a finished center stays.
-    none = jnp.full(n_centers, n_words, jnp.uint32)
-    first, links = lax.scan(link, none, (jnp.arange(n_words, dtype=jnp.uint32), masks, starts), reverse=True)
-    links = jnp.concatenate([links, (np.uint32(n_extended << bits) | none)[None]]).reshape(-1)
-    masks = jnp.concatenate([masks, jnp.ones((1, n_centers), jnp.uint32)]).reshape(-1)
+    end = jnp.full(n_centers, n_words - 1, jnp.uint32)
+    first, links = lax.scan(link, end, (jnp.arange(n_words, dtype=jnp.uint32), masks, starts), reverse=True)
+    masks, links = masks.reshape(-1), links.reshape(-1)
 
     def load(word: Array) -> tuple[Array, Array]:
         at = word.astype(jnp.int32) * n_centers + centers

@@ -140,12 +140,13 @@ def extended_positions(system: System, neighbors: Neighbors) -> list[Float[Array
     centers of padding; both are out of everyone's reach.
     """
     axes = []
+    # Integers below 2**24 are exact in float32, and no atom crosses that many cells.
+    images = [image.astype(system.positions.dtype) for image in neighbors.images]
     for axis in range(3):
         own = take(system.positions[:, axis], neighbors.parents)
-        # Integers below 2**24 are exact in float32, and no atom crosses that many cells.
         for vector in range(3):
             if neighbors.periodic[vector]:
-                own = own + neighbors.images[vector].astype(own.dtype) * system.cell[vector, axis]
+                own = own + images[vector] * system.cell[vector, axis]
         # XLA concatenates on one core, and pads on all, which takes longer to begin.
         if len(own) > _LONG:
             axes.append(jnp.pad(jnp.pad(own, (0, 1), constant_values=_FAR), (0, 1), constant_values=-_FAR))

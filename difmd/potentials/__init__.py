@@ -1,5 +1,8 @@
 """Energy models as pure functions."""
 
+from typing import TYPE_CHECKING
+
+from difmd.lazy import importer
 from difmd.potentials.atomic_energies import atomic_energies
 from difmd.potentials.base import Params, Potential, check_finite, from_description, validate_inputs
 from difmd.potentials.buckingham import buckingham
@@ -7,18 +10,14 @@ from difmd.potentials.coulomb import coulomb_damped_shifted
 from difmd.potentials.embedded_atom import embedded_atom, read_eam
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.ewald import ewald
-from difmd.potentials.invariant import invariant
 from difmd.potentials.lennard_jones import (
     geometric,
     lennard_jones,
     lorentz_berthelot,
     waldman_hagler,
 )
-from difmd.potentials.mace import mace
 from difmd.potentials.morse import morse
 from difmd.potentials.multipoles import Multipoles, total_dipole
-from difmd.potentials.nequip import nequip
-from difmd.potentials.network import network_potential
 from difmd.potentials.pair import pair_potential
 from difmd.potentials.pair_prior import pair_prior
 from difmd.potentials.stillinger_weber import stillinger_weber
@@ -26,6 +25,16 @@ from difmd.potentials.tabulated import tabulated
 from difmd.potentials.tersoff import TERSOFF_1989, TersoffElement, tersoff
 from difmd.potentials.truncation import Truncation, shifted, switched, truncated
 from difmd.potentials.zbl import zbl
+
+if TYPE_CHECKING:
+    from difmd.potentials.networks.invariant import invariant
+    from difmd.potentials.networks.mace import mace
+    from difmd.potentials.networks.nequip import nequip
+    from difmd.potentials.networks.network import network_potential
+
+__getattr__ = importer(
+    __name__, dict.fromkeys(("invariant", "mace", "nequip", "network_potential"), "difmd.potentials.networks")
+)
 
 __all__ = [
     "TERSOFF_1989",
@@ -65,3 +74,7 @@ __all__ = [
     "waldman_hagler",
     "zbl",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,6 +13,7 @@ from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.slots import known, species_numbers, types_of
+from difmd.precision import floats
 from difmd.system import System
 from difmd.take import take
 
@@ -46,7 +47,7 @@ def atomic_energies(species: Sequence[int | str], *, energies: Sequence[float]) 
 
     def init(key: Array) -> Params:
         del key
-        return {"energies": jnp.asarray(values, jnp.zeros(()).dtype)}
+        return {"energies": floats(values)}
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         del neighbors

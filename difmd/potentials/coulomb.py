@@ -16,6 +16,7 @@ from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairFunction, pair_potential
 from difmd.potentials.slots import species_numbers, types_of
+from difmd.precision import floats
 from difmd.system import System
 from difmd.units import COULOMB
 
@@ -95,7 +96,7 @@ def charged_pairs(
 
     def init(key: Array) -> Params:
         del key
-        return {"charges": jnp.asarray(values, jnp.zeros(()).dtype)}
+        return {"charges": floats(values)}
 
     def tables(params: Params) -> Array:
         return params["charges"][:, None] * params["charges"][None, :]

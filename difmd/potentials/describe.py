@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -63,6 +64,9 @@ def made_from(description: Mapping[str, Any]) -> Any:
     if name == "sum":
         first, second = (made_from(term) for term in description["terms"])
         return first + second
+    if name not in _factories:
+        # Networks are described when they are first asked for.
+        importlib.import_module("difmd.potentials.networks")
     if name not in _factories:
         raise InputError(f"difmd has no potential {name!r} that can be loaded; it knows {sorted(_factories)}")
     arguments = {key: _live(value) for key, value in description["arguments"].items()}

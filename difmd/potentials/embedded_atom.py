@@ -18,6 +18,7 @@ from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import symmetric
 from difmd.potentials.slots import Row, entry, species_numbers
 from difmd.potentials.splines import coefficients, spline
+from difmd.precision import floats
 
 
 @described
@@ -92,7 +93,7 @@ def embedded_atom(
 
     def init(key: Array) -> Params:
         del key
-        return {name: jnp.asarray(x, jnp.zeros(()).dtype) for name, x in start.items()}
+        return {name: floats(x) for name, x in start.items()}
 
     def tables(params: Params, dtype: Any) -> dict[str, Array]:
         for name, table in start.items():

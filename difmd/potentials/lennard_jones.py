@@ -14,6 +14,7 @@ from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described, named
 from difmd.potentials.pair import inverse, pair_potential
 from difmd.potentials.truncation import Truncation
+from difmd.precision import floats
 
 MixingRule: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 """`mix(sigma, epsilon) -> (sigma, epsilon)`: [species] each to [species, species] each."""
@@ -84,7 +85,7 @@ def lennard_jones(
 
     def init(key: Array) -> Params:
         del key
-        return {name: jnp.asarray(value, jnp.zeros(()).dtype) for name, value in values.items()}
+        return {name: floats(value) for name, value in values.items()}
 
     def tables(params: Params) -> tuple[Array, Array]:
         return mixing(params["sigma"], params["epsilon"])

@@ -30,11 +30,16 @@ from difmd.potentials.slots import (
     virial_terms,
 )
 from difmd.potentials.truncation import Truncation, tail_energy, truncated
+from difmd.precision import floats
 from difmd.system import System
 from difmd.take import take
 
 PairFunction: TypeAlias = Callable[[Any, Array], Array]
 """`phi(pair_params, r_squared) -> energy`, element-wise."""
+
+# Slots a loop where the energy or the virial is asked for, which in a run is so seldom that fewer loops to
+# compile count for more.
+_RARE = 1
 
 PairValues: TypeAlias = float | Sequence[Sequence[float]] | np.ndarray
 """One value for all pairs, or a symmetric table of the species."""
@@ -113,7 +118,7 @@ def pair_potential(
             _, r_squared, pair = visit(own, j)
             return [0.5 * within(pair, r_squared)]
 
-        (total,) = sum_over_slots(term, own, sites)
+        (total,) = sum_over_slots(term, own, sites, unroll=_RARE)
         return total
 
     def derivative(
@@ -127,7 +132,7 @@ def pair_potential(
             pull = [2 * slope * d for d in apart]
             return pull + (virial_terms(pull, apart) if with_virial else [])
 
-        sums = sum_over_slots(term, own, sites)
+        sums = sum_over_slots(term, own, sites, unroll=_RARE if with_virial else None)
         return sums[:3], sums[3:] if with_virial else None
 
     bare = slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)
@@ -183,7 +188,7 @@ def pair_tables(
 
     def init(key: Array) -> dict[str, Array]:
         del key
-        return {name: jnp.asarray(table, jnp.zeros(()).dtype) for name, table in tables.items()}
+        return {name: floats(table) for name, table in tables.items()}
 
     return init
 

@@ -13,9 +13,10 @@ from jaxtyping import Array
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.describe import described
+from difmd.potentials.envelope import polynomial_envelope
 from difmd.potentials.pair import pair_potential, symmetric
-from difmd.potentials.radial import polynomial_envelope
 from difmd.potentials.slots import species_numbers
+from difmd.precision import floats
 
 
 @described
@@ -73,7 +74,7 @@ def pair_prior(
 
     def init(key: Array) -> Params:
         del key
-        return {"coefficients": jnp.asarray(start, jnp.zeros(()).dtype)}
+        return {"coefficients": floats(start)}
 
     def tables(params: Params) -> Params:
         check_names(params, "coefficients")

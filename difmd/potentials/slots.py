@@ -23,6 +23,7 @@ from difmd.errors import InputError, check_positive
 from difmd.lattice import complete_cell, invert, product
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.potentials.base import Params, Potential
+from difmd.reductions import largest
 from difmd.system import System
 from difmd.take import take
 
@@ -294,10 +295,9 @@ def types_of(numbers: Sequence[int], atomic_numbers: Int[Array, "atoms"]) -> Int
 
 def known(numbers: Sequence[int], system: System) -> Float[Array, ""]:
     """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
-    unknown = jnp.any(
-        (system.atomic_numbers > 0) & (jnp.asarray(_places(numbers))[system.atomic_numbers] < 0)
-    )
-    return jnp.where(unknown, jnp.nan, 1).astype(system.positions.dtype)
+    unknown = (system.atomic_numbers > 0) & (jnp.asarray(_places(numbers))[system.atomic_numbers] < 0)
+    dtype = system.positions.dtype
+    return jnp.where(largest(unknown.astype(dtype)) > 0, jnp.nan, 1).astype(dtype)
 
 
 def _places(numbers: Sequence[int]) -> np.ndarray:

@@ -16,6 +16,7 @@ from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import PairValues, pair_table, pair_tables, symmetric
 from difmd.potentials.slots import checked_tables, entry, species_numbers
+from difmd.precision import floats
 from difmd.take import take
 
 # Nearer to the cut-off than this share of it e^{σ/(r − rc)} is below 1e-40, and is left out: at the cut-off
@@ -102,7 +103,7 @@ def stillinger_weber(
     ends = reach * pair_table("sigma", sigma, n_types)
 
     def init(key: Array) -> Params:
-        return {**pairs(key), "lambda": jnp.asarray(angles, jnp.zeros(()).dtype)}
+        return {**pairs(key), "lambda": floats(angles)}
 
     def tables(params: Params, dtype: Any) -> dict[str, Any]:
         found = checked_tables(params, n_types, dtype)

@@ -16,6 +16,7 @@ from difmd.potentials.pair import pair_potential, symmetric
 from difmd.potentials.slots import species_numbers
 from difmd.potentials.splines import coefficients, spline
 from difmd.potentials.truncation import Truncation
+from difmd.precision import floats
 
 
 @described
@@ -74,7 +75,7 @@ def tabulated(
 
     def init(key: Array) -> Params:
         del key
-        return {"coefficients": jnp.asarray(start, jnp.zeros(()).dtype)}
+        return {"coefficients": floats(start)}
 
     def tables(params: Params) -> Params:
         if params["coefficients"].shape != start.shape:

@@ -18,6 +18,7 @@ from difmd.potentials.describe import described
 from difmd.potentials.lennard_jones import lorentz_berthelot
 from difmd.potentials.pair import PairValues, pair_table
 from difmd.potentials.slots import Sites, slot_potential, species_numbers, types_of_pairs, virial_terms
+from difmd.precision import floats
 from difmd.take import add_at, take
 
 
@@ -131,12 +132,11 @@ def tersoff(
 
     def init(key: Array) -> Params:
         del key
-        dtype = jnp.zeros(()).dtype
         params = {
-            name.rstrip("_"): jnp.asarray([getattr(element, name) for element in chosen.values()], dtype)
+            name.rstrip("_"): floats([getattr(element, name) for element in chosen.values()])
             for name in names
         }
-        return params | {"chi": jnp.asarray(factors, dtype)}
+        return params | {"chi": floats(factors)}
 
     def tables(params: Params, dtype: Any) -> tuple[dict[str, Array], dict[str, Array]]:
         """What centers and what pairs need."""

@@ -11,8 +11,8 @@ from jaxtyping import Array
 from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.describe import described
+from difmd.potentials.envelope import polynomial_envelope
 from difmd.potentials.pair import PairValues, pair_potential, pair_table
-from difmd.potentials.radial import polynomial_envelope
 from difmd.potentials.slots import species_numbers
 from difmd.units import BOHR, COULOMB
 

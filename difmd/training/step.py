@@ -17,6 +17,7 @@ from difmd.batching import map_replicas
 from difmd.data.batches import Batch
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
+from difmd.precision import default_float
 from difmd.training.gradient import loss_and_gradient, predict
 from difmd.training.loss import Counts, Weights, count, loss
 from difmd.training.recipe import Recipe
@@ -98,7 +99,7 @@ def weights_at(recipe: Recipe, n_steps: int) -> Callable[[Any], Weights]:
     begin = (1 - recipe.annealing) * n_steps
 
     def weights(step: Any) -> Weights:
-        x = jnp.clip((jnp.asarray(step, jnp.zeros(()).dtype) - begin) / max(n_steps - begin, 1), 0, 1)
+        x = jnp.clip((jnp.asarray(step, default_float()) - begin) / max(n_steps - begin, 1), 0, 1)
         return Weights(*(_geometric(a, b, x) for a, b in zip(recipe.start, recipe.end, strict=True)))
 
     return weights

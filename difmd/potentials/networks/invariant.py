@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 from difmd.errors import InputError
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
-from difmd.potentials.environment import Environment
-from difmd.potentials.equivariant import Convolution, Linear
-from difmd.potentials.harmonics import natural, spherical_harmonics
-from difmd.potentials.network import SpeciesValues, network_potential
-from difmd.potentials.radial import silu
+from difmd.potentials.networks.environment import Environment
+from difmd.potentials.networks.equivariant import Convolution, Linear
+from difmd.potentials.networks.harmonics import natural, spherical_harmonics
+from difmd.potentials.networks.network import SpeciesValues, network_potential
+from difmd.potentials.networks.radial import silu
 from difmd.take import take
 
 _SCALAR = natural(0)

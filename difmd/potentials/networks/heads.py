@@ -8,10 +8,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.potentials.environment import Environment
-from difmd.potentials.equivariant import Features, Linear
-from difmd.potentials.harmonics import natural
-from difmd.potentials.radial import polynomial_envelope, silu
+from difmd.potentials.envelope import polynomial_envelope
+from difmd.potentials.networks.environment import Environment
+from difmd.potentials.networks.equivariant import Features, Linear
+from difmd.potentials.networks.harmonics import natural
+from difmd.potentials.networks.radial import silu
 from difmd.take import take
 
 _SCALAR, _VECTOR = natural(0), natural(1)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.potentials.envelope import polynomial_envelope
+
 # 1/√⟨silu(x)²⟩ for x ~ N(0, 1): activations then keep the second moment, as in e3nn.
 _SILU = 1.6791767
 
@@ -45,20 +47,6 @@ def bessel_functions(
         before, now = now, twice * now - before
     scale = math.sqrt(2 / cutoff) / r
     return jnp.stack([scale * sine for sine in sines], axis=-1)
-
-
-def polynomial_envelope(r: Float[Array, "*pairs"], cutoff: float, p: int) -> Float[Array, "*pairs"]:
-    """1 − (p+1)(p+2)/2 xᵖ + p(p+2) xᵖ⁺¹ − p(p+1)/2 xᵖ⁺² for x = r/r_c < 1, else 0.
-
-    Value, slope and curvature vanish at the cut-off.
-
-    References:
-        Gasteiger, Groß & Günnemann, ICLR 2020, arXiv:2003.03123, equation 8.
-    """
-    is_inside = r < cutoff
-    x = jnp.where(is_inside, r, cutoff) / cutoff
-    value = 1 - x**p * ((p + 1) * (p + 2) / 2 - x * (p * (p + 2) - x * (p * (p + 1) / 2)))
-    return jnp.where(is_inside, value, 0)
 
 
 class RadialNetwork(nn.Module):

@@ -16,10 +16,11 @@ from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import Twins
 from difmd.potentials.base import Params, Potential, check_names
-from difmd.potentials.environment import Environment, environment
-from difmd.potentials.heads import Outputs
 from difmd.potentials.multipoles import Multipoles
+from difmd.potentials.networks.environment import Environment, environment
+from difmd.potentials.networks.heads import Outputs
 from difmd.potentials.slots import known, species_numbers
+from difmd.precision import default_float, floats
 from difmd.system import System
 from difmd.take import take
 
@@ -67,13 +68,13 @@ def network_potential(
     outer = jax.jit(module.init, compiler_options={"xla_backend_optimization_level": 0})
 
     def init(key: Array) -> Params:
-        dtype = jnp.zeros(()).dtype
+        dtype = default_float()
         weights = (inner if isinstance(key, jax.core.Tracer) else outer)(
             key, _alone(len(numbers), cutoff, dtype)
         )["params"]
         return {
             "network": jax.tree.map(lambda w: w.astype(dtype), weights),
-            **{name: jnp.asarray(values, dtype) for name, values in first.items()},
+            **{name: floats(values) for name, values in first.items()},
         }
 
     def sites(params: Params, system: System, neighbors: Neighbors) -> tuple[Outputs, Array]:

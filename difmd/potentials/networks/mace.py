@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from difmd.errors import InputError
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
-from difmd.potentials.environment import Environment
-from difmd.potentials.equivariant import Convolution, Features, Linear, SpeciesLinear
-from difmd.potentials.harmonics import Irrep, natural, spherical_harmonics
-from difmd.potentials.heads import ChargeReadout, Outputs, charges_of
-from difmd.potentials.network import SpeciesValues, network_potential
-from difmd.potentials.product_basis import SymmetricContraction
-from difmd.potentials.radial import silu
+from difmd.potentials.networks.environment import Environment
+from difmd.potentials.networks.equivariant import Convolution, Features, Linear, SpeciesLinear
+from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
+from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
+from difmd.potentials.networks.network import SpeciesValues, network_potential
+from difmd.potentials.networks.product_basis import SymmetricContraction
+from difmd.potentials.networks.radial import silu
 from difmd.take import take
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from difmd.potentials.equivariant import Features, of_species
-from difmd.potentials.harmonics import Irrep, coupling, natural
+from difmd.potentials.networks.equivariant import Features, of_species
+from difmd.potentials.networks.harmonics import Irrep, coupling, natural
 
 
 class SymmetricContraction(nn.Module):

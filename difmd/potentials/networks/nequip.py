@@ -12,18 +12,18 @@ from jaxtyping import Array
 from difmd.errors import InputError
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
-from difmd.potentials.environment import Environment
-from difmd.potentials.equivariant import (
+from difmd.potentials.networks.environment import Environment
+from difmd.potentials.networks.equivariant import (
     Convolution,
     Features,
     Linear,
     SpeciesLinear,
     message_paths,
 )
-from difmd.potentials.harmonics import Irrep, natural, spherical_harmonics
-from difmd.potentials.heads import ChargeReadout, Outputs, charges_of
-from difmd.potentials.network import SpeciesValues, network_potential
-from difmd.potentials.radial import silu
+from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
+from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
+from difmd.potentials.networks.network import SpeciesValues, network_potential
+from difmd.potentials.networks.radial import silu
 from difmd.take import take
 
 _SCALAR = Irrep(0, 1)

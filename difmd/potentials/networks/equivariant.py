@@ -14,9 +14,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from difmd.potentials.environment import Environment
-from difmd.potentials.harmonics import Irrep, coupling, natural
-from difmd.potentials.radial import RadialNetwork
+from difmd.potentials.networks.environment import Environment
+from difmd.potentials.networks.harmonics import Irrep, coupling, natural
+from difmd.potentials.networks.radial import RadialNetwork
 from difmd.take import spread, take
 
 Features: TypeAlias = Mapping[Irrep, Float[Array, "centers m channels"]]
