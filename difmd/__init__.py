@@ -39,17 +39,17 @@ from difmd.trajectory import Trajectory
 if TYPE_CHECKING:
     from difmd import data, datasets, training
     from difmd.potentials import invariant, mace, nequip
+else:
+    __getattr__ = importer(
+        __name__,
+        {name: f"difmd.{name}" for name in ("data", "datasets", "training")}
+        | dict.fromkeys(("invariant", "mace", "nequip"), "difmd.potentials.networks"),
+    )
 
 __version__ = "0.1.0"
 
 # Before anything is compiled, by the user's own code too.
 enable_cache()
-
-__getattr__ = importer(
-    __name__,
-    {name: f"difmd.{name}" for name in ("data", "datasets", "training")}
-    | dict.fromkeys(("invariant", "mace", "nequip"), "difmd.potentials"),
-)
 
 __all__ = [
     "DifmdError",
@@ -105,4 +105,4 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return ["__version__", *__all__]

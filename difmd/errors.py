@@ -96,10 +96,10 @@ class Status:
 
 def describe(status: Status) -> str:
     """Say in words what a status of any batch shape holds, with the remedies."""
-    flags = jax.device_get(status.flags).reshape(-1)
-    steps = jax.device_get(status.first_bad_step).reshape(-1)
-    union = int(np.bitwise_or.reduce(flags)) if flags.size else 0
-    if union == 0:
+    flags = np.asarray(status.flags).reshape(-1)
+    steps = np.asarray(status.first_bad_step).reshape(-1)
+    union = flags_of(status)
+    if not union:
         return "ok"
     bad = flags != 0
     where = f"first at step {int(steps[bad].min())}"

@@ -40,7 +40,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> Evaluation:
-    """Energy, forces and stress from one reverse pass over (positions, strain), and charges on the way.
+    """Energy, forces and stress from one reverse pass over (positions, cell), and charges on the way.
 
     Args:
         potential: the energy model.
@@ -70,7 +70,7 @@ def evaluate(potential: Potential, params: Params, system: System, neighbors: Ne
 
     differentiated = jax.value_and_grad(energy_at, (0, 1), has_aux=True)
     (energy, multipoles), (gradient, of_cell) = differentiated(system.positions, system.cell)
-    # A strain ε moves positions and cell by r·ε and h·ε.
+    # A strain ε moves positions r and cell h by r·ε and h·ε: ∂U/∂ε = rᵀ ∂U/∂r + hᵀ ∂U/∂h.
     virial = product(system.positions.T, gradient) + product(system.cell.T, of_cell)
     # Symmetrised: a rotation of everything is no deformation.
     virial = 0.5 * (virial + virial.T)

@@ -10,11 +10,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def default_float() -> Any:
+def default_float() -> np.dtype[Any]:
     """float32, or float64 where it is enabled."""
     return jax.dtypes.canonicalize_dtype(float)
 
 
 def floats(values: Any, dtype: Any = None) -> Float[Array, "*shape"]:
-    """An array of `values` in `dtype`, by default JAX's; NumPy rounds them, as JAX would compile it."""
-    return jnp.asarray(np.asarray(values, default_float() if dtype is None else dtype))
+    """An array of `values` in `dtype`, by default JAX's.
+
+    Rounded by NumPy, as JAX would compile a conversion for each shape. JAX warns of a dtype that is not
+    enabled.
+    """
+    dtype = default_float() if dtype is None else dtype
+    return jnp.asarray(np.asarray(values, dtype), dtype)

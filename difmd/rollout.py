@@ -193,11 +193,12 @@ def _check_motion(state: MDState, neighbors: Neighbors, dt: Array, status: Statu
     # A maximum keeps NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
     fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])
     step = dt * largest(fastest / state.system.masses)
-    status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & is_finite(state)), state.step)
+    status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & has_finite_forces(state)), state.step)
     # An explosion may stay finite for a long time, with every list and every number meaningless.
     return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)
 
 
-def is_finite(state: MDState) -> Bool[Array, ""]:
-    """Whether all positions and forces are finite."""
+def has_finite_forces(state: MDState) -> Bool[Array, ""]:
+    """Whether all forces, and the positions that they are of, are finite."""
+    # As in `_check_motion`; one sum of both, as it is the maximum that costs.
     return jnp.isfinite(largest(jnp.abs(sum((state.system.positions + state.forces).T))))

@@ -28,7 +28,7 @@ from difmd.neighbors import (
 )
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
-from difmd.rollout import Rollout, is_finite, rollout
+from difmd.rollout import Rollout, has_finite_forces, rollout
 from difmd.system import System, validate_system
 from difmd.trajectory import Trajectory, kinetic_temperature
 
@@ -345,7 +345,7 @@ def _chunk(
 
     def problems(state: MDState, neighbors: Neighbors) -> Status:
         status = Status.ok().raise_flag(Flag.NEIGHBOR_OVERFLOW, neighbors.overflow, state.step)
-        return status.raise_flag(Flag.NON_FINITE, ~is_finite(state), state.step)
+        return status.raise_flag(Flag.NON_FINITE, ~has_finite_forces(state), state.step)
 
     def halted(state: MDState, neighbors: Neighbors, status: Status) -> Rollout:
         shapes = jax.eval_shape(go, state, neighbors, status)

@@ -36,3 +36,31 @@ def test_import_is_quick(imported):
 def test_import_leaves_heavy_partners_alone(imported, name):
     assert "difmd" in imported[0][1]
     assert name not in imported[0][1]
+
+
+def test_every_name_is_found_and_looking_at_them_imports_nothing():
+    code = """
+import sys, difmd
+listed = set(dir(difmd)) | set(dir(difmd.potentials))
+assert {"mace", "training", "network_potential"} <= listed, listed
+assert "flax" not in sys.modules and "optax" not in sys.modules
+for package in (difmd, difmd.potentials):
+    for name in package.__all__:
+        getattr(package, name)
+assert difmd.mace is difmd.potentials.mace is difmd.potentials.networks.mace
+try:
+    difmd.mase
+except AttributeError as error:
+    assert "mase" in str(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_partner_that_cannot_be_imported_is_named(tmp_path):
+    """Not that difmd has no networks, which is what Python makes of an AttributeError."""
+    (tmp_path / "flax.py").write_text("raise AttributeError('jax.core has no attribute Foo')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from difmd import mace"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "jax.core has no attribute Foo" in done.stderr
+    assert "ImportError: difmd.potentials.networks cannot be imported" in done.stderr

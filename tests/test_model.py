@@ -1,5 +1,8 @@
 """Models in a file: what is loaded is what was saved, and a damaged file is named."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -91,6 +94,16 @@ def test_what_is_loaded_is_what_was_saved(name, tmp_path):
     np.testing.assert_array_equal(ours.energy, expected.energy)
     np.testing.assert_array_equal(ours.forces, expected.forces)
     assert b"pickle" not in path.read_bytes()
+
+
+def test_a_network_is_loaded_where_none_was_asked_for_before(tmp_path):
+    """What describes networks is imported with the first of them."""
+    potential = POTENTIALS["mace"]()
+    path = tmp_path / "model.npz"
+    save(path, potential, potential.init(jax.random.key(0)))
+    code = f"import sys, difmd; assert 'flax' not in sys.modules; print(difmd.load({str(path)!r}).potential)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "mace(" in done.stdout, done.stderr
 
 
 def potential_arguments():

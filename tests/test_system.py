@@ -52,6 +52,11 @@ def test_default_masses_cell_and_dtype():
     assert {low.positions.dtype, low.masses.dtype, low.cell.dtype} == {jnp.dtype("float32")}
 
 
+def test_a_dtype_that_is_not_enabled_is_not_passed_over():
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="float64"):
+        make_system(PAIR, [6, 8], dtype=jnp.float64)
+
+
 def test_left_handed_cell_is_accepted():
     cell = np.diag(BOX)[[1, 0, 2]]
     system = make_system(PAIR, [6, 8], cell=cell)

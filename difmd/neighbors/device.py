@@ -23,7 +23,7 @@ from difmd.errors import InputError
 from difmd.lattice import complete_cell, heights, invert, product
 from difmd.neighbors.twins import find_twins
 from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
-from difmd.reductions import cumulative, largest, round_up
+from difmd.reductions import cumulative, largest, whole_rows
 from difmd.system import System
 from difmd.take import add_at, take, take_runs
 
@@ -96,8 +96,8 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
         too_small=_is_too_small(margin, neighbors),
     )
     indices, count, longest = _search(extended_positions(system, fresh), sorted_, reach**2, neighbors)
-    most, longest = (x.astype(jnp.int32) for x in (largest(count), longest))
-    found = fresh.replace(indices=indices, n_neighbors=most, n_held=longest)
+    most = largest(count).astype(jnp.int32)
+    found = fresh.replace(indices=indices, n_neighbors=most, n_held=longest.astype(jnp.int32))
     return found if neighbors.twins is None else found.replace(twins=find_twins(found))
 
 
@@ -164,9 +164,10 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
     ordered = take(bins, order)
     atoms = jnp.arange(n_atoms, dtype=jnp.int32)
     # Sums of one length, which XLA compiles once; whole numbers of float32 are exact up to 2²⁴.
-    room = round_up(max(n_bins, n_extended) + 1)
+    room = whole_rows(max(n_bins, n_extended, n_atoms) + 1)
     dtype = jnp.float32 if room < 2**24 else jnp.int32
     count = add_at(room, ordered, jnp.ones(n_atoms, dtype))
+    # Where the atoms of each bin begin among those in order.
     own_start = (cumulative(count) - count).astype(jnp.int32)
     source, images_of_bins = _source(neighbors)
     repeated = jnp.where(source < 0, 0, take(count, jnp.maximum(source, 0)))
@@ -205,8 +206,8 @@ def _source(neighbors: Neighbors) -> tuple[Int[Array, "bins"], list[Int[Array, "
     return jnp.where(is_nothing, -1, _flat(inside, grid)).reshape(-1), images
 
 
-def _argsort(keys: Int[Array, "n"], largest: int) -> Int[Array, "n"]:
-    """Stable order of keys 0 … `largest`.
+def _argsort(keys: Int[Array, "n"], highest: int) -> Int[Array, "n"]:
+    """Stable order of keys 0 … `highest`.
 
     Place and as many bits of the key as fit beside it go into one word, the lowest bits first. XLA sorts
     one array several times faster on CPU than two.
@@ -216,7 +217,7 @@ def _argsort(keys: Int[Array, "n"], largest: int) -> Int[Array, "n"]:
     atoms = jnp.arange(n, dtype=jnp.uint32)
     order = jnp.arange(n, dtype=jnp.int32)
     step = WORD - bits
-    for low in range(0, max(1, largest.bit_length()), step):
+    for low in range(0, max(1, highest.bit_length()), step):
         digit = take(keys, order).astype(jnp.uint32) >> low
         words = jnp.sort((digit << bits) | atoms)
         order = take(order, (words & ((1 << bits) - 1)).astype(jnp.int32))
@@ -253,8 +254,13 @@ def _search(
         indices, own, most = find(indices, start, length)
         return (indices, lax.dynamic_update_slice(count, own, (start,)), jnp.maximum(longest, most)), None
 
-    zeros = jnp.zeros(n_columns, positions[0].dtype)
+    zeros = jnp.zeros(n_columns, _counting(positions[0]))
     return lax.scan(one, (indices, zeros, zeros[0]), jnp.asarray(starts))[0]
+
+
+def _counting(x: Float[Array, "points"]) -> Any:
+    """Of the dtypes that counts are exact in the one of `x`, so that `largest` shares kernels with others."""
+    return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
 
 
 def _words(grid: Grid) -> tuple[int, int]:
@@ -319,12 +325,11 @@ def _compare(
     around = [range(-n, n + 1) for n in grid.reach[:2]]
     offsets = [(a * rows + b) * columns for a, b in itertools.product(*around)]
     pieces = list(itertools.product(offsets, range(0, width * n_words, width)))
-    # The end lies behind a run, where there is nothing to compare.
+    # The end goes through the same loop, which saves arrays and kernels; its comparisons are thrown away.
     table = np.asarray([*pieces, (0, width * n_words)], np.int32)
     is_end = np.arange(len(table)) == len(table) - 1
     words = (jnp.asarray(table[:, 0]), jnp.asarray(table[:, 1]), jnp.asarray(is_end))
-    # Numbers as others of which the maximum is taken.
-    zeros = jnp.zeros(n_centers, x.dtype)
+    zeros = jnp.zeros(n_centers, _counting(x))
     (count, longest), (masks, starts) = lax.scan(compare, (zeros, zeros), words)
     return masks, starts, count, largest(longest)
 

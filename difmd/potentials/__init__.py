@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from difmd.potentials.networks.nequip import nequip
     from difmd.potentials.networks.network import network_potential
 
-__getattr__ = importer(
-    __name__, dict.fromkeys(("invariant", "mace", "nequip", "network_potential"), "difmd.potentials.networks")
-)
+else:
+    _OF_NETWORKS = ("networks", "invariant", "mace", "nequip", "network_potential")
+    __getattr__ = importer(__name__, dict.fromkeys(_OF_NETWORKS, "difmd.potentials.networks"))
 
 __all__ = [
     "TERSOFF_1989",
@@ -77,4 +77,4 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from difmd.errors import InputError
+from difmd.lazy import import_late
 
 _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
@@ -66,7 +66,7 @@ def made_from(description: Mapping[str, Any]) -> Any:
         return first + second
     if name not in _factories:
         # Networks are described when they are first asked for.
-        importlib.import_module("difmd.potentials.networks")
+        import_late("difmd.potentials.networks")
     if name not in _factories:
         raise InputError(f"difmd has no potential {name!r} that can be loaded; it knows {sorted(_factories)}")
     arguments = {key: _live(value) for key, value in description["arguments"].items()}

@@ -18,6 +18,7 @@ from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
+    UNROLL,
     Sites,
     checked_tables,
     entry,
@@ -36,10 +37,6 @@ from difmd.take import take
 
 PairFunction: TypeAlias = Callable[[Any, Array], Array]
 """`phi(pair_params, r_squared) -> energy`, element-wise."""
-
-# Slots a loop where the energy or the virial is asked for, which in a run is so seldom that fewer loops to
-# compile count for more.
-_RARE = 1
 
 PairValues: TypeAlias = float | Sequence[Sequence[float]] | np.ndarray
 """One value for all pairs, or a symmetric table of the species."""
@@ -118,7 +115,7 @@ def pair_potential(
             _, r_squared, pair = visit(own, j)
             return [0.5 * within(pair, r_squared)]
 
-        (total,) = sum_over_slots(term, own, sites, unroll=_RARE)
+        (total,) = sum_over_slots(term, own, sites)
         return total
 
     def derivative(
@@ -132,7 +129,8 @@ def pair_potential(
             pull = [2 * slope * d for d in apart]
             return pull + (virial_terms(pull, apart) if with_virial else [])
 
-        sums = sum_over_slots(term, own, sites, unroll=_RARE if with_virial else None)
+        # Nine sums gain little from more slots a loop, and take longer to compile.
+        sums = sum_over_slots(term, own, sites, unroll=UNROLL if with_virial else None)
         return sums[:3], sums[3:] if with_virial else None
 
     bare = slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)

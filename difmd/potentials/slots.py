@@ -27,9 +27,9 @@ from difmd.reductions import largest
 from difmd.system import System
 from difmd.take import take
 
-# Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
-# out of registers in float64.
-_UNROLL = 4
+UNROLL = 4
+"""Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
+out of registers in float64."""
 
 # Twice as many where the loops are so short that waking a second core costs as much as their work. Smaller
 # systems than these come in batches.
@@ -187,12 +187,12 @@ def sum_over_slots(
         term: element-wise; gets `own` and the indices of one slot, of all centers or of some.
         own: what centers bring along, a pytree of [columns].
         sites: the list.
-        unroll: slots a loop; default: what suits a pair potential.
+        unroll: slots a loop; default: what suits the forces of a pair potential.
     """
     term = jax.checkpoint(term)
     n_slots, n_columns = sites.indices.shape
     if unroll is None:
-        unroll = _UNROLL * (2 if n_columns in _SHORT else 1)
+        unroll = UNROLL * (2 if n_columns in _SHORT else 1)
     slots = jnp.arange(n_slots, dtype=jnp.int32)
 
     def sums(start: Array | int, size: int) -> list[Array]:
@@ -297,6 +297,7 @@ def known(numbers: Sequence[int], system: System) -> Float[Array, ""]:
     """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
     unknown = (system.atomic_numbers > 0) & (jnp.asarray(_places(numbers))[system.atomic_numbers] < 0)
     dtype = system.positions.dtype
+    # A maximum of floats, as a run takes others, and need compile no reduction of its own.
     return jnp.where(largest(unknown.astype(dtype)) > 0, jnp.nan, 1).astype(dtype)
 
 

@@ -1,4 +1,4 @@
-"""Radial functions of networks: Bessel functions, a polynomial that ends them, and a small network on top."""
+"""Radial functions of networks: Bessel functions, and a small network on top."""
 
 from __future__ import annotations
 
