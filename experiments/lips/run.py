@@ -25,7 +25,7 @@ D_AIMD = 1.37e-5
 
 def main() -> int:
     """Two trainings, and dynamics."""
-    parser = common.parser_of(__doc__, "lips", epochs=60, channels=16, max_l=1)
+    parser = common.parser_of(__doc__, "lips", epochs=60, channels=32, max_l=1)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 500], help="training frames")
     parser.add_argument("--picoseconds", type=float, default=50.0)
     return common.run(experiment, parser, picoseconds=2.0)
@@ -40,7 +40,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     for size in arguments.sizes:
         own = argparse.Namespace(**vars(arguments))
         # A small set is seen more often.
-        own.epochs = round(arguments.epochs * min(max(arguments.sizes) / size, 4))
+        own.epochs = round(arguments.epochs * min(max(arguments.sizes) / size, 2))
         parts = data.Parts([frames[k] for k in order[:size]], valid, [])
         fitted = common.fit(parts, arguments.out / f"{size}_frames", own)
         report[f"{size}_frames"] = fitted.row
