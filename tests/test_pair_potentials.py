@@ -70,7 +70,7 @@ def test_large_systems_are_summed_in_blocks_alike(monkeypatch):
         for size in (blocks.SUMMED, 4):
             with monkeypatch.context() as patch:
                 patch.setattr(blocks, "SUMMED", size)
-                patch.setattr(slots, "UNROLL", 1)
+                patch.setattr(slots, "_UNROLL", 1)
                 # A new function each time, so that it is traced anew.
                 found.append(jax.jit(jax.grad(lambda p, work=work: work(p), has_aux=True))(params))
         whole, parts = found

@@ -18,7 +18,6 @@ from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
-    UNROLL,
     Sites,
     checked_tables,
     entry,
@@ -129,8 +128,7 @@ def pair_potential(
             pull = [2 * slope * d for d in apart]
             return pull + (virial_terms(pull, apart) if with_virial else [])
 
-        # Nine sums gain little from more slots a loop, and take longer to compile.
-        sums = sum_over_slots(term, own, sites, unroll=UNROLL if with_virial else None)
+        sums = sum_over_slots(term, own, sites)
         return sums[:3], sums[3:] if with_virial else None
 
     bare = slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)

@@ -27,13 +27,14 @@ from difmd.reductions import largest
 from difmd.system import System
 from difmd.take import take
 
-UNROLL = 4
-"""Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
-out of registers in float64."""
+# Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
+# out of registers in float64.
+_UNROLL = 4
 
 # Twice as many where the loops are so short that waking a second core costs as much as their work. Smaller
-# systems than these come in batches.
+# systems than these come in batches. More sums than those of forces gain little, and take longer to compile.
 _SHORT = range(1000, 16_500)
+_FEW = 3
 
 # Components of a symmetric tensor that are summed: xx, yy, zz, yz, xz, xy.
 _VIRIAL = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -191,8 +192,6 @@ def sum_over_slots(
     """
     term = jax.checkpoint(term)
     n_slots, n_columns = sites.indices.shape
-    if unroll is None:
-        unroll = UNROLL * (2 if n_columns in _SHORT else 1)
     slots = jnp.arange(n_slots, dtype=jnp.int32)
 
     def sums(start: Array | int, size: int) -> list[Array]:
@@ -206,7 +205,8 @@ def sum_over_slots(
 
         shapes = jax.eval_shape(term, some, jnp.zeros(size, jnp.int32))
         zeros = [jnp.zeros(x.shape, x.dtype) for x in shapes]
-        return lax.scan(add, zeros, slots, unroll=unroll)[0]
+        many = _UNROLL * (2 if n_columns in _SHORT and len(zeros) <= _FEW else 1)
+        return lax.scan(add, zeros, slots, unroll=many if unroll is None else unroll)[0]
 
     # Up to two blocks go at once.
     parts = blocks.split(n_columns, blocks.SUMMED) if n_columns > 2 * blocks.SUMMED else None
