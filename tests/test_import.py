@@ -52,6 +52,8 @@ try:
     difmd.mase
 except AttributeError as error:
     assert "mase" in str(error)
+else:
+    raise AssertionError("a name that is not there was found")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -259,7 +259,7 @@ def _search(
 
 
 def _counting(x: Float[Array, "points"]) -> Any:
-    """Of the dtypes that counts are exact in the one of `x`, so that `largest` shares kernels with others."""
+    """The dtype of counts: that of `x` where counts are exact in it, so that maxima share kernels."""
     return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
 
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from difmd.potentials.networks.mace import mace
     from difmd.potentials.networks.nequip import nequip
     from difmd.potentials.networks.network import network_potential
-
 else:
     _OF_NETWORKS = ("networks", "invariant", "mace", "nequip", "network_potential")
     __getattr__ = importer(__name__, dict.fromkeys(_OF_NETWORKS, "difmd.potentials.networks"))
