@@ -28,7 +28,7 @@ STRETCHES = (0.05, 0.1, 0.15, 0.2)
 
 def main() -> int:
     """Train, evaluate, distort, run."""
-    parser = common.parser_of(__doc__, "3bpa", epochs=240, channels=16, max_l=1)
+    parser = common.parser_of(__doc__, "3bpa", epochs=200, channels=32, max_l=1)
     parser.add_argument("--picoseconds", type=float, default=10.0, help="of dynamics at 1200 K")
     return common.run(experiment, parser, picoseconds=0.5)
 

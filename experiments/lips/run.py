@@ -25,7 +25,7 @@ D_AIMD = 1.37e-5
 
 def main() -> int:
     """Two trainings, and dynamics."""
-    parser = common.parser_of(__doc__, "lips", epochs=60, channels=32, max_l=1)
+    parser = common.parser_of(__doc__, "lips", epochs=60, channels=64, max_l=1)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 500], help="training frames")
     parser.add_argument("--picoseconds", type=float, default=50.0)
     return common.run(experiment, parser, picoseconds=2.0)
