@@ -53,6 +53,7 @@ class Flag(enum.IntFlag):
     CELL_TOO_SMALL = 4
     NON_FINITE = 8
     TOO_FAST = 16
+    OFF_GRID = 32
 
 
 REMEDIES = {
@@ -66,6 +67,8 @@ REMEDIES = {
     "a time step that is too large, or parameters that do not bind",
     Flag.TOO_FAST: "an atom moves farther than the cut-off in one step: look for atoms that overlap, or a "
     "time step that is too large",
+    Flag.OFF_GRID: "positions or momenta left the range in which `reversible` undoes steps exactly: begin "
+    "with atoms inside the cell, use float64, or another gradient method",
 }
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
-from difmd.errors import Flag, InputError, Status
+from difmd.errors import InputError, Status
 from difmd.forces import forces
-from difmd.gradients.methods import GradientMethod, checkpointed
+from difmd.gradients.checkpointed import checkpointed
+from difmd.gradients.methods import GradientMethod
 from difmd.integrators import Integrator, MDState
-from difmd.neighbors import Neighbors, rebuild, update
+from difmd.motion import Carry, Inputs, Plan
+from difmd.neighbors import Neighbors, rebuild
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
-from difmd.reductions import largest
 from difmd.system import System
-
-_Carry: TypeAlias = tuple[MDState, Neighbors, Status]
 
 
 class Frame(NamedTuple):
@@ -125,80 +121,25 @@ def rollout(
     """
     gradient = checkpointed() if gradient is None else gradient
     # The forces of the start are those of this list.
-    begun = check(state.system, neighbors, Status.ok(), state.step)
-    segment_steps = save_every if rebuild_every is None else rebuild_every
-    smallest = min(n_steps, segment_steps, save_every)
-    if smallest < 1 or segment_steps % save_every or n_steps % segment_steps:
+    status = check(state.system, neighbors, Status.ok(), state.step)
+    rebuilds = rebuild_every is not None
+    length = rebuild_every if rebuilds else save_every
+    if min(n_steps, length, save_every) < 1 or length % save_every or n_steps % length:
         raise InputError(
             f"n_steps = {n_steps}, rebuild_every = {rebuild_every}, save_every = {save_every}: each "
             "must be a positive multiple of the next"
         )
-
-    def one_step(state: MDState, current: Neighbors, status: Status) -> _Carry:
-        def force(system: System) -> Array:
-            nonlocal current
-            if rebuild_every is None:
-                current = update(system, current)
-            return forces(potential, params, system, current)
-
-        state = integrator.step(state, force)
-        # A list that is rebuilt when needed cannot be stale.
-        status = check(state.system, current, status, state.step, stale=rebuild_every is not None)
-        return state, current, _check_motion(state, current, integrator.dt, status)
-
-    def dynamic_segment(carry: _Carry, _: None) -> tuple[_Carry, Any]:
-        return _frames(lambda c: one_step(*c), lambda c: save(c[0], c[1]), carry, 1, save_every)
-
-    def static_segment(carry: tuple[MDState, Status], _: None) -> tuple[Any, Any]:
-        # The list is constant over the segment and no part of the carry of its steps, so that reverse
-        # mode keeps it once and not per step.
-        fresh = rebuild(carry[0].system, neighbors)
-
-        def step(carry: tuple[MDState, Status]) -> tuple[MDState, Status]:
-            state, _, status = one_step(carry[0], fresh, carry[1])
-            return state, status
-
-        n_frames = segment_steps // save_every
-        return _frames(step, lambda c: save(c[0], fresh), carry, n_frames, save_every)
-
-    length = n_steps // segment_steps
-    if rebuild_every is None:
-        carry = (state, neighbors, begun)
-        carry, frames = lax.scan(gradient.wrap(dynamic_segment), carry, None, length=length)
-        state, neighbors, status = carry
-    else:
-        (state, status), frames = lax.scan(gradient.wrap(static_segment), (state, begun), None, length=length)
-        neighbors = rebuild(state.system, neighbors)
+    plan = Plan(
+        potential=potential,
+        force=forces,
+        save=save,
+        save_every=save_every,
+        n_frames=length // save_every,
+        n_segments=n_steps // length,
+        rebuilds=rebuilds,
+    )
+    begin = Carry(state, None if rebuilds else neighbors, status)
+    end, frames = gradient.run(plan, Inputs(params, integrator, neighbors), begin)
+    current = rebuild(end.state.system, neighbors) if end.neighbors is None else end.neighbors
     frames = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), frames)
-    return Rollout(state, neighbors, frames, status)
-
-
-def _frames(
-    step: Callable[[Any], Any],
-    save: Callable[[Any], Any],
-    carry: Any,
-    n_frames: int,
-    save_every: int,
-) -> tuple[Any, Any]:
-    """`n_frames` times: `save_every` steps and one `save`."""
-
-    def one_frame(carry: Any, _: None) -> tuple[Any, Any]:
-        carry, _ = lax.scan(lambda c, _: (step(c), None), carry, None, length=save_every)
-        return carry, save(carry)
-
-    return lax.scan(one_frame, carry, None, length=n_frames)
-
-
-def _check_motion(state: MDState, neighbors: Neighbors, dt: Array, status: Status) -> Status:
-    # A maximum keeps NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
-    fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])
-    step = dt * largest(fastest / state.system.masses)
-    status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & has_finite_forces(state)), state.step)
-    # An explosion may stay finite for a long time, with every list and every number meaningless.
-    return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)
-
-
-def has_finite_forces(state: MDState) -> Bool[Array, ""]:
-    """Whether all forces, and the positions that they are of, are finite."""
-    # As in `_check_motion`; one sum of both, as it is the maximum that costs.
-    return jnp.isfinite(largest(jnp.abs(sum((state.system.positions + state.forces).T))))
+    return Rollout(end.state, current, frames, end.status)

@@ -16,6 +16,7 @@ from difmd.batching import map_replicas, run_replicas
 from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe, flags_of
 from difmd.forces import evaluate, forces
 from difmd.integrators import Integrator, MDState, draw_momenta
+from difmd.motion import has_finite_forces
 from difmd.neighbors import (
     Neighbors,
     automatic_skin,
@@ -28,7 +29,7 @@ from difmd.neighbors import (
 )
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
-from difmd.rollout import Rollout, has_finite_forces, rollout
+from difmd.rollout import Rollout, rollout
 from difmd.system import System, validate_system
 from difmd.trajectory import Trajectory, kinetic_temperature
 

@@ -10,11 +10,12 @@ import pytest
 
 from difmd import units
 from difmd.errors import Flag, InputError, Status, flags_of
-from difmd.gradients.methods import checkpointed, direct
+from difmd.gradients import checkpointed, direct
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, slots, switched
-from difmd.rollout import _check_motion, initialize, rollout
+from difmd.motion import check_motion
+from difmd.rollout import initialize, rollout
 
 POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=5.6, truncation=switched(4.5))
 PARAMS = POTENTIAL.init(jax.random.key(0))
@@ -157,7 +158,7 @@ def test_flags_name_the_step_and_come_once(start):
 @pytest.mark.parametrize("field", ["positions", "forces", "momenta"])
 def test_no_number_is_overlooked_that_is_not_finite(field, value, start):
     state, neighbors = start
-    check = jax.jit(lambda state: _check_motion(state, neighbors, jnp.asarray(DT), Status.ok()))
+    check = jax.jit(lambda state: check_motion(state, neighbors, jnp.asarray(DT), Status.ok()))
     assert flags_of(check(state)) == Flag(0)
     for atom, axis in itertools.product((0, 31), range(3)):
         if field == "positions":
@@ -170,7 +171,7 @@ def test_no_number_is_overlooked_that_is_not_finite(field, value, start):
 
 def test_an_atom_that_crosses_the_cutoff_in_a_step_is_flagged_whichever_way(start):
     state, neighbors = start
-    check = jax.jit(lambda state: _check_motion(state, neighbors, jnp.asarray(DT), Status.ok()))
+    check = jax.jit(lambda state: check_motion(state, neighbors, jnp.asarray(DT), Status.ok()))
     for atom, axis, sign in itertools.product((0, 31), range(3), (-1, 1)):
         speed = sign * 1.01 * neighbors.cutoff / DT
         fast = state.replace(momenta=state.momenta.at[atom, axis].set(speed * state.system.masses[atom]))

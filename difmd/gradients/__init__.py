@@ -1,8 +1,12 @@
 """How a rollout, and an average over rollouts, is differentiated."""
 
+from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
+from difmd.gradients.direct import direct
 from difmd.gradients.equilibrium import EquilibriumGradient, equilibrium_gradient
-from difmd.gradients.methods import GradientMethod, checkpointed, direct
+from difmd.gradients.methods import GradientMethod
+from difmd.gradients.reversible import reversible
+from difmd.gradients.truncated import truncated
 
 __all__ = [
     "DiffusionWindow",
@@ -12,4 +16,6 @@ __all__ = [
     "diffusion_sample",
     "direct",
     "equilibrium_gradient",
+    "reversible",
+    "truncated",
 ]

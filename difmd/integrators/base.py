@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from difmd.errors import InputError
+from difmd.integrators.fixed_point import Resolution
 from difmd.system import System
 from difmd.units import KB
 
@@ -42,6 +43,20 @@ class MDState:
         return dataclasses.replace(self, **changes)
 
 
+class Reversible(NamedTuple):
+    """A step on a grid that is undone, bit for bit, by the same step with the other sign.
+
+    Attributes:
+        memory: `memory(system, resolution, n_steps)`, a pytree of fixed size that keeps what so many steps
+            would forget; empty for dynamics that forget nothing.
+        step: `step(state, memory, force, sign, resolution) -> state, memory` for a sign of 1 or −1. State,
+            cell and forces are on the grids of the resolution, or nothing is promised.
+    """
+
+    memory: Callable[[System, Resolution, int], Any]
+    step: Callable[[MDState, Any, ForceFunction, Array, Resolution], tuple[MDState, Any]]
+
+
 class Integrator(NamedTuple):
     """A way to step, as a pair of pure functions that is itself a pytree.
 
@@ -53,11 +68,14 @@ class Integrator(NamedTuple):
         init: `init(system, momenta, key, force) -> MDState`.
         step: `step(state, force) -> MDState`, one time step.
         dt: time step [Å√(amu/eV)].
+        reversible: the same on a grid of numbers, so that it can be undone bit for bit; None where nobody
+            knows how.
     """
 
     init: Callable[[System, Array, Array, ForceFunction], MDState]
     step: Callable[[MDState, ForceFunction], MDState]
     dt: Any
+    reversible: Reversible | None = None
 
 
 def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from difmd.errors import InputError, check_positive
-from difmd.integrators.base import ForceFunction, Integrator, MDState, start
+from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, start
+from difmd.integrators.contraction import Bits, bits_for, contract, expand
+from difmd.integrators.fixed_point import Resolution, rounded
+from difmd.system import System
 from difmd.units import KB
 
 
@@ -42,23 +46,25 @@ def langevin(
     check_positive("temperature", temperature, "K")
     if not isinstance(friction, jax.core.Tracer) and not (np.asarray(friction) >= 0).all():
         raise InputError(f"friction = {friction} must not be negative")
-    step = jax.tree_util.Partial(_step, dt, temperature, friction)
-    return Integrator(init=jax.tree_util.Partial(start), step=step, dt=dt)
+    return Integrator(
+        init=jax.tree_util.Partial(start),
+        step=jax.tree_util.Partial(_step, dt, temperature, friction),
+        dt=dt,
+        reversible=Reversible(
+            memory=jax.tree_util.Partial(_memory, dt, friction),
+            step=jax.tree_util.Partial(_reversible_step, dt, temperature, friction),
+        ),
+    )
 
 
 def _step(dt: Array, temperature: Array, friction: Array, state: MDState, force: ForceFunction) -> MDState:
     system = state.system
     masses = system.masses[:, None]
-    dtype = system.positions.dtype
-    kept = jnp.exp(jnp.asarray(-friction * dt, dtype))
-    width = jnp.sqrt((1 - kept**2) * masses * (KB * temperature))
-    # Padding atoms stay where they are.
-    width = jnp.where((system.atomic_numbers > 0)[:, None], width, 0).astype(dtype)
-    key = jax.random.fold_in(state.key, state.step)
-    noise = jax.random.normal(key, state.momenta.shape, dtype)
+    kept = jnp.exp(jnp.asarray(-friction * dt, system.positions.dtype))
+    noise = _noise(kept, temperature, state, state.step)
     momenta = state.momenta + 0.5 * dt * state.forces
     positions = system.positions + 0.5 * dt * momenta / masses
-    momenta = kept * momenta + width * noise
+    momenta = kept * momenta + noise
     positions = positions + 0.5 * dt * momenta / masses
     system = system.replace(positions=positions)
     forces = force(system)
@@ -68,3 +74,59 @@ def _step(dt: Array, temperature: Array, friction: Array, state: MDState, force:
         forces=forces,
         step=state.step + 1,
     )
+
+
+def _noise(kept: Array, temperature: Array, state: MDState, step: Array) -> Array:
+    """√((1 − c²) m kT) ξ of a step, with the kept part c of the momenta."""
+    system = state.system
+    dtype = system.positions.dtype
+    width = jnp.sqrt((1 - kept**2) * system.masses[:, None] * (KB * temperature))
+    # Padding atoms stay where they are.
+    width = jnp.where((system.atomic_numbers > 0)[:, None], width, 0).astype(dtype)
+    return width * jax.random.normal(jax.random.fold_in(state.key, step), state.momenta.shape, dtype)
+
+
+def _memory(dt: Array, friction: Array, system: System, resolution: Resolution, n_steps: int) -> Bits:
+    del resolution
+    known = not any(isinstance(x, jax.core.Tracer) for x in (dt, friction))
+    lost = 1 - np.exp(-np.asarray(friction) * np.asarray(dt)) if known else dt
+    return bits_for(system.positions.shape, system.positions.dtype, lost, n_steps)
+
+
+def _reversible_step(
+    dt: Array,
+    temperature: Array,
+    friction: Array,
+    state: MDState,
+    bits: Bits,
+    force: ForceFunction,
+    sign: Array,
+    resolution: Resolution,
+) -> tuple[MDState, Bits]:
+    system = state.system
+    scale = 2.0**resolution.momenta
+    kept = jnp.exp(jnp.asarray(-friction * dt, system.positions.dtype))
+    lost = 1 - kept
+    # The number of the step is that of its start, on the way back, too.
+    number = state.step + jnp.where(sign > 0, 0, -1).astype(state.step.dtype)
+    noise = rounded(_noise(kept, temperature, state, number), resolution.momenta)
+
+    def rub(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
+        found, bits = contract(momenta / scale, lost, bits, number)
+        return found * scale + noise, bits
+
+    def unrub(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
+        found, bits = expand((momenta - noise) / scale, lost, bits, number)
+        return found * scale, bits
+
+    def drift(positions: Array, momenta: Array) -> Array:
+        return positions + rounded(0.5 * sign * dt * momenta / system.masses[:, None], resolution.positions)
+
+    momenta = state.momenta + rounded(0.5 * sign * dt * state.forces, resolution.momenta)
+    positions = drift(system.positions, momenta)
+    momenta, bits = lax.cond(sign > 0, rub, unrub, momenta, bits)
+    system = system.replace(positions=drift(positions, momenta))
+    forces = force(system)
+    momenta = momenta + rounded(0.5 * sign * dt * forces, resolution.momenta)
+    step = state.step + sign.astype(state.step.dtype)
+    return state.replace(system=system, momenta=momenta, forces=forces, step=step), bits

@@ -6,7 +6,9 @@ import jax
 from jaxtyping import Array, Float
 
 from difmd.errors import check_positive
-from difmd.integrators.base import ForceFunction, Integrator, MDState, start
+from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, start
+from difmd.integrators.fixed_point import Resolution, rounded
+from difmd.system import System
 
 
 def velocity_verlet(*, dt: float | Float[Array, ""]) -> Integrator:
@@ -27,7 +29,14 @@ def velocity_verlet(*, dt: float | Float[Array, ""]) -> Integrator:
         Swope et al., J. Chem. Phys. 76, 637 (1982), doi:10.1063/1.442716.
     """
     check_positive("dt", dt, "Å√(amu/eV)")
-    return Integrator(init=jax.tree_util.Partial(start), step=jax.tree_util.Partial(_step, dt), dt=dt)
+    return Integrator(
+        init=jax.tree_util.Partial(start),
+        step=jax.tree_util.Partial(_step, dt),
+        dt=dt,
+        reversible=Reversible(
+            memory=jax.tree_util.Partial(_no_memory), step=jax.tree_util.Partial(_reversible_step, dt)
+        ),
+    )
 
 
 def _step(dt: Array, state: MDState, force: ForceFunction) -> MDState:
@@ -41,3 +50,23 @@ def _step(dt: Array, state: MDState, force: ForceFunction) -> MDState:
         forces=forces,
         step=state.step + 1,
     )
+
+
+def _no_memory(system: System, resolution: Resolution, n_steps: int) -> tuple[()]:
+    del system, resolution, n_steps
+    return ()
+
+
+def _reversible_step(
+    dt: Array, state: MDState, memory: tuple[()], force: ForceFunction, sign: Array, resolution: Resolution
+) -> tuple[MDState, tuple[()]]:
+    # Kick, drift, kick reads the same from its end, and each adds what the others leave alone.
+    dt = sign * dt
+    momenta = state.momenta + rounded(0.5 * dt * state.forces, resolution.momenta)
+    system = state.system
+    moves = rounded(dt * momenta / system.masses[:, None], resolution.positions)
+    system = system.replace(positions=system.positions + moves)
+    forces = force(system)
+    momenta = momenta + rounded(0.5 * dt * forces, resolution.momenta)
+    step = state.step + sign.astype(state.step.dtype)
+    return state.replace(system=system, momenta=momenta, forces=forces, step=step), memory

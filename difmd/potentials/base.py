@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -40,6 +41,8 @@ class Potential:
         species: atomic numbers it is defined for, or None for any.
         validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
         uses_twins: whether it evaluates pairs once for both atoms, and wants lists with `twins`.
+        on_grid: `on_grid(exponent)` is the same potential, its forces sums of multiples of 2^exponent [eV/Å] and
+            therefore the same whatever list they come from; None where none is known.
         description: factory and arguments, from which `from_description` makes it again; None where it has
             none.
     """
@@ -52,6 +55,7 @@ class Potential:
     species: frozenset[int] | None = None
     validate: Callable[[System], None] = _nothing_wrong
     uses_twins: bool = False
+    on_grid: Callable[[int], Potential] | None = None
     # Not hashable, and functions tell potentials apart.
     description: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False)
 
@@ -120,6 +124,10 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
             raise InputError(
                 f"the potentials of a sum share no species: {sorted(first.species)}, {sorted(second.species)}"
             )
+    on_grid = None
+    if first.on_grid is not None and second.on_grid is not None:
+        both = (first.on_grid, second.on_grid)
+        on_grid = functools.cache(lambda exponent: _sum_of(*(own(exponent) for own in both)))
     cutoff = max(first.cutoff, second.cutoff)
     description = None
     if first.description is not None and second.description is not None:
@@ -133,6 +141,7 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         species=species,
         validate=validate,
         uses_twins=first.uses_twins or second.uses_twins,
+        on_grid=on_grid,
         description=description,
     )
 

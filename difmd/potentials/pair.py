@@ -6,6 +6,8 @@ F_i = Σ_k 2 φ'(r²_ik) r_ik.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -15,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd.errors import InputError, check_positive
+from difmd.integrators.fixed_point import rounded
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
@@ -118,7 +121,7 @@ def pair_potential(
         return total
 
     def derivative(
-        params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
+        exponent: int | None, params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
     ) -> tuple[list[Array], list[Array] | None]:
         own, visit = pairs(params, xyz, sites)
 
@@ -126,14 +129,12 @@ def pair_potential(
             apart, r_squared, pair = visit(own, j)
             _, slope = jax.jvp(lambda s: within(pair, s), (r_squared,), (jnp.ones_like(r_squared),))
             pull = [2 * slope * d for d in apart]
+            if exponent is not None:
+                pull = [rounded(x, exponent) for x in pull]
             return pull + (virial_terms(pull, apart) if with_virial else [])
 
         sums = sum_over_slots(term, own, sites)
         return sums[:3], sums[3:] if with_virial else None
-
-    bare = slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)
-    if not tail_correction:
-        return bare
 
     def tail(params: Params, system: System, neighbors: Neighbors) -> Array:
         if not all(neighbors.periodic):
@@ -146,15 +147,30 @@ def pair_potential(
         counts = jnp.zeros(n_types, dtype).at[types_of(numbers, system.atomic_numbers)].add(real)
         return tail_energy(phi, table, counts, system.cell, cutoff, truncation)
 
-    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
-        return bare.apply(params, system, neighbors) + tail(params, system, neighbors)
+    @functools.cache
+    def made(exponent: int | None) -> Potential:
+        bare = slot_potential(
+            energies,
+            functools.partial(derivative, exponent),
+            init=init,
+            species=species,
+            cutoff=cutoff,
+        )
+        bare = dataclasses.replace(bare, on_grid=made)
+        if not tail_correction:
+            return bare
 
-    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
-        real = system.atomic_numbers > 0
-        share = tail(params, system, neighbors) / jnp.sum(real, dtype=system.cell.dtype)
-        return bare.atomic(params, system, neighbors) + jnp.where(real, share, 0)
+        def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
+            return bare.apply(params, system, neighbors) + tail(params, system, neighbors)
 
-    return Potential(init=init, apply=apply, atomic=atomic, cutoff=bare.cutoff, species=bare.species)
+        def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
+            real = system.atomic_numbers > 0
+            share = tail(params, system, neighbors) / jnp.sum(real, dtype=system.cell.dtype)
+            return bare.atomic(params, system, neighbors) + jnp.where(real, share, 0)
+
+        return dataclasses.replace(bare, apply=apply, atomic=atomic)
+
+    return made(None)
 
 
 @jax.custom_jvp

@@ -1,0 +1,56 @@
+"""Reverse mode through windows of limited length."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+from jax import lax
+
+from difmd.errors import InputError
+from difmd.gradients.methods import GradientMethod
+from difmd.motion import Carry, Inputs, Plan, segment
+
+
+def truncated(*, n_steps: int) -> GradientMethod:
+    """Let gradients go back to the start of a window of `n_steps` and no farther.
+
+    Parameters act within each window, but what they did to its start does not count: the gradient of a frame
+    is that of a run of at most `n_steps` through the same states. That bounds its growth, exp(λt) with the
+    Lyapunov exponent λ, and biases it. Nothing reaches the start of the rollout unless it has one window.
+
+    Args:
+        n_steps: a multiple of the segment (`rebuild_every`, or else `save_every`).
+
+    Raises:
+        InputError: fewer than one step; a window that is no multiple of the segment, or does not divide the
+            rollout.
+
+    References:
+        Greener, PNAS 122, e2426058122 (2025), doi:10.1073/pnas.2426058122.
+    """
+    if n_steps < 1:
+        raise InputError(f"n_steps = {n_steps} of truncated() must be at least 1")
+    return GradientMethod(run=functools.partial(_run, n_steps), name="truncated")
+
+
+def _run(n_steps: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
+    length = plan.save_every * plan.n_frames
+    total = length * plan.n_segments
+    if n_steps % length or total % n_steps:
+        raise InputError(
+            f"truncated(n_steps={n_steps}) must be a multiple of the segment of {length} steps and divide "
+            f"the rollout of {total}"
+        )
+
+    def window(carry: Carry, _: None) -> tuple[Carry, Any]:
+        return lax.scan(
+            jax.checkpoint(lambda c, _: segment(plan, inputs, c)),
+            carry._replace(state=lax.stop_gradient(carry.state)),
+            None,
+            length=n_steps // length,
+        )
+
+    carry, frames = lax.scan(window, carry, None, length=total // n_steps)
+    return carry, jax.tree.map(lambda x: x.reshape(plan.n_segments, *x.shape[2:]), frames)

@@ -1,0 +1,125 @@
+"""A step and a segment of a rollout, as pure functions of all that they depend on.
+
+`rollout` makes a `Plan` of them, and a gradient method decides how they follow each other.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool
+
+from difmd.errors import Flag, Status
+from difmd.integrators import Integrator, MDState
+from difmd.neighbors import Neighbors, rebuild, update
+from difmd.neighbors.types import check
+from difmd.potentials import Params, Potential
+from difmd.reductions import largest
+from difmd.system import System
+
+
+class Inputs(NamedTuple):
+    """What a rollout depends on besides its start.
+
+    Attributes:
+        params: of the potential.
+        integrator: how to step; its numbers count.
+        neighbors: the list that others are rebuilt from; nothing flows through it.
+    """
+
+    params: Params
+    integrator: Integrator
+    neighbors: Neighbors
+
+
+class Carry(NamedTuple):
+    """What one segment hands to the next.
+
+    Attributes:
+        state: where it ended.
+        neighbors: the list where it is updated when needed; None where each segment builds its own.
+        status: sticky flags.
+    """
+
+    state: MDState
+    neighbors: Neighbors | None
+    status: Status
+
+
+class Plan(NamedTuple):
+    """How a rollout is laid out; all of it static.
+
+    Attributes:
+        potential: the energy model.
+        force: `force(potential, params, system, neighbors)`, as `difmd.forces`.
+        save: `save(state, neighbors)`, what is kept of a frame.
+        save_every: steps from one frame to the next.
+        n_frames: frames of a segment.
+        n_segments: segments.
+        rebuilds: whether each segment begins with a new list; else it is updated when needed.
+    """
+
+    potential: Potential
+    force: Callable[[Potential, Params, System, Neighbors], Array]
+    save: Callable[[MDState, Neighbors], Any]
+    save_every: int
+    n_frames: int
+    n_segments: int
+    rebuilds: bool
+
+
+def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = None) -> Carry:
+    """One step, with a `fixed` list or with that of the carry, which is updated when needed."""
+    current = carry.neighbors if fixed is None else fixed
+
+    def force(system: System) -> Array:
+        nonlocal current
+        if fixed is None:
+            current = update(system, current)
+        return plan.force(plan.potential, inputs.params, system, current)
+
+    state = inputs.integrator.step(carry.state, force)
+    # A list that is updated when needed cannot be stale.
+    status = check(state.system, current, carry.status, state.step, stale=fixed is not None)
+    status = check_motion(state, current, inputs.integrator.dt, status)
+    return Carry(state, current if fixed is None else None, status)
+
+
+def segment(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
+    """The steps from one rebuild to the next, or to the next frame where the list is updated when needed.
+
+    Returns:
+        Where it ends, and what was saved, [n_frames, ...].
+    """
+    # A list that is built here is constant over the segment and no part of what its steps carry, so that
+    # reverse mode keeps it once and not per step.
+    fixed = rebuild(carry.state.system, inputs.neighbors) if plan.rebuilds else None
+
+    def frame(carry: Carry, _: None) -> tuple[Carry, Any]:
+        def one(carry: Carry, _: None) -> tuple[Carry, None]:
+            return step(plan, inputs, carry, fixed), None
+
+        carry, _ = lax.scan(one, carry, None, length=plan.save_every)
+        return carry, plan.save(carry.state, carry.neighbors if fixed is None else fixed)
+
+    return lax.scan(frame, carry, None, length=plan.n_frames)
+
+
+def check_motion(state: MDState, neighbors: Neighbors, dt: Array, status: Status) -> Status:
+    """Add to `status` what is wrong with a state after a step: not finite, or too far a step."""
+    # A maximum keeps NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
+    fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])
+    step = dt * largest(fastest / state.system.masses)
+    status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & has_finite_forces(state)), state.step)
+    # An explosion may stay finite for a long time, with every list and every number meaningless.
+    return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)
+
+
+def has_finite_forces(state: MDState) -> Bool[Array, ""]:
+    """Whether all forces, and the positions that they are of, are finite."""
+    # As in `check_motion`; one sum of both, as it is the maximum that costs.
+    return jnp.isfinite(largest(jnp.abs(sum((state.system.positions + state.forces).T))))
