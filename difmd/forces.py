@@ -122,13 +122,15 @@ def _check_inputs(potential: Potential, params: Params, system: System, neighbor
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return
     validate_inputs(potential, params, system)
-    for flag, explanation in (
-        (neighbors.overflow, "has overflowed"),
-        (neighbors.too_small, "has too few images for this cell"),
-        (is_stale(system, neighbors), "is stale: atoms have moved more than skin/2 since it was built"),
-    ):
-        if bool(flag):
-            raise InputError(f"the neighbour list {explanation}: {remedy}")
+    # Constants of a function that is being compiled are known, too.
+    with jax.ensure_compile_time_eval():
+        for flag, explanation in (
+            (neighbors.overflow, "has overflowed"),
+            (neighbors.too_small, "has too few images for this cell"),
+            (is_stale(system, neighbors), "is stale: atoms have moved more than skin/2 since it was built"),
+        ):
+            if bool(flag):
+                raise InputError(f"the neighbour list {explanation}: {remedy}")
 
 
 def _gradient(

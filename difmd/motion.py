@@ -109,7 +109,7 @@ def segment(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
     return lax.scan(frame, carry, None, length=plan.n_frames)
 
 
-def check_motion(state: MDState, neighbors: Neighbors, dt: Array, status: Status) -> Status:
+def check_motion(state: MDState, neighbors: Neighbors, dt: Array | float, status: Status) -> Status:
     """Add to `status` what is wrong with a state after a step: not finite, or too far a step."""
     # A maximum keeps NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
     fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])

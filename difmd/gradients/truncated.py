@@ -6,7 +6,9 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
 from difmd.errors import InputError
 from difmd.gradients.methods import GradientMethod
@@ -18,7 +20,7 @@ def truncated(*, n_steps: int) -> GradientMethod:
 
     Parameters act within each window, but what they did to its start does not count: the gradient of a frame
     is that of a run of at most `n_steps` through the same states. That bounds its growth, exp(λt) with the
-    Lyapunov exponent λ, and biases it. Nothing reaches the start of the rollout unless it has one window.
+    Lyapunov exponent λ, and biases it. Of frames after the first window nothing reaches the start.
 
     Args:
         n_steps: a multiple of the segment (`rebuild_every`, or else `save_every`).
@@ -44,13 +46,18 @@ def _run(n_steps: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry,
             f"the rollout of {total}"
         )
 
-    def window(carry: Carry, _: None) -> tuple[Carry, Any]:
+    def window(carry: Carry, is_first: Array) -> tuple[Carry, Any]:
+        def cut(x: Array) -> Array:
+            varies = jnp.issubdtype(x.dtype, jnp.inexact)
+            return jnp.where(is_first, x, lax.stop_gradient(x)) if varies else x
+
         return lax.scan(
             jax.checkpoint(lambda c, _: segment(plan, inputs, c)),
-            carry._replace(state=lax.stop_gradient(carry.state)),
+            carry._replace(state=jax.tree.map(cut, carry.state)),
             None,
             length=n_steps // length,
         )
 
-    carry, frames = lax.scan(window, carry, None, length=total // n_steps)
+    n_windows = total // n_steps
+    carry, frames = lax.scan(window, carry, jnp.arange(n_windows) == 0)
     return carry, jax.tree.map(lambda x: x.reshape(plan.n_segments, *x.shape[2:]), frames)

@@ -1,8 +1,8 @@
 """Multiplication of numbers on a grid by a factor below one, which can be undone bit for bit.
 
-h → h − round(ε h) takes some neighbouring whole numbers to the same one, two at most for ε < ½. Which of the
-two it was is a bit that has to be kept: 2γt bits for each number with friction γ over a time t, 200 for 100 ps
-at 1/ps.
+h → h − round(ε h) takes some neighbouring whole numbers to the same one, two at most for ε ≤ ¼. Which of the
+two it was is a bit that has to be kept: 2γt bits for each number with friction γ over a time t, 200 for
+100 ps at 1/ps.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from difmd.errors import InputError
+
 # Where the friction is not known when memory is laid out: γΔt up to this.
 _MOST = 0.02
+
+_LARGEST = 0.25
 
 
 class Bits(NamedTuple):
@@ -37,10 +41,19 @@ class Bits(NamedTuple):
 
 
 def bits_for(shape: tuple[int, ...], dtype: np.dtype, epsilon: Any, n_steps: int) -> Bits:
-    """Room for what `n_steps` of `contract` by ε would forget; by 2 % each if ε is not known yet."""
+    """Room for what `n_steps` of `contract` by ε would forget; by 2 % each if ε is not known yet.
+
+    Raises:
+        InputError: ε of more than ¼.
+    """
     whole = np.dtype(np.int64 if dtype == np.float64 else np.int32)
     most = _MOST if isinstance(epsilon, jax.core.Tracer) else float(np.max(np.asarray(epsilon)))
-    # The fullest of many stacks makes all go: m bits on average then, with m + 4.5 √m those there is room for.
+    if not most <= _LARGEST:
+        raise InputError(
+            f"1 − exp(−friction · dt) = {most:.3g}: reversible() undoes steps of at most {_LARGEST}; use a "
+            "shorter time step, less friction, or another gradient method"
+        )
+    # The fullest of many stacks makes all go: m + 4.5 √m bits fill it when the mean is m.
     mean = (math.sqrt(4.5**2 / 4 + _room(whole)) - 4.5 / 2) ** 2
     n_words = 2 + math.ceil(2 * most * n_steps / mean)
     return Bits(
@@ -58,7 +71,7 @@ def contract(
 
     Args:
         h: whole numbers below 2^53 (2^24 in float32).
-        epsilon: 0 ≤ ε < ½.
+        epsilon: 0 ≤ ε ≤ ¼; for larger ones, rounding of ε h may make it three numbers that share a place.
         bits: what was kept before.
         step: number of this step, the next one to be undone.
     """

@@ -41,8 +41,8 @@ class Potential:
         species: atomic numbers it is defined for, or None for any.
         validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
         uses_twins: whether it evaluates pairs once for both atoms, and wants lists with `twins`.
-        on_grid: `on_grid(exponent)` is the same potential, its forces sums of multiples of 2^exponent [eV/Å] and
-            therefore the same whatever list they come from; None where none is known.
+        on_grid: `on_grid(exponent)` is the same potential, its forces sums of multiples of 2^exponent [eV/Å]
+            and therefore the same whatever list they come from; None where none is known.
         description: factory and arguments, from which `from_description` makes it again; None where it has
             none.
     """

@@ -1,0 +1,221 @@
+"""Gradient methods against central differences and each other, and what they refuse."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from difmd import units
+from difmd.errors import Flag, InputError, flags_of
+from difmd.gradients import checkpointed, direct, reversible, truncated
+from difmd.gradients.checkpointed import factors
+from difmd.integrators import draw_momenta, langevin, velocity_verlet
+from difmd.neighbors import neighbor_list
+from difmd.potentials import lennard_jones, mace, stillinger_weber, switched
+from difmd.rollout import initialize, rollout
+from difmd.system import make_system
+
+EXACT = {
+    "checkpointed": checkpointed(),
+    "checkpointed twice": checkpointed(levels=2),
+    "reversible": reversible(),
+}
+DT, N_STEPS = 2 * units.FS, 200
+
+
+def crystal(kind):
+    """A potential, its params and eight atoms off their sites in a cell that is not quite cubic."""
+    rng = np.random.default_rng(5)
+    corners = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
+    if kind == "lennard_jones":
+        fractions, edge, number = (
+            np.concatenate([corners, corners + [1, 0, 0]]) / [2, 1, 1],
+            [11.2, 5.6, 5.6],
+            18,
+        )
+        potential = lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=5.6, truncation=switched(4.5))
+    else:
+        fractions, edge, number = np.concatenate([corners, corners + 0.25]), [5.43] * 3, 14
+        if kind == "stillinger_weber":
+            potential = stillinger_weber(["Si"], epsilon=2.1683, sigma=2.0951)
+        else:
+            potential = mace(
+                ["Si"], cutoff=3.2, channels=2, max_ell=1, radial_hidden=(4,), readout_hidden=2,
+                avg_num_neighbors=4.0,
+            )  # fmt: skip
+    cell = np.diag(edge) + rng.normal(0, 0.05, (3, 3))
+    positions = fractions @ cell + rng.normal(0, 0.05, (8, 3))
+    return potential, potential.init(jax.random.key(3)), make_system(positions, [number] * 8, cell=cell)
+
+
+@functools.cache
+def problem(kind):
+    """A loss of 200 steps of Langevin dynamics as a function of all that it can be differentiated in."""
+    potential, params, system = crystal(kind)
+    neighbors = neighbor_list(
+        system, cutoff=potential.cutoff, skin=0.8, slack=1.5, twins=potential.uses_twins
+    )
+    rng = np.random.default_rng(6)
+    weights = jnp.asarray(rng.normal(size=(10, 8, 3)))
+    varied = {
+        "params": params,
+        "positions": system.positions,
+        "momenta": draw_momenta(jax.random.key(1), system, 60.0),
+        "cell": system.cell,
+        "masses": system.masses,
+        "temperature": jnp.asarray(60.0),
+    }
+    start, unravel = ravel_pytree(varied)
+
+    def loss(x, method):
+        at = unravel(x)
+        moved = system.replace(positions=at["positions"], cell=at["cell"], masses=at["masses"])
+        bath = langevin(dt=DT, temperature=at["temperature"], friction=1 / units.PS)
+        state = initialize(potential, at["params"], bath, moved, at["momenta"], jax.random.key(2), neighbors)
+        run = rollout(
+            potential, at["params"], bath, state, neighbors,
+            n_steps=N_STEPS, save_every=20, rebuild_every=40, gradient=method,
+        )  # fmt: skip
+        values = jnp.sum(weights * run.frames.positions) + jnp.sum(jnp.sin(run.frames.momenta))
+        return values, run.status.flags
+
+    return loss, start, unravel
+
+
+@functools.cache
+def gradient_of(kind, name):
+    loss, start, _ = problem(kind)
+    method = {"direct": direct(), **EXACT}[name]
+    gradient, flags = jax.jit(jax.grad(lambda x: loss(x, method), has_aux=True))(start)
+    assert int(flags) == 0
+    return np.asarray(gradient)
+
+
+@pytest.mark.parametrize(
+    "kind", ["lennard_jones", "stillinger_weber", pytest.param("mace", marks=pytest.mark.slow)]
+)
+def test_direct_is_central_differences(kind):
+    """In every parameter, coordinate, momentum, component of the cell and mass, and in the temperature."""
+    loss, start, unravel = problem(kind)
+    scale = jnp.clip(jnp.abs(start), 0.1, 1.0)
+    # Rounding asks for long steps; for short ones higher derivatives, which jump where a switch begins.
+    step = 2e-4
+
+    @jax.jit
+    @jax.vmap
+    def difference(number):
+        moves = jnp.outer(jnp.asarray([-3.0, -2, -1, 1, 2, 3]), step * scale * jnp.eye(len(start))[number])
+        values = jax.vmap(lambda move: loss(start + move, direct())[0])(moves)
+        return jnp.asarray([-1.0, 9, -45, 45, -9, 1]) / 60 @ values / (step * scale[number])
+
+    expected = np.asarray(difference(jnp.arange(len(start))))
+    found = gradient_of(kind, "direct")
+    sizes = unravel(jnp.arange(len(start), dtype=float))
+    for name, places in sizes.items():
+        places = np.asarray(ravel_pytree(places)[0], int)
+        assert np.abs(found[places]).max() > 1e-3, name
+        size = np.abs(expected[places]).max()
+        np.testing.assert_allclose(found[places], expected[places], rtol=1e-6, atol=1e-6 * size, err_msg=name)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("kind", ["lennard_jones", "stillinger_weber", "mace"])
+def test_exact_methods_agree(kind, name):
+    found, expected = gradient_of(kind, name), gradient_of(kind, "direct")
+    size = np.linalg.norm(expected)
+    assert np.linalg.norm(found - expected) < 1e-9 * size
+
+
+BATHS = {
+    "velocity_verlet": velocity_verlet(dt=DT),
+    "langevin": langevin(dt=DT, temperature=60.0, friction=1 / units.PS),
+    # Words of bits fill up and are put away, many times.
+    "much friction": langevin(dt=DT, temperature=60.0, friction=50 / units.PS),
+}
+
+
+def last_positions(bath, dtype, n_steps, method, *, away=0.0, **steps):
+    """Gradient of Σ r² at the end in the momenta of the start, and the flags."""
+    potential, params, system = crystal("lennard_jones")
+    params, system = jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x, (params, system)
+    )
+    system = system.replace(positions=system.positions + jnp.asarray(away, dtype))
+    neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=0.8, slack=1.5)
+
+    def loss(momenta):
+        state = initialize(potential, params, bath, system, momenta, jax.random.key(2), neighbors)
+        run = rollout(potential, params, bath, state, neighbors, n_steps=n_steps, gradient=method, **steps)
+        return jnp.sum(run.frames.positions[-1] ** 2), run.status
+
+    gradient, status = jax.jit(jax.grad(loss, has_aux=True))(draw_momenta(jax.random.key(1), system, 60.0))
+    return np.asarray(gradient), flags_of(status)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", BATHS)
+def test_the_way_back_ends_in_the_start_bit_for_bit(name, dtype):
+    """Else the gradient is NaN."""
+    steps = {"save_every": 25, "rebuild_every": 25}
+    gradient, flags = last_positions(BATHS[name], dtype, 2000, reversible(), **steps)
+    assert flags == Flag(0) and np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def test_the_way_back_is_refused_beyond_the_grid():
+    """In float32 it reaches 64 Å."""
+    gradient, flags = last_positions(
+        BATHS["velocity_verlet"], jnp.float32, 100, reversible(), away=1000.0, save_every=10
+    )
+    assert Flag.OFF_GRID in flags and np.isnan(gradient).all()
+
+
+def test_uneven_blocks_of_steps_and_lists_that_are_updated():
+    """75 steps from frame to frame are two blocks and a bit; no list is built when none is needed."""
+    found, flags = last_positions(BATHS["langevin"], jnp.float64, 150, reversible(), save_every=75)
+    expected, _ = last_positions(BATHS["langevin"], jnp.float64, 150, direct(), save_every=75)
+    assert flags == Flag(0)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+def test_reversible_refuses_an_integrator_it_cannot_undo():
+    bath = BATHS["velocity_verlet"]._replace(reversible=None)
+    with pytest.raises(InputError, match="cannot undo a step of this integrator: use velocity_verlet"):
+        last_positions(bath, jnp.float64, 2, reversible(), save_every=2)
+
+
+def test_a_truncated_gradient_is_that_of_its_windows():
+    """One window is the whole; of more, the last one alone reaches the last frame, and none the start."""
+    steps = {"save_every": 10, "rebuild_every": 10}
+    bath = BATHS["velocity_verlet"]
+    whole, _ = last_positions(bath, jnp.float64, 40, direct(), **steps)
+    one, _ = last_positions(bath, jnp.float64, 40, truncated(n_steps=40), **steps)
+    np.testing.assert_allclose(one, whole, rtol=1e-12, atol=1e-12)
+    two, _ = last_positions(bath, jnp.float64, 40, truncated(n_steps=20), **steps)
+    assert not two.any()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: truncated(n_steps=0), "n_steps = 0 of truncated"),
+        (lambda: checkpointed(levels=0), "levels = 0 must be at least 1"),
+        (
+            lambda: last_positions(BATHS["langevin"], jnp.float64, 40, truncated(n_steps=15), save_every=10),
+            r"truncated\(n_steps=15\) must be a multiple of the segment of 10 steps and divide the rol",
+        ),
+    ],
+)
+def test_what_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("number", "n_factors", "expected"),
+    [(1000, 3, [10, 10, 10]), (12, 2, [4, 3]), (7, 2, [7]), (1, 3, [1]), (64, 1, [64])],
+)
+def test_factors(number, n_factors, expected):
+    assert factors(number, n_factors) == expected
