@@ -74,7 +74,7 @@ class Plan(NamedTuple):
 
 def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = None) -> Carry:
     """One step, with a `fixed` list or with that of the carry, which is updated when needed."""
-    current = carry.neighbors if fixed is None else fixed
+    current = _list_of(carry, fixed)
 
     def force(system: System) -> Array:
         nonlocal current
@@ -104,9 +104,15 @@ def segment(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
             return step(plan, inputs, carry, fixed), None
 
         carry, _ = lax.scan(one, carry, None, length=plan.save_every)
-        return carry, plan.save(carry.state, carry.neighbors if fixed is None else fixed)
+        return carry, plan.save(carry.state, _list_of(carry, fixed))
 
     return lax.scan(frame, carry, None, length=plan.n_frames)
+
+
+def _list_of(carry: Carry, fixed: Neighbors | None) -> Neighbors:
+    found = carry.neighbors if fixed is None else fixed
+    assert found is not None
+    return found
 
 
 def check_motion(state: MDState, neighbors: Neighbors, dt: Array | float, status: Status) -> Status:

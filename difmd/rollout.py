@@ -123,7 +123,7 @@ def rollout(
     # The forces of the start are those of this list.
     status = check(state.system, neighbors, Status.ok(), state.step)
     rebuilds = rebuild_every is not None
-    length = rebuild_every if rebuilds else save_every
+    length = save_every if rebuild_every is None else rebuild_every
     if min(n_steps, length, save_every) < 1 or length % save_every or n_steps % length:
         raise InputError(
             f"n_steps = {n_steps}, rebuild_every = {rebuild_every}, save_every = {save_every}: each "

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from difmd.errors import Flag, InputError, Status
 from difmd.gradients.methods import GradientMethod
 from difmd.integrators import MDState
+from difmd.integrators.base import Reversible
 from difmd.integrators.fixed_point import is_outside, resolution_of, rounded
 from difmd.motion import Carry, Inputs, Plan, check_motion
 from difmd.neighbors import Neighbors, rebuild, update
@@ -61,11 +62,7 @@ class _Bars(NamedTuple):
 
 
 def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
-    if inputs.integrator.reversible is None:
-        raise InputError(
-            "reversible() cannot undo a step of this integrator: use velocity_verlet or langevin, or another "
-            "gradient method, such as checkpointed()"
-        )
+    _undoable(inputs)
     begun = inputs.neighbors if carry.neighbors is None else carry.neighbors
     # What `save` closes over is differentiated, too.
     save, consts = jax.closure_convert(plan.save, carry.state, begun)
@@ -85,7 +82,10 @@ def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
         of_inputs, of_state, of_consts = _back(
             plan, inputs, save, consts, start, end, of_end.state, of_frames
         )
-        return Inputs(*of_inputs, None), Carry(of_state, None, None), of_consts
+        # None: no number in it that could be differentiated.
+        nothing: Any = None
+        params, integrator = of_inputs
+        return Inputs(params, integrator, nothing), Carry(of_state, nothing, nothing), of_consts
 
     run.defvjp(forward, backward)
     return run(inputs, carry, consts)
@@ -209,6 +209,15 @@ def _back(
     return inputs_of(bars.varied, None), state_of(bars.state, None), bars.consts
 
 
+def _undoable(inputs: Inputs) -> Reversible:
+    if inputs.integrator.reversible is None:
+        raise InputError(
+            "reversible() cannot undo a step of this integrator: use velocity_verlet or langevin, or another "
+            "gradient method, such as checkpointed()"
+        )
+    return inputs.integrator.reversible
+
+
 def _start(plan: Plan, inputs: Inputs, carry: Carry) -> _Point:
     """The start on the grid, with the forces there."""
     state = carry.state
@@ -222,7 +231,7 @@ def _start(plan: Plan, inputs: Inputs, carry: Carry) -> _Point:
     forces, current = _force(plan, inputs, system, current)
     state = state.replace(system=system, momenta=rounded(state.momenta, resolution.momenta), forces=forces)
     n_steps = plan.save_every * plan.n_frames * plan.n_segments
-    return _Point(state, inputs.integrator.reversible.memory(system, resolution, n_steps), current)
+    return _Point(state, _undoable(inputs).memory(system, resolution, n_steps), current)
 
 
 def _step(plan: Plan, inputs: Inputs, point: _Point, sign: int) -> _Point:
@@ -235,7 +244,7 @@ def _step(plan: Plan, inputs: Inputs, point: _Point, sign: int) -> _Point:
         return found
 
     dtype = point.state.momenta.dtype
-    state, memory = inputs.integrator.reversible.step(
+    state, memory = _undoable(inputs).step(
         point.state, point.memory, force, _opaque(jnp.asarray(sign, dtype)), resolution_of(dtype)
     )
     return _Point(state, memory, current)
