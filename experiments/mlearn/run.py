@@ -35,12 +35,12 @@ M3GNET = {
 
 def main() -> int:
     """Train and evaluate."""
-    parser = common.parser_of(__doc__, "mlearn", epochs=None)
+    parser = common.parser_of(__doc__, "mlearn", epochs=None, channels=16, max_l=1)
     parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS)
     parser.add_argument(
         "--neighbors",
         type=float,
-        default=1.26e8,
+        default=1e8,
         help="neighbours of atoms that a training sees in all, and PER_FRAME for each frame, what its time "
         "goes by; without --epochs it tells how many epochs there are",
     )
