@@ -91,8 +91,8 @@ def forces(
 
         vjp_r(v) = jvp_r(F; v),    vjp_θ(v) = −∂/∂θ [jvp_r(U; v)],
 
-    and reverse mode through a trajectory stores no pair and scatters nothing. For forward mode
-    differentiate `-jax.grad(potential.apply, ...)` itself; this function has a reverse rule only.
+    and reverse mode through a trajectory stores no pair and scatters nothing. For forward mode there is
+    `plain_forces`; this function has a reverse rule only.
 
     Args:
         potential: the energy model.
@@ -109,6 +109,19 @@ def forces(
     _check_inputs(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return _forces(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
+
+
+def plain_forces(
+    potential: Potential, params: Params, system: System, neighbors: Neighbors
+) -> Float[Array, "atoms 3"]:
+    """The same as `forces`, as JAX differentiates it: in forward mode, too, but slower in reverse.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    _check_inputs(potential, params, system, neighbors)
+    numbers = (system.atomic_numbers, system.pbc)
+    return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
 
 def _check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:

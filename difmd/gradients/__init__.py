@@ -4,6 +4,7 @@ from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
 from difmd.gradients.direct import direct
 from difmd.gradients.equilibrium import EquilibriumGradient, equilibrium_gradient
+from difmd.gradients.forward import forward
 from difmd.gradients.methods import GradientMethod
 from difmd.gradients.reversible import reversible
 from difmd.gradients.truncated import truncated
@@ -16,6 +17,7 @@ __all__ = [
     "diffusion_sample",
     "direct",
     "equilibrium_gradient",
+    "forward",
     "reversible",
     "truncated",
 ]

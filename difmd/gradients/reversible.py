@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array
 
 from difmd.errors import Flag, InputError, Status
+from difmd.gradients.floats import floats
 from difmd.gradients.methods import GradientMethod
 from difmd.integrators import MDState
 from difmd.integrators.base import Reversible
@@ -133,9 +134,9 @@ def _back(
     of_frames: Any,
 ) -> tuple[Any, MDState, list[Array]]:
     """Cotangents of params and integrator, of the start, and of what `save` closes over."""
-    varied, inputs_of = _floats((inputs.params, inputs.integrator))
-    of_frames, _ = _floats(of_frames)
-    _, state_of = _floats(start.state)
+    varied, inputs_of = floats((inputs.params, inputs.integrator))
+    of_frames, _ = floats(of_frames)
+    _, state_of = floats(start.state)
     block = min(_BLOCK, plan.save_every)
     n_blocks = -(-plan.save_every // block)
     sizes = jnp.full(n_blocks, block).at[-1].set(plan.save_every - block * (n_blocks - 1))
@@ -157,9 +158,9 @@ def _back(
                 current = _relist(plan, inputs, lax.stop_gradient(system), neighbors)
                 return plan.force(plan.potential, params, system, current)
 
-            return _floats(integrator.step(state_of(before, state), force))[0]
+            return floats(integrator.step(state_of(before, state), force))[0]
 
-        _, pull = jax.vjp(after, varied, _floats(state)[0])
+        _, pull = jax.vjp(after, varied, floats(state)[0])
         of_varied, of_state = pull(bars.state)
         return bars._replace(state=of_state, varied=_sum(bars.varied, of_varied))
 
@@ -184,9 +185,9 @@ def _back(
         point, bars = carry
 
         def saved(state: list[Array], consts: list[Array]) -> list[Array]:
-            return _floats(save(state_of(state, point.state), point.neighbors, *consts))[0]
+            return floats(save(state_of(state, point.state), point.neighbors, *consts))[0]
 
-        _, pull = jax.vjp(saved, _floats(point.state)[0], consts)
+        _, pull = jax.vjp(saved, floats(point.state)[0], consts)
         of_state, of_consts = pull(of_frame)
         bars = bars._replace(state=_sum(bars.state, of_state), consts=_sum(bars.consts, of_consts))
         return lax.scan(through_block, (point, bars), sizes)[0], None
@@ -198,7 +199,7 @@ def _back(
         return lax.scan(through_frame, (point, bars), of_segment, reverse=True)[0], None
 
     nothing = _Bars(
-        state=_floats(of_end)[0],
+        state=floats(of_end)[0],
         varied=[jnp.zeros_like(x) for x in varied],
         consts=[jnp.zeros_like(x) for x in consts],
     )
@@ -273,25 +274,6 @@ def _relist(plan: Plan, inputs: Inputs, system: System, current: Neighbors) -> N
     if kind == "each":
         return rebuild(system, inputs.neighbors)
     return current if kind == "fixed" else update(system, current)
-
-
-def _floats(tree: Any) -> tuple[list[Array], Callable[..., Any]]:
-    """Leaves that can be differentiated, and a function that puts such into the tree again.
-
-    The function takes the other leaves from a second tree of the same kind, the first one if none is given,
-    and leaves None for them if that is None.
-    """
-    leaves, structure = jax.tree.flatten(tree)
-    is_float = [jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in leaves]
-
-    def put(floats: list[Array], other: Any = tree) -> Any:
-        rest = [None] * len(leaves) if other is None else jax.tree.leaves(other)
-        given = iter(floats)
-        return jax.tree.unflatten(
-            structure, [next(given) if is_ else x for is_, x in zip(is_float, rest, strict=True)]
-        )
-
-    return [x for is_, x in zip(is_float, leaves, strict=True) if is_], put
 
 
 def _sum(one: list[Array], other: list[Array]) -> list[Array]:

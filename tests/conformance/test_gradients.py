@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from difmd import units
 from difmd.errors import Flag, InputError, flags_of
-from difmd.gradients import checkpointed, direct, reversible, truncated
+from difmd.gradients import checkpointed, direct, forward, reversible, truncated
 from difmd.gradients.checkpointed import factors
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
@@ -71,7 +71,7 @@ def problem(kind):
     start, unravel = ravel_pytree(varied)
 
     def loss(x, method):
-        at = unravel(x)
+        at = x if isinstance(x, dict) else unravel(x)
         moved = system.replace(positions=at["positions"], cell=at["cell"], masses=at["masses"])
         bath = langevin(dt=DT, temperature=at["temperature"], friction=1 / units.PS)
         state = initialize(potential, at["params"], bath, moved, at["momenta"], jax.random.key(2), neighbors)
@@ -127,6 +127,22 @@ def test_exact_methods_agree(kind, name):
     found, expected = gradient_of(kind, name), gradient_of(kind, "direct")
     size = np.linalg.norm(expected)
     assert np.linalg.norm(found - expected) < 1e-9 * size
+
+
+@pytest.mark.parametrize("kind", ["lennard_jones", "stillinger_weber"])
+def test_forward_mode_agrees_in_few_numbers(kind):
+    """Parameters, the cell and the temperature."""
+    loss, start, unravel = problem(kind)
+    whole = unravel(start)
+    names = ("params", "cell", "temperature")
+
+    def few_of(at):
+        return {name: at[name] for name in names}
+
+    found = jax.jit(jax.grad(lambda few: loss({**whole, **few}, forward())[0]))(few_of(whole))
+    found, _ = ravel_pytree(found)
+    expected, _ = ravel_pytree(few_of(unravel(jnp.asarray(gradient_of(kind, "direct")))))
+    assert np.linalg.norm(found - expected) < 1e-9 * np.linalg.norm(expected)
 
 
 BATHS = {
@@ -202,6 +218,11 @@ def test_a_truncated_gradient_is_that_of_its_windows():
     [
         (lambda: truncated(n_steps=0), "n_steps = 0 of truncated"),
         (lambda: checkpointed(levels=0), "levels = 0 must be at least 1"),
+        (lambda: forward(most=0), "most = 0 of forward"),
+        (
+            lambda: last_positions(BATHS["langevin"], jnp.float64, 10, forward(most=23), save_every=10),
+            r"derivatives in 24 numbers along, and most = 23: differentiate in fewer, or use",
+        ),
         (
             lambda: last_positions(BATHS["langevin"], jnp.float64, 40, truncated(n_steps=15), save_every=10),
             r"truncated\(n_steps=15\) must be a multiple of the segment of 10 steps and divide the rol",

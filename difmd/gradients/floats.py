@@ -1,0 +1,29 @@
+"""The numbers of a pytree that can be differentiated, apart from the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def floats(tree: Any) -> tuple[list[Array], Callable[..., Any]]:
+    """Leaves that can be differentiated, and a function that puts such into the tree again.
+
+    The function takes the other leaves from a second tree of the same kind, the first one if none is given,
+    and leaves None for them if that is None.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    is_float = [jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in leaves]
+
+    def put(numbers: list[Array], other: Any = tree) -> Any:
+        rest = [None] * len(leaves) if other is None else jax.tree.leaves(other)
+        given = iter(numbers)
+        return jax.tree.unflatten(
+            structure, [next(given) if is_ else x for is_, x in zip(is_float, rest, strict=True)]
+        )
+
+    return [x for is_, x in zip(is_float, leaves, strict=True) if is_], put

@@ -1,0 +1,111 @@
+"""Forward mode: derivatives in a few numbers travel along with the run."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from difmd.errors import InputError
+from difmd.forces import plain_forces
+from difmd.gradients.floats import floats
+from difmd.gradients.methods import GradientMethod
+from difmd.motion import Carry, Inputs, Plan, segment
+
+
+def forward(*, most: int = 64) -> GradientMethod:
+    """Carry the derivative of the state in each number along: memory of so many states, however long the run.
+
+    Costs one or two runs for each number that is differentiated: parameters, temperature, components of the
+    cell. What `jax.grad` asks for at the end is put together from the derivatives of all that the rollout
+    returns, which are kept.
+
+    Args:
+        most: numbers that may be differentiated. More are refused, as reverse mode is cheaper then; positions
+            and momenta of the start are such.
+
+    Raises:
+        InputError: fewer than one number; when differentiated, in more than `most`.
+
+    References:
+        Griewank & Walther, Evaluating Derivatives, 2nd ed. 2008, chapter 3.
+    """
+    if most < 1:
+        raise InputError(f"most = {most} of forward() must be at least 1")
+    return GradientMethod(run=functools.partial(_run, most), name="forward")
+
+
+def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
+    begun = inputs.neighbors if carry.neighbors is None else carry.neighbors
+    # What `save` closes over is differentiated, too.
+    save, consts = jax.closure_convert(plan.save, carry.state, begun)
+    # Forces of the start vary with whatever is differentiated: found within, they are no input.
+    carry = carry._replace(state=carry.state.replace(forces=lax.stop_gradient(carry.state.forces)))
+    structure = jax.tree.structure((inputs, carry, consts))
+
+    def plain(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[Carry, Any]:
+        current = inputs.neighbors if carry.neighbors is None else carry.neighbors
+        begun = plain_forces(plan.potential, inputs.params, carry.state.system, current)
+        carry = carry._replace(state=carry.state.replace(forces=begun))
+        own = plan._replace(force=plain_forces, save=lambda *at: save(*at, *consts))
+        return lax.scan(lambda c, _: segment(own, inputs, c), carry, None, length=plan.n_segments)
+
+    def forth(*given: Any) -> tuple[tuple[Carry, Any], Any]:
+        leaves = structure.flatten_up_to(given)
+        varies = [leaf.perturbed for leaf in leaves]
+        varied = [jnp.asarray(leaf.value) for leaf, does in zip(leaves, varies, strict=True) if does]
+        n_numbers = sum(x.size for x in varied)
+        if n_numbers > most:
+            raise InputError(
+                f"forward() would carry derivatives in {n_numbers} numbers along, and most = {most}: "
+                "differentiate in fewer, or use checkpointed() or reversible()"
+            )
+
+        def results(varied: list[Array]) -> tuple[Carry, Any]:
+            rest = iter(varied)
+            at = [next(rest) if does else leaf.value for leaf, does in zip(leaves, varies, strict=True)]
+            return plain(*jax.tree.unflatten(structure, at))
+
+        def along(direction: list[Array]) -> list[Array]:
+            _, slopes = jax.jvp(lambda x: floats(results(x))[0], (varied,), (direction,))
+            return slopes
+
+        slopes = jax.vmap(along)(_directions(varied)) if varied else []
+        # Nothing but the structure of a list of () and None tells what varies.
+        return results(varied), (slopes, varied, [() if does else None for does in varies])
+
+    def back(residuals: Any, cotangents: tuple[Carry, Any]) -> tuple[Any, ...]:
+        slopes, varied, marks = residuals
+        if not varied:
+            return jax.tree.unflatten(structure, [None] * len(marks))
+        given, _ = floats(cotangents)
+        n_numbers = sum(x.size for x in varied)
+        total = jnp.zeros(n_numbers, varied[0].dtype)
+        for slope, bar in zip(slopes, given, strict=True):
+            if not isinstance(bar, SymbolicZero):
+                total = total + slope.reshape(n_numbers, -1) @ bar.reshape(-1)
+        ends = np.cumsum([x.size for x in varied])
+        pieces = iter(
+            [piece.reshape(x.shape) for piece, x in zip(jnp.split(total, ends[:-1]), varied, strict=True)]
+        )
+        return jax.tree.unflatten(structure, [None if mark is None else next(pieces) for mark in marks])
+
+    run = jax.custom_vjp(plain)
+    run.defvjp(forth, back, symbolic_zeros=True)
+    return run(inputs, carry, consts)
+
+
+def _directions(varied: list[Array]) -> list[Array]:
+    """For each number in turn, 1 where it is and 0 elsewhere; [numbers, ...] each."""
+    n_numbers, found, start = sum(x.size for x in varied), [], 0
+    for x in varied:
+        rows = jnp.eye(n_numbers, x.size, k=-start, dtype=x.dtype)
+        found.append(rows.reshape(n_numbers, *x.shape))
+        start += x.size
+    return found
