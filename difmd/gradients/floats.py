@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 
-def floats(tree: Any) -> tuple[list[Array], Callable[..., Any]]:
+def floats(tree: Any) -> tuple[list[Any], Callable[..., Any]]:
     """Leaves that can be differentiated, and a function that puts such into the tree again.
 
     The function takes the other leaves from a second tree of the same kind, the first one if none is given,
@@ -19,7 +18,7 @@ def floats(tree: Any) -> tuple[list[Array], Callable[..., Any]]:
     leaves, structure = jax.tree.flatten(tree)
     is_float = [jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in leaves]
 
-    def put(numbers: list[Array], other: Any = tree) -> Any:
+    def put(numbers: list[Any], other: Any = tree) -> Any:
         rest = [None] * len(leaves) if other is None else jax.tree.leaves(other)
         given = iter(numbers)
         return jax.tree.unflatten(

@@ -45,6 +45,8 @@ def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, An
     begun = inputs.neighbors if carry.neighbors is None else carry.neighbors
     # What `save` closes over is differentiated, too.
     save, consts = jax.closure_convert(plan.save, carry.state, begun)
+    # Its numbers are there twice otherwise.
+    inputs = inputs._replace(integrator=inputs.integrator._replace(reversible=None))
     # Forces of the start vary with whatever is differentiated: found within, they are no input.
     carry = carry._replace(state=carry.state.replace(forces=lax.stop_gradient(carry.state.forces)))
     structure = jax.tree.structure((inputs, carry, consts))

@@ -26,6 +26,10 @@ EXACT = {
 DT, N_STEPS = 2 * units.FS, 200
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def crystal(kind):
     """A potential, its params and eight atoms off their sites in a cell that is not quite cubic."""
     rng = np.random.default_rng(5)
@@ -94,9 +98,7 @@ def gradient_of(kind, name):
     return np.asarray(gradient)
 
 
-@pytest.mark.parametrize(
-    "kind", ["lennard_jones", "stillinger_weber", pytest.param("mace", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kind", ["lennard_jones", slow("stillinger_weber"), slow("mace")])
 def test_direct_is_central_differences(kind):
     """In every parameter, coordinate, momentum, component of the cell and mass, and in the temperature."""
     loss, start, unravel = problem(kind)
@@ -121,15 +123,25 @@ def test_direct_is_central_differences(kind):
         np.testing.assert_allclose(found[places], expected[places], rtol=1e-6, atol=1e-6 * size, err_msg=name)
 
 
-@pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("kind", ["lennard_jones", "stillinger_weber", "mace"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("lennard_jones", "checkpointed twice"),
+        ("lennard_jones", "reversible"),
+        slow("lennard_jones", "checkpointed"),
+        slow("stillinger_weber", "checkpointed twice"),
+        slow("stillinger_weber", "reversible"),
+        slow("mace", "checkpointed twice"),
+        ("mace", "reversible"),
+    ],
+)
 def test_exact_methods_agree(kind, name):
     found, expected = gradient_of(kind, name), gradient_of(kind, "direct")
     size = np.linalg.norm(expected)
     assert np.linalg.norm(found - expected) < 1e-9 * size
 
 
-@pytest.mark.parametrize("kind", ["lennard_jones", "stillinger_weber"])
+@pytest.mark.parametrize("kind", ["lennard_jones", slow("stillinger_weber")])
 def test_forward_mode_agrees_in_few_numbers(kind):
     """Parameters, the cell and the temperature."""
     loss, start, unravel = problem(kind)
@@ -171,8 +183,17 @@ def last_positions(bath, dtype, n_steps, method, *, away=0.0, **steps):
     return np.asarray(gradient), flags_of(status)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", BATHS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("velocity_verlet", jnp.float64),
+        ("much friction", jnp.float64),
+        ("langevin", jnp.float32),
+        slow("velocity_verlet", jnp.float32),
+        slow("langevin", jnp.float64),
+        slow("much friction", jnp.float32),
+    ],
+)
 def test_the_way_back_ends_in_the_start_bit_for_bit(name, dtype):
     """Else the gradient is NaN."""
     steps = {"save_every": 25, "rebuild_every": 25}
