@@ -192,25 +192,29 @@ def _forces(
         none = jax.tree.map(_no_gradient, (params, r, cell, masses, rest))
         if isinstance(v, jax.custom_derivatives.SymbolicZero):
             return none
-        _, hessian_v = jax.jvp(lambda r: _gradient(potential, params, r, cell, masses, *rest), (r,), (v,))
+        system, neighbors = _system(r, cell, masses, rest[0]), rest[1]
+        if potential.pull_back is not None and "cell" not in wanted:
+            of_params, of_r = potential.pull_back(params, system, neighbors, v)
+            return (of_params if wanted else none[0], of_r, *none[2:])
 
         def along_v(varied: dict[str, Any]) -> Array:
             def energy(r: Array) -> Array:
                 system = _system(r, varied.get("cell", cell), masses, rest[0])
-                return potential.apply(varied.get("params", params), system, rest[1])
+                return potential.apply(varied.get("params", params), system, neighbors)
 
-            return jax.jvp(energy, (r,), (v,))[1]
+            return jax.jvp(energy, (varied.get("r", r),), (v,))[1]
 
-        everything = {"params": params, "cell": cell}
-        varied = jax.grad(along_v)({name: everything[name] for name in wanted}) if wanted else {}
+        everything = {"r": r, "params": params, "cell": cell}
+        if wanted and potential.uses_twins:
+            # One pass for all, as going back through pairs that know their twins scatters nothing.
+            varied = jax.grad(along_v)({name: everything[name] for name in ("r", *wanted)})
+        else:
+            gradient = functools.partial(_gradient, potential, params)
+            _, hessian_v = jax.jvp(lambda r: gradient(r, cell, masses, *rest), (r,), (v,))
+            varied = jax.grad(along_v)({name: everything[name] for name in wanted}) if wanted else {}
+            varied["r"] = hessian_v
         minus = jax.tree.map(jnp.negative, varied)
-        return (
-            minus.get("params", none[0]),
-            -hessian_v,
-            minus.get("cell", none[2]),
-            none[3],
-            none[4],
-        )
+        return (minus.get("params", none[0]), minus["r"], minus.get("cell", none[2]), *none[3:])
 
     field.defvjp(forward, backward, symbolic_zeros=True)
     return field(params, r, cell, masses, (numbers, neighbors))

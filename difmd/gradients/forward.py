@@ -59,7 +59,7 @@ def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, An
         return lax.scan(lambda c, _: segment(own, inputs, c), carry, None, length=plan.n_segments)
 
     def forth(*given: Any) -> tuple[tuple[Carry, Any], Any]:
-        leaves = structure.flatten_up_to(given)
+        leaves = jax.tree.leaves(given)
         varies = [leaf.perturbed for leaf in leaves]
         varied = [jnp.asarray(leaf.value) for leaf, does in zip(leaves, varies, strict=True) if does]
         n_numbers = sum(x.size for x in varied)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from difmd.errors import Flag, InputError, Status
@@ -68,28 +69,43 @@ def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
     # What `save` closes over is differentiated, too.
     save, consts = jax.closure_convert(plan.save, carry.state, begun)
 
-    @jax.custom_vjp
     def run(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[Carry, Any]:
-        return forward(inputs, carry, consts)[0]
+        return forth(inputs, carry, consts)[0]
 
-    def forward(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[tuple[Carry, Any], Any]:
+    def forth(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[tuple[Carry, Any], Any]:
         start, end, status, frames = _forth(plan, inputs, carry, lambda *at: save(*at, *consts))
         neighbors = None if carry.neighbors is None else end.neighbors
         return (Carry(end.state, neighbors, status), frames), (inputs, consts, start, end)
 
-    def backward(residuals: Any, cotangents: tuple[Carry, Any]) -> tuple[Any, ...]:
-        inputs, consts, start, end = residuals
-        of_end, of_frames = cotangents
-        of_inputs, of_state, of_consts = _back(
-            plan, inputs, save, consts, start, end, of_end.state, of_frames
+    def forward(*given: Any) -> tuple[tuple[Carry, Any], Any]:
+        inputs, carry, _ = jax.tree.map(lambda x: x.perturbed, given)
+        found, residuals = forth(*jax.tree.map(lambda x: x.value, given))
+        # These change from step to step, whether the start is differentiated or not.
+        state = carry.state.replace(
+            system=carry.state.system.replace(positions=True), momenta=True, forces=True
         )
+        # What is not differentiated costs nothing on the way back. Lists of () and None tell, as they have no
+        # leaves.
+        marks = [
+            [() if varies else None for varies in jax.tree.leaves(tree)]
+            for tree in ((inputs.params, inputs.integrator), state)
+        ]
+        return found, (residuals, marks)
+
+    def backward(residuals: Any, cotangents: tuple[Carry, Any]) -> tuple[Any, ...]:
+        (inputs, consts, start, end), marks = residuals
+        of_end, of_frames = jax.tree.map(_instance, cotangents)
+        (params, integrator), of_state, of_consts = _back(
+            plan, inputs, save, consts, start, end, of_end.state, of_frames,
+            [[mark is not None for mark in each] for each in marks],
+        )  # fmt: skip
         # None: no number in it that could be differentiated.
         nothing: Any = None
-        params, integrator = of_inputs
         return Inputs(params, integrator, nothing), Carry(of_state, nothing, nothing), of_consts
 
-    run.defvjp(forward, backward)
-    return run(inputs, carry, consts)
+    differentiable = jax.custom_vjp(run)
+    differentiable.defvjp(forward, backward, symbolic_zeros=True)
+    return differentiable(inputs, carry, consts)
 
 
 def _forth(
@@ -132,11 +148,17 @@ def _back(
     end: _Point,
     of_end: MDState,
     of_frames: Any,
+    varies: list[list[bool]],
 ) -> tuple[Any, MDState, list[Array]]:
     """Cotangents of params and integrator, of the start, and of what `save` closes over."""
-    varied, inputs_of = floats((inputs.params, inputs.integrator))
+    is_varied, is_state = varies
+    varied, inputs_of = floats((inputs.params, inputs.integrator), is_varied)
     of_frames, _ = floats(of_frames)
-    _, state_of = floats(start.state)
+    _, state_of = floats(start.state, is_state)
+
+    def numbers(state: MDState) -> list[Array]:
+        return floats(state, is_state)[0]
+
     block = min(_BLOCK, plan.save_every)
     n_blocks = -(-plan.save_every // block)
     sizes = jnp.full(n_blocks, block).at[-1].set(plan.save_every - block * (n_blocks - 1))
@@ -158,9 +180,9 @@ def _back(
                 current = _relist(plan, inputs, lax.stop_gradient(system), neighbors)
                 return plan.force(plan.potential, params, system, current)
 
-            return floats(integrator.step(state_of(before, state), force))[0]
+            return numbers(integrator.step(state_of(before, state), force))
 
-        _, pull = jax.vjp(after, varied, floats(state)[0])
+        _, pull = jax.vjp(after, varied, numbers(state))
         of_varied, of_state = pull(bars.state)
         return bars._replace(state=of_state, varied=_sum(bars.varied, of_varied))
 
@@ -187,7 +209,7 @@ def _back(
         def saved(state: list[Array], consts: list[Array]) -> list[Array]:
             return floats(save(state_of(state, point.state), point.neighbors, *consts))[0]
 
-        _, pull = jax.vjp(saved, floats(point.state)[0], consts)
+        _, pull = jax.vjp(saved, numbers(point.state), consts)
         of_state, of_consts = pull(of_frame)
         bars = bars._replace(state=_sum(bars.state, of_state), consts=_sum(bars.consts, of_consts))
         return lax.scan(through_block, (point, bars), sizes)[0], None
@@ -196,14 +218,16 @@ def _back(
         point, bars = carry
         if _lists(plan) == "fixed":
             point = point._replace(neighbors=rebuild(point.state.system, inputs.neighbors))
-        return lax.scan(through_frame, (point, bars), of_segment, reverse=True)[0], None
+        carry = (point, bars)
+        return lax.scan(through_frame, carry, of_segment, reverse=True, length=plan.n_frames)[0], None
 
     nothing = _Bars(
-        state=floats(of_end)[0],
+        state=numbers(of_end),
         varied=[jnp.zeros_like(x) for x in varied],
         consts=[jnp.zeros_like(x) for x in consts],
     )
-    (found, bars), _ = lax.scan(through_segment, (end, nothing), of_frames, reverse=True)
+    carry = (end, nothing)
+    (found, bars), _ = lax.scan(through_segment, carry, of_frames, reverse=True, length=plan.n_segments)
     same = jnp.array_equal(found.state.system.positions, start.state.system.positions)
     same &= jnp.array_equal(found.state.momenta, start.state.momenta)
     bars = jax.tree.map(lambda x: jnp.where(same, x, jnp.nan), bars)
@@ -274,6 +298,13 @@ def _relist(plan: Plan, inputs: Inputs, system: System, current: Neighbors) -> N
     if kind == "each":
         return rebuild(system, inputs.neighbors)
     return current if kind == "fixed" else update(system, current)
+
+
+def _instance(x: Any) -> Any:
+    """Zeros for a symbolic zero that stands for numbers."""
+    if isinstance(x, SymbolicZero) and jnp.issubdtype(x.dtype, jnp.inexact):
+        return jnp.zeros(x.shape, x.dtype)
+    return x
 
 
 def _sum(one: list[Array], other: list[Array]) -> list[Array]:

@@ -43,6 +43,8 @@ class Potential:
         uses_twins: whether it evaluates pairs once for both atoms, and wants lists with `twins`.
         on_grid: `on_grid(exponent)` is the same potential, its forces sums of multiples of 2^exponent [eV/Å]
             and therefore the same whatever list they come from; None where none is known.
+        pull_back: `pull_back(params, system, neighbors, v)` → ∂/∂(params, positions) of Σ v · F in one pass
+            over the pairs; None where JAX does it.
         description: factory and arguments, from which `from_description` makes it again; None where it has
             none.
     """
@@ -56,6 +58,7 @@ class Potential:
     validate: Callable[[System], None] = _nothing_wrong
     uses_twins: bool = False
     on_grid: Callable[[int], Potential] | None = None
+    pull_back: Callable[[Params, System, Neighbors, Array], tuple[Params, Array]] | None = None
     # Not hashable, and functions tell potentials apart.
     description: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False)
 
@@ -128,6 +131,15 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
     if first.on_grid is not None and second.on_grid is not None:
         both = (first.on_grid, second.on_grid)
         on_grid = functools.cache(lambda exponent: _sum_of(*(own(exponent) for own in both)))
+
+    def pull_back(params: Params, system: System, neighbors: Neighbors, v: Array) -> tuple[Params, Array]:
+        assert first.pull_back is not None and second.pull_back is not None
+        one, two = parts(params)
+        own, positions = first.pull_back(one, system, neighbors, v)
+        other, more = second.pull_back(two, system, neighbors, v)
+        return type(params)((own, other)), positions + more
+
+    is_quick = first.pull_back is not None and second.pull_back is not None
     cutoff = max(first.cutoff, second.cutoff)
     description = None
     if first.description is not None and second.description is not None:
@@ -142,6 +154,7 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         validate=validate,
         uses_twins=first.uses_twins or second.uses_twins,
         on_grid=on_grid,
+        pull_back=pull_back if is_quick else None,
         description=description,
     )
 

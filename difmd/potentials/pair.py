@@ -18,13 +18,15 @@ from jaxtyping import Array, Float
 
 from difmd.errors import InputError, check_positive
 from difmd.integrators.fixed_point import rounded
-from difmd.neighbors import Neighbors
+from difmd.neighbors import Neighbors, extended_positions
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
     Sites,
     checked_tables,
     entry,
+    known,
     separation,
+    sites_of,
     slot_potential,
     species_numbers,
     sum_over_slots,
@@ -136,6 +138,48 @@ def pair_potential(
         sums = sum_over_slots(term, own, sites)
         return sums[:3], sums[3:] if with_virial else None
 
+    def pull_back(params: Params, system: System, neighbors: Neighbors, v: Array) -> tuple[Params, Array]:
+        # W = Σ_i v_i · F_i = −½ Σ_i Σ_k g(r_ik, v_ik) with g(d, w) = 2 φ'(d²) d · w, and ∂W/∂r_i is the sum
+        # of ∂g/∂d over the neighbours of i, as F_i is one. One pass over the pairs gives that and ∂W/∂θ.
+        sites = sites_of(numbers, system, neighbors)
+        xyz = extended_positions(system, neighbors)
+        table, to_params = jax.vjp(lambda p: checked_tables(tables(p), n_types, xyz[0].dtype), params)
+        own_types, type_of_neighbor = types_of_pairs(n_types, sites)
+        moves = [
+            jnp.concatenate([take(v[:, axis], sites.parents), jnp.zeros(2, v.dtype)]) for axis in range(3)
+        ]
+
+        def term(own: Any, j: Array) -> list[Array]:
+            (centers, speeds), i = own
+            apart, r_squared = separation(xyz, centers, j)
+            apart_dot = [take(x, j) - c for x, c in zip(moves, speeds, strict=True)]
+            there = type_of_neighbor(j)
+            pair = jax.tree.map(lambda x: jnp.broadcast_to(entry(x, i, there), j.shape), table)
+
+            def slope_of(s: Array, pair: Any) -> Array:
+                return jax.jvp(lambda s: within(pair, s), (s,), (jnp.ones_like(s),))[1]
+
+            slope, back = jax.vjp(slope_of, r_squared, pair)
+            curvature, of_pair = back(jnp.ones_like(slope))
+            along = 2 * sum(d * w for d, w in zip(apart, apart_dot, strict=True))
+            stretch = 2 * curvature * along
+            of_apart = [2 * slope * w + stretch * d for d, w in zip(apart, apart_dot, strict=True)]
+            leaves = [along * x for x in jax.tree.leaves(of_pair)]
+            if there is None:
+                return [*of_apart, *leaves]
+            return [*of_apart, *(jnp.where(there == t, x, 0) for x in leaves for t in range(n_types))]
+
+        own = ([[take(x, sites.centers) for x in axes] for axes in (xyz, moves)], own_types)
+        # With more slots in a loop it runs out of registers.
+        sums = sum_over_slots(term, own, sites, unroll=2)
+        bars = [
+            _by_type(x, own_types, n_types) for x in jnp.stack(sums[3:]).reshape(-1, n_types, len(sums[0]))
+        ]
+        (of_params,) = to_params(jax.tree.unflatten(jax.tree.structure(table), [-0.5 * x for x in bars]))
+        factor = known(numbers, system)
+        of_positions = factor * jnp.stack([take(x, sites.rank) for x in sums[:3]], axis=-1)
+        return jax.tree.map(lambda x: factor.astype(x.dtype) * x, of_params), of_positions
+
     def tail(params: Params, system: System, neighbors: Neighbors) -> Array:
         if not all(neighbors.periodic):
             raise InputError("tail_correction needs three periodic directions: leave it out for this system")
@@ -156,7 +200,7 @@ def pair_potential(
             species=species,
             cutoff=cutoff,
         )
-        bare = dataclasses.replace(bare, on_grid=made)
+        bare = dataclasses.replace(bare, on_grid=made, pull_back=pull_back)
         if not tail_correction:
             return bare
 
@@ -171,6 +215,13 @@ def pair_potential(
         return dataclasses.replace(bare, apply=apply, atomic=atomic)
 
     return made(None)
+
+
+def _by_type(sums: Array, types: Array | None, n_types: int) -> Float[Array, "species species"]:
+    """Sums over the centers of each type, from those of each center over its neighbours of each type."""
+    if types is None:
+        return jnp.sum(sums, axis=1, keepdims=True)
+    return jnp.stack([jnp.sum(jnp.where(types == t, sums, 0), axis=1) for t in range(n_types)])
 
 
 @jax.custom_jvp

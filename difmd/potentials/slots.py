@@ -152,16 +152,7 @@ def slot_potential(
             return value, change
 
         energy.defjvp(energy_jvp, symbolic_zeros=True)
-        sites = Sites(
-            types=types_of(numbers, system.atomic_numbers),
-            indices=neighbors.indices,
-            centers=neighbors.centers,
-            order=neighbors.order,
-            rank=neighbors.rank,
-            parents=neighbors.parents,
-            images=neighbors.images,
-        )
-        return energy, sites
+        return energy, sites_of(numbers, system, neighbors)
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         energy, sites = energy_of(system, neighbors)
@@ -173,6 +164,19 @@ def slot_potential(
         return known(numbers, system) * take(found, sites.rank)
 
     return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers))
+
+
+def sites_of(numbers: Sequence[int], system: System, neighbors: Neighbors) -> Sites:
+    """What the pairs of a list are made of."""
+    return Sites(
+        types=types_of(numbers, system.atomic_numbers),
+        indices=neighbors.indices,
+        centers=neighbors.centers,
+        order=neighbors.order,
+        rank=neighbors.rank,
+        parents=neighbors.parents,
+        images=neighbors.images,
+    )
 
 
 def sum_over_slots(

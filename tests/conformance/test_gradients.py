@@ -177,7 +177,7 @@ def last_positions(bath, dtype, n_steps, method, *, away=0.0, **steps):
     def loss(momenta):
         state = initialize(potential, params, bath, system, momenta, jax.random.key(2), neighbors)
         run = rollout(potential, params, bath, state, neighbors, n_steps=n_steps, gradient=method, **steps)
-        return jnp.sum(run.frames.positions[-1] ** 2), run.status
+        return jnp.sum(run.state.system.positions**2), run.status
 
     gradient, status = jax.jit(jax.grad(loss, has_aux=True))(draw_momenta(jax.random.key(1), system, 60.0))
     return np.asarray(gradient), flags_of(status)
@@ -210,9 +210,10 @@ def test_the_way_back_is_refused_beyond_the_grid():
 
 
 def test_uneven_blocks_of_steps_and_lists_that_are_updated():
-    """75 steps from frame to frame are two blocks and a bit; no list is built when none is needed."""
-    found, flags = last_positions(BATHS["langevin"], jnp.float64, 150, reversible(), save_every=75)
-    expected, _ = last_positions(BATHS["langevin"], jnp.float64, 150, direct(), save_every=75)
+    """75 steps from frame to frame are two blocks and a bit; nothing is saved, no list built without need."""
+    steps = {"save_every": 75, "save": lambda state, neighbors: None}
+    found, flags = last_positions(BATHS["langevin"], jnp.float64, 150, reversible(), **steps)
+    expected, _ = last_positions(BATHS["langevin"], jnp.float64, 150, direct(), **steps)
     assert flags == Flag(0)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 

@@ -1,5 +1,6 @@
 """One table that every potential must pass; a new one adds a row to potentials.py."""
 
+import dataclasses
 import functools
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from potentials import CUTOFF, N_ATOMS, ONSET, ROWS, liquid, perturbed, roomy_li
 
 from difmd.errors import InputError
 from difmd.forces import evaluate, forces
-from difmd.neighbors import rebuild
+from difmd.integrators.fixed_point import rounded
+from difmd.neighbors import neighbor_list, rebuild
 
 WEIGHTS = np.array([1, -8, 8, -1]) / 12
 STENCIL = np.array([-2, -1, 1, 2])
@@ -327,3 +329,44 @@ def test_reverse_rule_of_forces_is_that_of_the_gradient(case):
             assert not np.any(one) and not np.any(other)
         else:
             close(one, other, 1e-10)
+
+
+def test_parameters_and_positions_are_pulled_back_in_one_pass(case):
+    potential = case.potential
+    if potential.pull_back is None:
+        pytest.skip("JAX does it")
+    v = jnp.asarray(np.random.default_rng(9).normal(size=case.system.positions.shape))
+    slow = dataclasses.replace(potential, pull_back=None)
+
+    def work(potential, params, r):
+        return jnp.sum(v * forces(potential, params, case.system.replace(positions=r), case.neighbors))
+
+    found, expected = (
+        jax.jit(jax.grad(functools.partial(work, p), (0, 1)))(case.params, case.system.positions)
+        for p in (potential, slow)
+    )
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        close(one, other, 1e-12)
+
+
+def test_forces_on_a_grid_do_not_depend_on_the_list(case):
+    if case.potential.on_grid is None:
+        pytest.skip("its sums are rounded")
+    exponent = -40
+    potential = case.potential.on_grid(exponent)
+    assert potential is case.potential.on_grid(exponent)
+    system = case.system.replace(
+        positions=rounded(case.system.positions, exponent), cell=rounded(case.system.cell, exponent)
+    )
+    shaken = np.random.default_rng(4).uniform(-0.2, 0.2, system.positions.shape)
+    begun = system.replace(positions=system.positions + jnp.asarray(shaken))
+    found = [
+        np.asarray(jax.jit(functools.partial(forces, potential))(case.params, system, neighbors))
+        for neighbors in (
+            neighbor_list(system, cutoff=potential.cutoff),
+            neighbor_list(begun, cutoff=potential.cutoff, skin=1.0),
+        )
+    ]
+    np.testing.assert_array_equal(*found)
+    assert not np.any(found[0] % 2.0**exponent)
+    np.testing.assert_allclose(found[0], case.at_rest.forces, atol=1e-9)
