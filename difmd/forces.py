@@ -194,8 +194,9 @@ def _forces(
             return none
         system, neighbors = _system(r, cell, masses, rest[0]), rest[1]
         if potential.pull_back is not None and "cell" not in wanted:
-            of_params, of_r = potential.pull_back(params, system, neighbors, v)
-            return (of_params if wanted else none[0], of_r, *none[2:])
+            found = potential.pull_back(params, system, neighbors, v)
+            if found is not None:
+                return (found[0] if wanted else none[0], found[1], *none[2:])
 
         def along_v(varied: dict[str, Any]) -> Array:
             def energy(r: Array) -> Array:

@@ -44,7 +44,7 @@ class Potential:
         on_grid: `on_grid(exponent)` is the same potential, its forces sums of multiples of 2^exponent [eV/Å]
             and therefore the same whatever list they come from; None where none is known.
         pull_back: `pull_back(params, system, neighbors, v)` → ∂/∂(params, positions) of Σ v · F in one pass
-            over the pairs; None where JAX does it.
+            over the pairs, or None where JAX has to do it; None where it always has to.
         description: factory and arguments, from which `from_description` makes it again; None where it has
             none.
     """
@@ -58,7 +58,7 @@ class Potential:
     validate: Callable[[System], None] = _nothing_wrong
     uses_twins: bool = False
     on_grid: Callable[[int], Potential] | None = None
-    pull_back: Callable[[Params, System, Neighbors, Array], tuple[Params, Array]] | None = None
+    pull_back: Callable[[Params, System, Neighbors, Array], tuple[Params, Array] | None] | None = None
     # Not hashable, and functions tell potentials apart.
     description: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False)
 
@@ -132,12 +132,15 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         both = (first.on_grid, second.on_grid)
         on_grid = functools.cache(lambda exponent: _sum_of(*(own(exponent) for own in both)))
 
-    def pull_back(params: Params, system: System, neighbors: Neighbors, v: Array) -> tuple[Params, Array]:
+    def pull_back(
+        params: Params, system: System, neighbors: Neighbors, v: Array
+    ) -> tuple[Params, Array] | None:
         assert first.pull_back is not None and second.pull_back is not None
         one, two = parts(params)
-        own, positions = first.pull_back(one, system, neighbors, v)
-        other, more = second.pull_back(two, system, neighbors, v)
-        return type(params)((own, other)), positions + more
+        found = first.pull_back(one, system, neighbors, v), second.pull_back(two, system, neighbors, v)
+        if found[0] is None or found[1] is None:
+            return None
+        return type(params)((found[0][0], found[1][0])), found[0][1] + found[1][1]
 
     is_quick = first.pull_back is not None and second.pull_back is not None
     cutoff = max(first.cutoff, second.cutoff)

@@ -138,7 +138,11 @@ def pair_potential(
         sums = sum_over_slots(term, own, sites)
         return sums[:3], sums[3:] if with_virial else None
 
-    def pull_back(params: Params, system: System, neighbors: Neighbors, v: Array) -> tuple[Params, Array]:
+    def pull_back(
+        params: Params, system: System, neighbors: Neighbors, v: Array
+    ) -> tuple[Params, Array] | None:
+        if any(leaf.ndim > 2 for leaf in jax.tree.leaves(jax.eval_shape(tables, params))):
+            return None
         # W = Σ_i v_i · F_i = −½ Σ_i Σ_k g(r_ik, v_ik) with g(d, w) = 2 φ'(d²) d · w, and ∂W/∂r_i is the sum
         # of ∂g/∂d over the neighbours of i, as F_i is one. One pass over the pairs gives that and ∂W/∂θ.
         sites = sites_of(numbers, system, neighbors)
