@@ -52,6 +52,7 @@ def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.A
         "--sums", choices=("mean", "root"), default="root",
         help="whether sums over neighbours are divided by their number or by its root",
     )  # fmt: skip
+    parser.add_argument("--zbl", action="store_true", help="add the repulsion of bare nuclei to the network")
     parser.add_argument("--seed", type=int, default=0, help="of splits, weights, order and momenta")
     parser.add_argument("--quick", action="store_true", help="to see that all works")
     parser.add_argument("--out", type=Path, default=Path("runs") / name)
@@ -67,13 +68,14 @@ def read(name: str) -> list[data.Frame]:
 
 
 def network_of(stats: data.Statistics, arguments: argparse.Namespace, **more: Any) -> difmd.Potential:
-    """MACE, as the options have it and with what the data tell."""
+    """MACE, as the options have it and with what the data tell, perhaps with a repulsion."""
     n_neighbors = stats.avg_num_neighbors ** (0.5 if arguments.sums == "root" else 1.0)
-    return difmd.mace(
+    network = difmd.mace(
         stats.species, cutoff=arguments.cutoff, channels=arguments.channels, max_L=arguments.max_l,
         max_ell=arguments.max_ell, radial_hidden=arguments.radial_hidden, avg_num_neighbors=n_neighbors,
         scale=stats.scale, **more,
     )  # fmt: skip
+    return difmd.zbl(stats.species) + network if arguments.zbl else network
 
 
 def fit(parts: data.Parts, folder: Path, arguments: argparse.Namespace) -> Fitted:
