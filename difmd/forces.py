@@ -207,7 +207,7 @@ def _forces(
 
         everything = {"r": r, "params": params, "cell": cell}
         if wanted and potential.uses_twins:
-            # One pass for all, as going back through pairs that know their twins scatters nothing.
+            # One pass for all, as that over the parameters of a network goes through everything anyway.
             varied = jax.grad(along_v)({name: everything[name] for name in ("r", *wanted)})
         else:
             gradient = functools.partial(_gradient, potential, params)

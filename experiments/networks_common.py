@@ -38,10 +38,6 @@ def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.A
     parser.add_argument("--channels", type=int, default=defaults.get("channels", 32))
     parser.add_argument("--max-l", type=int, default=defaults.get("max_l", 0), help="degree of messages")
     parser.add_argument("--max-ell", type=int, default=defaults.get("max_ell", 3), help="of harmonics")
-    parser.add_argument(
-        "--radial-hidden", type=int, nargs="+", default=defaults.get("radial_hidden", (64, 64, 64)),
-        help="widths of the hidden layers of radial networks",
-    )  # fmt: skip
     parser.add_argument("--cutoff", type=float, default=defaults.get("cutoff", 5.0), help="Å")
     parser.add_argument("--batch-size", type=int, default=defaults.get("batch_size", 1))
     parser.add_argument("--learning-rate", type=float, default=training.Recipe().learning_rate)
@@ -72,8 +68,7 @@ def network_of(stats: data.Statistics, arguments: argparse.Namespace, **more: An
     n_neighbors = stats.avg_num_neighbors ** (0.5 if arguments.sums == "root" else 1.0)
     network = difmd.mace(
         stats.species, cutoff=arguments.cutoff, channels=arguments.channels, max_L=arguments.max_l,
-        max_ell=arguments.max_ell, radial_hidden=arguments.radial_hidden, avg_num_neighbors=n_neighbors,
-        scale=stats.scale, **more,
+        max_ell=arguments.max_ell, avg_num_neighbors=n_neighbors, scale=stats.scale, **more,
     )  # fmt: skip
     return difmd.zbl(stats.species) + network if arguments.zbl else network
 

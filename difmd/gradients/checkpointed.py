@@ -33,7 +33,7 @@ def checkpointed(*, levels: int = 1) -> GradientMethod:
     """
     if levels < 1:
         raise InputError(f"levels = {levels} must be at least 1")
-    return GradientMethod(run=functools.partial(_run, levels), name="checkpointed")
+    return GradientMethod(run=functools.partial(_run, levels))
 
 
 def _run(levels: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:

@@ -12,7 +12,7 @@ from difmd.motion import Carry, Inputs, Plan, segment
 
 def direct() -> GradientMethod:
     """Store every step: fastest, memory in proportion to the number of steps."""
-    return GradientMethod(run=_run, name="direct")
+    return GradientMethod(run=_run)
 
 
 def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:

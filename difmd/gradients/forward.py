@@ -38,7 +38,7 @@ def forward(*, most: int = 64) -> GradientMethod:
     """
     if most < 1:
         raise InputError(f"most = {most} of forward() must be at least 1")
-    return GradientMethod(run=functools.partial(_run, most), name="forward")
+    return GradientMethod(run=functools.partial(_run, most))
 
 
 def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
@@ -74,13 +74,21 @@ def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, An
             at = [next(rest) if does else leaf.value for leaf, does in zip(leaves, varies, strict=True)]
             return plain(*jax.tree.unflatten(structure, at))
 
-        def along(direction: list[Array]) -> list[Array]:
-            _, slopes = jax.jvp(lambda x: floats(results(x))[0], (varied,), (direction,))
-            return slopes
+        def along(direction: list[Array]) -> tuple[tuple[Carry, Any], list[Array]]:
+            def both(varied: list[Array]) -> tuple[list[Array], tuple[Carry, Any]]:
+                found = results(varied)
+                return floats(found)[0], found
 
-        slopes = jax.vmap(along)(_directions(varied)) if varied else []
+            _, slopes, found = jax.jvp(both, (varied,), (direction,), has_aux=True)
+            return found, slopes
+
+        if varied:
+            # The run is the same whatever the direction, and done once.
+            found, slopes = jax.vmap(along, out_axes=(None, 0))(_directions(varied))
+        else:
+            found, slopes = results(varied), []
         # Nothing but the structure of a list of () and None tells what varies.
-        return results(varied), (slopes, varied, [() if does else None for does in varies])
+        return found, (slopes, varied, [() if does else None for does in varies])
 
     def back(residuals: Any, cotangents: tuple[Carry, Any]) -> tuple[Any, ...]:
         slopes, varied, marks = residuals

@@ -16,8 +16,6 @@ class GradientMethod(NamedTuple):
 
     Attributes:
         run: goes through all segments of a plan, and is differentiated in this way.
-        name: for messages and tables.
     """
 
     run: Run
-    name: str

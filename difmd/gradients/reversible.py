@@ -29,22 +29,24 @@ _BLOCK = 32
 def reversible() -> GradientMethod:
     """Store the last state only, and find those before it by running backward: memory of a few states.
 
-    Positions, momenta, cell and the forces of pairs are rounded to grids so fine that no observable changes
-    (`resolution_of`), on which a step is undone bit for bit. A gradient costs, beside the run, a run backward
-    and what differentiating each step costs, as with `checkpointed`.
+    Positions, momenta, cell and the forces of pairs are rounded to grids (`resolution_of`), on which a step
+    is undone bit for bit. A gradient takes, beside the run, a run backward and the derivative of each step, as
+    with `checkpointed`.
 
     Forces must not depend on the order in which a list holds its neighbours, as the list of the way back is
     another one. Those of pair potentials do not, once rounded. For all others the list is built anew in every
-    step, which costs little beside a network.
+    step.
 
     Where the way back does not end in the start, bit for bit, the gradient is NaN: coordinates that left the
-    range of the grid (then the status says so), or forces that are not the same twice.
+    range of the grid (then the status says so), forces that are not the same twice, or friction that is an
+    argument of a jitted function, so that its memory is laid out before it is known, and takes more than 2 % of
+    the momenta in a step.
 
     References:
         Levesque & Verlet, J. Stat. Phys. 72, 519 (1993), doi:10.1007/BF01048022 (exact reversal on a grid).
         Maclaurin, Duvenaud & Adams, ICML 2015, arXiv:1502.03492 (gradients by exact reversal).
     """
-    return GradientMethod(run=_run, name="reversible")
+    return GradientMethod(run=_run)
 
 
 class _Point(NamedTuple):
@@ -64,21 +66,26 @@ class _Bars(NamedTuple):
 
 
 def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
-    _undoable(inputs)
+    state = carry.state
+    resolution = resolution_of(state.system.positions.dtype)
+    n_steps = plan.save_every * plan.n_frames * plan.n_segments
+    memory = _undoable(inputs).memory(state.system, resolution, n_steps)
     begun = inputs.neighbors if carry.neighbors is None else carry.neighbors
     # What `save` closes over is differentiated, too.
     save, consts = jax.closure_convert(plan.save, carry.state, begun)
 
-    def run(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[Carry, Any]:
-        return forth(inputs, carry, consts)[0]
+    def run(inputs: Inputs, carry: Carry, consts: list[Array], memory: Any) -> tuple[Carry, Any]:
+        return forth(inputs, carry, consts, memory)[0]
 
-    def forth(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[tuple[Carry, Any], Any]:
-        start, end, status, frames = _forth(plan, inputs, carry, lambda *at: save(*at, *consts))
+    def forth(
+        inputs: Inputs, carry: Carry, consts: list[Array], memory: Any
+    ) -> tuple[tuple[Carry, Any], Any]:
+        start, end, status, frames = _forth(plan, inputs, carry, memory, lambda *at: save(*at, *consts))
         neighbors = None if carry.neighbors is None else end.neighbors
         return (Carry(end.state, neighbors, status), frames), (inputs, consts, start, end)
 
     def forward(*given: Any) -> tuple[tuple[Carry, Any], Any]:
-        inputs, carry, _ = jax.tree.map(lambda x: x.perturbed, given)
+        inputs, carry, *_ = jax.tree.map(lambda x: x.perturbed, given)
         found, residuals = forth(*jax.tree.map(lambda x: x.value, given))
         # These change from step to step, whether the start is differentiated or not.
         state = carry.state.replace(
@@ -101,18 +108,18 @@ def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
         )  # fmt: skip
         # None: no number in it that could be differentiated.
         nothing: Any = None
-        return Inputs(params, integrator, nothing), Carry(of_state, nothing, nothing), of_consts
+        return Inputs(params, integrator, nothing), Carry(of_state, nothing, nothing), of_consts, nothing
 
     differentiable = jax.custom_vjp(run)
     differentiable.defvjp(forward, backward, symbolic_zeros=True)
-    return differentiable(inputs, carry, consts)
+    return differentiable(inputs, carry, consts, memory)
 
 
 def _forth(
-    plan: Plan, inputs: Inputs, carry: Carry, save: Callable[[MDState, Neighbors], Any]
+    plan: Plan, inputs: Inputs, carry: Carry, memory: Any, save: Callable[[MDState, Neighbors], Any]
 ) -> tuple[_Point, _Point, Status, Any]:
     """Start and end on the grid, the status, and what was saved, [n_segments, n_frames, ...]."""
-    start = _start(plan, inputs, carry)
+    start = _start(plan, inputs, carry, memory)
     resolution = resolution_of(start.state.system.positions.dtype)
 
     def frame(carry: tuple[_Point, Status], _: None) -> tuple[Any, Any]:
@@ -243,7 +250,7 @@ def _undoable(inputs: Inputs) -> Reversible:
     return inputs.integrator.reversible
 
 
-def _start(plan: Plan, inputs: Inputs, carry: Carry) -> _Point:
+def _start(plan: Plan, inputs: Inputs, carry: Carry, memory: Any) -> _Point:
     """The start on the grid, with the forces there."""
     state = carry.state
     resolution = resolution_of(state.system.positions.dtype)
@@ -255,8 +262,7 @@ def _start(plan: Plan, inputs: Inputs, carry: Carry) -> _Point:
     current = rebuild(system, inputs.neighbors if carry.neighbors is None else carry.neighbors)
     forces, current = _force(plan, inputs, system, current)
     state = state.replace(system=system, momenta=rounded(state.momenta, resolution.momenta), forces=forces)
-    n_steps = plan.save_every * plan.n_frames * plan.n_segments
-    return _Point(state, _undoable(inputs).memory(system, resolution, n_steps), current)
+    return _Point(state, memory, current)
 
 
 def _step(plan: Plan, inputs: Inputs, point: _Point, sign: int) -> _Point:

@@ -34,7 +34,7 @@ def truncated(*, n_steps: int) -> GradientMethod:
     """
     if n_steps < 1:
         raise InputError(f"n_steps = {n_steps} of truncated() must be at least 1")
-    return GradientMethod(run=functools.partial(_run, n_steps), name="truncated")
+    return GradientMethod(run=functools.partial(_run, n_steps))
 
 
 def _run(n_steps: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:

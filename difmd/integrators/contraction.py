@@ -8,9 +8,8 @@ two it was is a bit that has to be kept: 2γt bits for each number with friction
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -18,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from difmd.errors import InputError
 
-# Where the friction is not known when memory is laid out: γΔt up to this.
+# Where the friction is not known when memory is laid out: what a step may lose.
 _MOST = 0.02
 
 _LARGEST = 0.25
@@ -40,14 +39,14 @@ class Bits(NamedTuple):
     n_full: Int[Array, ""]
 
 
-def bits_for(shape: tuple[int, ...], dtype: np.dtype, epsilon: Any, n_steps: int) -> Bits:
-    """Room for what `n_steps` of `contract` by ε would forget; by 2 % each if ε is not known yet.
+def bits_for(shape: tuple[int, ...], dtype: np.dtype, epsilon: float | None, n_steps: int) -> Bits:
+    """Room for what `n_steps` of `contract` by ε would forget, by 2 % each where ε is None, not known yet.
 
     Raises:
         InputError: ε of more than ¼.
     """
     whole = np.dtype(np.int64 if dtype == np.float64 else np.int32)
-    most = _MOST if isinstance(epsilon, jax.core.Tracer) else float(np.max(np.asarray(epsilon)))
+    most = _MOST if epsilon is None else epsilon
     if not most <= _LARGEST:
         raise InputError(
             f"1 − exp(−friction · dt) = {most:.3g}: reversible() undoes steps of at most {_LARGEST}; use a "

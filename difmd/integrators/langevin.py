@@ -88,8 +88,8 @@ def _noise(kept: Array, temperature: Array, state: MDState, step: Array) -> Arra
 
 def _memory(dt: Array, friction: Array, system: System, resolution: Resolution, n_steps: int) -> Bits:
     del resolution
-    known = not any(isinstance(x, jax.core.Tracer) for x in (dt, friction))
-    lost = 1 - np.exp(-np.asarray(friction) * np.asarray(dt)) if known else dt
+    is_known = not any(isinstance(x, jax.core.Tracer) for x in (dt, friction))
+    lost = float(np.max(1 - np.exp(-np.asarray(friction) * np.asarray(dt)))) if is_known else None
     return bits_for(system.positions.shape, system.positions.dtype, lost, n_steps)
 
 

@@ -35,11 +35,8 @@ def crystal(kind):
     rng = np.random.default_rng(5)
     corners = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
     if kind == "lennard_jones":
-        fractions, edge, number = (
-            np.concatenate([corners, corners + [1, 0, 0]]) / [2, 1, 1],
-            [11.2, 5.6, 5.6],
-            18,
-        )
+        fractions = np.concatenate([corners, corners + [1, 0, 0]]) / [2, 1, 1]
+        edge, number = [11.2, 5.6, 5.6], 18
         potential = lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=5.6, truncation=switched(4.5))
     else:
         fractions, edge, number = np.concatenate([corners, corners + 0.25]), [5.43] * 3, 14
@@ -136,9 +133,11 @@ def test_direct_is_central_differences(kind):
     ],
 )
 def test_exact_methods_agree(kind, name):
-    found, expected = gradient_of(kind, name), gradient_of(kind, "direct")
-    size = np.linalg.norm(expected)
-    assert np.linalg.norm(found - expected) < 1e-9 * size
+    _, _, unravel = problem(kind)
+    found, expected = (unravel(jnp.asarray(gradient_of(kind, which))) for which in (name, "direct"))
+    for quantity in expected:
+        one, other = (ravel_pytree(tree[quantity])[0] for tree in (found, expected))
+        assert np.linalg.norm(one - other) < 1e-9 * np.linalg.norm(other), quantity
 
 
 @pytest.mark.parametrize("kind", ["lennard_jones", slow("stillinger_weber")])
@@ -152,9 +151,10 @@ def test_forward_mode_agrees_in_few_numbers(kind):
         return {name: at[name] for name in names}
 
     found = jax.jit(jax.grad(lambda few: loss({**whole, **few}, forward())[0]))(few_of(whole))
-    found, _ = ravel_pytree(found)
-    expected, _ = ravel_pytree(few_of(unravel(jnp.asarray(gradient_of(kind, "direct")))))
-    assert np.linalg.norm(found - expected) < 1e-9 * np.linalg.norm(expected)
+    expected = unravel(jnp.asarray(gradient_of(kind, "direct")))
+    for quantity in names:
+        one, other = (ravel_pytree(tree[quantity])[0] for tree in (found, expected))
+        assert np.linalg.norm(one - other) < 1e-9 * np.linalg.norm(other), quantity
 
 
 BATHS = {
@@ -224,6 +224,25 @@ def test_reversible_refuses_an_integrator_it_cannot_undo():
         last_positions(bath, jnp.float64, 2, reversible(), save_every=2)
 
 
+def test_friction_may_be_known_later():
+    """As an argument of a jitted function; it is differentiated, too."""
+    potential, params, system = crystal("lennard_jones")
+    neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=0.8, slack=1.5)
+    momenta = draw_momenta(jax.random.key(1), system, 60.0)
+
+    def loss(friction, method):
+        bath = langevin(dt=4 * units.FS, temperature=60.0, friction=friction)
+        state = initialize(potential, params, bath, system, momenta, jax.random.key(2), neighbors)
+        run = rollout(potential, params, bath, state, neighbors, n_steps=20, save_every=20, gradient=method)
+        return jnp.sum(run.state.momenta**2)
+
+    found, expected = (
+        jax.jit(jax.grad(functools.partial(loss, method=method)))(1 / units.PS)
+        for method in (reversible(), direct())
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 def test_a_truncated_gradient_is_that_of_its_windows():
     """One window is the whole; of more, the last one alone reaches the last frame, and none the start."""
     steps = {"save_every": 10, "rebuild_every": 10}
@@ -233,6 +252,21 @@ def test_a_truncated_gradient_is_that_of_its_windows():
     np.testing.assert_allclose(one, whole, rtol=1e-12, atol=1e-12)
     two, _ = last_positions(bath, jnp.float64, 40, truncated(n_steps=20), **steps)
     assert not two.any()
+
+    potential, params, system = crystal("lennard_jones")
+    neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=0.8, slack=1.5)
+    momenta = draw_momenta(jax.random.key(1), system, 60.0)
+
+    def end(params, state, n_steps, method):
+        run = rollout(potential, params, bath, state, neighbors, n_steps=n_steps, gradient=method, **steps)
+        return jnp.sum(run.state.system.positions**2), run.state
+
+    begun = initialize(potential, params, bath, system, momenta, jax.random.key(2), neighbors)
+    _, middle = end(params, begun, 20, direct())
+    found, _ = jax.grad(end, has_aux=True)(params, begun, 40, truncated(n_steps=20))
+    expected, _ = jax.grad(end, has_aux=True)(params, middle, 20, direct())
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
