@@ -30,8 +30,8 @@ def reversible() -> GradientMethod:
     """Store the last state only, and find those before it by running backward: memory of a few states.
 
     Positions, momenta, cell and the forces of pairs are rounded to grids (`resolution_of`), on which a step
-    is undone bit for bit. A gradient takes, beside the run, a run backward and the derivative of each step, as
-    with `checkpointed`.
+    is undone bit for bit. A gradient takes, beside the run, a run backward and the derivative of each step,
+    as with `checkpointed`.
 
     Forces must not depend on the order in which a list holds its neighbours, as the list of the way back is
     another one. Those of pair potentials do not, once rounded. For all others the list is built anew in every
@@ -39,8 +39,8 @@ def reversible() -> GradientMethod:
 
     Where the way back does not end in the start, bit for bit, the gradient is NaN: coordinates that left the
     range of the grid (then the status says so), forces that are not the same twice, or friction that is an
-    argument of a jitted function, so that its memory is laid out before it is known, and takes more than 2 % of
-    the momenta in a step.
+    argument of a jitted function, so that its memory is laid out before it is known, and takes more than 2 %
+    of the momenta in a step.
 
     References:
         Levesque & Verlet, J. Stat. Phys. 72, 519 (1993), doi:10.1007/BF01048022 (exact reversal on a grid).
