@@ -71,7 +71,10 @@ def plot(path: Path, found: dict[tuple[int, int], float]) -> None:
         sizes = sorted(size for size, d in found if d == degree)
         axis.loglog(sizes, [found[size, degree] for size in sizes], "o-", label=f"l = {degree}")
     axis.set(xlabel="training frames", ylabel="MAE of forces [meV/Å]")
-    axis.set_xticks(sorted({size for size, _ in found}), labels=sorted({size for size, _ in found}))
+    low, high = axis.get_ylim()
+    axis.set_yticks(ticks := [t for t in (10, 20, 30, 50, 70, 100, 150) if low < t < high], labels=ticks)
+    axis.set_xticks(sizes := sorted({size for size, _ in found}), labels=sizes)
+    axis.minorticks_off()
     axis.legend(frameon=False)
     figure.savefig(path, dpi=130)
 
