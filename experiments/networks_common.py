@@ -48,7 +48,11 @@ def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.A
         "--sums", choices=("mean", "root"), default="root",
         help="whether sums over neighbours are divided by their number or by its root",
     )  # fmt: skip
-    parser.add_argument("--zbl", action="store_true", help="add the repulsion of bare nuclei to the network")
+    parser.add_argument(
+        "--zbl",
+        action="store_true",
+        help="add the repulsion of bare nuclei, which alone acts below the distances in the data",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of splits, weights, order and momenta")
     parser.add_argument("--quick", action="store_true", help="to see that all works")
     parser.add_argument("--out", type=Path, default=Path("runs") / name)
@@ -76,7 +80,11 @@ def network_of(stats: data.Statistics, arguments: argparse.Namespace, **more: An
 def fit(parts: data.Parts, folder: Path, arguments: argparse.Namespace) -> Fitted:
     """Train with the recipe that `difmd.training` has by default; goes on where it was interrupted."""
     stats = data.statistics(parts.train, cutoff=arguments.cutoff)
-    network = network_of(stats, arguments)
+    held = {}
+    if arguments.zbl:
+        cutoff = arguments.cutoff
+        held["nearest"] = data.nearest_distances(parts.train, species=stats.species, cutoff=cutoff)
+    network = network_of(stats, arguments, **held)
     recipe = training.Recipe(
         n_epochs=arguments.epochs,
         batch_size=arguments.batch_size,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from difmd import potentials
-from difmd.data import Frame, make_batches, statistics
+from difmd.data import Frame, make_batches, nearest_distances, statistics
 from difmd.errors import InputError
 from difmd.forces import evaluate
-from difmd.neighbors import neighbor_list
+from difmd.neighbors import find_pairs, neighbor_list
 from difmd.potentials import lennard_jones, mace, switched
 from difmd.system import host_system, make_system
 from difmd.training import predict
@@ -134,6 +134,21 @@ def test_statistics_of_data():
     counted = [neighbor_list(make_system(f.positions, f.numbers, cell=f.cell), cutoff=CUTOFF) for f in data]
     used = sum(int(np.sum(np.asarray(c.indices) < c.parents.shape[0])) for c in counted)
     assert found.avg_num_neighbors == pytest.approx(used / 24)
+
+
+def test_nearest_distances_of_data():
+    data = frames([4, 8, 12])
+    found = nearest_distances(data, species=(18, 36, 54), cutoff=CUTOFF)
+    expected = np.full((3, 3), CUTOFF)
+    for frame in data:
+        i, j, _, distances = find_pairs(frame.positions, frame.cell, frame.pbc, CUTOFF)
+        for a, b, r in zip(frame.numbers[i] // 18 - 1, frame.numbers[j] // 18 - 1, distances, strict=True):
+            expected[a, b] = min(expected[a, b], r)
+    np.testing.assert_array_equal(found, expected)
+    assert found[2, 0] == CUTOFF and (found[:2, :2] < CUTOFF).all()
+    np.testing.assert_array_equal(found, found.T)
+    with pytest.raises(InputError, match="element 36"):
+        nearest_distances(data, species=(18,), cutoff=CUTOFF)
 
 
 def test_wrong_input_is_refused():

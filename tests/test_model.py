@@ -64,6 +64,9 @@ POTENTIALS = {
     "tersoff": lambda: tersoff(["H", "O"], elements={"H": TERSOFF_1989["Si"], "O": TERSOFF_1989["C"]}),
     "lennard_jones": lambda: lennard_jones(("H", "O"), sigma=[2.0, 2.5], epsilon=0.01, cutoff=4.0),
     "mace": lambda: mace(["H", "O"], cutoff=4.0, channels=2, max_ell=1, scale=np.array([0.5, 2.0])),
+    "mace, distances held": lambda: mace(
+        ["H", "O"], cutoff=4.0, channels=2, max_ell=1, nearest=np.array([[1.4, 0.9], [0.9, 2.2]])
+    ),
     "priors and network": lambda: (
         zbl(["H", "O"], cutoff=[[1.5, 2.5], [2.5, 3.0]])
         + pair_prior(["H", "O"], cutoff=4.0, coefficients=np.linspace(-0.1, 0.2, 8))

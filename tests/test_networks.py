@@ -12,7 +12,7 @@ from difmd.forces import evaluate
 from difmd.neighbors import neighbor_list
 from difmd.potentials import atomic_energies, invariant, mace, nequip
 from difmd.potentials.envelope import polynomial_envelope
-from difmd.potentials.networks.environment import environment
+from difmd.potentials.networks.environment import environment, held_above
 from difmd.potentials.networks.equivariant import Convolution
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
 from difmd.potentials.networks.product_basis import SymmetricContraction, symmetric_couplings
@@ -170,6 +170,44 @@ def test_every_weight_matters(name):
     slopes = jax.jit(jax.grad(lambda p: potential.apply(p, system, neighbors)))(params)
     for path, slope in jax.tree_util.tree_leaves_with_path(slopes):
         assert np.any(np.asarray(slope) != 0), jax.tree_util.keystr(path)
+
+
+def test_distances_are_held_smoothly():
+    def at(r):
+        return held_above(jnp.asarray([r]), jnp.asarray([2.0]))[0]
+
+    assert at(2.0) == 2.0 and at(2.3) == 2.3
+    for r in (1.8, 1.0, 0.01):
+        assert at(r) == pytest.approx(1.9, abs=1e-12)
+    for order in (at, jax.grad(at), jax.grad(jax.grad(at))):
+        for end in (1.8, 2.0):
+            assert float(order(end - 1e-7)) == pytest.approx(float(order(end + 1e-7)), abs=1e-4)
+    assert all(jax.grad(at)(r) >= 0 for r in np.linspace(1.7, 2.1, 41))
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_a_network_sees_no_pair_nearer_than_allowed(name):
+    table = np.array([[1.5, 0.9], [0.9, 2.4]])
+    held, plain = NETWORKS[name](nearest=table), NETWORKS[name]()
+    params = plain.init(jax.random.key(3))
+
+    def energy(potential, numbers, r):
+        pair = make_system([[0.0, 0.0, 0.0], [0.0, 0.6 * r, 0.8 * r]], numbers)
+        return float(jax.jit(potential.apply)(params, pair, neighbor_list(pair, cutoff=4.0)))
+
+    for numbers, nearest in (([1, 1], 1.5), ([1, 8], 0.9), ([8, 8], 2.4)):
+        for r in (1.001 * nearest, 1.3 * nearest):
+            assert energy(held, numbers, r) == pytest.approx(energy(plain, numbers, r), abs=1e-12)
+        floor = energy(plain, numbers, 0.95 * nearest)
+        for r in (0.85 * nearest, 0.3 * nearest):
+            assert energy(held, numbers, r) == pytest.approx(floor, abs=1e-12)
+            assert energy(plain, numbers, r) != pytest.approx(floor, abs=1e-9)
+
+
+@pytest.mark.parametrize("nearest", [0.0, [[1.0, 2.0]], [[1.0, 2.0], [3.0, 1.0]], [[1.0, -1.0], [-1.0, 1.0]]])
+def test_nearest_distances_that_are_refused(nearest):
+    with pytest.raises(InputError, match="nearest = .* symmetric table"):
+        mace(["H", "O"], nearest=nearest)
 
 
 def test_weights_of_another_network_are_refused():

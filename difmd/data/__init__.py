@@ -14,7 +14,7 @@ from difmd.data.labels import Keys
 from difmd.data.read import read, stream
 from difmd.data.references import ReferenceEnergies, excess_energies, reference_energies
 from difmd.data.split import Parts, Split, load_split, save_split, split, take_split
-from difmd.data.statistics import Statistics, statistics
+from difmd.data.statistics import Statistics, nearest_distances, statistics
 
 __all__ = [
     "Batch",
@@ -38,6 +38,7 @@ __all__ = [
     "load_split",
     "make_batches",
     "mend_stress",
+    "nearest_distances",
     "read",
     "reference_energies",
     "save_split",

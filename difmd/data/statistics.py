@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from difmd.data.frames import Frame
 from difmd.data.references import excess_energies, reference_energies
@@ -59,3 +60,34 @@ def statistics(
     if neighbors == 0:
         raise InputError(f"no atom has a neighbour within {cutoff} Å: look at the units of the positions")
     return Statistics(species, references.energies, scale if scale > 0 else 1.0, float(neighbors))
+
+
+def nearest_distances(
+    frames: Sequence[Frame], *, species: Sequence[int], cutoff: float
+) -> Float[np.ndarray, "species species"]:
+    """Shortest distance of each pair of species, for the `nearest` of a network.
+
+    Args:
+        frames: the data, all of which are searched.
+        species: atomic numbers, as in `Statistics`.
+        cutoff: of the network [Å], which stands where no pair is in reach.
+
+    Returns:
+        Distances [Å].
+
+    Raises:
+        InputError: an atom of another species.
+    """
+    place = np.full(119, -1)
+    place[list(species)] = range(len(species))
+    found = np.full((len(species), len(species)), float(cutoff))
+    for frame in frames:
+        kinds = place[frame.numbers]
+        if (kinds < 0).any():
+            raise InputError(
+                f"frames hold the element {frame.numbers[kinds < 0][0]}, which is not among the species "
+                f"{tuple(species)}"
+            )
+        i, j, _, distances = find_pairs(frame.positions, frame.cell, frame.pbc, cutoff)
+        np.minimum.at(found, (kinds[i], kinds[j]), distances)
+    return np.minimum(found, found.T)

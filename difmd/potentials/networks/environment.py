@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from difmd.neighbors import Neighbors, extended_positions
@@ -28,7 +29,8 @@ class Environment(NamedTuple):
         vectors: x, y and z of r_ij = r_j − r_i [Å]; out of reach in unused slots; float [centers, slots].
         distances: |r_ij| [Å]; [centers, slots].
         twins: which entries are one pair.
-        lengths: distance of each pair [Å], out of reach for pairs that are not there; [pairs].
+        lengths: distance of each pair [Å], held above `nearest`; out of reach for pairs that are not there;
+            [pairs].
     """
 
     types: Int[Array, "centers"]
@@ -43,7 +45,12 @@ class Environment(NamedTuple):
 
 
 def environment(
-    system: System, neighbors: Neighbors, *, numbers: Sequence[int], cutoff: float
+    system: System,
+    neighbors: Neighbors,
+    *,
+    numbers: Sequence[int],
+    cutoff: float,
+    nearest: np.ndarray | None = None,
 ) -> tuple[Environment, Int[Array, "atoms"]]:
     """The environment of every center of a list.
 
@@ -53,6 +60,8 @@ def environment(
         numbers: atomic numbers that the potential knows, in its order.
         cutoff: [Å]; what lies farther is put at twice that distance, where all functions of it are zero
             and have finite derivatives.
+        nearest: distances [Å] of pairs of species below which `lengths` hardly fall, see `held_above`; None:
+            they are the distances. [species, species].
 
     Returns:
         The `Environment`, and the center that each atom is.
@@ -72,13 +81,31 @@ def environment(
     lengths = jnp.where(is_pair, take(distances.reshape(-1), twins.entries[0]), away)
     # The two extended positions that are no atoms stand for center 0, whose contribution is zero there.
     center_of = jnp.concatenate([take(neighbors.rank, neighbors.parents), jnp.zeros(2, jnp.int32)])
+    types = take(types_of(numbers, system.atomic_numbers), neighbors.order)
+    senders = jnp.where(is_near, take(center_of, indices), 0)
+    if nearest is not None:
+        first = twins.entries[0]
+        here, there = take(types, first // indices.shape[1]), take(types, take(senders.reshape(-1), first))
+        table = jnp.asarray(nearest, lengths.dtype).reshape(-1)
+        lengths = held_above(lengths, take(table, here * len(numbers) + there))
     found = Environment(
-        types=take(types_of(numbers, system.atomic_numbers), neighbors.order),
+        types=types,
         is_atom=neighbors.centers < n_extended,
-        senders=jnp.where(is_near, take(center_of, indices), 0),
+        senders=senders,
         vectors=(x, y, z),
         distances=distances,
         twins=twins,
         lengths=lengths,
     )
     return found, neighbors.rank
+
+
+def held_above(r: Float[Array, "pairs"], nearest: Float[Array, "pairs"]) -> Float[Array, "pairs"]:
+    """Distances as they are from `nearest` on; below they approach 0.95 of it and stay there.
+
+    Between a and 0.9 a it is a − w (x − x³ + x⁴/2) with x = (a − r)/w and w = 0.1 a, whose slope and
+    curvature go on at both ends.
+    """
+    width = 0.1 * nearest
+    x = jnp.clip((nearest - r) / width, 0, 1)
+    return jnp.where(r < nearest, nearest - width * (x - x**3 + 0.5 * x**4), r)

@@ -17,6 +17,7 @@ from difmd.potentials.networks.equivariant import Convolution, Linear
 from difmd.potentials.networks.harmonics import natural, spherical_harmonics
 from difmd.potentials.networks.network import SpeciesValues, network_potential
 from difmd.potentials.networks.radial import silu
+from difmd.potentials.pair import PairValues
 from difmd.take import take
 
 _SCALAR = natural(0)
@@ -90,6 +91,7 @@ def invariant(
     p: int = 6,
     scale: SpeciesValues = 1.0,
     shift: SpeciesValues = 0.0,
+    nearest: PairValues | None = None,
 ) -> Potential:
     """Message passing on invariant features: PaiNN whose vectors stay in the layer that forms them.
 
@@ -113,6 +115,7 @@ def invariant(
         p: power of the envelope; PaiNN has half a cosine, with which curvature jumps.
         scale: [eV], see `network_potential`.
         shift: [eV], likewise; energies of single atoms.
+        nearest: [Å], likewise; the nearest distances of pairs in the data.
 
     Returns:
         The `Potential`.
@@ -147,4 +150,6 @@ def invariant(
         n_functions=n_functions,
         p=p,
     )
-    return network_potential(module, species=species, cutoff=cutoff, scale=scale, shift=shift)
+    return network_potential(
+        module, species=species, cutoff=cutoff, scale=scale, shift=shift, nearest=nearest
+    )

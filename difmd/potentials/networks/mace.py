@@ -17,6 +17,7 @@ from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
 from difmd.potentials.networks.network import SpeciesValues, network_potential
 from difmd.potentials.networks.product_basis import SymmetricContraction
 from difmd.potentials.networks.radial import silu
+from difmd.potentials.pair import PairValues
 from difmd.take import take
 
 
@@ -108,6 +109,7 @@ def mace(
     shift: SpeciesValues = 0.0,
     charges: bool = False,
     atomic_dipoles: bool = False,
+    nearest: PairValues | None = None,
 ) -> Potential:
     """MACE, with the hyper-parameters of its authors (their names in brackets).
 
@@ -128,6 +130,7 @@ def mace(
         shift: [eV], likewise; energies of single atoms.
         charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
         atomic_dipoles: whether they have dipoles too, which takes vectors out of the last layer.
+        nearest: [Å], see `network_potential`; the nearest distances of pairs in the data.
 
     Returns:
         The `Potential`.
@@ -159,5 +162,5 @@ def mace(
         atomic_dipoles=atomic_dipoles,
     )
     return network_potential(
-        module, species=species, cutoff=cutoff, scale=scale, shift=shift, charges=charges
+        module, species=species, cutoff=cutoff, scale=scale, shift=shift, charges=charges, nearest=nearest
     )

@@ -19,6 +19,7 @@ from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.multipoles import Multipoles
 from difmd.potentials.networks.environment import Environment, environment
 from difmd.potentials.networks.heads import Outputs
+from difmd.potentials.pair import PairValues
 from difmd.potentials.slots import known, species_numbers
 from difmd.precision import default_float, floats
 from difmd.system import System
@@ -36,6 +37,7 @@ def network_potential(
     scale: SpeciesValues = 1.0,
     shift: SpeciesValues = 0.0,
     charges: bool = False,
+    nearest: PairValues | None = None,
 ) -> Potential:
     """E = Σ_i shift_{Z_i} + scale_{Z_i} [ε(environment of i) − ε(nothing around an atom of Z_i)].
 
@@ -49,18 +51,29 @@ def network_potential(
         scale: [eV], one for all or one for each species; a typical force times 1 Å does.
         shift: [eV], likewise.
         charges: whether the module yields `Outputs` with charges, of which the potential is to tell.
+        nearest: [Å], one distance for all pairs of species or a symmetric table: the nearest ones in the
+            data. Pairs that come nearer are, to the network, hardly nearer than that (`held_above`).
+            What it would make of them otherwise grows with powers of what it has never seen. A repulsion
+            has to be added, such as `zbl`, which alone acts there. None: distances are as they are.
 
     Returns:
         `Potential`; its params are `{"network": weights, "scale": [species], "shift": [species]}`.
 
     Raises:
         InputError: cutoff not positive, an unknown or repeated species, or a scale or shift that is not
-            finite or not one a species. When applied: weights of another network.
+            finite or not one a species, or distances that are not positive or no symmetric table. When
+            applied: weights of another network.
+
+    References:
+        Bochkarev et al., Phys. Rev. Mater. 6, 013804 (2022), doi:10.1103/PhysRevMaterials.6.013804 (a
+        repulsion that takes over within an inner cut-off).
     """
     check_positive("cutoff", cutoff, "Å")
     cutoff = float(cutoff)
     numbers = species_numbers(species)
     first = {"scale": _per_species("scale", scale, numbers), "shift": _per_species("shift", shift, numbers)}
+
+    floor = None if nearest is None else _per_pair("nearest", nearest, numbers)
 
     # Compiled as a whole, which takes less time than its operations one by one; and without the efforts that
     # pay where a program runs more than once, which JAX allows outside of other programs only.
@@ -87,7 +100,7 @@ def network_potential(
                 f"params hold a scale of {list(cast['scale'].shape)} and a shift of "
                 f"{list(cast['shift'].shape)} for {len(numbers)} species: give one entry a species"
             )
-        env, rank = environment(system, neighbors, numbers=numbers, cutoff=cutoff)
+        env, rank = environment(system, neighbors, numbers=numbers, cutoff=cutoff, nearest=floor)
         nothing = _alone(len(numbers), cutoff, dtype)
         try:
             own = _outputs(module.apply({"params": cast["network"]}, env))
@@ -148,6 +161,19 @@ def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:
         twins=Twins(jnp.zeros(shape, jnp.int32), jnp.zeros((2, 1), jnp.int32)),
         lengths=away[:1, 0],
     )
+
+
+def _per_pair(name: str, values: Any, numbers: Sequence[int]) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if array.ndim == 0:
+        array = np.full((len(numbers), len(numbers)), array)
+    is_table = array.shape == (len(numbers), len(numbers)) and (array == array.T).all()
+    if not is_table or not (array > 0).all():
+        raise InputError(
+            f"{name} = {values!r} must be one positive number, or a symmetric table of them for the "
+            f"{len(numbers)} species"
+        )
+    return array
 
 
 def _per_species(name: str, values: Any, numbers: Sequence[int]) -> np.ndarray:
