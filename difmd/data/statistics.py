@@ -12,6 +12,7 @@ from difmd.data.frames import Frame
 from difmd.data.references import excess_energies, reference_energies
 from difmd.errors import InputError
 from difmd.neighbors.host import find_pairs
+from difmd.potentials.slots import places_of
 
 
 class Statistics(NamedTuple):
@@ -78,8 +79,7 @@ def nearest_distances(
     Raises:
         InputError: an atom of another species.
     """
-    place = np.full(119, -1)
-    place[list(species)] = range(len(species))
+    place = places_of(species)
     found = np.full((len(species), len(species)), float(cutoff))
     for frame in frames:
         kinds = place[frame.numbers]

@@ -294,18 +294,18 @@ def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
 
 def types_of(numbers: Sequence[int], atomic_numbers: Int[Array, "atoms"]) -> Int[Array, "atoms"]:
     """Place of each atom's species among `numbers`; 0 for one that is not there, and for padding."""
-    return jnp.maximum(jnp.asarray(_places(numbers))[atomic_numbers], 0)
+    return jnp.maximum(jnp.asarray(places_of(numbers))[atomic_numbers], 0)
 
 
 def known(numbers: Sequence[int], system: System) -> Float[Array, ""]:
     """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
-    unknown = (system.atomic_numbers > 0) & (jnp.asarray(_places(numbers))[system.atomic_numbers] < 0)
+    unknown = (system.atomic_numbers > 0) & (jnp.asarray(places_of(numbers))[system.atomic_numbers] < 0)
     dtype = system.positions.dtype
     # A maximum of floats, as a run takes others, and need compile no reduction of its own.
     return jnp.where(largest(unknown.astype(dtype)) > 0, jnp.nan, 1).astype(dtype)
 
 
-def _places(numbers: Sequence[int]) -> np.ndarray:
+def places_of(numbers: Sequence[int]) -> np.ndarray:
     """Place of each element among `numbers`, −1 for those that are not there; int32 [119]."""
     places = np.full(119, -1, np.int32)
     places[list(numbers)] = np.arange(len(numbers))

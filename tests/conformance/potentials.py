@@ -66,6 +66,10 @@ class Row:
 
 ARGON = {"species": ["Ar"], "sigma": 3.4, "epsilon": 0.0104, "cutoff": CUTOFF}
 MIXTURE = {"species": ["Ar", "Kr"], "sigma": [3.4, 3.65], "epsilon": [0.0104, 0.0141], "cutoff": CUTOFF}
+MACE = {
+    "species": ["Ar", "Kr"], "cutoff": CUTOFF, "channels": 2, "max_L": 1, "max_ell": 1, "radial_hidden": (4,),
+    "readout_hidden": 3, "avg_num_neighbors": 30.0, "scale": [0.5, 0.7], "shift": [-1.0, 0.3],
+}  # fmt: skip
 MIXED = (18, 36, 18, 18, 36, 36, 18, 36)
 
 CELL = np.array([[7.2, 0.0, 0.0], [1.5, 6.9, 0.0], [-1.0, 0.8, 7.4]])
@@ -176,37 +180,10 @@ ROWS = {
         numbers=MIXED,
         smooth=1,
     ),
-    "mace": Row(
-        lambda: mace(
-            ["Ar", "Kr"],
-            cutoff=CUTOFF,
-            channels=2,
-            max_L=1,
-            max_ell=1,
-            radial_hidden=(4,),
-            readout_hidden=3,
-            avg_num_neighbors=30.0,
-            scale=[0.5, 0.7],
-            shift=[-1.0, 0.3],
-        ),
-        numbers=MIXED,
-        smooth=2,
-        forceless=("shift",),
-    ),
+    "mace": Row(lambda: mace(**MACE), numbers=MIXED, smooth=2, forceless=("shift",)),
+    # Of the sixteen entries that are held none is so near the end that differences cross it.
     "mace, distances held": Row(
-        lambda: mace(
-            ["Ar", "Kr"],
-            cutoff=CUTOFF,
-            channels=2,
-            max_L=1,
-            max_ell=1,
-            radial_hidden=(4,),
-            readout_hidden=3,
-            avg_num_neighbors=30.0,
-            scale=[0.5, 0.7],
-            # Of sixteen entries that are held none is so near the end that differences cross it.
-            nearest=[[3.5, 3.6], [3.6, 3.4]],
-        ),
+        lambda: mace(**MACE, nearest=[[3.5, 3.6], [3.6, 3.4]]),
         numbers=MIXED,
         smooth=2,
         forceless=("shift",),

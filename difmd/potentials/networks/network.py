@@ -19,7 +19,7 @@ from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.multipoles import Multipoles
 from difmd.potentials.networks.environment import Environment, environment
 from difmd.potentials.networks.heads import Outputs
-from difmd.potentials.pair import PairValues
+from difmd.potentials.pair import PairValues, pair_table
 from difmd.potentials.slots import known, species_numbers
 from difmd.precision import default_float, floats
 from difmd.system import System
@@ -73,7 +73,7 @@ def network_potential(
     numbers = species_numbers(species)
     first = {"scale": _per_species("scale", scale, numbers), "shift": _per_species("shift", shift, numbers)}
 
-    floor = None if nearest is None else _per_pair("nearest", nearest, numbers)
+    floor = None if nearest is None else pair_table("nearest", nearest, len(numbers))
 
     # Compiled as a whole, which takes less time than its operations one by one; and without the efforts that
     # pay where a program runs more than once, which JAX allows outside of other programs only.
@@ -161,19 +161,6 @@ def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:
         twins=Twins(jnp.zeros(shape, jnp.int32), jnp.zeros((2, 1), jnp.int32)),
         lengths=away[:1, 0],
     )
-
-
-def _per_pair(name: str, values: Any, numbers: Sequence[int]) -> np.ndarray:
-    array = np.asarray(values, np.float64)
-    if array.ndim == 0:
-        array = np.full((len(numbers), len(numbers)), array)
-    is_table = array.shape == (len(numbers), len(numbers)) and (array == array.T).all()
-    if not is_table or not (array > 0).all():
-        raise InputError(
-            f"{name} = {values!r} must be one positive number, or a symmetric table of them for the "
-            f"{len(numbers)} species"
-        )
-    return array
 
 
 def _per_species(name: str, values: Any, numbers: Sequence[int]) -> np.ndarray:
