@@ -54,6 +54,7 @@ class Flag(enum.IntFlag):
     NON_FINITE = 8
     TOO_FAST = 16
     OFF_GRID = 32
+    NOT_CONVERGED = 64
 
 
 REMEDIES = {
@@ -69,6 +70,8 @@ REMEDIES = {
     "time step that is too large",
     Flag.OFF_GRID: "positions or momenta left the range in which `reversible` undoes steps exactly: begin "
     "with atoms inside the cell, use float64, or another gradient method",
+    Flag.NOT_CONVERGED: "forces are not below the tolerance yet: allow more steps, or a larger tolerance in "
+    "float32",
 }
 
 

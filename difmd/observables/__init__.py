@@ -7,6 +7,7 @@ from difmd.observables.correlation import (
     velocity_autocorrelation,
 )
 from difmd.observables.diffusivity import Diffusivity, diffusivity, diffusivity_of, finite_size_correction
+from difmd.observables.elastic import elastic_constants
 from difmd.observables.radial import RadialDistribution, radial_distribution
 from difmd.observables.statistics import Estimate, over_blocks, over_replicas, with_control
 from difmd.observables.structure import crystalline_order, is_liquid
@@ -19,6 +20,7 @@ __all__ = [
     "crystalline_order",
     "diffusivity",
     "diffusivity_of",
+    "elastic_constants",
     "finite_size_correction",
     "is_liquid",
     "mean_squared_displacement",

@@ -1,0 +1,61 @@
+"""Elastic constants of a crystal at rest."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from difmd.gradients.implicit import solve_symmetric
+from difmd.neighbors import Neighbors
+from difmd.potentials import Params, Potential
+from difmd.relaxation import any_strain, deform, tether
+from difmd.system import System
+
+
+def elastic_constants(
+    potential: Potential, params: Params, system: System, neighbors: Neighbors
+) -> Float[Array, "6 6"]:
+    """Second derivatives of the energy in strain, atoms relaxed within the cell; pure and differentiable.
+
+        C_ij = (∂²U/∂ε_i∂ε_j − ∂²U/∂ε_i∂r · H⁻¹ · ∂²U/∂r∂ε_j) / V,    H = ∂²U/∂r∂r.
+
+    The strain ε deforms positions r and cell h to r(1 + ε) and h(1 + ε); shears are engineering strains,
+    γ_yz = 2 ε_yz, as is usual. (With tensors' components, C44 to C66 are twice as large.)
+
+    Args:
+        potential: the energy model.
+        params: its parameters; differentiable.
+        system: at a minimum without stress, as `minimize(…, strains=any_strain())` finds it; differentiable.
+        neighbors: a current list for it.
+
+    Returns:
+        C in Voigt's order xx, yy, zz, yz, xz, xy [eV/Å³]; [6, 6]. NaN where the crystal is not stable against
+        moves of atoms and conjugate gradients fail.
+
+    References:
+        Lutsko, J. Appl. Phys. 65, 2991 (1989), doi:10.1063/1.342716 (internal relaxation).
+    """
+    modes = jnp.asarray(any_strain(), system.positions.dtype)
+
+    def slopes(r: Array, strain: Array) -> tuple[Array, Array]:
+        """∂U/∂r in the undeformed cell, and ∂U/∂ε."""
+
+        def energy(r: Array, strain: Array) -> Array:
+            moved = deform(system.replace(positions=r), jnp.tensordot(strain, modes, 1))
+            return potential.apply(params, moved, neighbors)
+
+        return jax.grad(energy, (0, 1))(r, strain)
+
+    r, none = system.positions, jnp.zeros(6, system.positions.dtype)
+    # All six directions at a time.
+    along = jax.vmap(lambda mode: jax.jvp(lambda e: slopes(r, e), (none,), (mode,))[1])
+    of_positions, of_strains = along(jnp.eye(6, dtype=r.dtype))
+
+    def hessian(v: Array) -> Array:
+        return jax.jvp(lambda r: slopes(r, none)[0], (r,), (v,))[1] + tether(v)
+
+    moves = jax.vmap(lambda target: solve_symmetric(hessian, target))(of_positions)
+    relaxed = of_strains - jnp.einsum("iax,jax->ij", of_positions, moves)
+    # Symmetric but for rounding.
+    return 0.5 * (relaxed + relaxed.T) / system.volume
