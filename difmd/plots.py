@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from difmd.data import Frame
+    from difmd.gradients import GradientReport
     from difmd.training import CommitteeResult, Residuals, TrainingResult
     from difmd.trajectory import Trajectory
 
@@ -74,6 +75,41 @@ def plot_fit(path: str | Path, history: Sequence[dict[str, Any]]) -> None:
         series = np.asarray([entry["params"][name] for entry in history])
         axis.plot(iterations, series.reshape(len(history), -1), "o-")
         axis.set(xlabel="iteration", ylabel=name)
+    _save(figure, path)
+
+
+def plot_gradient_report(path: str | Path, report: GradientReport) -> None:
+    """Size of gradients, their error and n_eff against how far they go back, and time and memory of methods.
+
+    Args:
+        path: file to write.
+        report: of `difmd.gradients.gradient_report`.
+    """
+    figure, axes = _figure(1, 3, size=(11, 3.4))
+    t = report.times / units.PS
+    for name, mean, error in zip(report.names, report.gradient, report.gradient_stderr, strict=True):
+        (line,) = axes[0].plot(t, np.abs(mean), label=name)
+        low = np.maximum(np.abs(mean) - error, np.abs(mean).min() / 10)
+        axes[0].fill_between(t, low, np.abs(mean) + error, color=line.get_color(), alpha=0.3, lw=0)
+    spread = np.linalg.norm(report.gradient_stderr, axis=0)
+    growth = spread[-1] * np.exp(report.lyapunov * (report.times - report.times[-1]))
+    axes[0].plot(t, growth, "k:", label="exp(λt)")
+    axes[0].set(xlabel="horizon [ps]", ylabel="|θ ∂A/∂θ|", yscale="log")
+    axes[0].legend(frameon=False, fontsize="small")
+    axes[1].plot(t, 100 * report.relative_error, label="error of the gradient")
+    axes[1].plot(t, 100 * report.effective, label="n_eff of replicas")
+    axes[1].axhline(100 * report.tolerance, color="k", lw=0.5)
+    if np.isfinite(report.horizon):
+        axes[1].axvline(report.horizon / units.PS, color="C1", ls="--", label="horizon to use")
+    axes[1].set(xlabel="horizon [ps]", ylabel="%", yscale="log")
+    axes[1].legend(frameon=False, fontsize="small")
+    usable = [cost for cost in report.costs if not cost.refusal]
+    axes[2].scatter([c.peak_bytes / 1e6 for c in usable], [c.over_forward for c in usable])
+    for cost in usable:
+        place = (cost.peak_bytes / 1e6, cost.over_forward)
+        axes[2].annotate(cost.method, place, xytext=(4, 4), textcoords="offset points", fontsize="small")
+    axes[2].set(xlabel="memory [MB]", ylabel="time over that of the rollout", xscale="log", ylim=(0, None))
+    axes[2].margins(x=0.3, y=0.15)
     _save(figure, path)
 
 

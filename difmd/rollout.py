@@ -117,9 +117,14 @@ def rollout(
         `Rollout`. The run goes on to the end whatever the status.
 
     Raises:
-        InputError: numbers of steps that do not divide.
+        InputError: numbers of steps that do not divide, or a gradient method of another kind.
     """
     gradient = checkpointed() if gradient is None else gradient
+    if not isinstance(gradient, GradientMethod):
+        raise InputError(
+            f"{type(gradient).__name__} differentiates no trajectory, but averages over stored states: use "
+            "checkpointed(), reversible(), direct(), truncated() or forward()"
+        )
     # The forces of the start are those of this list.
     status = check(state.system, neighbors, Status.ok(), state.step)
     rebuilds = rebuild_every is not None
