@@ -31,7 +31,8 @@ from difmd.neighbors import neighbor_list
 from difmd.observables import Diffusivity, Estimate
 from difmd.potentials import lennard_jones, switched
 
-FIT = importlib.import_module("difmd.fitting.diffusivity")
+POINTS = importlib.import_module("difmd.fitting.state_points")
+FIT = importlib.import_module("difmd.fitting.fit")
 UNIT = 1e-9 * units.M2_PER_S
 
 
@@ -78,7 +79,8 @@ def exact(monkeypatch):
     """`fit_diffusivity` with the exact model; `calls` counts measurements, `bad` are spoilt."""
     calls, bad = [], {}
 
-    def measure(potential, params, target, replicas, **kwargs):
+    def measure(potential, params, targets, replicas, **kwargs):
+        (target,) = targets
         calls.append(target.temperature)
         value, gradient = jax.value_and_grad(exact_diffusivity)(params, target.temperature)
         spoil = bad.get(len(calls), "")
@@ -100,11 +102,11 @@ def exact(monkeypatch):
         )
         zero = jax.tree.map(jnp.zeros_like, gradient)
         slopes = EquilibriumGradient(jnp.asarray(value), jnp.asarray(0.0), gradient, zero, gradient, zero)
-        return StatePoint(found, 1e-3 if target.temperature == 90 else 2e-3, slopes), replicas
+        return [StatePoint(found, 1e-3 if target.temperature == 90 else 2e-3, slopes)], replicas, None
 
-    monkeypatch.setattr(FIT, "measure_diffusivity", measure)
-    monkeypatch.setattr(FIT, "equilibrate", lambda potential, params, replicas, **kwargs: replicas)
-    monkeypatch.setattr(FIT, "keep_liquid", lambda replicas, **kwargs: replicas)
+    monkeypatch.setattr(POINTS, "measure", measure)
+    monkeypatch.setattr(POINTS, "equilibrate", lambda potential, params, replicas, **kwargs: replicas)
+    monkeypatch.setattr(POINTS, "keep_liquid", lambda replicas, **kwargs: replicas)
     one = crystal(0.2, SAMPLING)
     systems = jax.tree.map(lambda x: jnp.stack([x] * 3), one)
     lists = neighbor_list(systems, cutoff=6.0, skin=1.5)
@@ -138,7 +140,7 @@ def test_fit_finds_the_parameters(exact, residual):
     for name in START:
         np.testing.assert_allclose(first["params"][name], START[name], rtol=1e-12)
     expected = [(float(exact_diffusivity(START, t)) + c) / UNIT for t, c in ((90.0, 1e-3), (110.0, 2e-3))]
-    np.testing.assert_allclose(first["D_1e-9_m2_s"], expected, rtol=1e-12)
+    np.testing.assert_allclose(first["diffusivity"]["D_1e-9_m2_s"], expected, rtol=1e-12)
     losses = [entry["loss"] for entry in found.history]
     assert found.best_loss == min(losses) < 1e-6 * losses[0]
     best = found.history[int(np.argmin(losses))]["params"]
@@ -221,10 +223,10 @@ def test_fit_that_is_not_finite(exact, tmp_path, what):
     ids=["seed", "sampling", "initial_state_term", "residual", "transform"],
 )
 def test_checkpoint_of_another_fit_is_refused(exact, tmp_path, change):
-    exact(n_iterations=1, folder=tmp_path)
+    exact(n_iterations=2, folder=tmp_path)
     before = (tmp_path / "fit.npz").read_bytes()
     with pytest.raises(InputError, match="delete it, or choose another folder"):
-        exact(folder=tmp_path, **change)
+        exact(n_iterations=2, folder=tmp_path, **change)
     assert (tmp_path / "fit.npz").read_bytes() == before
 
 
@@ -254,7 +256,7 @@ def test_damaged_checkpoint_of_a_fit_is_refused(exact, tmp_path):
     ("change", "culprit"),
     [
         ({"n_iterations": 0}, "n_iterations = 0"),
-        ({"replicas": []}, "0 sets of replicas for 2 targets"),
+        ({"replicas": []}, "0 sets of replicas for 2 state points"),
     ],
 )
 def test_fit_refuses(exact, change, culprit):
@@ -282,43 +284,3 @@ def test_species_of_the_sampling_must_be_known(exact):
     """Argon, where the potential is for methane."""
     with pytest.raises(InputError, match="Ar"):
         exact(sampling=dataclasses.replace(SAMPLING, atomic_number=18), replicas=None)
-
-
-# The fit itself
-
-
-def test_interrupted_fit_of_a_liquid_resumes_bit_for_bit(tmp_path):
-    """A warm dense gas of 32 atoms, in which the criterion for a crystal is safe so small a box."""
-    target = DiffusivityTarget(
-        temperature=200.0, diffusivity=40 * UNIT, density=200 * units.KG_PER_M3, viscosity=12e-6 * units.PA_S
-    )
-
-    def fit(**changes):
-        return fit_diffusivity(
-            METHANE_LJ,
-            START,
-            [target],
-            sampling=SAMPLING,
-            n_iterations=2,
-            key=jax.random.key(0),
-            progress=False,
-            **changes,
-        )
-
-    whole = fit()
-    with pytest.raises(FitInterrupted) as caught:
-        fit(folder=tmp_path, on_iteration=interrupt)
-    assert len(caught.value.result.history) == 1
-
-    def melted_again(*args, **kwargs):
-        raise AssertionError("the checkpoint has the liquid")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("difmd.fitting.diffusivity.melt", melted_again)
-        resumed = fit(folder=tmp_path)
-    assert same(resumed.params, whole.params)
-    assert resumed.history == whole.history
-    assert not same(whole.params, START)
-    for entry in whole.history:
-        assert 10 < entry["D_1e-9_m2_s"][0] < 200
-        assert entry["D_stderr_1e-9_m2_s"][0] > 0

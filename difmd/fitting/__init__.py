@@ -1,40 +1,51 @@
 """Fits to measured quantities, through the trajectory."""
 
-from difmd.fitting.diffusivity import (
-    FitError,
-    FitInterrupted,
-    FitResult,
-    absolute_residual,
-    fit_diffusivity,
-    relative_residual,
-)
-from difmd.fitting.estimate import StatePoint, measure_diffusivity
+from difmd.fitting.diffusivity import fit_diffusivity
+from difmd.fitting.estimate import StatePoint, measure, measure_diffusivity
+from difmd.fitting.fit import fit
 from difmd.fitting.gauss_newton import gauss_newton
 from difmd.fitting.liquid import Replicas, Sampling, box_length, equilibrate, keep_liquid, melt, produce
-from difmd.fitting.targets import DiffusivityTarget, at_temperatures, read_targets
-from difmd.fitting.transforms import Transform, identity, logarithmic
+from difmd.fitting.residuals import absolute_residual, relative_residual
+from difmd.fitting.result import FitError, FitInterrupted, FitResult
+from difmd.fitting.state_points import state_points
+from difmd.fitting.structure import Structure
+from difmd.fitting.targets import DiffusivityTarget, StructureTarget, at_temperatures, read_targets
+from difmd.fitting.terms import Evaluation, Residuals, Term, least_squares, prior, scalar_loss
+from difmd.fitting.transforms import Transform, bounded, identity, logarithmic
 
 __all__ = [
     "DiffusivityTarget",
+    "Evaluation",
     "FitError",
     "FitInterrupted",
     "FitResult",
     "Replicas",
+    "Residuals",
     "Sampling",
     "StatePoint",
+    "Structure",
+    "StructureTarget",
+    "Term",
     "Transform",
     "absolute_residual",
     "at_temperatures",
+    "bounded",
     "box_length",
     "equilibrate",
+    "fit",
     "fit_diffusivity",
     "gauss_newton",
     "identity",
     "keep_liquid",
+    "least_squares",
     "logarithmic",
+    "measure",
     "measure_diffusivity",
     "melt",
+    "prior",
     "produce",
     "read_targets",
     "relative_residual",
+    "scalar_loss",
+    "state_points",
 ]

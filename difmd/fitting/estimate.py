@@ -1,8 +1,9 @@
-"""Diffusivity of a state point and its derivative in the parameters, from replicas of the liquid."""
+"""Diffusivity and structure of a state point and their derivatives in the parameters, from replicas."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,14 +21,19 @@ from difmd.fitting.liquid import (
     neighbor_distance,
     produce,
 )
-from difmd.fitting.targets import DiffusivityTarget
+from difmd.fitting.structure import structure_of
+from difmd.fitting.targets import DiffusivityTarget, StructureTarget, Target
 from difmd.gradients import EquilibriumGradient, equilibrium_gradient
 from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
+from difmd.gradients.lyapunov import tangent_growth
 from difmd.integrators import draw_momenta
 from difmd.neighbors import Neighbors, grow, neighbor_list
 from difmd.observables import Diffusivity, diffusivity, finite_size_correction, is_liquid
 from difmd.potentials import Params, Potential
 from difmd.system import System
+
+# Replicas that tell how fast trajectories part.
+_FEW = 4
 
 
 class StatePoint(NamedTuple):
@@ -86,16 +92,81 @@ def measure_diffusivity(
     Raises:
         SimulationError: non-finite values, or a list that would not stop growing.
     """
+    found, after, _ = measure(
+        potential,
+        params,
+        [target],
+        replicas,
+        sampling=sampling,
+        key=key,
+        with_gradient=with_gradient,
+        initial_state_term=initial_state_term,
+    )
+    return found[0], after
+
+
+def measure(
+    potential: Potential,
+    params: Params,
+    targets: Sequence[Target],
+    replicas: Replicas,
+    *,
+    sampling: Sampling,
+    key: Key[Array, ""],
+    with_gradient: bool = False,
+    initial_state_term: bool = True,
+) -> tuple[list[Any], Replicas, Production]:
+    """What targets of one state point ask for, from the same trajectories.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        targets: of one temperature and density.
+        replicas: equilibrated at these.
+        sampling: how.
+        key: seed.
+        with_gradient: also differentiate.
+        initial_state_term: include the change of the distribution of the starts in that of diffusivities.
+
+    Returns:
+        A `StatePoint` or a `Structure` for each target, the replicas at the end of their trajectories, and
+        these.
+
+    Raises:
+        InputError: a structure that reaches farther than half of the box.
+        SimulationError: non-finite values, or a list that would not stop growing.
+    """
     produce_key, gradient_key = jax.random.split(key)
     done, after = produce(
         potential,
         params,
         replicas,
-        temperature=target.temperature,
+        temperature=targets[0].temperature,
         sampling=sampling,
         key=produce_key,
         with_energy_gradients=with_gradient,
     )
+    found: list[Any] = []
+    along = None
+    if with_gradient and any(isinstance(target, DiffusivityTarget) for target in targets):
+        along = _along(potential, params, after, targets[0].temperature, sampling, gradient_key)
+    for target in targets:
+        if isinstance(target, StructureTarget):
+            found.append(structure_of(target, done, sampling))
+            continue
+        found.append(_diffusivity(target, done, after, along, sampling, initial_state_term))
+    return found, after, done
+
+
+def _diffusivity(
+    target: DiffusivityTarget,
+    done: Production,
+    after: Replicas,
+    along: Any,
+    sampling: Sampling,
+    initial_state_term: bool,
+) -> StatePoint:
+    """D, its correction, and its gradient where there is the term along the trajectory."""
     interval = sampling.dt * sampling.save_every
     found = diffusivity(
         done.positions,
@@ -115,8 +186,7 @@ def measure_diffusivity(
             )
         )
     gradient = None
-    if with_gradient:
-        along = _along(potential, params, after, target.temperature, sampling, gradient_key)
+    if along is not None:
         lags = diffusion_window(sampling)
         values = diffusion_samples(done, after.systems.masses[0], lags.first, lags.last)
         # The same average over origins about the start as in the differentiated sample: its covariance is
@@ -135,7 +205,7 @@ def measure_diffusivity(
         scale = found.einstein.value / early.value
         gradient = jax.tree.map(lambda x: scale * x, early)
     n_solid = int(np.sum(~is_liquid(after.systems, spacing=neighbor_distance(target.density, sampling))))
-    return StatePoint(found, correction, gradient, n_solid), after
+    return StatePoint(found, correction, gradient, n_solid)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -243,3 +313,47 @@ def _differentiate(
         return _Along(gradient, status)
 
     return map_replicas(one, len(keys))(systems, neighbors, keys)
+
+
+def parting_rate(
+    potential: Potential,
+    params: Params,
+    replicas: Replicas,
+    temperature: float,
+    sampling: Sampling,
+    key: Key[Array, ""],
+) -> float:
+    """The Lyapunov exponent of a liquid, from a few replicas [1/time]; see `gradients.tangent_growth`.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        replicas: equilibrated at this temperature.
+        temperature: [K].
+        sampling: time step, and steps between rebuilds.
+        key: seed of momenta and differences.
+
+    Returns:
+        λ; NaN where these runs are not clean.
+    """
+    every = sampling.save_every
+    n_steps = max(sampling.steps(2 * sampling.gradient_window[1]) // every, 6) * every
+
+    @jax.jit
+    @jax.vmap
+    def growth(system: System, neighbors: Neighbors, key: Array) -> Any:
+        momentum_key, tangent_key = jax.random.split(key)
+        momenta = draw_momenta(momentum_key, system, temperature)
+        return tangent_growth(
+            potential, params, system, momenta, neighbors,
+            dt=sampling.dt, n_steps=n_steps, rebuild_every=every, key=tangent_key,
+        )  # fmt: skip
+
+    few = min(_FEW, len(replicas.systems.positions))
+    systems, neighbors = jax.tree.map(lambda x: x[:few], (replicas.systems, replicas.neighbors))
+    found = growth(systems, neighbors, jax.random.split(key, few))
+    if flags_of(found.status):
+        return np.nan
+    begin = found.times.shape[1] // 3
+    times, sizes = np.asarray(found.times), np.asarray(found.log_growth)
+    return float(np.mean((sizes[:, -1] - sizes[:, begin]) / (times[:, -1] - times[:, begin])))

@@ -10,6 +10,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from difmd.errors import InputError
+
 
 class GaussNewtonState(NamedTuple):
     """Number of steps taken; int32 []."""
@@ -32,7 +34,7 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
         full_steps: steps before averaging begins.
 
     Returns:
-        An optax transformation.
+        An optax transformation; its `update` raises `InputError` without residuals.
 
     References:
         Marquardt, SIAM J. Appl. Math. 11, 431 (1963), doi:10.1137/0111030;
@@ -48,12 +50,17 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
         state: GaussNewtonState,
         params: Any = None,
         *,
-        residuals: Float[Array, "targets"],
+        residuals: Float[Array, "targets"] | None,
         jacobian: Any,
         jacobian_stderr: Any,
         **extra: Any,
     ) -> tuple[Any, GaussNewtonState]:
         del params, extra
+        if residuals is None:
+            raise InputError(
+                "gauss_newton() needs residuals, and a term has only a loss: pass another optimizer, such as "
+                "optax.adam(1e-2)"
+            )
         _, restore = ravel_pytree(updates)
         slopes = jax.vmap(lambda tree: ravel_pytree(tree)[0])(jacobian)
         errors = jax.vmap(lambda tree: ravel_pytree(tree)[0])(jacobian_stderr)

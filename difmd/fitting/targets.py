@@ -1,4 +1,4 @@
-"""Measured diffusivities to fit to: one row a state point."""
+"""Measured quantities to fit to: diffusivities, one row a state point, and structures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from difmd import units
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 
 COLUMNS = ("temperature_K", "diffusivity_1e-9_m2_s", "density_kg_m3", "viscosity_uPa_s")
 """Columns of a target table; others are ignored."""
@@ -25,21 +26,68 @@ class DiffusivityTarget:
         diffusivity: measured D, of the infinite system [Å²/time].
         density: mass density [amu/Å³].
         viscosity: shear viscosity [eV/Å³·time], for the finite-size correction; None switches it off.
+        stderr: standard error of the measured D [Å²/time]; None where it is not known.
     """
 
     temperature: float
     diffusivity: float
     density: float
     viscosity: float | None = None
+    stderr: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that are not positive."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name == "viscosity" and value is None:
+            if field.name in ("viscosity", "stderr") and value is None:
                 continue
             if not (np.isfinite(value) and value > 0):
                 raise InputError(f"target {field.name} = {value} must be positive and finite")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class StructureTarget:
+    """A measured radial distribution function at one state point, in internal units.
+
+    Attributes:
+        temperature: [K].
+        density: mass density [amu/Å³].
+        r: middles of bins of equal width [Å]; [bins].
+        g: measured g(r); [bins].
+        stderr: standard errors of g, each by itself; None where they are not known; [bins].
+        weight: of its mean squared deviation, beside the squared residual of a diffusivity.
+    """
+
+    temperature: float
+    density: float
+    r: Float[np.ndarray, "bins"]
+    g: Float[np.ndarray, "bins"]
+    stderr: Float[np.ndarray, "bins"] | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that are not positive, and bins that are not of one width."""
+        for name in ("temperature", "density", "weight"):
+            check_positive(f"target {name}", getattr(self, name), "")
+        r, g = np.asarray(self.r, np.float64), np.asarray(self.g, np.float64)
+        if r.ndim != 1 or len(r) < 2 or r.shape != g.shape:
+            raise InputError(f"target r and g have shapes {r.shape} and {g.shape}: give two or more bins")
+        if not (np.isfinite(r).all() and np.isfinite(g).all()):
+            raise InputError("target r and g must be finite")
+        if not np.allclose(np.diff(r), self.width, rtol=1e-3) or not r[0] > 0.499 * self.width > 0:
+            raise InputError("target r must be the middles of bins of one width, in ascending order")
+        if self.stderr is not None:
+            check_positive("target stderr", self.stderr, "")
+            if np.shape(self.stderr) != r.shape:
+                raise InputError(f"target stderr has shape {np.shape(self.stderr)}, and r {r.shape}")
+
+    @property
+    def width(self) -> float:
+        """Of a bin [Å]."""
+        return float((self.r[-1] - self.r[0]) / (len(self.r) - 1))
+
+
+Target = DiffusivityTarget | StructureTarget
 
 
 def read_targets(path: str | Path, *, finite_size: bool = True) -> tuple[DiffusivityTarget, ...]:

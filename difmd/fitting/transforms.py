@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from difmd.errors import InputError
 
@@ -45,3 +46,47 @@ def logarithmic() -> Transform:
 def identity() -> Transform:
     """The parameters themselves."""
     return Transform(to_free=lambda params: params, from_free=lambda free: free)
+
+
+def bounded(low: Any, high: Any) -> Transform:
+    """Logits between bounds, which the parameters approach and, but for rounding, never reach.
+
+    θ = low + (high − low)/(1 + e^{−x}).
+
+    Args:
+        low: of every parameter; like the params.
+        high: likewise.
+
+    Returns:
+        `Transform`; its `to_free` raises `InputError` for parameters that are not between the bounds.
+
+    Raises:
+        InputError: a lower bound that is not below the upper one.
+    """
+
+    def check(path: Any, a: Any, b: Any) -> None:
+        if not (np.asarray(a) < np.asarray(b)).all():
+            raise InputError(f"bounds of params{jax.tree_util.keystr(path)}: {a} is not below {b}")
+
+    jax.tree_util.tree_map_with_path(check, low, high)
+
+    def to_free(params: Any) -> Any:
+        def one(path: Any, theta: Any, a: Any, b: Any) -> Array:
+            if not ((np.asarray(theta) > np.asarray(a)) & (np.asarray(theta) < np.asarray(b))).all():
+                raise InputError(
+                    f"params{jax.tree_util.keystr(path)} = {np.asarray(theta)} is not between its bounds "
+                    f"{np.asarray(a)} and {np.asarray(b)}"
+                )
+            a, b = (jnp.asarray(x, theta.dtype) for x in (a, b))
+            return jnp.log(theta - a) - jnp.log(b - theta)
+
+        return jax.tree_util.tree_map_with_path(one, params, low, high)
+
+    def from_free(free: Any) -> Any:
+        def one(x: Array, a: Any, b: Any) -> Array:
+            a, b = (jnp.asarray(y, x.dtype) for y in (a, b))
+            return a + (b - a) * jax.nn.sigmoid(x)
+
+        return jax.tree.map(one, free, low, high)
+
+    return Transform(to_free=to_free, from_free=from_free)

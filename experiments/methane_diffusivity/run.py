@@ -38,7 +38,7 @@ from difmd.fitting import (
     melt,
     read_targets,
 )
-from difmd.fitting.diffusivity import CHECKPOINT
+from difmd.fitting.fit import CHECKPOINT
 from difmd.progress import progress_bar
 
 FITTED_AT = (91.0, 99.0, 107.0)
@@ -210,7 +210,7 @@ def main() -> None:
 
 def describe(entry: dict[str, Any]) -> str:
     """One line an iteration."""
-    values = ", ".join(f"{value:.2f}" for value in entry["D_1e-9_m2_s"])
+    values = ", ".join(f"{value:.2f}" for value in entry["diffusivity"]["D_1e-9_m2_s"])
     sigma, epsilon = entry["params"]["sigma"][0], entry["params"]["epsilon"][0] / units.KB
     return f"σ {sigma:.3f} Å  ε/k {epsilon:.1f} K  D {values}  loss {entry['loss']:.5f}"
 

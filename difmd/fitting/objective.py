@@ -1,0 +1,126 @@
+"""All terms of a fit as one objective, and what its curvature tells about the parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from difmd.errors import InputError
+from difmd.fitting.result import MOST
+from difmd.fitting.terms import Evaluation, Term
+from difmd.fitting.transforms import Transform
+
+
+class Objective(NamedTuple):
+    """All terms together, in the free coordinates; there are no residuals where a term has none.
+
+    Attributes:
+        loss: Σ w L.
+        gradient: its derivative.
+        residuals: √w r of all terms; [residuals].
+        jacobian: their derivatives; pytree of [residuals, ...].
+        jacobian_stderr: the statistical error of these; likewise.
+        noise: √w times that of the residuals; [residuals].
+        terms: number of the term of each; [residuals].
+    """
+
+    loss: float
+    gradient: Any
+    residuals: Any
+    jacobian: Any
+    jacobian_stderr: Any
+    noise: Any
+    terms: np.ndarray
+
+
+def weights_of(terms: Sequence[Term], iteration: int) -> list[float]:
+    """Weights of the terms in an iteration.
+
+    Raises:
+        InputError: one that is negative or not finite.
+    """
+    found = [float(t.weight(iteration)) if callable(t.weight) else float(t.weight) for t in terms]
+    for term, weight in zip(terms, found, strict=True):
+        if not (np.isfinite(weight) and weight >= 0):
+            raise InputError(f"weight of {term.name} = {weight} must be finite and not negative")
+    return found
+
+
+def objective(
+    found: Sequence[Evaluation], weights: list[float], transform: Transform, free: Any
+) -> Objective:
+    """The `Objective` of evaluated terms."""
+    _, pull = jax.vjp(transform.from_free, free)
+    loss = sum(w * float(e.loss) for w, e in zip(weights, found, strict=True))
+    gradients = [jax.tree.map(lambda g, w=w: w * g, e.gradient) for w, e in zip(weights, found, strict=True)]
+    (gradient,) = pull(jax.tree.map(lambda *g: sum(g), *gradients))
+    parts = [e.residuals for e in found if e.residuals is not None]
+    if len(parts) < len(found):
+        return Objective(loss, gradient, None, None, None, None, np.zeros(0))
+    roots = [math.sqrt(w) for w in weights]
+
+    def stacked(trees: list[Any]) -> Any:
+        return jax.tree.map(
+            lambda *x: jnp.concatenate([root * part for root, part in zip(roots, x, strict=True)]), *trees
+        )
+
+    (jacobian,) = jax.vmap(pull)(stacked([p.jacobian for p in parts]))
+    (errors,) = jax.vmap(pull)(stacked([p.jacobian_stderr for p in parts]))
+    return Objective(
+        loss,
+        gradient,
+        stacked([p.values for p in parts]),
+        jacobian,
+        jax.tree.map(jnp.abs, errors),
+        stacked([p.noise for p in parts]),
+        np.concatenate([np.full(len(p.values), k) for k, p in enumerate(parts)]),
+    )
+
+
+def covariance_of(whole: Objective, transform: Transform, free: Any) -> list[list[float]] | None:
+    """Of the parameters, as nested lists; NaN where the data do not determine all of them."""
+    flat, restore = ravel_pytree(free)
+    if whole.residuals is None or flat.size > MOST:
+        return None
+
+    def rows(tree: Any) -> np.ndarray:
+        return np.asarray(jax.vmap(lambda row: ravel_pytree(row)[0])(tree), np.float64)
+
+    jacobian = rows(whole.jacobian)
+    p = flat.size
+    # What the noise of a Jacobian adds to the square of it, as `gauss_newton` has it.
+    damping = np.sum(rows(whole.jacobian_stderr) ** 2, axis=0).max()
+    normal = jacobian.T @ jacobian
+    scale = np.sqrt(np.diagonal(normal))
+    unknown = np.full((p, p), np.nan).tolist()
+    if not (scale > 0).all() or np.linalg.eigvalsh(normal)[0] <= damping:
+        return unknown
+    # The rank of columns of one length does not depend on units.
+    sizes = np.linalg.svd(jacobian / scale, compute_uv=False)
+    if len(jacobian) < p or sizes[-1] < p * float(jnp.finfo(flat.dtype).eps) * sizes[0]:
+        return unknown
+    gain = np.linalg.solve(normal, jacobian.T)
+    of_free = (gain * _variances(whole, jacobian, gain)) @ gain.T
+    slopes = jax.jacobian(lambda x: ravel_pytree(transform.from_free(restore(x)))[0])(flat)
+    slopes = np.asarray(slopes, np.float64)
+    return (slopes @ of_free @ slopes.T).tolist()
+
+
+def _variances(whole: Objective, jacobian: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Of the residuals; where they are not known, from what remains of those of the same term."""
+    residuals = np.asarray(whole.residuals, np.float64)
+    variances = np.asarray(whole.noise, np.float64) ** 2
+    # Of each residual, how much of it the parameters cannot follow.
+    free = 1 - np.einsum("np,pn->n", jacobian, gain)
+    for term in np.unique(whole.terms):
+        unknown = (whole.terms == term) & ~np.isfinite(variances)
+        n_free = free[unknown].sum()
+        rest = np.sum(residuals[unknown] ** 2) / n_free if n_free > 1e-6 else np.nan
+        variances = np.where(unknown, rest, variances)
+    return variances
