@@ -28,6 +28,7 @@ demo: $(VENV)/.base  ## run experiments/methanol_potential and experiments/metha
 bench: $(VENV)/.bench  ## speed beside LAMMPS and jax-md; takes long
 	$(PY) experiments/benchmarks/run.py
 	$(PY) experiments/benchmarks/networks.py
+	$(PY) experiments/benchmarks/reversal.py
 
 bench-quick: $(VENV)/.bench  ## the same in a few minutes, with more noise
 	$(PY) experiments/benchmarks/run.py --quick --out runs/benchmarks-quick
