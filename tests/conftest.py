@@ -21,6 +21,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jaxtyping.install_import_hook("difmd", "typecheck.check_public")
 
 
+# Most of the time of the quick suite goes into compiling what runs once, and unrolled loops take longer.
+if "--xla_backend_optimization_level=0" in os.environ.get("XLA_FLAGS", ""):
+    import difmd.neighbors.device
+    import difmd.potentials.slots
+
+    difmd.neighbors.device._UNROLL = difmd.potentials.slots._UNROLL = 1
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_what_was_compiled():
     """Thousands of programs in one process use up what memory maps it may have, and XLA then crashes."""

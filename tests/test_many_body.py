@@ -67,11 +67,22 @@ def test_padding_does_not_meet_the_embedding_function():
 SILICON = {"epsilon": 2.1683, "sigma": 2.0951}
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize(
-    "make",
-    [lambda: difmd.tersoff(["Si"]), lambda: difmd.stillinger_weber(["Si"], **SILICON)],
-    ids=["tersoff", "stillinger_weber"],
+    ("make", "dtype"),
+    [
+        pytest.param(lambda: difmd.tersoff(["Si"]), jnp.float32, id="tersoff-float32"),
+        pytest.param(lambda: difmd.stillinger_weber(["Si"], **SILICON), jnp.float64, id="sw-float64"),
+        # They compile for long.
+        pytest.param(
+            lambda: difmd.tersoff(["Si"]), jnp.float64, id="tersoff-float64", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            lambda: difmd.stillinger_weber(["Si"], **SILICON),
+            jnp.float32,
+            id="sw-float32",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_atoms_at_the_cutoff_have_finite_derivatives(make, dtype):
     """Alone, at the end of a bond, and with a third atom about to join it: ζⁿ has no slope at zero."""
