@@ -50,7 +50,8 @@ def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.A
     )  # fmt: skip
     parser.add_argument(
         "--zbl",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="add the repulsion of bare nuclei, which alone acts below the distances in the data",
     )
     parser.add_argument("--seed", type=int, default=0, help="of splits, weights, order and momenta")

@@ -30,6 +30,7 @@ def main() -> int:
     """Train, evaluate, distort, run."""
     parser = common.parser_of(__doc__, "3bpa", epochs=200, channels=32, max_l=1)
     parser.add_argument("--picoseconds", type=float, default=10.0, help="of dynamics at 1200 K")
+    parser.set_defaults(zbl=True)
     return common.run(experiment, parser, picoseconds=0.5)
 
 
