@@ -68,7 +68,7 @@ def main() -> int:
     arguments = parser.parse_args()
     ensure_writable(arguments.out)
     sampling = QUICK if arguments.quick else SAMPLING
-    n_iterations = arguments.iterations or (2 if arguments.quick else 8)
+    n_iterations = arguments.iterations or (2 if arguments.quick else 6)
     console = Console()
     began = time.perf_counter()
     potential = difmd.lennard_jones(
@@ -180,12 +180,16 @@ def line(entry: dict[str, Any]) -> str:
 def summary(found: FitResult) -> dict[str, Any]:
     """Parameters with error bars, and the way there."""
     errors = found.stderr
+    determined = bool(np.isfinite(found.covariance).all())
     return {
+        "is_determined": determined,
         "sigma_A": float(found.params["sigma"][0]),
-        "sigma_stderr_A": float(errors["sigma"][0]),
+        "sigma_stderr_A": float(errors["sigma"][0]) if determined else None,
         "epsilon_K": float(found.params["epsilon"][0] / units.KB),
-        "epsilon_stderr_K": float(errors["epsilon"][0] / units.KB),
-        "covariance_A_K": (found.covariance / np.outer([units.KB, 1], [units.KB, 1])).tolist(),
+        "epsilon_stderr_K": float(errors["epsilon"][0] / units.KB) if determined else None,
+        "covariance_K_A": (found.covariance / np.outer([units.KB, 1], [units.KB, 1])).tolist()
+        if determined
+        else None,
         "loss": [entry["loss"] for entry in found.history],
         "sigma_path_A": [entry["params"]["sigma"][0] for entry in found.history],
         "epsilon_path_K": [entry["params"]["epsilon"][0] / units.KB for entry in found.history],
@@ -200,10 +204,13 @@ def as_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     table.add_row("true", f"{TRUE['sigma']:.3f}", f"{TRUE['epsilon_K']:.1f}", "")
     for row in rows:
+        sigma, epsilon = ("not determined",) * 2
+        if row["is_determined"]:
+            sigma, epsilon = f"± {row['sigma_stderr_A']:.4f}", f"± {row['epsilon_stderr_K']:.2f}"
         table.add_row(
             row["targets"],
-            f"{row['sigma_A']:.4f} ± {row['sigma_stderr_A']:.4f}",
-            f"{row['epsilon_K']:.2f} ± {row['epsilon_stderr_K']:.2f}",
+            f"{row['sigma_A']:.4f} {sigma}",
+            f"{row['epsilon_K']:.2f} {epsilon}",
             f"{row['simulated']} of {len(row['loss'])}",
         )
     return table
@@ -221,14 +228,14 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
         sigma = [*row["sigma_path_A"], row["sigma_A"]]
         epsilon = [*row["epsilon_path_K"], row["epsilon_K"]]
         axis.plot(sigma, epsilon, ".-", color=f"C{color}", label=f"fit to {row['targets']}")
-        covariance = np.array(row["covariance_A_K"])
-        if np.isfinite(covariance).all():
+        if row["is_determined"]:
+            covariance = np.array(row["covariance_K_A"])
             # The order of the params: ε, σ.
             values, vectors = np.linalg.eigh(covariance)
             ring = vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * circle)
             axis.plot(row["sigma_A"] + ring[1], row["epsilon_K"] + ring[0], color=f"C{color}", lw=0.8)
     axis.plot(TRUE["sigma"], TRUE["epsilon_K"], "k*", ms=11, label="true")
-    axis.set(xlabel="σ [Å]", ylabel="ε/k [K]", xlim=(3.55, 3.80), ylim=(110, 170))
+    axis.set(xlabel="σ [Å]", ylabel="ε/k [K]", xlim=(3.55, 4.0), ylim=(110, 170))
     axis.legend(frameon=False)
     figure.savefig(path, dpi=130)
 
