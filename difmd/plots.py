@@ -85,6 +85,8 @@ def plot_gradient_report(path: str | Path, report: GradientReport) -> None:
         path: file to write.
         report: of `difmd.gradients.gradient_report`.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, axes = _figure(1, 3, size=(11, 3.4))
     t = report.times / units.PS
     for name, mean, error in zip(report.names, report.gradient, report.gradient_stderr, strict=True):
@@ -108,8 +110,12 @@ def plot_gradient_report(path: str | Path, report: GradientReport) -> None:
     for cost in usable:
         place = (cost.peak_bytes / 1e6, cost.over_forward)
         axes[2].annotate(cost.method, place, xytext=(4, 4), textcoords="offset points", fontsize="small")
-    axes[2].set(xlabel="memory [MB]", ylabel="time over that of the rollout", xscale="log", ylim=(0, None))
-    axes[2].margins(x=0.3, y=0.15)
+    axes[2].set(xlabel="memory [MB]", ylabel="time over that of the rollout", xscale="log")
+    axes[2].margins(x=0.4)
+    axes[2].set_ylim(0, 1.2 * max(cost.over_forward for cost in usable))
+    axes[2].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes[2].xaxis.set_major_formatter("{x:g}")
+    axes[2].xaxis.set_minor_formatter(NullFormatter())
     _save(figure, path)
 
 

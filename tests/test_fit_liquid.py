@@ -114,7 +114,7 @@ def test_derivative_is_that_of_reweighted_states(gas):
     after, done = gas
     found = structure_of(TARGET, done, SAMPLING)
     neighbors = jax.tree.map(lambda x: x[0], after.neighbors)
-    stored = store(POTENTIAL, PARAMS, done, after.systems, neighbors)
+    stored = store(done, after.systems)
     assert stored.energies.shape == (4, n_stored(SAMPLING))
 
     def at(params):

@@ -109,15 +109,17 @@ def test_weights_and_their_schedules():
         least_squares(near(1.0), weight=3.0, name="one"),
         least_squares(near(5.0), weight=lambda k: 1.0 if k < 2 else 9.0, name="other"),
     ]
-    start = {"a": jnp.asarray(2.0)}
+    start = {"a": jnp.asarray(1.5)}
     assert float(solved(terms, start, n_iterations=1).params["a"]) == pytest.approx((3 * 1 + 5) / 4)
     found = solved(terms, start, n_iterations=3)
     assert float(found.params["a"]) == pytest.approx((3 * 1 + 9 * 5) / 12)
     entry = found.history[-1]
     assert entry["losses"] == {"one": pytest.approx(1.0), "other": pytest.approx(9.0)}
     assert entry["loss"] == pytest.approx(3 * 1 + 9 * 9)
-    # With the weights of the end, which best parameters are judged by.
-    assert found.best_loss == pytest.approx(min(3 * 1 + 9 * 9, 3 * 1.0 + 9 * 9.0))
+    # With the weights of the end, which best parameters are judged by; those of the start are 1.5.
+    assert found.best_loss == pytest.approx(84)
+    assert found.best_loss < 3 * 0.25 + 9 * 12.25
+    assert float(found.best_params["a"]) == pytest.approx(2.0)
 
 
 def test_noise_known_for_some_terms_only():

@@ -9,7 +9,6 @@ from typing import Any
 import optax
 from jaxtyping import Array, Key
 
-from difmd.errors import InputError
 from difmd.fitting.fit import fit
 from difmd.fitting.liquid import Replicas, Sampling
 from difmd.fitting.result import FitResult
@@ -73,8 +72,6 @@ def fit_diffusivity(
             `result.best_params` and the last checkpoint hold the last good ones.
         FitInterrupted: Ctrl-C; resumes to the same result as an uninterrupted fit.
     """
-    if n_iterations < 1:
-        raise InputError(f"n_iterations = {n_iterations} must be at least 1")
     term = state_points(
         potential,
         params,

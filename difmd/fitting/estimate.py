@@ -25,7 +25,7 @@ from difmd.fitting.structure import structure_of
 from difmd.fitting.targets import DiffusivityTarget, StructureTarget, Target
 from difmd.gradients import EquilibriumGradient, equilibrium_gradient
 from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
-from difmd.gradients.lyapunov import tangent_growth
+from difmd.gradients.lyapunov import lyapunov_exponents, tangent_growth
 from difmd.integrators import draw_momenta
 from difmd.neighbors import Neighbors, grow, neighbor_list
 from difmd.observables import Diffusivity, diffusivity, finite_size_correction, is_liquid
@@ -354,6 +354,4 @@ def parting_rate(
     found = growth(systems, neighbors, jax.random.split(key, few))
     if flags_of(found.status):
         return np.nan
-    begin = found.times.shape[1] // 3
-    times, sizes = np.asarray(found.times), np.asarray(found.log_growth)
-    return float(np.mean((sizes[:, -1] - sizes[:, begin]) / (times[:, -1] - times[:, begin])))
+    return float(lyapunov_exponents(np.asarray(found.times[0]), np.asarray(found.log_growth)).mean())

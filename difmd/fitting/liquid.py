@@ -303,11 +303,13 @@ class Production(NamedTuple):
     Attributes:
         positions: [replicas, frames, atoms, 3].
         momenta: [replicas, frames, atoms, 3].
+        energies: U of each frame where ∂U/∂θ is kept, else None [eV]; [replicas, frames].
         energy_gradients: ∂U/∂θ of each frame, pytree of [replicas, frames, ...], or None.
     """
 
     positions: Array
     momenta: Array
+    energies: Any
     energy_gradients: Any
 
 
@@ -330,7 +332,7 @@ def produce(
         temperature: [K].
         sampling: time step, length, and steps between frames.
         key: seed of the momenta.
-        with_energy_gradients: also keep ∂U/∂θ of every frame.
+        with_energy_gradients: also keep U and ∂U/∂θ of every frame.
 
     Returns:
         The trajectories, and the replicas at their ends.
@@ -370,7 +372,7 @@ _draw = jax.jit(jax.vmap(draw_momenta, (0, 0, None)))
 class _Advanced(NamedTuple):
     systems: System
     momenta: Array
-    frames: tuple[Array, Array, Any]
+    frames: tuple[Array, Array, Any, Any]
     status: Status
 
 
@@ -389,11 +391,11 @@ def _advance(
 ) -> _Advanced:
     """Replicas by `n_steps`; the list is built anew at the start, which makes repeats exact."""
 
-    def save(state: MDState, neighbors: Neighbors) -> tuple[Array, Array, Any]:
-        slopes = None
+    def save(state: MDState, neighbors: Neighbors) -> tuple[Array, Array, Any, Any]:
+        energy, slopes = None, None
         if with_energy_gradients:
-            slopes = jax.grad(potential.apply)(params, state.system, neighbors)
-        return state.system.positions, state.momenta, slopes
+            energy, slopes = jax.value_and_grad(potential.apply)(params, state.system, neighbors)
+        return state.system.positions, state.momenta, energy, slopes
 
     def one(system: System, momenta: Array, neighbors: Neighbors, key: Array) -> _Advanced:
         fresh = rebuild(system, neighbors)

@@ -311,7 +311,7 @@ def _visit(
     for target, result in zip(point.targets, found, strict=True):
         if isinstance(target, DiffusivityTarget):
             _check_explosion(potential, params, target, result, after, sampling, growth_key)
-    stored = store(potential, params, done, after.systems, _first(after)) if keeps else None
+    stored = store(done, after.systems) if keeps else None
     return found, _Visited(after, stored)
 
 

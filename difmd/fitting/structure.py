@@ -14,9 +14,8 @@ from jaxtyping import Array, Float
 from difmd.errors import InputError, Status
 from difmd.fitting.liquid import Production, Sampling, box_length
 from difmd.fitting.targets import StructureTarget
-from difmd.gradients.reweighting import reweighted
-from difmd.neighbors import Neighbors, rebuild
-from difmd.neighbors.types import check
+from difmd.gradients.reweighting import over_states, reweighted
+from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.simulate import repaired
 from difmd.system import System
@@ -98,7 +97,7 @@ def reweighted_structures(
     energies, slopes = energies_and_gradients(potential, params, stored.systems, neighbors)
     temperature = targets[0].temperature
     flat = reweighted(
-        jnp.zeros(energies.size, energies.dtype),
+        (),
         energies.reshape(-1),
         -stored.energies.reshape(-1) / (KB * temperature),
         temperature=temperature,
@@ -150,26 +149,9 @@ def _averaged(
     return mean, g_error, gradient, stderr
 
 
-def store(
-    potential: Potential, params: Params, done: Production, systems: System, neighbors: Neighbors
-) -> Stored:
-    """The states of trajectories that `structure_of` counts.
-
-    Args:
-        potential: the energy model.
-        params: with which they were simulated.
-        done: trajectories.
-        systems: the replicas.
-        neighbors: one list; it is made larger where they need that.
-
-    Returns:
-        States and their energies.
-
-    Raises:
-        SimulationError: a list that would not stop growing.
-    """
-    states = states_like(systems, done.positions[:, ::_STRIDE])
-    return Stored(states, energies_and_gradients(potential, params, states, neighbors)[0])
+def store(done: Production, systems: System) -> Stored:
+    """The states of trajectories of these replicas that `structure_of` counts."""
+    return Stored(states_like(systems, done.positions[:, ::_STRIDE]), done.energies[:, ::_STRIDE])
 
 
 def states_like(systems: System, positions: Float[Array, "replicas states atoms 3"]) -> System:
@@ -220,14 +202,10 @@ def energies_and_gradients(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _energies(potential: Potential, params: Params, systems: System, neighbors: Neighbors) -> _Energies:
-    def one(status: Status, numbered: tuple[Array, System]) -> tuple[Status, Any]:
-        number, system = numbered
-        current = rebuild(system, neighbors)
-        status = check(system, current, status, number, stale=False)
-        return status, jax.value_and_grad(potential.apply)(params, system, current)
+    def both(system: System, current: Neighbors) -> tuple[Array, Any]:
+        return jax.value_and_grad(potential.apply)(params, system, current)
 
-    places = jnp.arange(len(systems.positions), dtype=jnp.int32)
-    status, (energies, slopes) = jax.lax.scan(one, Status.ok(), (places, systems))
+    (energies, slopes), status = over_states(both, systems, neighbors)
     return _Energies(energies, slopes, status)
 
 

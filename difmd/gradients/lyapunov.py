@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
@@ -95,6 +96,25 @@ def tangent_growth(
     (_, _, status), growth = lax.scan(step, begin, None, length=n_segments)
     times = dt * rebuild_every * jnp.arange(1, n_segments + 1, dtype=growth.dtype)
     return TangentGrowth(times, jnp.cumsum(growth), status)
+
+
+def lyapunov_exponents(
+    times: Float[np.ndarray, "segments"], log_growth: Float[np.ndarray, "replicas segments"]
+) -> Float[np.ndarray, "replicas"]:
+    """Mean slopes of `TangentGrowth.log_growth` without the first third, where directions turn (host).
+
+    Args:
+        times: of one replica [Å√(amu/eV)]; [segments].
+        log_growth: [replicas, segments].
+
+    Returns:
+        λ of each replica [1/time]; NaN for one segment, which has no slope.
+    """
+    n = log_growth.shape[1]
+    if n < 2:
+        return np.full(len(log_growth), np.nan)
+    begin = min(n // 3, n - 2)
+    return (log_growth[:, -1] - log_growth[:, begin]) / (times[-1] - times[begin])
 
 
 def _segment(

@@ -20,12 +20,13 @@ from difmd.errors import DifmdError, InputError, SimulationError, Status, check_
 from difmd.forces import plain_forces
 from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.direct import direct
-from difmd.gradients.lyapunov import tangent_growth
+from difmd.gradients.lyapunov import lyapunov_exponents, tangent_growth
 from difmd.gradients.methods import GradientMethod
 from difmd.gradients.reversible import reversible
 from difmd.integrators import Integrator, MDState, draw_momenta
 from difmd.motion import Carry, Inputs, Plan, segment
 from difmd.neighbors import Neighbors, rebuild
+from difmd.observables.statistics import over_replicas
 from difmd.potentials import Params, Potential
 from difmd.progress import progress_bar
 from difmd.rollout import initialize, rollout
@@ -367,28 +368,25 @@ def _summarised(
         raise SimulationError(f"gradient_report: {describe(found.status)}")
     values, slopes, growth = (np.asarray(x, np.float64) for x in found[:3])
     n, _, n_lags = slopes.shape
-    interval = float(integrator.dt) * save_every
-    times = interval * np.arange(1, n_lags + 1)
-    mean, stderr = slopes.mean(axis=0), slopes.std(axis=0, ddof=1) / np.sqrt(n)
+    times = float(integrator.dt) * save_every * np.arange(1, n_lags + 1)
+    value, (mean, stderr) = over_replicas(values), over_replicas(slopes)
     sizes = np.linalg.norm(slopes, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.linalg.norm(stderr, axis=0) / np.linalg.norm(mean, axis=0)
         effective = sizes.sum(axis=0) ** 2 / (n * (sizes**2).sum(axis=0))
-    # The first third is not yet along the fastest direction.
-    begin = min(n_lags // 3, n_lags - 2) if n_lags > 1 else 0
-    rates = (growth[:, -1] - growth[:, begin]) / np.maximum(times[-1] - times[begin], interval)
+    rate = over_replicas(lyapunov_exponents(times, growth))
     good = np.flatnonzero(relative <= tolerance)
     return GradientReport(
         names=names,
         times=times,
-        value=values.mean(axis=0),
-        value_stderr=values.std(axis=0, ddof=1) / np.sqrt(n),
+        value=value.value,
+        value_stderr=value.stderr,
         gradient=mean,
         gradient_stderr=stderr,
         effective=effective,
         relative_error=relative,
-        lyapunov=float(rates.mean()) if n_lags > 1 else np.nan,
-        lyapunov_stderr=float(rates.std(ddof=1) / np.sqrt(n)) if n_lags > 1 else np.nan,
+        lyapunov=float(rate.value),
+        lyapunov_stderr=float(rate.stderr),
         horizon=float(times[good[-1]]) if len(good) else np.nan,
         tolerance=tolerance,
         n_replicas=n,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -166,14 +167,29 @@ def energies_of(
     Returns:
         U [eV]; [samples], and the status of all, whose step is the place of a sample.
     """
+    return over_states(lambda *at: potential.apply(params, *at), systems, neighbors)
+
+
+def over_states(
+    function: Callable[[System, Neighbors], Any], systems: System, neighbors: Neighbors
+) -> tuple[Any, Status]:
+    """A function of stored configurations, one after the other, each with its own list; pure.
+
+    Args:
+        function: of a configuration and a list that is current for it.
+        systems: [samples, ...].
+        neighbors: one list, with the room that each of them needs; built anew for each.
+
+    Returns:
+        What it gives, [samples, ...], and the status of all, whose step is the place of a sample.
+    """
 
     @jax.checkpoint
-    def one(status: Status, numbered: tuple[Array, System]) -> tuple[Status, Array]:
+    def one(status: Status, numbered: tuple[Array, System]) -> tuple[Status, Any]:
         number, system = numbered
         current = rebuild(system, neighbors)
-        status = check(system, current, status, number, stale=False)
-        return status, potential.apply(params, system, current)
+        return check(system, current, status, number, stale=False), function(system, current)
 
     places = jnp.arange(len(systems.positions), dtype=jnp.int32)
-    status, energies = lax.scan(one, Status.ok(), (places, systems))
-    return energies, status
+    status, found = lax.scan(one, Status.ok(), (places, systems))
+    return found, status
