@@ -176,6 +176,46 @@ def test_equilibrium_gradient_errors_are_those_of_repeats():
     assert abs(jnp.mean(values) + kt) < 5 * jnp.std(values) / np.sqrt(50)
 
 
+def test_kinetic_control_takes_noise_off():
+    """Starts of an oscillator: ∂U/∂k at an origin is independent of the kinetic energy there.
+
+    Along one Newtonian trajectory the two sum to a constant, and the noise of their covariance is that of
+    the covariance of x² with ∂U/∂k. The gradient stays right, the error bar is that of repeats, and it is
+    smaller.
+    """
+    temperature, repeats, n_replicas, n_origins = 300.0, 60, 64, 16
+    kt = units.KB * temperature
+    x, v = np.sqrt(kt) * np.random.default_rng(10).normal(size=(2, repeats, n_replicas, 1))
+    phase = np.linspace(0, np.pi, n_origins, endpoint=False)
+    x, v = (
+        jnp.asarray(x * np.cos(phase) + v * np.sin(phase)),
+        jnp.asarray(v * np.cos(phase) - x * np.sin(phase)),
+    )
+    none, values = jnp.zeros(2), x**2 + 2 * v**2
+
+    def gradient(values, x, v, is_controlled):
+        control = (v**2 / 2 - kt / 2) / kt if is_controlled else None
+        found = equilibrium_gradient(values, 0.5 * x**2, none, temperature=temperature, control=control)
+        return found.gradient, found.gradient_stderr
+
+    errors = {}
+    for is_controlled in (False, True):
+        found, errors[is_controlled] = jax.vmap(lambda *a, c=is_controlled: gradient(*a, c))(values, x, v)
+        # ⟨x² + 2v²⟩ with the starts that k changes: v does not depend on it, and ⟨x²⟩ = kT/k.
+        assert abs(jnp.mean(found) + kt) < 5 * jnp.std(found) / np.sqrt(repeats)
+        assert jnp.std(found) == pytest.approx(float(jnp.mean(errors[is_controlled])), rel=0.35)
+    assert jnp.mean(errors[True] ** 2) < 0.6 * jnp.mean(errors[False] ** 2)
+
+
+def test_kinetic_control_needs_some_replicas():
+    """With few replicas it is the plain covariance."""
+    x, v = (jnp.asarray(z) for z in np.random.default_rng(11).normal(size=(2, 4, 3)))
+    plain, controlled = (
+        equilibrium_gradient(x**2, x**2, jnp.zeros(2), temperature=300.0, control=c) for c in (None, v**2 - 1)
+    )
+    assert plain.gradient == controlled.gradient and plain.gradient_stderr == controlled.gradient_stderr
+
+
 ARGON = lennard_jones(["Ar"], sigma=3.4, epsilon=120 * units.KB, cutoff=6.0, truncation=switched(5.0))
 
 

@@ -1,4 +1,4 @@
-"""Neighbour lists against brute force: 1000 random cells, under jit and on the host."""
+"""Neighbour lists against brute force: random cells, 200 or 1000 of them, under jit and on the host."""
 
 import functools
 import itertools
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from pairs import brute_force, is_subset, pairs_of
@@ -121,17 +122,7 @@ def expect(neighbors, positions, cell, pbc, real):
     assert int(neighbors.n_neighbors) == (np.bincount(expected[:, 0]).max() if len(expected) else 0)
 
 
-@settings(
-    max_examples=1000,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    report_multiple_bugs=False,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-@given(specs)
-def test_lists_equal_brute_force(spec):
+def check_lists(spec):
     size, pbc = spec.size, spec.pbc
     cell, positions, real, rng = spec.build()
     first = updated(system_of(positions, cell, pbc, real), template(size, pbc))
@@ -165,3 +156,29 @@ def test_lists_equal_brute_force(spec):
     assert is_subset(near, pairs_of(strained)) and not strained.overflow
     if (strained.reference_cell != first.reference_cell).any():
         expect(strained, positions @ deform, cell @ deform, pbc, real)
+
+
+def examples(n):
+    """The same n cells every time."""
+    return settings(
+        max_examples=n,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@examples(200)
+@given(specs)
+def test_lists_equal_brute_force(spec):
+    check_lists(spec)
+
+
+@pytest.mark.slow
+@examples(1000)
+@given(specs)
+def test_lists_of_many_cells_equal_brute_force(spec):
+    check_lists(spec)

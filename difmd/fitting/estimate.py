@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from difmd import units
 from difmd.batching import map_replicas, run_replicas
 from difmd.errors import Flag, SimulationError, Status, describe, flags_of
 from difmd.fitting.liquid import (
@@ -149,7 +150,7 @@ def measure(
     found: list[Any] = []
     along = None
     if with_gradient and any(isinstance(target, DiffusivityTarget) for target in targets):
-        along = _along(potential, params, after, targets[0].temperature, sampling, gradient_key)
+        along = gradients_along(potential, params, after, targets[0].temperature, sampling, gradient_key)
     for target in targets:
         if isinstance(target, StructureTarget):
             found.append(structure_of(target, done, sampling))
@@ -187,20 +188,14 @@ def _diffusivity(
         )
     gradient = None
     if along is not None:
-        lags = diffusion_window(sampling)
-        values = diffusion_samples(done, after.systems.masses[0], lags.first, lags.last)
-        # The same average over origins about the start as in the differentiated sample: its covariance is
-        # with ∂U/∂θ at the start, not at each origin.
-        values = _moving_mean(values, lags.origins)
-        margin = lags.last + lags.origins
-        origins = slice(margin, done.positions.shape[1] - margin)
-        slopes = jax.tree.map(lambda x: x[:, origins], done.energy_gradients)
+        origins = origins_of(done, after.systems.masses[0], target.temperature, sampling)
         early = equilibrium_gradient(
-            values,
-            slopes,
+            origins.values,
+            origins.energy_gradients,
             along,
             temperature=target.temperature,
             initial_state_term=initial_state_term,
+            control=origins.kinetic,
         )
         scale = found.einstein.value / early.value
         gradient = jax.tree.map(lambda x: scale * x, early)
@@ -231,6 +226,49 @@ def diffusion_samples(
     return jax.lax.map(one, (done.positions, done.momenta))
 
 
+class Origins(NamedTuple):
+    """Every time origin of trajectories with room for the window of a differentiated sample on both sides.
+
+    Attributes:
+        values: the same average as `diffusion_sample`, about this origin [Å²/time]; [replicas, origins].
+        energy_gradients: ∂U/∂θ there; pytree of [replicas, origins, ...].
+        kinetic: kinetic energy there over kT, less its mean in the canonical ensemble with the centre of mass
+            at rest; [replicas, origins].
+    """
+
+    values: Array
+    energy_gradients: Any
+    kinetic: Array
+
+
+def origins_of(done: Production, masses: Array, temperature: float, sampling: Sampling) -> Origins:
+    """What the initial-state term of ∂D/∂θ is made of.
+
+    Args:
+        done: of `produce`, with ∂U/∂θ.
+        masses: of the atoms [amu].
+        temperature: [K].
+        sampling: with the window.
+    """
+    lags = diffusion_window(sampling)
+    # Averaged over origins about the start as in the differentiated sample: its covariance is with ∂U/∂θ at
+    # the start, not at each origin.
+    values = _moving_mean(diffusion_samples(done, masses, lags.first, lags.last), lags.origins)
+    margin = lags.last + lags.origins
+    kept = slice(margin, done.positions.shape[1] - margin)
+    momenta, slopes = jax.tree.map(lambda x: x[:, kept], (done.momenta, done.energy_gradients))
+    return Origins(values, slopes, kinetic_excess(momenta, masses, temperature))
+
+
+@jax.jit
+def kinetic_excess(
+    momenta: Float[Array, "replicas frames atoms 3"], masses: Array, temperature: float
+) -> Float[Array, "replicas frames"]:
+    """K/kT of each frame less its mean in the canonical ensemble, with the centre of mass at rest."""
+    squares = jnp.sum(momenta**2 / masses[:, None], axis=(-1, -2)) / (2 * units.KB * temperature)
+    return squares - 1.5 * (momenta.shape[-2] - 1)
+
+
 def _moving_mean(values: Array, reach: int) -> Array:
     """Mean over ±reach neighbours along the last axis, where all are there."""
     n = values.shape[-1] - 2 * reach
@@ -242,7 +280,7 @@ class _Along(NamedTuple):
     status: Status
 
 
-def _along(
+def gradients_along(
     potential: Potential,
     params: Params,
     replicas: Replicas,
@@ -250,7 +288,19 @@ def _along(
     sampling: Sampling,
     key: Key[Array, ""],
 ) -> Any:
-    """dA/dθ through trajectories from the last configurations; pytree of [samples, ...]."""
+    """dA/dθ through trajectories from the last configurations; pytree of [samples, ...].
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        replicas: of which the first `n_gradient_replicas` are used.
+        temperature: of the momenta [K].
+        sampling: with the window.
+        key: seed of the momenta.
+
+    Raises:
+        SimulationError: trajectories that are not clean.
+    """
     n = sampling.n_gradient_replicas
     systems = jax.tree.map(lambda x: x[:n], replicas.systems)
     keys = jax.random.split(key, n)

@@ -35,8 +35,8 @@ class Sampling:
     Attributes:
         atomic_number: of the one species.
         mass: of an atom [amu].
-        n_atoms: 4 n³, so that an fcc crystal fills the box before it is melted; with fewer than about 100
-            the check for boxes that froze sees crystals where there are none.
+        n_atoms: of a box; with fewer than about 100 the check for boxes that froze sees crystals where there
+            are none.
         n_replicas: independent boxes.
         n_gradient_replicas: of these, how many are differentiated.
         dt: time step [Å√(amu/eV)].
@@ -75,9 +75,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        cells = round((max(self.n_atoms, 0) / 4) ** (1 / 3))
-        if 4 * cells**3 != self.n_atoms or self.n_atoms < 32:
-            raise InputError(f"n_atoms = {self.n_atoms} must be 4 n³: 32, 108, 256, 500, 864, …")
+        if self.n_atoms < 32:
+            raise InputError(f"n_atoms = {self.n_atoms} must be at least 32")
         if self.n_replicas < 2 or not 2 <= self.n_gradient_replicas <= self.n_replicas:
             raise InputError(
                 f"n_replicas = {self.n_replicas} must be at least 2 and n_gradient_replicas = "
@@ -132,13 +131,17 @@ def box_length(density: float, sampling: Sampling) -> float:
 
 
 def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
-    """An fcc crystal of a mass density [amu/Å³], the configuration that is melted."""
-    cells = round((sampling.n_atoms / 4) ** (1 / 3))
+    """An fcc crystal of a mass density [amu/Å³], the configuration that is melted.
+
+    Where n_atoms is not 4 n³, sites that are evenly spread over the list of them are left empty.
+    """
+    cells = _cells(sampling)
     length = box_length(density, sampling)
     corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
     basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-    positions = (corners + basis).reshape(-1, 3) * length / cells
-    n = len(positions)
+    sites = (corners + basis).reshape(-1, 3) * length / cells
+    n = sampling.n_atoms
+    positions = sites[np.arange(n) * len(sites) // n]
     return make_system(
         positions,
         np.full(n, sampling.atomic_number),
@@ -146,6 +149,14 @@ def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
         cell=[length] * 3,
         dtype=dtype,
     )
+
+
+def _cells(sampling: Sampling) -> int:
+    """Cubic cells of fcc along an edge that have sites enough."""
+    cells = 1
+    while 4 * cells**3 < sampling.n_atoms:
+        cells += 1
+    return cells
 
 
 def melt(
@@ -179,7 +190,9 @@ def melt(
     systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (sampling.n_replicas, *x.shape)), one)
     # The perfect crystal is unlike any state that follows; thermal displacements make the measured
     # capacity that of a liquid.
-    spacing = neighbor_distance(density, sampling)
+    # With empty sites the others are closer, and atoms must not be put on top of each other.
+    filled = sampling.n_atoms / (4 * _cells(sampling) ** 3)
+    spacing = filled ** (4 / 3) * neighbor_distance(density, sampling)
     keys = jax.random.split(key, 4)
     noise = 0.15 * spacing * jax.random.normal(keys[3], systems.positions.shape)
     shaken = systems.replace(positions=systems.positions + noise.astype(systems.positions.dtype))

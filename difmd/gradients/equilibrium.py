@@ -39,6 +39,7 @@ def equilibrium_gradient(
     *,
     temperature: float | Float[Array, ""],
     initial_state_term: bool = True,
+    control: Float[Array, "replicas origins"] | None = None,
 ) -> EquilibriumGradient:
     """Derivative of an average over trajectories that start in the canonical ensemble.
 
@@ -49,7 +50,10 @@ def equilibrium_gradient(
     gives a biased gradient; the switch is there to show by how much.
 
     The second term is by far the noisier but needs no differentiation of a trajectory: it may take
-    every time origin of many more, cheaper replicas than the first.
+    every time origin of many more, cheaper replicas than the first. What depends on the momenta at an origin
+    alone is independent of the configuration there, so that its covariance with ∂U/∂θ is zero; that of the
+    sample is not, and has much of its noise in common with the second term, the more so as a Newtonian
+    trajectory takes from U what it gives to the kinetic energy. The control subtracts that noise.
 
     Args:
         values: A for each time origin of each replica; [replicas, origins].
@@ -57,6 +61,8 @@ def equilibrium_gradient(
         along: dA/dθ of differentiated replicas; pytree of [samples, ...].
         temperature: at which the starts were drawn [K].
         initial_state_term: include the second term.
+        control: the kinetic energy at each origin less its exact mean, or another function of the momenta
+            there, in any unit; None: no control, as with fewer than 8 replicas.
 
     Returns:
         `EquilibriumGradient`; errors treat replicas as independent.
@@ -65,25 +71,33 @@ def equilibrium_gradient(
         InputError: fewer than two replicas.
 
     References:
-        Frenkel & Smit, Understanding Molecular Simulation, 3rd ed. 2023 (canonical averages).
+        Frenkel & Smit, Understanding Molecular Simulation, 3rd ed. 2023 (canonical averages). Owen, Monte
+        Carlo theory, methods and examples, 2013, §8.9 (control variates by regression).
     """
     replicas = values.shape[0]
     if replicas < 2:
         raise InputError(f"{replicas} replica gives no error bar and no unbiased covariance: use two or more")
     # The means are those of the same sample.
     scale = -1.0 / (KB * temperature) * replicas / (replicas - 1)
-    deviation = values - jnp.mean(values)
 
-    def covariance(slopes: Array) -> Array:
+    def covariance(deviation: Array, slopes: Array) -> Array:
         other = slopes - jnp.mean(slopes, axis=(0, 1), keepdims=True)
         weights = deviation.reshape(*deviation.shape, *([1] * (slopes.ndim - 2)))
         return scale * jnp.mean(weights * other, axis=1)
 
-    initial = jax.tree.map(covariance, energy_gradients)
+    def second(slopes: Array) -> tuple[Array, Array]:
+        samples = covariance(values - jnp.mean(values), slopes)
+        if control is None or replicas < _FEWEST:
+            return _mean(samples), _stderr(samples)
+        return _with_control(samples, covariance(control, slopes))
+
+    found = jax.tree.map(second, energy_gradients)
+    of_pair = jax.tree.structure((0, 0))
+    initial, initial_stderr = jax.tree.transpose(jax.tree.structure(energy_gradients), of_pair, found)
     gradient, stderr = jax.tree.map(_mean, along), jax.tree.map(_stderr, along)
     if initial_state_term:
-        gradient = jax.tree.map(lambda g, x: g + _mean(x), gradient, initial)
-        stderr = jax.tree.map(lambda e, x: jnp.hypot(e, _stderr(x)), stderr, initial)
+        gradient = jax.tree.map(jnp.add, gradient, initial)
+        stderr = jax.tree.map(jnp.hypot, stderr, initial_stderr)
     per_replica = jnp.mean(values, axis=1)
     return EquilibriumGradient(
         value=_mean(per_replica),
@@ -91,8 +105,23 @@ def equilibrium_gradient(
         gradient=gradient,
         gradient_stderr=stderr,
         along=jax.tree.map(_mean, along),
-        initial=jax.tree.map(_mean, initial),
+        initial=initial,
     )
+
+
+# Replicas that it takes to tell how much noise a control has in common with samples.
+_FEWEST = 8
+
+
+def _with_control(samples: Array, control: Array) -> tuple[Array, Array]:
+    """Mean over replicas and its standard error, by regression on a control of mean zero."""
+    n = len(samples)
+    x, y = control - _mean(control), samples - _mean(samples)
+    spread = jnp.maximum(jnp.sum(x**2, axis=0), jnp.finfo(x.dtype).tiny)
+    slope = jnp.sum(x * y, axis=0) / spread
+    rest = jnp.sum((y - slope * x) ** 2, axis=0) / (n - 2)
+    variance = rest * (1 / n + _mean(control) ** 2 / spread)
+    return _mean(samples) - slope * _mean(control), jnp.sqrt(variance)
 
 
 def _mean(samples: Array) -> Array:
