@@ -230,7 +230,7 @@ def test_fingerprint_keeps_neighbours_apart():
 @pytest.mark.parametrize(
     ("change", "culprit"),
     [
-        ({"n_atoms": 100}, "n_atoms = 100"),
+        ({"n_atoms": 31}, "n_atoms = 31"),
         ({"n_atoms": 4}, "n_atoms = 4"),
         ({"n_atoms": 0}, "n_atoms = 0"),
         ({"n_replicas": 1}, "n_replicas = 1"),

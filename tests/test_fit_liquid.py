@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from killed import run_killed
 
 from difmd import units
 from difmd.errors import InputError
@@ -23,8 +24,10 @@ from difmd.fitting import (
     produce,
     state_points,
 )
+from difmd.fitting.liquid import crystal
 from difmd.fitting.structure import densities, n_stored, reweighted_structures, store, structure_of
 from difmd.gradients import reweighting
+from difmd.neighbors import find_pairs
 from difmd.observables import radial_distribution
 from difmd.potentials import lennard_jones, switched
 
@@ -251,3 +254,54 @@ def test_what_cannot_be_measured_is_refused(gas):
 def test_bad_targets_are_refused(change, culprit):
     with pytest.raises(InputError, match=culprit):
         dataclasses.replace(TARGET, **change)
+
+
+KILLED = """
+import sys
+import jax, numpy as np
+from test_fit_liquid import DIFFUSIVITY, PARAMS, POTENTIAL, SAMPLING, SETTINGS, TARGET
+from difmd.fitting import fit, state_points
+
+found = fit(
+    PARAMS, [state_points(POTENTIAL, PARAMS, [DIFFUSIVITY, TARGET], sampling=SAMPLING)], n_iterations=80,
+    folder=sys.argv[1], on_iteration=lambda _: print("x", end="", flush=True), **SETTINGS,
+)
+np.savez(sys.argv[2], **{k: np.asarray(v) for k, v in found.params.items()}, loss=found.best_loss)
+"""
+
+
+@pytest.mark.slow
+def test_killed_fit_of_a_liquid_ends_with_the_same_bits(tmp_path):
+    """SIGKILL at 20 random moments: while it starts or goes on again, and between iterations."""
+    assert run_killed(KILLED, tmp_path / "whole", tmp_path / "whole.npz", None)
+    rng = np.random.default_rng(2)
+    folder, out = tmp_path / "killed", tmp_path / "killed.npz"
+    for _ in range(8):
+        assert not run_killed(KILLED, folder, out, rng.uniform(0, 10), at_once=True)
+    for _ in range(12):
+        assert not run_killed(KILLED, folder, out, rng.uniform(0, 0.2))
+    assert run_killed(KILLED, tmp_path / "killed", tmp_path / "killed.npz", None)
+    whole, killed = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "killed.npz")
+    for name in ("sigma", "epsilon", "loss"):
+        np.testing.assert_array_equal(whole[name], killed[name])
+
+
+@pytest.mark.parametrize("n_atoms", [100, 108, 346])
+def test_a_crystal_of_any_number_of_atoms(n_atoms):
+    """Sites of fcc, some of them empty where it is not 4 n³."""
+    sampling = dataclasses.replace(SAMPLING, n_atoms=n_atoms)
+    system = crystal(DENSITY, sampling)
+    assert system.n_atoms == n_atoms
+    np.testing.assert_allclose(n_atoms * 16.043 / system.volume, DENSITY, rtol=1e-12)
+    *_, distances = find_pairs(system.positions, system.cell, system.pbc, 0.8 * 8.0)
+    spacing = (4 * np.ceil((n_atoms / 4) ** (1 / 3) - 1e-9) ** 3 / float(system.volume)) ** (-1 / 3)
+    assert distances.min() == pytest.approx(2 ** (1 / 6) * spacing)
+
+
+def test_a_box_with_empty_sites_melts():
+    sampling = dataclasses.replace(SAMPLING, n_atoms=50)
+    replicas = melt(
+        POTENTIAL, PARAMS, temperature=T, density=DENSITY, sampling=sampling, key=jax.random.key(3)
+    )
+    assert replicas.systems.positions.shape == (4, 50, 3)
+    assert np.isfinite(replicas.systems.positions).all()

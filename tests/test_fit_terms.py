@@ -1,16 +1,11 @@
 """`fit` over several terms: optima, error bars, weights, priors, bounds, and kills."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from killed import run_killed
 
 from difmd.checkpoint import fingerprint
 from difmd.errors import InputError
@@ -254,26 +249,13 @@ np.savez(sys.argv[2], **{k: np.asarray(v) for k, v in found.params.items()}, los
 """
 
 
-def run_killed(folder, out, delay):
-    """Run the fit; kill it so long after its first iteration of this run. Whether it came to its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder), str(out)], stdout=subprocess.PIPE, env={**os.environ}
-    )
-    process.stdout.read(1)
-    if delay is not None:
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode == 0
-
-
 @pytest.mark.parametrize("n_kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_fit_ends_with_the_same_bits(tmp_path, n_kills):
-    assert run_killed(tmp_path / "whole", tmp_path / "whole.npz", None)
+    assert run_killed(KILLED, tmp_path / "whole", tmp_path / "whole.npz", None)
     rng = np.random.default_rng(1)
     for _ in range(n_kills):
-        assert not run_killed(tmp_path / "killed", tmp_path / "killed.npz", rng.uniform(0, 0.02))
-    assert run_killed(tmp_path / "killed", tmp_path / "killed.npz", None)
+        assert not run_killed(KILLED, tmp_path / "killed", tmp_path / "killed.npz", rng.uniform(0, 0.02))
+    assert run_killed(KILLED, tmp_path / "killed", tmp_path / "killed.npz", None)
     whole, killed = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "killed.npz")
     for name in ("a", "b", "loss"):
         np.testing.assert_array_equal(whole[name], killed[name])

@@ -2,6 +2,7 @@
 
 from difmd.fitting.diffusivity import fit_diffusivity
 from difmd.fitting.estimate import StatePoint, measure, measure_diffusivity
+from difmd.fitting.first_principles import first_principles
 from difmd.fitting.fit import fit
 from difmd.fitting.gauss_newton import gauss_newton
 from difmd.fitting.liquid import Replicas, Sampling, box_length, equilibrate, keep_liquid, melt, produce
@@ -32,6 +33,7 @@ __all__ = [
     "bounded",
     "box_length",
     "equilibrate",
+    "first_principles",
     "fit",
     "fit_diffusivity",
     "gauss_newton",

@@ -160,11 +160,25 @@ def pair_potential(
             there = type_of_neighbor(j)
             pair = jax.tree.map(lambda x: jnp.broadcast_to(entry(x, i, there), j.shape), table)
 
-            def slope_of(s: Array, pair: Any) -> Array:
-                return jax.jvp(lambda s: within(pair, s), (s,), (jnp.ones_like(s),))[1]
+            inside = r_squared < cutoff**2
+            safe = jnp.where(inside, r_squared, cutoff**2)
+            one = jnp.ones_like(safe)
 
-            slope, back = jax.vjp(slope_of, r_squared, pair)
-            curvature, of_pair = back(jnp.ones_like(slope))
+            def slope_of(s: Array, pair: Any) -> Array:
+                return jax.jvp(lambda s: ended(pair, s), (s,), (one,))[1]
+
+            slope, curvature = jax.jvp(lambda s: slope_of(s, pair), (safe,), (one,))
+            slope, curvature = (jnp.where(inside, x, 0) for x in (slope, curvature))
+            flat, tree = jax.tree.flatten(pair)
+            of_pair = [
+                jax.jvp(
+                    lambda x, k=k: slope_of(safe, jax.tree.unflatten(tree, [*flat[:k], x, *flat[k + 1 :]])),
+                    (leaf,),
+                    (jnp.ones_like(leaf),),
+                )[1]
+                for k, leaf in enumerate(flat)
+            ]
+            of_pair = [jnp.where(inside, x, 0) for x in of_pair]
             along = 2 * sum(d * w for d, w in zip(apart, apart_dot, strict=True))
             stretch = 2 * curvature * along
             of_apart = [2 * slope * w + stretch * d for d, w in zip(apart, apart_dot, strict=True)]
@@ -175,7 +189,7 @@ def pair_potential(
 
         own = ([[take(x, sites.centers) for x in axes] for axes in (xyz, moves)], own_types)
         # More numbers a slot than forces have, and fewer slots a loop.
-        sums = sum_over_slots(term, own, sites, unroll=2)
+        sums = sum_over_slots(term, own, sites, unroll=4)
         bars = [
             _by_type(x, own_types, n_types) for x in jnp.stack(sums[3:]).reshape(-1, n_types, len(sums[0]))
         ]

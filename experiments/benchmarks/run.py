@@ -315,26 +315,47 @@ def startup(folder: Path, package: Package, console: Console) -> list[dict[str, 
 
 
 def gradients(folder: Path, packages: list[Package], rounds: int, console: Console) -> list[dict[str, Any]]:
-    """Value and gradient of the mean squared displacement over the value alone; 400 steps."""
+    """Value and gradient of the mean squared displacement over the value alone, in one process each."""
     rows = []
-    for n_atoms in (256, 4_000):
-        for package in packages:
-            if package.name == "jax-md" and n_atoms > 256:
-                continue  # a plain scan keeps every step: some 28 GB
+    lj = {"model": "Lennard-Jones", "n_steps": 400}
+    cases = [
+        {**lj, "n_atoms": n, "rebuild_every": every, "method": method}
+        for n in (500, 4_000)
+        for every in (5, 20)
+        for method in ("direct", "checkpointed", "reversible")
+    ]
+    network = {"model": "MACE", "n_steps": 20, "n_atoms": 500, "rebuild_every": 5}
+    cases += [{**network, "method": method} for method in ("direct", "checkpointed")]
+    for package in packages:
+        is_peer = package.name == "jax-md"
+        # A plain scan keeps every step: some 28 GB for 4 000 atoms.
+        own = [{**lj, "n_atoms": 500, "method": "scan", "rebuild_every": 1}] if is_peer else cases
+        for case in own:
             with workers([package]) as (worker,):
-                file = str(configuration(folder, n_atoms))
-                worker.ask("prepare", case="gradient", file=file, n_steps=400)
+                file = str(configuration(folder, case["n_atoms"]))
+                worker.ask("prepare", case="gradient", file=file, **case)
                 found = [worker.ask("run") for _ in range(rounds)]
             costs = [entry["backward"] / entry["forward"] for entry in found]
+            about = {k: v for k, v in case.items() if k != "n_atoms"}
             rows.append(
                 row(
-                    "value and gradient over value", package, n_atoms, costs, "1", n_steps=400,
+                    "value and gradient over value", package, case["n_atoms"], costs, "1", **about,
                     finite=found[0]["finite"], status=found[0]["status"],
                 )
             )  # fmt: skip
-            rows.append(row("memory of the gradient", package, n_atoms, [found[-1]["memory_MB"]], "MB"))
+            rows.append(
+                row(
+                    "memory of the gradient",
+                    package,
+                    case["n_atoms"],
+                    [found[-1]["memory_MB"]],
+                    "MB",
+                    **about,
+                )
+            )
             console.print(
-                f"gradient, {n_atoms} atoms, {package.name}: {rows[-2]['value']:.1f} × the value, "
+                f"gradient, {case['model']}, {case['n_atoms']} atoms, list every {case['rebuild_every']} "
+                f"steps, {package.name}, {case['method']}: {rows[-2]['value']:.2f} × the value, "
                 f"{'finite' if found[0]['finite'] else 'NOT FINITE'}, {found[-1]['memory_MB']:.0f} MB"
             )
     return rows

@@ -1,0 +1,86 @@
+"""A term of a fit: first-principles energies, forces, stresses and dipoles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from difmd.data.batches import Batch, make_batches
+from difmd.data.frames import Frame, hash_frames
+from difmd.fitting.terms import Evaluation, Term, Weight, stateless
+from difmd.forces import Evaluation as Prediction
+from difmd.potentials import Params, Potential, validate_inputs
+from difmd.training.checks import check_data
+from difmd.training.gradient import loss_and_gradient, predict
+from difmd.training.loss import Weights, count, loss
+
+
+def first_principles(
+    potential: Potential,
+    params: Params,
+    frames: Sequence[Frame],
+    *,
+    references: Mapping[int, float],
+    weights: Weights | None = None,
+    batch_size: int = 8,
+    weight: Weight = 1.0,
+    name: str = "first_principles",
+) -> Term:
+    """The loss of a training on labelled frames, as one term beside measured quantities.
+
+    It holds the errors of a network where they are while something else is fitted. Each iteration takes one
+    batch, drawn at random with the key of the fit; a fit that resumes takes the same.
+
+    Args:
+        potential: the energy model.
+        params: where the fit starts.
+        frames: with energies, forces, stresses or dipoles, each where there is one.
+        references: energy of an atom of each element [eV], taken off all energies.
+        weights: λ of the terms of the loss; default `Weights()`.
+        batch_size: frames of an iteration; all of them where there are fewer.
+        weight: of the loss.
+        name: of its record in the history.
+
+    Returns:
+        `Term`; its record holds `value`, and `F_rmse_meV_A` of the forces of the batch. It gives no
+        residuals, so that `gauss_newton` cannot be used with it.
+
+    Raises:
+        InputError: what a training refuses, naming the frame, or params that are not finite.
+    """
+    weights = Weights() if weights is None else weights
+    check_data(weights, potential, frames, frames, references)
+    validate_inputs(potential, params, frames[0].system)
+    size = min(batch_size, len(frames))
+    batches = make_batches(frames, cutoff=potential.cutoff, batch_size=size, references=references)
+
+    @jax.jit
+    def both(params: Params, batch: Batch) -> tuple[tuple[Array, Params], Array]:
+        counts = count(batch)
+
+        def measure(found: Prediction, part: Batch) -> Array:
+            return loss(found, part, weights, counts=counts)
+
+        of_forces = loss(predict(potential, params, batch), batch, Weights(0.0, 1.0, 0.0, 0.0))
+        return loss_and_gradient(potential, params, batch, measure), of_forces
+
+    def evaluate(
+        params: Params, state: tuple[()], key: Any, advance: Callable[..., None]
+    ) -> tuple[Evaluation, Any]:
+        advance(0, name)
+        # One of the batches of an epoch whose order the key tells.
+        batch = batches.take(batches.epoch(int(jax.random.bits(key)), 0)[0])
+        (value, gradient), of_forces = both(params, batch)
+        record = {"value": float(value), "F_rmse_meV_A": 1e3 * float(jnp.sqrt(of_forces))}
+        advance(1, name)
+        return Evaluation(value, gradient, None, record), state
+
+    def settings(params: Params) -> Any:
+        del params
+        return str(potential), tuple(weights), size, sorted(references.items()), hash_frames(frames)
+
+    return stateless(evaluate, name=name, settings=settings, weight=weight)
