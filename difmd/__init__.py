@@ -10,7 +10,7 @@ from difmd import gradients, integrators, neighbors, observables, potentials, un
 from difmd.cache import enable_cache
 from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
-from difmd.integrators import draw_momenta, langevin, velocity_verlet
+from difmd.integrators import csvr, draw_momenta, langevin, nose_hoover, velocity_verlet
 from difmd.lazy import importer
 from difmd.model import Model, load, save
 from difmd.neighbors import neighbor_list
@@ -62,6 +62,7 @@ __all__ = [
     "Trajectory",
     "buckingham",
     "coulomb_damped_shifted",
+    "csvr",
     "data",
     "datasets",
     "draw_momenta",
@@ -83,6 +84,7 @@ __all__ = [
     "neighbor_list",
     "neighbors",
     "nequip",
+    "nose_hoover",
     "observables",
     "pair_prior",
     "potentials",

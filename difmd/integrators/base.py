@@ -30,6 +30,7 @@ class MDState:
         forces: at these positions [eV/Å]; [atoms, 3].
         key: for integrators that draw noise.
         step: steps done; int32 [].
+        bath: what a thermostat or barostat carries along, a pytree; () for integrators without.
     """
 
     system: System
@@ -37,6 +38,7 @@ class MDState:
     forces: Float[Array, "*batch atoms 3"]
     key: Key[Array, "*batch"]
     step: Int[Array, "*batch"]
+    bath: Any = ()
 
     def replace(self, **changes: Any) -> MDState:
         """A copy with some fields replaced, as `dataclasses.replace`."""
@@ -70,12 +72,15 @@ class Integrator(NamedTuple):
         dt: time step [Å√(amu/eV)].
         reversible: the same on a grid of numbers, so that it can be undone bit for bit; None where nobody
             knows how.
+        reservoir: `reservoir(state)`, energy that baths have received [eV], so that U + K + reservoir is
+            constant but for the error of the steps; None where it is not kept.
     """
 
     init: Callable[[System, Array, Array, ForceFunction], MDState]
     step: Callable[[MDState, ForceFunction], MDState]
     dt: Any
     reversible: Reversible | None = None
+    reservoir: Callable[[MDState], Array] | None = None
 
 
 def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
@@ -125,3 +130,9 @@ def remove_drift(
 def kinetic_energy(system: System, momenta: Float[Array, "atoms 3"]) -> Float[Array, ""]:
     """Σ p²/2m [eV]."""
     return 0.5 * jnp.sum(momenta**2 / system.masses[:, None])
+
+
+def degrees_of_freedom(system: System) -> Float[Array, ""]:
+    """3N − 3 of the atoms, padding left out, with the centre of mass at rest; at least 1."""
+    n_atoms = jnp.sum(system.atomic_numbers > 0, dtype=system.positions.dtype)
+    return jnp.maximum(3 * n_atoms - 3, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from difmd.errors import check_positive
@@ -31,15 +32,17 @@ def velocity_verlet(*, dt: float | Float[Array, ""]) -> Integrator:
     check_positive("dt", dt, "Å√(amu/eV)")
     return Integrator(
         init=jax.tree_util.Partial(start),
-        step=jax.tree_util.Partial(_step, dt),
+        step=jax.tree_util.Partial(verlet, dt),
         dt=dt,
         reversible=Reversible(
             memory=jax.tree_util.Partial(_no_memory), step=jax.tree_util.Partial(_reversible_step, dt)
         ),
+        reservoir=jax.tree_util.Partial(_nothing),
     )
 
 
-def _step(dt: Array, state: MDState, force: ForceFunction) -> MDState:
+def verlet(dt: Array | float, state: MDState, force: ForceFunction) -> MDState:
+    """One step."""
     momenta = state.momenta + 0.5 * dt * state.forces
     system = state.system
     system = system.replace(positions=system.positions + dt * momenta / system.masses[:, None])
@@ -50,6 +53,10 @@ def _step(dt: Array, state: MDState, force: ForceFunction) -> MDState:
         forces=forces,
         step=state.step + 1,
     )
+
+
+def _nothing(state: MDState) -> Array:
+    return jnp.zeros((), state.momenta.dtype)
 
 
 def _no_memory(system: System, resolution: Resolution, n_steps: int) -> tuple[()]:

@@ -1,0 +1,155 @@
+"""Constant temperature: Nosé–Hoover chains."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from difmd.errors import InputError, check_positive
+from difmd.integrators.base import (
+    ForceFunction,
+    Integrator,
+    MDState,
+    degrees_of_freedom,
+    kinetic_energy,
+    start,
+)
+from difmd.integrators.nve import verlet
+from difmd.system import System
+from difmd.units import KB
+
+# Parts of half a step, whose errors cancel up to the fourth order.
+_PART = 1 / (4 - 4 ** (1 / 3))
+_PARTS = (_PART, _PART, 1 - 4 * _PART, _PART, _PART)
+
+
+class Chain(NamedTuple):
+    """Thermostats, the first of which acts on the momenta and each further one on that before it.
+
+    Attributes:
+        positions: η; [thermostats].
+        velocities: dη/dt [1/time]; [thermostats].
+    """
+
+    positions: Float[Array, "thermostats"]
+    velocities: Float[Array, "thermostats"]
+
+
+def nose_hoover(
+    *,
+    dt: float | Float[Array, ""],
+    temperature: float | Float[Array, ""],
+    time_constant: float | Float[Array, ""],
+    length: int = 3,
+) -> Integrator:
+    """Deterministic dynamics in the canonical ensemble, with a chain of thermostats.
+
+    A time-reversible splitting: half a step of the chain, velocity Verlet, half a step of the chain. U + K
+    and the energy of the chain, `reservoir`, sum to a constant up to the error of the step. The masses of
+    the thermostats are Q₁ = N_f k_BT τ² and Q_k = k_BT τ², N_f = 3N − 3. Few or harmonic degrees of freedom
+    are not sampled well, unlike with `csvr` and `langevin`.
+
+    Args:
+        dt: time step [Å√(amu/eV)].
+        temperature: of the bath T [K], > 0.
+        time_constant: τ [time], about the period of what moves fastest up to `0.1 * units.PS`.
+        length: thermostats of the chain.
+
+    Returns:
+        `Integrator`; one force evaluation a step. The centre of mass must be at rest, as it is in momenta
+        that `simulate` draws.
+
+    Raises:
+        InputError: a value that is not positive.
+
+    References:
+        Martyna, Klein & Tuckerman, J. Chem. Phys. 97, 2635 (1992), doi:10.1063/1.463940; Martyna, Tuckerman,
+        Tobias & Klein, Mol. Phys. 87, 1117 (1996), doi:10.1080/00268979600100761 (the splitting); Yoshida,
+        Phys. Lett. A 150, 262 (1990), and Suzuki, Phys. Lett. A 146, 319 (1990) (the parts).
+    """
+    check_positive("dt", dt, "Å√(amu/eV)")
+    check_positive("temperature", temperature, "K")
+    check_positive("time_constant", time_constant, "Å√(amu/eV)")
+    if length < 1:
+        raise InputError(f"length = {length} must be at least 1")
+    return Integrator(
+        init=jax.tree_util.Partial(_Init(length)),
+        step=jax.tree_util.Partial(_step, dt, temperature, time_constant),
+        dt=dt,
+        reservoir=jax.tree_util.Partial(_energy, temperature, time_constant),
+    )
+
+
+class _Init(NamedTuple):
+    """A chain at rest, beside momenta of the temperature; a tuple, so that equal ones compile once."""
+
+    length: int
+
+    def __call__(self, system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
+        zeros = jnp.zeros(self.length, momenta.dtype)
+        return start(system, momenta, key, force).replace(bath=Chain(zeros, zeros))
+
+
+def _masses(state: MDState, temperature: Array, time_constant: Array) -> Array:
+    """Q of each thermostat, over k_BT."""
+    length, dtype = len(state.bath.velocities), state.momenta.dtype
+    tau = jnp.asarray(time_constant, dtype)
+    numbers = jnp.ones(length, dtype).at[0].set(degrees_of_freedom(state.system))
+    return numbers * tau**2 * (KB * jnp.asarray(temperature, dtype))
+
+
+def _energy(temperature: Array, time_constant: Array, state: MDState) -> Array:
+    dtype = state.momenta.dtype
+    kt = KB * jnp.asarray(temperature, dtype)
+    masses = _masses(state, temperature, time_constant)
+    chain = state.bath
+    free = jnp.ones(len(masses), dtype).at[0].set(degrees_of_freedom(state.system))
+    return jnp.sum(0.5 * masses * chain.velocities**2 + kt * free * chain.positions)
+
+
+def _step(
+    dt: Array, temperature: Array, time_constant: Array, state: MDState, force: ForceFunction
+) -> MDState:
+    state = _half(dt, temperature, time_constant, state)
+    return _half(dt, temperature, time_constant, verlet(dt, state, force))
+
+
+def _half(dt: Array, temperature: Array, time_constant: Array, state: MDState) -> MDState:
+    """Half a step of the chain, in parts."""
+    dtype = state.momenta.dtype
+    kt = KB * jnp.asarray(temperature, dtype)
+    masses = _masses(state, temperature, time_constant)
+    n_free = degrees_of_freedom(state.system)
+    length = len(masses)
+    twice, factor = 2 * kinetic_energy(state.system, state.momenta), jnp.ones((), dtype)
+    positions, velocities = state.bath
+
+    def pull(k: int, velocities: list[Array], twice: Array) -> Array:
+        """The acceleration of thermostat k."""
+        if k == 0:
+            return (twice - n_free * kt) / masses[0]
+        return (masses[k - 1] * velocities[k - 1] ** 2 - kt) / masses[k]
+
+    def push(k: int, v: list[Array], part: Array) -> None:
+        """Half of what a part does to a thermostat: its own pull, dragged by the next one."""
+        kick = 0.25 * part * pull(k, v, twice)
+        if k + 1 == length:
+            v[k] = v[k] + kick
+        else:
+            drag = jnp.exp(-0.125 * part * v[k + 1])
+            v[k] = drag * (drag * v[k] + kick)
+
+    v = [velocities[k] for k in range(length)]
+    for weight in _PARTS:
+        part = weight * jnp.asarray(dt, dtype)
+        for k in reversed(range(length)):
+            push(k, v, part)
+        scale = jnp.exp(-0.5 * part * v[0])
+        factor, twice = factor * scale, twice * scale**2
+        positions = positions + 0.5 * part * jnp.stack(v)
+        for k in range(length):
+            push(k, v, part)
+    return state.replace(momenta=factor * state.momenta, bath=Chain(positions, jnp.stack(v)))
