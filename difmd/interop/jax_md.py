@@ -146,8 +146,8 @@ def from_jax_md(
         The `Potential`; it has no energies of atoms, knows any species, and cannot take padding.
 
     Raises:
-        InputError: a cutoff that is not positive. When used: padding, a cell whose heights are less than twice
-            the cut-off, as jax-md knows the nearest image alone, or energies of atoms asked for.
+        InputError: a cutoff that is not positive. When used: padding, a cell whose heights are less than
+            twice the cut-off, as jax-md knows the nearest image alone, or energies of atoms asked for.
     """
     check_positive("cutoff", cutoff, "Å")
 
