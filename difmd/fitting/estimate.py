@@ -262,10 +262,10 @@ def origins_of(done: Production, masses: Array, temperature: float, sampling: Sa
 
 @jax.jit
 def kinetic_excess(
-    momenta: Float[Array, "replicas frames atoms 3"], masses: Array, temperature: float
+    momenta: Float[Array, "replicas frames atoms 3"], masses: Array, temperature: Float[Array, ""] | float
 ) -> Float[Array, "replicas frames"]:
     """K/kT of each frame less its mean in the canonical ensemble, with the centre of mass at rest."""
-    squares = jnp.sum(momenta**2 / masses[:, None], axis=(-1, -2)) / (2 * units.KB * temperature)
+    squares = jnp.sum(momenta**2 / masses[None, None, :, None], axis=(-1, -2)) / (2 * units.KB * temperature)
     return squares - 1.5 * (momenta.shape[-2] - 1)
 
 
