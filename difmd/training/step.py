@@ -215,7 +215,7 @@ def machine(
 def compiler_options() -> dict[str, Any] | None:
     """On a CPU the second level of optimisation, unless XLA_FLAGS name one.
 
-    A step of MACE takes a quarter less time to compile than with the third, and as long to run.
+    A step of MACE compiles sooner than with the third, and takes as long to run.
     """
     flag = "xla_backend_optimization_level"
     if jax.default_backend() != "cpu" or flag in os.environ.get("XLA_FLAGS", ""):

@@ -201,13 +201,26 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
 
     def gradient(request: dict[str, Any]) -> Run:
         """MSD of a trajectory, and its derivative in all parameters by reverse mode."""
-        system, momenta = load(request)
+        # As argon: the grids of `reversible` are made for Å and eV.
+        sigma, epsilon, mass = 3.4, 0.0104, 39.948
+        reduced, momenta = load(request)
+        system = difmd.make_system(
+            # Inside the cell, as single precision has grids for 64 Å.
+            sigma * (np.asarray(reduced.positions) % np.diag(reduced.cell)),
+            np.asarray(reduced.atomic_numbers),
+            masses=np.full(reduced.n_atoms, mass), cell=sigma * np.asarray(reduced.cell),
+        )  # fmt: skip
+        momenta = momenta * np.float32((mass * epsilon) ** 0.5)
         every, method = request["rebuild_every"], getattr(gradients, request["method"])()
+        cutoff = CUTOFF * sigma
         # Forces of a network with random weights, made small enough for the time step.
-        model = difmd.mace(["Ar"], cutoff=CUTOFF, channels=16, avg_num_neighbors=55, scale=0.1)
-        model = model if request["model"] == "MACE" else potential
-        neighbors = neighbor_list(system, cutoff=CUTOFF, skin=SKIN, twins=model.uses_twins)
-        integrator = difmd.velocity_verlet(dt=DT)
+        model = (
+            difmd.mace(["Ar"], cutoff=cutoff, channels=16, avg_num_neighbors=55, scale=0.1 * epsilon)
+            if request["model"] == "MACE"
+            else difmd.lennard_jones(["Ar"], sigma=sigma, epsilon=epsilon, cutoff=cutoff)
+        )
+        neighbors = neighbor_list(system, cutoff=cutoff, skin=SKIN * sigma, twins=model.uses_twins)
+        integrator = difmd.velocity_verlet(dt=DT * sigma * (mass / epsilon) ** 0.5)
 
         def msd(params: Any) -> Any:
             state = difmd.initialize(model, params, integrator, system, momenta, jax.random.key(0), neighbors)
