@@ -207,6 +207,17 @@ def test_kinetic_control_takes_noise_off():
     assert jnp.mean(errors[True] ** 2) < 0.6 * jnp.mean(errors[False] ** 2)
 
 
+def test_kinetic_control_of_arrays_is_that_of_their_numbers():
+    x, v = (jnp.asarray(z) for z in np.random.default_rng(12).normal(size=(2, 20, 6)))
+    slopes = jnp.stack([x**2, x**4], axis=-1)
+    settings = {"temperature": 300.0, "control": v**2 - 1}
+    both = equilibrium_gradient(x**2 + v**2, slopes, jnp.zeros((2, 2)), **settings)
+    for k in range(2):
+        one = equilibrium_gradient(x**2 + v**2, slopes[..., k], jnp.zeros(2), **settings)
+        np.testing.assert_allclose(both.gradient[k], one.gradient, rtol=1e-12)
+        np.testing.assert_allclose(both.gradient_stderr[k], one.gradient_stderr, rtol=1e-12)
+
+
 def test_kinetic_control_needs_some_replicas():
     """With few replicas it is the plain covariance."""
     x, v = (jnp.asarray(z) for z in np.random.default_rng(11).normal(size=(2, 4, 3)))

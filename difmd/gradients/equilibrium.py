@@ -116,12 +116,13 @@ _FEWEST = 8
 def _with_control(samples: Array, control: Array) -> tuple[Array, Array]:
     """Mean over replicas and its standard error, by regression on a control of mean zero."""
     n = len(samples)
-    x, y = control - _mean(control), samples - _mean(samples)
-    spread = jnp.maximum(jnp.sum(x**2, axis=0), jnp.finfo(x.dtype).tiny)
-    slope = jnp.sum(x * y, axis=0) / spread
-    rest = jnp.sum((y - slope * x) ** 2, axis=0) / (n - 2)
-    variance = rest * (1 / n + _mean(control) ** 2 / spread)
-    return _mean(samples) - slope * _mean(control), jnp.sqrt(variance)
+    middle, centre = (jnp.mean(each, axis=0, keepdims=True) for each in (samples, control))
+    x, y = control - centre, samples - middle
+    spread = jnp.maximum(jnp.sum(x**2, axis=0, keepdims=True), jnp.finfo(x.dtype).tiny)
+    slope = jnp.sum(x * y, axis=0, keepdims=True) / spread
+    rest = jnp.sum((y - slope * x) ** 2, axis=0, keepdims=True) / (n - 2)
+    variance = rest * (1 / n + centre**2 / spread)
+    return (middle - slope * centre)[0], jnp.sqrt(variance)[0]
 
 
 def _mean(samples: Array) -> Array:
