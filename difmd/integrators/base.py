@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 from difmd.integrators.fixed_point import Resolution
 from difmd.system import System
 from difmd.units import KB
@@ -136,3 +136,14 @@ def degrees_of_freedom(system: System) -> Float[Array, ""]:
     """3N − 3 of the atoms, padding left out, with the centre of mass at rest; at least 1."""
     n_atoms = jnp.sum(system.atomic_numbers > 0, dtype=system.positions.dtype)
     return jnp.maximum(3 * n_atoms - 3, 1)
+
+
+def check_bath(dt: Any, temperature: Any, time_constant: Any) -> None:
+    """Refuse settings of a thermostat that are not positive.
+
+    Raises:
+        InputError: naming the value.
+    """
+    check_positive("dt", dt, "Å√(amu/eV)")
+    check_positive("temperature", temperature, "K")
+    check_positive("time_constant", time_constant, "Å√(amu/eV)")

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.errors import check_positive
 from difmd.integrators.base import (
     ForceFunction,
     Integrator,
     MDState,
+    check_bath,
     degrees_of_freedom,
     kinetic_energy,
     start,
@@ -51,9 +51,7 @@ def berendsen(
         Berendsen et al., J. Chem. Phys. 81, 3684 (1984), doi:10.1063/1.448118; Harvey, Tan & Cheatham, J.
         Comput. Chem. 19, 726 (1998) (what goes wrong).
     """
-    check_positive("dt", dt, "Å√(amu/eV)")
-    check_positive("temperature", temperature, "K")
-    check_positive("time_constant", time_constant, "Å√(amu/eV)")
+    check_bath(dt, temperature, time_constant)
     warnings.warn(
         "berendsen() samples no ensemble: use it to equilibrate only, and csvr() for averages", stacklevel=2
     )

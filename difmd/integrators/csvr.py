@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.errors import check_positive
 from difmd.integrators.base import (
     ForceFunction,
     Integrator,
     MDState,
+    check_bath,
     degrees_of_freedom,
     kinetic_energy,
     start,
@@ -52,9 +52,7 @@ def csvr(
     References:
         Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007), doi:10.1063/1.2408420, equation A7.
     """
-    check_positive("dt", dt, "Å√(amu/eV)")
-    check_positive("temperature", temperature, "K")
-    check_positive("time_constant", time_constant, "Å√(amu/eV)")
+    check_bath(dt, temperature, time_constant)
     return Integrator(
         init=jax.tree_util.Partial(_init),
         step=jax.tree_util.Partial(_step, dt, temperature, time_constant),

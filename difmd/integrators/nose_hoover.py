@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError, check_positive
+from difmd.errors import InputError
 from difmd.integrators.base import (
     ForceFunction,
     Integrator,
     MDState,
+    check_bath,
     degrees_of_freedom,
     kinetic_energy,
     start,
@@ -70,9 +71,7 @@ def nose_hoover(
         Tobias & Klein, Mol. Phys. 87, 1117 (1996), doi:10.1080/00268979600100761 (the splitting); Yoshida,
         Phys. Lett. A 150, 262 (1990), and Suzuki, Phys. Lett. A 146, 319 (1990) (the parts).
     """
-    check_positive("dt", dt, "Å√(amu/eV)")
-    check_positive("temperature", temperature, "K")
-    check_positive("time_constant", time_constant, "Å√(amu/eV)")
+    check_bath(dt, temperature, time_constant)
     if length < 1:
         raise InputError(f"length = {length} must be at least 1")
     return Integrator(
@@ -93,12 +92,17 @@ class _Init(NamedTuple):
         return start(system, momenta, key, force).replace(bath=Chain(zeros, zeros))
 
 
+def _numbers(state: MDState) -> Array:
+    """Degrees of freedom that each thermostat acts on."""
+    ones = jnp.ones(len(state.bath.velocities), state.momenta.dtype)
+    return ones.at[0].set(degrees_of_freedom(state.system))
+
+
 def _masses(state: MDState, temperature: Array, time_constant: Array) -> Array:
-    """Q of each thermostat, over k_BT."""
-    length, dtype = len(state.bath.velocities), state.momenta.dtype
+    """Q of each thermostat."""
+    dtype = state.momenta.dtype
     tau = jnp.asarray(time_constant, dtype)
-    numbers = jnp.ones(length, dtype).at[0].set(degrees_of_freedom(state.system))
-    return numbers * tau**2 * (KB * jnp.asarray(temperature, dtype))
+    return _numbers(state) * tau**2 * (KB * jnp.asarray(temperature, dtype))
 
 
 def _energy(temperature: Array, time_constant: Array, state: MDState) -> Array:
@@ -106,8 +110,7 @@ def _energy(temperature: Array, time_constant: Array, state: MDState) -> Array:
     kt = KB * jnp.asarray(temperature, dtype)
     masses = _masses(state, temperature, time_constant)
     chain = state.bath
-    free = jnp.ones(len(masses), dtype).at[0].set(degrees_of_freedom(state.system))
-    return jnp.sum(0.5 * masses * chain.velocities**2 + kt * free * chain.positions)
+    return jnp.sum(0.5 * masses * chain.velocities**2 + kt * _numbers(state) * chain.positions)
 
 
 def _step(

@@ -175,18 +175,16 @@ def one_fit(
         viscosity=viscosity() if case.finite_size_correction else None,
     )
     console.print(f"{name.replace('_', ' ')}:")
-    errors, stderrs, seconds, last = [], [], [], time.perf_counter()
+    seconds, last = [], time.perf_counter()
 
     def note(entry: dict[str, Any]) -> None:
         nonlocal last
-        now, found = time.perf_counter(), entry["diffusivity"]
-        errors.append(round(100 * (found["D_1e-9_m2_s"][0] / D_TARGET - 1), 2))
-        stderrs.append(round(100 * found["D_stderr_1e-9_m2_s"][0] / D_TARGET, 2))
+        now = time.perf_counter()
+        error, stderr = error_of(entry)
         seconds.append(round(now - last, 1))
         sigma, epsilon = entry["params"]["sigma"][0], entry["params"]["epsilon"][0] / units.KB
         console.print(
-            f"{len(errors):3d}  σ {sigma:.4f} Å  ε/k {epsilon:.2f} K  error {errors[-1]:+.1f} "
-            f"± {stderrs[-1]:.1f} %  {seconds[-1]:.0f} s"
+            f"σ {sigma:.4f} Å  ε/k {epsilon:.2f} K  error {error:+.1f} ± {stderr:.1f} %  {seconds[-1]:.0f} s"
         )
         last = now
 
@@ -196,7 +194,6 @@ def one_fit(
         params,
         [target],
         sampling=sampling,
-        # The last looks at what the step before it came to.
         n_iterations=arguments.iterations,
         key=key,
         replicas=[replicas],
@@ -212,10 +209,12 @@ def one_fit(
         potential, fit.params, target, liquid, sampling=long, key=jax.random.fold_in(key, 2)
     )
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    # Of the whole fit, where it went on from a checkpoint, too; seconds are those of this run.
+    errors, stderrs = zip(*(error_of(entry) for entry in fit.history), strict=True)
     found = {
-        "error_percent": errors,
-        "error_stderr_percent": stderrs,
-        "seconds_per_iteration": float(np.median(seconds)),
+        "error_percent": list(errors),
+        "error_stderr_percent": list(stderrs),
+        "seconds_per_iteration": float(np.median(seconds)) if seconds else None,
         "seconds": seconds,
         "sigma_A": round(float(fit.params["sigma"][0]), 4),
         "epsilon_K": round(float(fit.params["epsilon"][0] / units.KB), 2),
@@ -232,6 +231,13 @@ def one_fit(
         f"{found['D_plateau_1e-9_m2_s']:.3f} ± {found['D_plateau_stderr_1e-9_m2_s']:.3f} e-9 m²/s"
     )
     return found
+
+
+def error_of(entry: dict[str, Any]) -> tuple[float, float]:
+    """Deviation of D from the target in an iteration, and its standard error [%]."""
+    found = entry["diffusivity"]
+    value, stderr = found["D_1e-9_m2_s"][0], found["D_stderr_1e-9_m2_s"][0]
+    return round(100 * (value / D_TARGET - 1), 2), round(100 * stderr / D_TARGET, 2)
 
 
 def plot(path: Path, fits: dict[str, dict[str, Any]]) -> None:
