@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from difmd import blocks
 
@@ -54,6 +54,18 @@ def cond_any(
         return out, jax.tree.map(lambda _: True, out)
 
     return choose(predicate, operands)
+
+
+@jax.custom_batching.custom_vmap
+def of_all_replicas(number: Int[Array, ""]) -> Int[Array, ""]:
+    """The same; under `vmap` the largest of all replicas, and one number for all, for loops to end at."""
+    return number
+
+
+@of_all_replicas.def_vmap
+def _(axis_size: int, in_batched: list[bool], number: Array) -> tuple[Array, bool]:
+    del axis_size, in_batched
+    return of_all_replicas(jnp.max(number)), False
 
 
 def n_shares(n_replicas: int, n_atoms: int) -> int:

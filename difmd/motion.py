@@ -50,6 +50,22 @@ class Carry(NamedTuple):
     status: Status
 
 
+class Extent(NamedTuple):
+    """The boxes that atoms stayed in.
+
+    Attributes:
+        lowest: of each coordinate [Å]; [atoms, 3].
+        highest: of each coordinate [Å]; [atoms, 3].
+    """
+
+    lowest: Array
+    highest: Array
+
+    def with_(self, positions: Array) -> Extent:
+        """The boxes that hold these positions, too."""
+        return Extent(jnp.minimum(self.lowest, positions), jnp.maximum(self.highest, positions))
+
+
 class Plan(NamedTuple):
     """How a rollout is laid out; all of it static.
 
@@ -89,24 +105,48 @@ def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = Non
     return Carry(state, current if fixed is None else None, status)
 
 
-def segment(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
+def segment(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = None) -> tuple[Carry, Any]:
     """The steps from one rebuild to the next, or to the next frame where the list is updated when needed.
+
+    Args:
+        plan: how it is laid out.
+        inputs: what it depends on besides its start.
+        carry: its start.
+        fixed: the list of all its steps; default: built here where the plan rebuilds.
 
     Returns:
         Where it ends, and what was saved, [n_frames, ...].
     """
+    (carry, _), frames = _segment(plan, inputs, carry, fixed, None)
+    return carry, frames
+
+
+def segment_with_extent(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any, Extent]:
+    """`segment`, and how far atoms went in it."""
+    start = carry.state.system.positions
+    (carry, extent), frames = _segment(plan, inputs, carry, None, Extent(start, start))
+    assert extent is not None
+    return carry, frames, extent
+
+
+def _segment(
+    plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None, extent: Extent | None
+) -> tuple[tuple[Carry, Extent | None], Any]:
     # A list that is built here is constant over the segment and no part of what its steps carry, so that
     # reverse mode keeps it once and not per step.
-    fixed = rebuild(carry.state.system, inputs.neighbors) if plan.rebuilds else None
+    if fixed is None and plan.rebuilds:
+        fixed = rebuild(carry.state.system, inputs.neighbors)
 
-    def frame(carry: Carry, _: None) -> tuple[Carry, Any]:
-        def one(carry: Carry, _: None) -> tuple[Carry, None]:
-            return step(plan, inputs, carry, fixed), None
+    def one(both: tuple[Carry, Extent | None], _: None) -> tuple[Any, None]:
+        carry, extent = both
+        carry = step(plan, inputs, carry, fixed)
+        return (carry, extent if extent is None else extent.with_(carry.state.system.positions)), None
 
-        carry, _ = lax.scan(one, carry, None, length=plan.save_every)
-        return carry, plan.save(carry.state, _list_of(carry, fixed))
+    def frame(both: tuple[Carry, Extent | None], _: None) -> tuple[Any, Any]:
+        both, _ = lax.scan(one, both, None, length=plan.save_every)
+        return both, plan.save(both[0].state, _list_of(both[0], fixed))
 
-    return lax.scan(frame, carry, None, length=plan.n_frames)
+    return lax.scan(frame, (carry, extent), None, length=plan.n_frames)
 
 
 def _list_of(carry: Carry, fixed: Neighbors | None) -> Neighbors:

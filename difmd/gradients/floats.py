@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from difmd.integrators import Integrator, MDState
 
 
 def floats(tree: Any, wanted: Sequence[bool] | None = None) -> tuple[list[Any], Callable[..., Any]]:
@@ -32,3 +35,36 @@ def floats(tree: Any, wanted: Sequence[bool] | None = None) -> tuple[list[Any], 
         )
 
     return [x for is_, x in zip(is_float, leaves, strict=True) if is_], put
+
+
+Marks: TypeAlias = list[tuple[()] | None]
+"""Which leaves of a pytree are differentiated, () or None. As it has no leaves, it passes through JAX."""
+
+
+def marks_of(perturbed: Any) -> Marks:
+    """Marks from a pytree of booleans."""
+    return [() if varies else None for varies in jax.tree.leaves(perturbed)]
+
+
+def is_marked(marks: Marks) -> list[bool]:
+    """Whether each leaf is differentiated."""
+    return [mark is not None for mark in marks]
+
+
+def instantiated(cotangents: Any) -> Any:
+    """Zeros for symbolic zeros that stand for numbers."""
+
+    def instance(x: Any) -> Any:
+        if isinstance(x, SymbolicZero) and jnp.issubdtype(x.dtype, jnp.inexact):
+            return jnp.zeros(x.shape, x.dtype)
+        return x
+
+    return jax.tree.map(instance, cotangents)
+
+
+def moved_by(integrator: Integrator, state: MDState) -> list[bool]:
+    """Whether a step changes each leaf of a state, or hands it on as it is."""
+    traced = jax.make_jaxpr(lambda state: integrator.step(state, lambda system: 2 * state.forces))(
+        state
+    ).jaxpr
+    return [after is not before for before, after in zip(traced.invars, traced.outvars, strict=True)]

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from difmd.errors import Flag, InputError, Status
-from difmd.gradients.floats import floats
+from difmd.gradients.floats import floats, instantiated, is_marked, marks_of
 from difmd.gradients.methods import GradientMethod
 from difmd.integrators import MDState
 from difmd.integrators.base import Reversible
@@ -91,20 +90,15 @@ def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
         state = carry.state.replace(
             system=carry.state.system.replace(positions=True), momenta=True, forces=True
         )
-        # What is not differentiated costs nothing on the way back. Lists of () and None tell, as they have no
-        # leaves.
-        marks = [
-            [() if varies else None for varies in jax.tree.leaves(tree)]
-            for tree in ((inputs.params, inputs.integrator), state)
-        ]
-        return found, (residuals, marks)
+        # What is not differentiated costs nothing on the way back.
+        return found, (residuals, (marks_of((inputs.params, inputs.integrator)), marks_of(state)))
 
     def backward(residuals: Any, cotangents: tuple[Carry, Any]) -> tuple[Any, ...]:
         (inputs, consts, start, end), marks = residuals
-        of_end, of_frames = jax.tree.map(_instance, cotangents)
+        of_end, of_frames = instantiated(cotangents)
         (params, integrator), of_state, of_consts = _back(
             plan, inputs, save, consts, start, end, of_end.state, of_frames,
-            [[mark is not None for mark in each] for each in marks],
+            [is_marked(each) for each in marks],
         )  # fmt: skip
         # None: no number in it that could be differentiated.
         nothing: Any = None
@@ -304,13 +298,6 @@ def _relist(plan: Plan, inputs: Inputs, system: System, current: Neighbors) -> N
     if kind == "each":
         return rebuild(system, inputs.neighbors)
     return current if kind == "fixed" else update(system, current)
-
-
-def _instance(x: Any) -> Any:
-    """Zeros for a symbolic zero that stands for numbers."""
-    if isinstance(x, SymbolicZero) and jnp.issubdtype(x.dtype, jnp.inexact):
-        return jnp.zeros(x.shape, x.dtype)
-    return x
 
 
 def _sum(one: list[Array], other: list[Array]) -> list[Array]:

@@ -11,8 +11,9 @@ from jax import lax
 from jaxtyping import Array
 
 from difmd.errors import InputError
+from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.methods import GradientMethod
-from difmd.motion import Carry, Inputs, Plan, segment
+from difmd.motion import Carry, Inputs, Plan
 
 
 def truncated(*, n_steps: int) -> GradientMethod:
@@ -51,12 +52,8 @@ def _run(n_steps: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry,
             varies = jnp.issubdtype(x.dtype, jnp.inexact)
             return jnp.where(is_first, x, lax.stop_gradient(x)) if varies else x
 
-        return lax.scan(
-            jax.checkpoint(lambda c, _: segment(plan, inputs, c)),
-            carry._replace(state=jax.tree.map(cut, carry.state)),
-            None,
-            length=n_steps // length,
-        )
+        start = carry._replace(state=jax.tree.map(cut, carry.state))
+        return checkpointed().run(plan._replace(n_segments=n_steps // length), inputs, start)
 
     n_windows = total // n_steps
     carry, frames = lax.scan(window, carry, jnp.arange(n_windows) == 0)

@@ -60,12 +60,14 @@ def _keep(system: System, neighbors: Neighbors) -> Neighbors:
 
 # Traced once for all that calls it.
 @jax.jit
-def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
+def rebuild(system: System, neighbors: Neighbors, reach: Float[Array, ""] | float | None = None) -> Neighbors:
     """Build the list anew within the capacity of `neighbors`.
 
     Args:
         system: the positions and cell now.
         neighbors: gives the shapes and the static settings; its contents are not used.
+        reach: how far pairs go that are listed [Å], cutoff + skin at most, which is the default. With less
+            it is up to the caller to know how far atoms move.
 
     Returns:
         The new list.
@@ -74,7 +76,7 @@ def rebuild(system: System, neighbors: Neighbors) -> Neighbors:
         InputError: tens of millions of positions, more than 32 bits can count beside the runs around one.
     """
     system = lax.stop_gradient(system)
-    reach = neighbors.cutoff + neighbors.skin
+    reach = neighbors.cutoff + neighbors.skin if reach is None else reach
     real = system.atomic_numbers > 0
     complete = complete_cell(system.cell, neighbors.periodic)
     margin = reach / heights(complete)
@@ -225,7 +227,10 @@ def _argsort(keys: Int[Array, "n"], highest: int) -> Int[Array, "n"]:
 
 
 def _search(
-    positions: list[Float[Array, "points"]], sorted_: _Sorted, reach_squared: float, neighbors: Neighbors
+    positions: list[Float[Array, "points"]],
+    sorted_: _Sorted,
+    reach_squared: Array | float,
+    neighbors: Neighbors,
 ) -> tuple[Int[Array, "slots columns"], Float[Array, "columns"], Float[Array, ""]]:
     """Compare each center with the runs around it, and list those within reach.
 
@@ -274,7 +279,7 @@ def _compare(
     sorted_: _Sorted,
     bins: Int[Array, "centers"],
     centers: Int[Array, "centers"],
-    reach_squared: float,
+    reach_squared: Array | float,
     neighbors: Neighbors,
 ) -> tuple[
     UInt[Array, "words centers"], Int[Array, "words centers"], Float[Array, "centers"], Float[Array, ""]

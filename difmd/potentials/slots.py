@@ -8,6 +8,7 @@ along, and `slot_potential` makes it the derivative that JAX sees.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,6 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
 from difmd import blocks
+from difmd.batching import of_all_replicas
 from difmd.errors import InputError, check_positive
 from difmd.lattice import complete_cell, invert, product
 from difmd.neighbors import Neighbors, extended_positions
@@ -45,10 +47,12 @@ class Sites(NamedTuple):
 
     Attributes:
         types: place of each atom's species in the tables; [atoms].
+        most: slots that are in use, the same for all replicas.
         indices: see `Neighbors`, as all that follow.
     """
 
     types: Int[Array, "atoms"]
+    most: Int[Array, ""]
     indices: Int[Array, "slots columns"]
     centers: Int[Array, "columns"]
     order: Int[Array, "columns"]
@@ -170,6 +174,7 @@ def sites_of(numbers: Sequence[int], system: System, neighbors: Neighbors) -> Si
     """What the pairs of a list are made of."""
     return Sites(
         types=types_of(numbers, system.atomic_numbers),
+        most=of_all_replicas(neighbors.n_neighbors),
         indices=neighbors.indices,
         centers=neighbors.centers,
         order=neighbors.order,
@@ -195,22 +200,39 @@ def sum_over_slots(
         unroll: slots a loop; default: what suits the forces of a pair potential.
     """
     term = jax.checkpoint(term)
+    # What is beyond the fullest center is skipped, where a condition costs less than the work.
+    skips = jax.default_backend() == "cpu"
     n_slots, n_columns = sites.indices.shape
-    slots = jnp.arange(n_slots, dtype=jnp.int32)
 
     def sums(start: Array | int, size: int) -> list[Array]:
         """Of `size` centers from `start` on."""
         some = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size), own)
 
-        def add(total: list[Array], k: Array) -> tuple[list[Array], None]:
+        def add(total: list[Array], k: Array) -> list[Array]:
             # Taken here and not by the scan, which would transpose the lists of replicas.
             j = lax.dynamic_slice(sites.indices, (k, start), (1, size))[0]
-            return [s + t for s, t in zip(total, term(some, j), strict=True)], None
+            return [s + t for s, t in zip(total, term(some, j), strict=True)]
+
+        def fused(total: list[Array], first: Array, number: int) -> list[Array]:
+            return functools.reduce(add, [first + k for k in range(number)], total)
 
         shapes = jax.eval_shape(term, some, jnp.zeros(size, jnp.int32))
-        zeros = [jnp.zeros(x.shape, x.dtype) for x in shapes]
-        many = _UNROLL * (2 if n_columns in _SHORT and len(zeros) <= _FEW else 1)
-        return lax.scan(add, zeros, slots, unroll=many if unroll is None else unroll)[0]
+        total = [jnp.zeros(x.shape, x.dtype) for x in shapes]
+        many = _UNROLL * (2 if n_columns in _SHORT and len(total) <= _FEW else 1)
+        many = max(1, min(many if unroll is None else unroll, n_slots))
+
+        def visit(total: list[Array], first: Array, number: int) -> list[Array]:
+            some_slots = functools.partial(fused, number=number)
+            if not skips:
+                return some_slots(total, first)
+            return lax.cond(first < sites.most, some_slots, lambda total, _: total, total, first)
+
+        firsts = np.arange(0, n_slots - many + 1, many, dtype=np.int32)
+        total, _ = lax.scan(
+            lambda total, first: (visit(total, first, many), None), total, jnp.asarray(firsts)
+        )
+        rest = n_slots % many
+        return visit(total, jnp.int32(n_slots - rest), rest) if rest else total
 
     # Up to two blocks go at once.
     parts = blocks.split(n_columns, blocks.SUMMED) if n_columns > 2 * blocks.SUMMED else None
