@@ -188,8 +188,8 @@ def pair_potential(
             return [*of_apart, *(jnp.where(there == t, x, 0) for x in leaves for t in range(n_types))]
 
         own = ([[take(x, sites.centers) for x in axes] for axes in (xyz, moves)], own_types)
-        # More numbers a slot than forces have, and fewer slots a loop.
-        sums = sum_over_slots(term, own, sites, unroll=4)
+        # More numbers a slot than forces have, which leave the cache sooner.
+        sums = sum_over_slots(term, own, sites, unroll=8 if sites.indices.shape[1] < 8000 else 4)
         bars = [
             _by_type(x, own_types, n_types) for x in jnp.stack(sums[3:]).reshape(-1, n_types, len(sums[0]))
         ]

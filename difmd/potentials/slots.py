@@ -33,9 +33,9 @@ from difmd.take import take
 # out of registers in float64.
 _UNROLL = 4
 
-# Twice as many where the loops are so short that waking a second core costs as much as their work. Smaller
-# systems than these come in batches. More sums than those of forces gain little, and take longer to compile.
-_SHORT = range(1000, 16_500)
+# Twice as many in systems whose loops are so short that waking a second core costs as much as their work. More
+# sums than those of forces gain little, and take longer to compile.
+_SHORT = 16_500
 _FEW = 3
 
 # Components of a symmetric tensor that are summed: xx, yy, zz, yz, xz, xy.
@@ -218,7 +218,7 @@ def sum_over_slots(
 
         shapes = jax.eval_shape(term, some, jnp.zeros(size, jnp.int32))
         total = [jnp.zeros(x.shape, x.dtype) for x in shapes]
-        many = _UNROLL * (2 if n_columns in _SHORT and len(total) <= _FEW else 1)
+        many = _UNROLL * (2 if n_columns < _SHORT and len(total) <= _FEW else 1)
         many = max(1, min(many if unroll is None else unroll, n_slots))
 
         def visit(total: list[Array], first: Array, number: int) -> list[Array]:
