@@ -33,8 +33,8 @@ from difmd.take import take
 # out of registers in float64.
 _UNROLL = 4
 
-# Twice as many in systems whose loops are so short that waking a second core costs as much as their work. More
-# sums than those of forces gain little, and take longer to compile.
+# Twice as many in systems whose loops are so short that waking a second core costs as much as their work.
+# With more sums than those of forces that gains little, and takes longer to compile.
 _SHORT = 16_500
 _FEW = 3
 
