@@ -16,6 +16,7 @@ import numpy as np
 import difmd
 from difmd import data, plots, training, units
 from difmd.checkpoint import fingerprint
+from difmd.fitting import FitInterrupted
 from difmd.progress import progress_bar
 
 _SERIES = ("positions", "momenta", "potential_energy", "stress")
@@ -133,7 +134,7 @@ def run(
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
         found = experiment(arguments)
-    except (training.TrainingInterrupted, difmd.SimulationInterrupted) as stopped:
+    except (training.TrainingInterrupted, difmd.SimulationInterrupted, FitInterrupted) as stopped:
         print(stopped)
         return 130
     except difmd.errors.InputError as bad:

@@ -5,7 +5,16 @@ from difmd.fitting.estimate import StatePoint, measure, measure_diffusivity
 from difmd.fitting.first_principles import first_principles
 from difmd.fitting.fit import fit
 from difmd.fitting.gauss_newton import gauss_newton
-from difmd.fitting.liquid import Replicas, Sampling, box_length, equilibrate, keep_liquid, melt, produce
+from difmd.fitting.liquid import (
+    Replicas,
+    Sampling,
+    box_length,
+    equilibrate,
+    given_replicas,
+    keep_liquid,
+    melt,
+    produce,
+)
 from difmd.fitting.residuals import absolute_residual, relative_residual
 from difmd.fitting.result import FitError, FitInterrupted, FitResult
 from difmd.fitting.state_points import state_points
@@ -37,6 +46,7 @@ __all__ = [
     "fit",
     "fit_diffusivity",
     "gauss_newton",
+    "given_replicas",
     "identity",
     "keep_liquid",
     "least_squares",

@@ -18,14 +18,13 @@ from difmd.fitting.liquid import (
     Production,
     Replicas,
     Sampling,
-    box_length,
     neighbor_distance,
     produce,
 )
 from difmd.fitting.structure import structure_of
 from difmd.fitting.targets import DiffusivityTarget, StructureTarget, Target
 from difmd.gradients import EquilibriumGradient, equilibrium_gradient
-from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
+from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample, share_of
 from difmd.gradients.lyapunov import lyapunov_exponents, tangent_growth
 from difmd.integrators import draw_momenta
 from difmd.neighbors import Neighbors, grow, neighbor_list
@@ -148,14 +147,19 @@ def measure(
         with_energy_gradients=with_gradient,
     )
     found: list[Any] = []
-    along = None
-    if with_gradient and any(isinstance(target, DiffusivityTarget) for target in targets):
-        along = gradients_along(potential, params, after, targets[0].temperature, sampling, gradient_key)
+    along: dict[int | None, Any] = {}
+    if with_gradient:
+        for species in dict.fromkeys(t.species for t in targets if isinstance(t, DiffusivityTarget)):
+            along[species] = gradients_along(
+                potential, params, after, targets[0].temperature, sampling, gradient_key, species=species
+            )
     for target in targets:
         if isinstance(target, StructureTarget):
             found.append(structure_of(target, done, sampling))
             continue
-        found.append(_diffusivity(target, done, after, along, sampling, initial_state_term))
+        found.append(
+            _diffusivity(target, done, after, along.get(target.species), sampling, initial_state_term)
+        )
     return found, after, done
 
 
@@ -169,13 +173,15 @@ def _diffusivity(
 ) -> StatePoint:
     """D, its correction, and its gradient where there is the term along the trajectory."""
     interval = sampling.dt * sampling.save_every
+    numbers, masses = after.systems.atomic_numbers[0], after.systems.masses[0]
     found = diffusivity(
         done.positions,
         done.momenta,
-        after.systems.masses[0],
+        masses,
         interval=interval,
         window=sampling.window,
         temperature=target.temperature,
+        select=None if target.species is None else np.asarray(numbers) == target.species,
     )
     correction = 0.0
     if target.viscosity is not None:
@@ -183,12 +189,13 @@ def _diffusivity(
             finite_size_correction(
                 temperature=target.temperature,
                 viscosity=target.viscosity,
-                box_length=box_length(target.density, sampling),
+                box_length=abs(np.linalg.det(np.asarray(after.systems.cell[0], np.float64))) ** (1 / 3),
             )
         )
     gradient = None
     if along is not None:
-        origins = origins_of(done, after.systems.masses[0], target.temperature, sampling)
+        share = share_of(numbers, target.species)
+        origins = origins_of(done, masses, target.temperature, sampling, share)
         early = equilibrium_gradient(
             origins.values,
             origins.energy_gradients,
@@ -199,15 +206,24 @@ def _diffusivity(
         )
         scale = found.einstein.value / early.value
         gradient = jax.tree.map(lambda x: scale * x, early)
-    n_solid = int(np.sum(~is_liquid(after.systems, spacing=neighbor_distance(target.density, sampling))))
+    n_solid = 0
+    if sampling.is_simple:
+        spacing = neighbor_distance(target.density, sampling)
+        n_solid = int(np.sum(~is_liquid(after.systems, spacing=spacing)))
     return StatePoint(found, correction, gradient, n_solid)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def diffusion_samples(
-    done: Production, masses: Array, first: int, last: int
+    done: Production, masses: Array, first: int, last: int, share: Float[Array, "atoms"] | None = None
 ) -> Float[Array, "replicas origins"]:
-    """⟨v(s)·(r(s+t) − r(s−t))⟩/6 for every origin s with room on both sides."""
+    """⟨v(s)·(r(s+t) − r(s−t))⟩/6 for every origin s with room on both sides.
+
+    `share` is what each atom counts in the mean; default: all alike.
+    """
+    n_atoms = done.positions.shape[2]
+    share = jnp.full(n_atoms, 1 / n_atoms) if share is None else share
+    share = share.astype(done.positions.dtype)
 
     def one(replica: tuple[Array, Array]) -> Array:
         r, p = replica
@@ -221,7 +237,7 @@ def diffusion_samples(
         behind = sums[s - first + 1] - sums[s - last]
         apart = (ahead - behind) / width
         v = p[last : n - last] / masses[None, :, None]
-        return jnp.mean(jnp.sum(v * apart, axis=-1), axis=-1) / 6
+        return jnp.sum(v * apart, axis=-1) @ share / 6
 
     return jax.lax.map(one, (done.positions, done.momenta))
 
@@ -241,7 +257,13 @@ class Origins(NamedTuple):
     kinetic: Array
 
 
-def origins_of(done: Production, masses: Array, temperature: float, sampling: Sampling) -> Origins:
+def origins_of(
+    done: Production,
+    masses: Array,
+    temperature: float,
+    sampling: Sampling,
+    share: Float[Array, "atoms"] | None = None,
+) -> Origins:
     """What the initial-state term of ∂D/∂θ is made of.
 
     Args:
@@ -249,11 +271,12 @@ def origins_of(done: Production, masses: Array, temperature: float, sampling: Sa
         masses: of the atoms [amu].
         temperature: [K].
         sampling: with the window.
+        share: what each atom counts in D; default: all alike.
     """
     lags = diffusion_window(sampling)
     # Averaged over origins about the start as in the differentiated sample: its covariance is with ∂U/∂θ at
     # the start, not at each origin.
-    values = _moving_mean(diffusion_samples(done, masses, lags.first, lags.last), lags.origins)
+    values = _moving_mean(diffusion_samples(done, masses, lags.first, lags.last, share), lags.origins)
     margin = lags.last + lags.origins
     kept = slice(margin, done.positions.shape[1] - margin)
     momenta, slopes = jax.tree.map(lambda x: x[:, kept], (done.momenta, done.energy_gradients))
@@ -287,6 +310,8 @@ def gradients_along(
     temperature: float,
     sampling: Sampling,
     key: Key[Array, ""],
+    *,
+    species: int | None = None,
 ) -> Any:
     """dA/dθ through trajectories from the last configurations; pytree of [samples, ...].
 
@@ -297,6 +322,7 @@ def gradients_along(
         temperature: of the momenta [K].
         sampling: with the window.
         key: seed of the momenta.
+        species: atomic number of the atoms that are followed; None: all.
 
     Raises:
         SimulationError: trajectories that are not clean.
@@ -306,7 +332,7 @@ def gradients_along(
     keys = jax.random.split(key, n)
     # The list is rebuilt on a schedule here, every frame, so that reverse mode stores it once a segment
     # and can go back through it; should that be too seldom, a wider skin mends it.
-    window = diffusion_window(sampling)
+    window = diffusion_window(sampling)._replace(species=species)
     neighbors = jax.tree.map(lambda x: x[:n], replicas.neighbors)
     kelvin = jnp.asarray(temperature, systems.positions.dtype)
     for _ in range(8):

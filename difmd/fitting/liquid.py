@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Key
 
 from difmd import units
 from difmd.batching import map_replicas, run_replicas
-from difmd.errors import DifmdError, InputError, Status
+from difmd.errors import DifmdError, InputError, Status, check_positive
 from difmd.integrators import Integrator, MDState, draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import Neighbors, neighbor_list, rebuild
 from difmd.observables import is_liquid
@@ -33,8 +34,10 @@ class Sampling:
     Times of melting, equilibration and relaxation are rounded up to whole chunks of 252 steps.
 
     Attributes:
-        atomic_number: of the one species.
-        mass: of an atom [amu].
+        atomic_number: of the one species of a liquid that `melt` makes; None for liquids whose boxes are
+            given (`given_replicas`), molecules and mixtures among them. Only the former are checked for
+            having frozen.
+        mass: of an atom of that species [amu].
         n_atoms: of a box; with fewer than about 100 the check for boxes that froze sees crystals where there
             are none.
         n_replicas: independent boxes.
@@ -55,8 +58,8 @@ class Sampling:
         skin: of the neighbour list [Å]; default: 0.15 × the cut-off.
     """
 
-    atomic_number: int
-    mass: float
+    atomic_number: int | None = None
+    mass: float | None = None
     n_atoms: int = 256
     n_replicas: int = 32
     n_gradient_replicas: int = 12
@@ -84,8 +87,12 @@ class Sampling:
             )
         if not 1 <= self.save_every <= _CHUNK:
             raise InputError(f"save_every = {self.save_every} must be between 1 and {_CHUNK}")
+        if (self.atomic_number is None) != (self.mass is None):
+            raise InputError("give atomic_number and mass of a liquid of one species, or neither of them")
+        if self.mass is not None:
+            check_positive("mass", self.mass, "amu")
         for name in (
-            *("mass", "dt", "melt_factor", "melt_time", "equilibration_time", "relaxation_time"),
+            *("dt", "melt_factor", "melt_time", "equilibration_time", "relaxation_time"),
             *("production_time", "origin_time"),
         ):
             value = getattr(self, name)
@@ -105,6 +112,25 @@ class Sampling:
                     f"production_time = {self.production_time / units.PS:.3g} ps is too short for {name}, "
                     f"which ends at {end / units.PS:.3g} ps: make it at least {needed / units.PS:.3g} ps"
                 )
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether the liquid is of one species, made by melting."""
+        return self.atomic_number is not None
+
+    @property
+    def simple(self) -> tuple[int, float]:
+        """Atomic number and mass of the one species.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.atomic_number is None or self.mass is None:
+            raise InputError(
+                "the sampling has no atomic_number and mass, which melting, structures and box_length need: "
+                "give them, or boxes (given_replicas)"
+            )
+        return self.atomic_number, self.mass
 
     def steps(self, time: float) -> int:
         """Number of steps in a time, rounded up."""
@@ -127,7 +153,7 @@ class Replicas(NamedTuple):
 
 def box_length(density: float, sampling: Sampling) -> float:
     """Edge of the cubic box [Å] for a mass density [amu/Å³]."""
-    return float((sampling.n_atoms * sampling.mass / density) ** (1 / 3))
+    return float((sampling.n_atoms * sampling.simple[1] / density) ** (1 / 3))
 
 
 def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
@@ -135,6 +161,7 @@ def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
 
     Where n_atoms is not 4 n³, sites that are evenly spread over the list of them are left empty.
     """
+    number, mass = sampling.simple
     cells = _cells(sampling)
     length = box_length(density, sampling)
     corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
@@ -144,8 +171,8 @@ def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
     positions = sites[np.arange(n) * len(sites) // n]
     return make_system(
         positions,
-        np.full(n, sampling.atomic_number),
-        masses=np.full(n, sampling.mass),
+        np.full(n, number),
+        masses=np.full(n, mass),
         cell=[length] * 3,
         dtype=dtype,
     )
@@ -220,6 +247,32 @@ def melt(
     return keep_liquid(replicas, density=density, sampling=sampling, key=keys[2])
 
 
+def given_replicas(potential: Potential, systems: Sequence[System], *, sampling: Sampling) -> Replicas:
+    """Replicas of a liquid of any composition from boxes that are there, such as frames of a simulation.
+
+    Args:
+        potential: the energy model.
+        systems: one a replica, of one composition and size; `equilibrate` them before they are measured.
+        sampling: how they will be simulated.
+
+    Raises:
+        InputError: another number of boxes or atoms than the sampling has, or boxes that differ.
+    """
+    if len(systems) != sampling.n_replicas:
+        raise InputError(f"{len(systems)} boxes, but the sampling has {sampling.n_replicas} replicas")
+    first = systems[0]
+    for k, system in enumerate(systems):
+        if system.n_atoms != sampling.n_atoms:
+            raise InputError(f"box {k} has {system.n_atoms} atoms, the sampling {sampling.n_atoms}")
+        for name in ("atomic_numbers", "masses", "pbc"):
+            if not np.array_equal(getattr(system, name), getattr(first, name)):
+                raise InputError(f"boxes 0 and {k} differ in {name}: give replicas of one liquid")
+        if not np.allclose(system.cell, first.cell, atol=1e-4):
+            raise InputError(f"boxes 0 and {k} differ in their cells: give replicas of one liquid")
+    batch = jax.tree.map(lambda *x: jnp.stack(x), *systems)
+    return Replicas(batch, list_of(potential, batch, sampling, None))
+
+
 def list_of(potential: Potential, systems: System, sampling: Sampling, like: Neighbors | None) -> Neighbors:
     """A neighbour list for replicas of a liquid, of the shape of `like` where that will do."""
     skin = _SKIN * potential.cutoff if sampling.skin is None else sampling.skin
@@ -230,7 +283,7 @@ def list_of(potential: Potential, systems: System, sampling: Sampling, like: Nei
 
 def neighbor_distance(density: float, sampling: Sampling) -> float:
     """Distance of nearest neighbours in an fcc crystal of this density [Å]."""
-    return float((np.sqrt(2) * sampling.mass / density) ** (1 / 3))
+    return float((np.sqrt(2) * sampling.simple[1] / density) ** (1 / 3))
 
 
 def keep_liquid(replicas: Replicas, *, density: float, sampling: Sampling, key: Key[Array, ""]) -> Replicas:

@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array
 
 from difmd import units
+from difmd.fitting.result import MOST
 from difmd.fitting.structure import Structure
 from difmd.fitting.targets import DiffusivityTarget, StructureTarget, Target
 from difmd.fitting.terms import Residuals, flat_names
@@ -76,7 +78,11 @@ def record_of(targets: Sequence[Target], results: Sequence[Any]) -> dict[str, An
         found["D_1e-9_m2_s"] = [point.value / unit for point in points]
         found["D_stderr_1e-9_m2_s"] = [point.stderr / unit for point in points]
         for term in ("gradient", "gradient_stderr", "along", "initial"):
-            rows = [flat_names(getattr(point.gradient, term), 1 / unit) for point in points]
+            of_points = [getattr(point.gradient, term) for point in points]
+            if sum(x.size for x in jax.tree.leaves(of_points[0])) > MOST:
+                found[f"norm_of_{term}"] = [float(optax.tree.norm(x)) / unit for x in of_points]
+                continue
+            rows = [flat_names(x, 1 / unit) for x in of_points]
             found[term] = {name: [row[name] for row in rows] for name in rows[0]}
     structures = [(t, r) for t, r in zip(targets, results, strict=True) if isinstance(t, StructureTarget)]
     if structures:

@@ -63,7 +63,8 @@ def state_points(
         residual: `residual(D, D_measured)` of arrays [diffusivities], differentiable, each of its numbers a
             function of one D; default `relative_residual`, ln(D/D_measured). That of a structure is the
             deviation of g in each bin.
-        replicas: equilibrated liquids, one a state point in the order of the targets; default: melted here.
+        replicas: equilibrated liquids, one a state point in the order of the targets; default: melted here,
+            which liquids of one species can be.
         initial_state_term: include the change of the distribution of the starts in gradients of
             diffusivities.
         reuse: `gradients.reweighting()`: state points without diffusivities are not simulated again as long
@@ -74,30 +75,38 @@ def state_points(
     Returns:
         `Term`; its record holds, for diffusivities, `D_1e-9_m2_s`, `D_stderr_1e-9_m2_s`, and the gradient of
         D by parameter name and target, `gradient`, `gradient_stderr`, `along` and `initial` [1e-9 m²/s per
-        unit of the parameter]; for structures `g`, `g_stderr`, `g_deviation`, the root mean square over bins,
-        and `effective`, n_eff/n of the states, 1 where they are new; and `replaced`, replicas that had
-        crystallised.
+        unit of the parameter], of many parameters `norm_of_gradient` and so on instead; for structures `g`,
+        `g_stderr`, `g_deviation`, the root mean square over bins, and `effective`, n_eff/n of the states, 1
+        where they are new; and `replaced`, replicas that had crystallised.
 
     Raises:
-        InputError: no targets, another number of replicas, or params that do not fit the potential.
+        InputError: no targets, another number of replicas, replicas of another density, structures of a
+            liquid that is given, or params that do not fit the potential.
     """
     if not targets:
         raise InputError("no targets to fit to")
     points = _points(targets)
     if replicas is not None and len(replicas) != len(points):
         raise InputError(f"{len(replicas)} sets of replicas for {len(points)} state points")
-    example = crystal(targets[0].density, sampling)
+    if replicas is None:
+        example = crystal(targets[0].density, sampling)
+    else:
+        example = jax.tree.map(lambda x: x[0], replicas[0].systems)
     validate_inputs(potential, params, example)
     residual = relative_residual if residual is None else residual
     for target in targets:
         if isinstance(target, StructureTarget):
             check_reach(target, sampling)
+        elif target.species is not None and not bool(jnp.any(example.atomic_numbers == target.species)):
+            raise InputError(f"target species {target.species}: no such atoms in the liquid")
     for given in replicas or ():
         if given.systems.positions.shape[:2] != (sampling.n_replicas, sampling.n_atoms):
             raise InputError(
                 f"replicas of shape {list(given.systems.positions.shape[:2])}, but the sampling has "
                 f"{sampling.n_replicas} of {sampling.n_atoms} atoms: melt them with this sampling"
             )
+    for given, point in zip(replicas or (), points, strict=False):
+        _check_density(given.systems, point.density)
 
     def keeps(point: _Point) -> bool:
         """Whether states of a point are kept, to serve again."""
@@ -139,7 +148,10 @@ def state_points(
             _arrays(old, sampling, keeps(point)) for old, point in zip(state, points, strict=True)
         ],
         restored=lambda arrays: _restored(potential, arrays, sampling, replicas),
-        example=lambda: [_arrays(_crystals(point, sampling), sampling, keeps(point)) for point in points],
+        example=lambda: [
+            _arrays(_of_shape(point, sampling, n, replicas), sampling, keeps(point))
+            for n, point in enumerate(points)
+        ],
         settings=lambda params: (
             _fingerprint_energy(potential, params, example),
             [_as_tuple(target) for target in targets],
@@ -218,8 +230,27 @@ def _melted(
     return replicas
 
 
-def _crystals(point: _Point, sampling: Sampling) -> _Visited:
+def _check_density(systems: System, density: float) -> None:
+    """Refuse boxes that are not those of their state point.
+
+    Raises:
+        InputError: they differ by more than one in a hundred.
+    """
+    volume = abs(np.linalg.det(np.asarray(systems.cell[0], np.float64)))
+    found = float(np.sum(np.asarray(systems.masses[0], np.float64))) / volume
+    if abs(found / density - 1) > 0.01:
+        raise InputError(
+            f"replicas of {found / units.KG_PER_M3:.5g} kg/m³ for a state point at "
+            f"{density / units.KG_PER_M3:.5g} kg/m³: give boxes of that density"
+        )
+
+
+def _of_shape(
+    point: _Point, sampling: Sampling, number: int, replicas: Sequence[Replicas] | None
+) -> _Visited:
     """Of the shape that the liquids of a state point have, but for lists."""
+    if replicas is not None:
+        return _Visited(replicas[number], None)
     one = crystal(point.density, sampling)
     systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (sampling.n_replicas, *x.shape)), one)
     nothing: Any = None
@@ -297,7 +328,8 @@ def _visit(
         sampling=sampling,
         key=relax_key,
     )
-    replicas = keep_liquid(replicas, density=point.density, sampling=sampling, key=liquid_key)
+    if sampling.is_simple:
+        replicas = keep_liquid(replicas, density=point.density, sampling=sampling, key=liquid_key)
     found, after, done = measure(
         potential,
         params,

@@ -27,6 +27,7 @@ class DiffusivityTarget:
         density: mass density [amu/Å³].
         viscosity: shear viscosity [eV/Å³·time], for the finite-size correction; None switches it off.
         stderr: standard error of the measured D [Å²/time]; None where it is not known.
+        species: atomic number of the atoms that are followed, of a mixture or of molecules; None: all.
     """
 
     temperature: float
@@ -34,12 +35,13 @@ class DiffusivityTarget:
     density: float
     viscosity: float | None = None
     stderr: float | None = None
+    species: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that are not positive."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in ("viscosity", "stderr") and value is None:
+            if field.name in ("viscosity", "stderr", "species") and value is None:
                 continue
             if not (np.isfinite(value) and value > 0):
                 raise InputError(f"target {field.name} = {value} must be positive and finite")

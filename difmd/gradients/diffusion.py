@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from difmd.errors import Status
 from difmd.gradients.methods import GradientMethod
@@ -27,6 +27,7 @@ class DiffusionWindow(NamedTuple):
         first: first lag t of the plateau over which D(t) is averaged, in frames.
         last: last lag, in frames.
         origins: time origins from −origins to +origins about the start, in frames.
+        species: atomic number of the atoms that are followed; None: all.
     """
 
     dt: float
@@ -35,6 +36,7 @@ class DiffusionWindow(NamedTuple):
     first: int
     last: int
     origins: int
+    species: int | None = None
 
     @property
     def n_steps(self) -> int:
@@ -56,9 +58,9 @@ def diffusion_sample(
 
         A = ⟨ v(s) · (r(s+t) − r(s−t)) ⟩ / 6,
 
-    averaged over atoms, over origins s about the start, and over lags t in the window. By stationarity
-    and time reversal this is the Green–Kubo integral to t. The start lies in the middle, so that no
-    part of the path is farther from it in time than t + s: the derivative in the parameters grows
+    averaged over atoms of the species, over origins s about the start, and over lags t in the window. By
+    stationarity and time reversal this is the Green–Kubo integral to t. The start lies in the middle, so
+    that no part of the path is farther from it in time than t + s: the derivative in the parameters grows
     exponentially with that distance.
 
     Args:
@@ -101,17 +103,24 @@ def diffusion_sample(
 
     r = join(positions, system.positions)
     v = join(p, momenta) / system.masses[None, :, None]
+    share = share_of(system.atomic_numbers, window.species).astype(r.dtype)
     sample = jnp.zeros((), r.dtype)
     origins = range(reach - window.origins, reach + window.origins + 1)
     lags = jnp.arange(window.first, window.last + 1)
     for s in origins:
         apart = jnp.mean(r[s + lags] - r[s - lags], axis=0)
-        sample = sample + jnp.mean(jnp.sum(v[s] * apart, axis=-1))
+        sample = sample + share @ jnp.sum(v[s] * apart, axis=-1)
     both = Status(
         flags=jnp.bitwise_or(status.flags[0], status.flags[1]),
         first_bad_step=_first(status.first_bad_step),
     )
     return sample / (6 * len(origins)), both
+
+
+def share_of(numbers: Int[Array, "atoms"], species: int | None) -> Float[Array, "atoms"]:
+    """What each atom counts in a mean over those of a species, padding left out; they add up to 1."""
+    counts = (numbers > 0 if species is None else numbers == species).astype(jnp.float32)
+    return counts / jnp.sum(counts)
 
 
 def _first(steps: Array) -> Array:
