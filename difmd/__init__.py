@@ -10,7 +10,16 @@ from difmd import gradients, integrators, neighbors, observables, potentials, un
 from difmd.cache import enable_cache
 from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
-from difmd.integrators import csvr, draw_momenta, langevin, nose_hoover, velocity_verlet
+from difmd.integrators import (
+    cell_rescaling,
+    csvr,
+    draw_momenta,
+    langevin,
+    martyna_tobias_klein,
+    nose_hoover,
+    ramp,
+    velocity_verlet,
+)
 from difmd.lazy import importer
 from difmd.model import Model, load, save
 from difmd.neighbors import neighbor_list
@@ -61,6 +70,7 @@ __all__ = [
     "System",
     "Trajectory",
     "buckingham",
+    "cell_rescaling",
     "coulomb_damped_shifted",
     "csvr",
     "data",
@@ -80,6 +90,7 @@ __all__ = [
     "load",
     "mace",
     "make_system",
+    "martyna_tobias_klein",
     "morse",
     "neighbor_list",
     "neighbors",
@@ -88,6 +99,7 @@ __all__ = [
     "observables",
     "pair_prior",
     "potentials",
+    "ramp",
     "read_eam",
     "rollout",
     "save",

@@ -82,6 +82,29 @@ def evaluate(potential: Potential, params: Params, system: System, neighbors: Ne
     return found._replace(charges=multipoles.charges, dipole=dipole)
 
 
+def forces_and_virial(
+    potential: Potential, params: Params, system: System, neighbors: Neighbors
+) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
+    """Forces [eV/Å] and the virial −∂U/∂strain [eV], as barostats need them.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        system: the configuration, periodic in all directions.
+        neighbors: a current list for it.
+
+    Returns:
+        Forces [atoms, 3] and a symmetric tensor [3, 3].
+
+    Raises:
+        InputError: as `evaluate`; a direction that is not periodic.
+    """
+    if not all(neighbors.periodic):
+        raise InputError("a barostat needs three periodic directions: use an integrator without one")
+    found = evaluate(potential, params, system, neighbors)
+    return found.forces, -found.stress * system.volume
+
+
 def forces(
     potential: Potential, params: Params, system: System, neighbors: Neighbors
 ) -> Float[Array, "atoms 3"]:

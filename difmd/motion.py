@@ -14,7 +14,8 @@ from jax import lax
 from jaxtyping import Array, Bool
 
 from difmd.errors import Flag, Status
-from difmd.integrators import Integrator, MDState
+from difmd.forces import forces_and_virial
+from difmd.integrators import Forces, Integrator, MDState
 from difmd.neighbors import Neighbors, rebuild, update
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
@@ -92,12 +93,16 @@ def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = Non
     """One step, with a `fixed` list or with that of the carry, which is updated when needed."""
     current = _list_of(carry, fixed)
 
-    def force(system: System) -> Array:
+    def current_for(system: System) -> Neighbors:
         nonlocal current
         if fixed is None:
             current = update(system, current)
-        return plan.force(plan.potential, inputs.params, system, current)
+        return current
 
+    force = Forces(
+        lambda system: plan.force(plan.potential, inputs.params, system, current_for(system)),
+        lambda system: forces_and_virial(plan.potential, inputs.params, system, current_for(system)),
+    )
     state = inputs.integrator.step(carry.state, force)
     # A list that is updated when needed cannot be stale.
     status = check(state.system, current, carry.status, state.step, stale=fixed is not None)

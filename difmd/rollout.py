@@ -9,10 +9,10 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from difmd.errors import InputError, Status
-from difmd.forces import forces
+from difmd.forces import forces, forces_and_virial
 from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.methods import GradientMethod
-from difmd.integrators import Integrator, MDState
+from difmd.integrators import Forces, Integrator, MDState
 from difmd.motion import Carry, Inputs, Plan
 from difmd.neighbors import Neighbors, rebuild
 from difmd.neighbors.types import check
@@ -77,10 +77,10 @@ def initialize(
     Raises:
         InputError: as `forces`.
     """
-
-    def force(system: System) -> Array:
-        return forces(potential, params, system, neighbors)
-
+    force = Forces(
+        lambda system: forces(potential, params, system, neighbors),
+        lambda system: forces_and_virial(potential, params, system, neighbors),
+    )
     return integrator.init(system, momenta, key, force)
 
 

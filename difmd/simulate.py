@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Key
 
 from difmd.batching import map_replicas, run_replicas
 from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe, flags_of
-from difmd.forces import evaluate, forces
-from difmd.integrators import Integrator, MDState, draw_momenta
+from difmd.forces import evaluate, forces, forces_and_virial
+from difmd.integrators import Forces, Integrator, MDState, draw_momenta
 from difmd.motion import has_finite_forces
 from difmd.neighbors import (
     Neighbors,
@@ -46,6 +46,7 @@ class _Record(NamedTuple):
     momenta: Any
     energy: Any
     stress: Any
+    cell: Any
 
 
 def simulate(
@@ -225,9 +226,11 @@ def repaired(
             return result, neighbors, growths
         exploded = bool(flags & (Flag.NON_FINITE | Flag.TOO_FAST))
         if flags & Flag.CELL_TOO_SMALL and not exploded:
+            # More room each time, as the start of the chunk tells nothing of how far the cell went.
             neighbors = neighbor_list(
-                system, cutoff=neighbors.cutoff, skin=neighbors.skin, twins=neighbors.twins is not None
-            )
+                system, cutoff=neighbors.cutoff, skin=neighbors.skin, twins=neighbors.twins is not None,
+                shrink=1.1 ** (growths + 1),
+            )  # fmt: skip
         elif flags & Flag.NEIGHBOR_OVERFLOW and not (exploded and growths >= 2):
             # Forces that miss a pair may well explode, so the list comes first; an explosion fills any
             # list, so it does so only twice.
@@ -267,7 +270,9 @@ class _Committed:
     def trajectory(self) -> Trajectory:
         shape = self.system.positions.shape
         batch = shape[:-2]
-        empty = _Record(*(np.zeros((0, *end)) for end in (shape, shape, batch, (*batch, 3, 3))))
+        empty = _Record(
+            *(np.zeros((0, *end)) for end in (shape, shape, batch, (*batch, 3, 3), (*batch, 3, 3)))
+        )
         records = [chunk for chunk, _ in self.chunks] or [empty]
         whole = _Record(*(np.concatenate(c) for c in zip(*records, strict=True)))
         first_step = int(np.max(np.asarray(self.start.step)))
@@ -279,6 +284,7 @@ class _Committed:
             momenta=whole.momenta,
             potential_energy=whole.energy,
             stress=whole.stress,
+            cells=whole.cell,
             state=self.chunks[-1][1] if self.chunks else self.start,
             n_replays=self.n_replays,
             skin=self.skin,
@@ -295,9 +301,10 @@ def _initialize(
     key: Array,
 ) -> MDState:
     """The state that a run of one system or of replicas starts from; its forces come with the first chunk."""
-
-    def unknown(system: System) -> Array:
-        return jnp.full_like(system.positions, jnp.nan)
+    unknown = Forces(
+        lambda system: jnp.full_like(system.positions, jnp.nan),
+        lambda system: (jnp.full_like(system.positions, jnp.nan), jnp.full_like(system.cell, jnp.nan)),
+    )
 
     def one(system: System, momenta: Array | None, keys: Array) -> MDState:
         if momenta is None:
@@ -331,12 +338,14 @@ def _chunk(
     def each(function: Callable[..., Any]) -> Callable[..., Any]:
         return function if state.momenta.ndim == 2 else map_replicas(function, len(state.momenta))
 
-    def force(state: MDState, neighbors: Neighbors) -> Array:
-        return forces(potential, params, state.system, neighbors)
+    def force(state: MDState, neighbors: Neighbors) -> tuple[Array, Array | None]:
+        if state.virial is None:
+            return forces(potential, params, state.system, neighbors), None
+        return forces_and_virial(potential, params, state.system, neighbors)
 
     def record(state: MDState, neighbors: Neighbors) -> _Record:
         now = evaluate(potential, params, state.system, neighbors)
-        return _Record(state.system.positions, state.momenta, now.energy, now.stress)
+        return _Record(state.system.positions, state.momenta, now.energy, now.stress, state.system.cell)
 
     def run(state: MDState, neighbors: Neighbors) -> Rollout:
         return rollout(
@@ -357,7 +366,9 @@ def _chunk(
     go = jax.jit(lambda state, neighbors, status: each(run)(state, neighbors))
     neighbors = each(rebuild)(state.system, neighbors)
     begins = jnp.any(state.step == 0)
-    found = lax.cond(begins, each(force), lambda state, _: state.forces, state, neighbors)
-    state = state.replace(forces=found)
+    found, virial = lax.cond(
+        begins, each(force), lambda state, _: (state.forces, state.virial), state, neighbors
+    )
+    state = state.replace(forces=found, virial=virial)
     status = each(problems)(state, neighbors)
     return lax.cond(jnp.any(status.flags != 0), halted, go, state, neighbors, status)

@@ -25,6 +25,7 @@ class Trajectory(NamedTuple):
             yet to be found.
         n_replays: how often the neighbour list overflowed and was grown.
         skin: of the neighbour list [Å].
+        cells: rows are lattice vectors [Å]; [frames, *replicas, 3, 3]. None: that of `system` throughout.
     """
 
     system: System
@@ -36,6 +37,16 @@ class Trajectory(NamedTuple):
     state: MDState
     n_replays: int
     skin: float
+    cells: np.ndarray | None = None
+
+    @property
+    def volume(self) -> np.ndarray:
+        """Of the cell [Å³]; [frames, *replicas]."""
+        if self.cells is None:
+            cells = np.broadcast_to(np.asarray(self.system.cell), (*self.stress.shape[:-2], 3, 3))
+        else:
+            cells = self.cells
+        return np.abs(np.linalg.det(cells.astype(np.float64)))
 
     @property
     def kinetic_energy(self) -> np.ndarray:
@@ -56,9 +67,8 @@ class Trajectory(NamedTuple):
     @property
     def pressure(self) -> np.ndarray:
         """(2K/3 − tr(stress) V/3)/V [eV/Å³]; [frames, *replicas]."""
-        volume = np.abs(np.linalg.det(np.asarray(self.system.cell, np.float64)))
         virial = np.trace(self.stress.astype(np.float64), axis1=-2, axis2=-1)
-        return 2 * self.kinetic_energy / (3 * volume) - virial / 3
+        return 2 * self.kinetic_energy / (3 * self.volume) - virial / 3
 
 
 def kinetic_temperature(system: System, momenta: Any) -> np.ndarray:

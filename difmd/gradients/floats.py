@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from difmd.integrators import Integrator, MDState
+from difmd.integrators import Forces, Integrator, MDState
 
 
 def floats(tree: Any, wanted: Sequence[bool] | None = None) -> tuple[list[Any], Callable[..., Any]]:
@@ -64,7 +64,10 @@ def instantiated(cotangents: Any) -> Any:
 
 def moved_by(integrator: Integrator, state: MDState) -> list[bool]:
     """Whether a step changes each leaf of a state, or hands it on as it is."""
-    traced = jax.make_jaxpr(lambda state: integrator.step(state, lambda system: 2 * state.forces))(
-        state
-    ).jaxpr
+
+    def stepped(state: MDState) -> MDState:
+        nothing = 2 * state.forces
+        return integrator.step(state, Forces(lambda _: nothing, lambda _: (nothing, 2 * state.system.cell)))
+
+    traced = jax.make_jaxpr(stepped)(state).jaxpr
     return [after is not before for before, after in zip(traced.invars, traced.outvars, strict=True)]

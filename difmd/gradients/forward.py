@@ -13,7 +13,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from difmd.errors import InputError
-from difmd.forces import plain_forces
+from difmd.forces import forces_and_virial, plain_forces
 from difmd.gradients.floats import floats
 from difmd.gradients.methods import GradientMethod
 from difmd.motion import Carry, Inputs, Plan, segment
@@ -54,7 +54,11 @@ def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, An
     def plain(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[Carry, Any]:
         current = inputs.neighbors if carry.neighbors is None else carry.neighbors
         begun = plain_forces(plan.potential, inputs.params, carry.state.system, current)
-        carry = carry._replace(state=carry.state.replace(forces=begun))
+        state = carry.state.replace(forces=begun)
+        if state.virial is not None:
+            virial = forces_and_virial(plan.potential, inputs.params, state.system, current)[1]
+            state = state.replace(virial=virial)
+        carry = carry._replace(state=state)
         own = plan._replace(force=plain_forces, save=lambda *at: save(*at, *consts))
         return lax.scan(lambda c, _: segment(own, inputs, c), carry, None, length=plan.n_segments)
 

@@ -2,6 +2,7 @@
 
 from difmd.integrators.base import (
     ForceFunction,
+    Forces,
     Integrator,
     MDState,
     degrees_of_freedom,
@@ -10,22 +11,30 @@ from difmd.integrators.base import (
     remove_drift,
 )
 from difmd.integrators.berendsen import berendsen
+from difmd.integrators.cell_rescaling import cell_rescaling
 from difmd.integrators.csvr import csvr
 from difmd.integrators.langevin import langevin
+from difmd.integrators.martyna_tobias_klein import martyna_tobias_klein
 from difmd.integrators.nose_hoover import nose_hoover
 from difmd.integrators.nve import velocity_verlet
+from difmd.integrators.schedule import Schedule, ramp
 
 __all__ = [
     "ForceFunction",
+    "Forces",
     "Integrator",
     "MDState",
+    "Schedule",
     "berendsen",
+    "cell_rescaling",
     "csvr",
     "degrees_of_freedom",
     "draw_momenta",
     "kinetic_energy",
     "langevin",
+    "martyna_tobias_klein",
     "nose_hoover",
+    "ramp",
     "remove_drift",
     "velocity_verlet",
 ]

@@ -13,10 +13,28 @@ from jaxtyping import Array, Float, Int, Key
 
 from difmd.errors import InputError, check_positive
 from difmd.integrators.fixed_point import Resolution
+from difmd.integrators.schedule import values_of
 from difmd.system import System
 from difmd.units import KB
 
 ForceFunction: TypeAlias = Callable[[System], Float[Array, "atoms 3"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Forces:
+    """A force function that can tell the virial as well, which barostats need.
+
+    Attributes:
+        alone: `alone(system)` → forces [eV/Å]; [atoms, 3].
+        with_virial: `with_virial(system)` → forces, and −∂U/∂strain [eV]; [3, 3].
+    """
+
+    alone: Callable[[System], Array]
+    with_virial: Callable[[System], tuple[Array, Array]]
+
+    def __call__(self, system: System) -> Array:
+        """The forces."""
+        return self.alone(system)
 
 
 @jax.tree_util.register_dataclass
@@ -31,6 +49,7 @@ class MDState:
         key: for integrators that draw noise.
         step: steps done; int32 [].
         bath: what a thermostat or barostat carries along, a pytree; () for integrators without.
+        virial: −∂U/∂strain at these positions [eV]; [3, 3]. None for integrators without a barostat.
     """
 
     system: System
@@ -39,6 +58,7 @@ class MDState:
     key: Key[Array, "*batch"]
     step: Int[Array, "*batch"]
     bath: Any = ()
+    virial: Float[Array, "*batch 3 3"] | None = None
 
     def replace(self, **changes: Any) -> MDState:
         """A copy with some fields replaced, as `dataclasses.replace`."""
@@ -86,6 +106,29 @@ class Integrator(NamedTuple):
 def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
     """The state at step 0."""
     return MDState(system=system, momenta=momenta, forces=force(system), key=key, step=jnp.int32(0))
+
+
+def start_with_virial(system: System, momenta: Array, key: Array, force: Any) -> MDState:
+    """The state at step 0 of dynamics with a barostat.
+
+    Raises:
+        InputError: a force function that does not know the virial.
+    """
+    found, virial = virial_of(force)(system)
+    return MDState(system=system, momenta=momenta, forces=found, key=key, step=jnp.int32(0), virial=virial)
+
+
+def virial_of(force: Any) -> Callable[[System], tuple[Array, Array]]:
+    """The function of a force function that tells the virial.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not isinstance(force, Forces):
+        raise InputError(
+            "a barostat needs the virial: give a difmd.integrators.Forces, as rollout and simulate do"
+        )
+    return force.with_virial
 
 
 def draw_momenta(
@@ -145,5 +188,5 @@ def check_bath(dt: Any, temperature: Any, time_constant: Any) -> None:
         InputError: naming the value.
     """
     check_positive("dt", dt, "Å√(amu/eV)")
-    check_positive("temperature", temperature, "K")
+    check_positive("temperature", values_of(temperature), "K")
     check_positive("time_constant", time_constant, "Å√(amu/eV)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,14 @@ from difmd.integrators.base import (
     start,
 )
 from difmd.integrators.nve import verlet
+from difmd.integrators.schedule import Schedule, at
 from difmd.units import KB
 
 
 def berendsen(
     *,
     dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""],
+    temperature: float | Float[Array, ""] | Schedule,
     time_constant: float | Float[Array, ""],
 ) -> Integrator:
     """Newton's equations, with all momenta scaled so that the temperature relaxes to that of the bath.
@@ -62,11 +64,10 @@ def berendsen(
     )
 
 
-def _step(
-    dt: Array, temperature: Array, time_constant: Array, state: MDState, force: ForceFunction
-) -> MDState:
+def _step(dt: Array, temperature: Any, time_constant: Array, state: MDState, force: ForceFunction) -> MDState:
+    kelvin = at(temperature, state.step)
     state = verlet(dt, state, force)
-    wanted = 0.5 * degrees_of_freedom(state.system) * (KB * temperature)
+    wanted = 0.5 * degrees_of_freedom(state.system) * (KB * kelvin)
     ratio = wanted / jnp.maximum(kinetic_energy(state.system, state.momenta), 1e-30)
     # A system that is far too cold is not heated more than twofold in a step.
     square = jnp.clip(1 + dt / time_constant * (ratio - 1), 0, 4)

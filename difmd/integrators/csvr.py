@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,6 +18,7 @@ from difmd.integrators.base import (
     start,
 )
 from difmd.integrators.nve import verlet
+from difmd.integrators.schedule import Schedule, at
 from difmd.system import System
 from difmd.units import KB
 
@@ -23,7 +26,7 @@ from difmd.units import KB
 def csvr(
     *,
     dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""],
+    temperature: float | Float[Array, ""] | Schedule,
     time_constant: float | Float[Array, ""],
 ) -> Integrator:
     """Newton's equations, with all momenta scaled after each step so that their energy is canonical.
@@ -69,10 +72,9 @@ def _received(state: MDState) -> Array:
     return state.bath
 
 
-def _step(
-    dt: Array, temperature: Array, time_constant: Array, state: MDState, force: ForceFunction
-) -> MDState:
+def _step(dt: Array, temperature: Any, time_constant: Array, state: MDState, force: ForceFunction) -> MDState:
     noise_key = jax.random.fold_in(state.key, state.step)
+    kelvin = at(temperature, state.step)
     state = verlet(dt, state, force)
     before = kinetic_energy(state.system, state.momenta)
     dtype = before.dtype
@@ -80,7 +82,7 @@ def _step(
         before,
         n_free=degrees_of_freedom(state.system),
         kept=jnp.exp(jnp.asarray(-dt / time_constant, dtype)),
-        temperature=jnp.asarray(temperature, dtype),
+        temperature=jnp.asarray(kelvin, dtype),
         key=noise_key,
     )
     return state.replace(momenta=factor * state.momenta, bath=state.bath + (1 - factor**2) * before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from difmd.errors import InputError, check_positive
 from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, start
 from difmd.integrators.contraction import Bits, bits_for, contract, expand
 from difmd.integrators.fixed_point import Resolution, rounded
+from difmd.integrators.schedule import Schedule, at, values_of
 from difmd.system import System
 from difmd.units import KB
 
@@ -19,7 +22,7 @@ from difmd.units import KB
 def langevin(
     *,
     dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""],
+    temperature: float | Float[Array, ""] | Schedule,
     friction: float | Float[Array, ""],
 ) -> Integrator:
     """Langevin dynamics at constant temperature, BAOAB splitting.
@@ -30,7 +33,7 @@ def langevin(
 
     Args:
         dt: time step Δt [Å√(amu/eV)]; write `0.5 * units.FS`.
-        temperature: bath temperature T [K], > 0.
+        temperature: bath temperature T [K], > 0, or a `ramp`.
         friction: γ [1/time], ≥ 0; 0 is velocity Verlet up to rounding. Write `1 / units.PS`.
 
     Returns:
@@ -43,7 +46,7 @@ def langevin(
         Leimkuhler & Matthews, AMRX 2013, 34, doi:10.1093/amrx/abs010.
     """
     check_positive("dt", dt, "Å√(amu/eV)")
-    check_positive("temperature", temperature, "K")
+    check_positive("temperature", values_of(temperature), "K")
     if not isinstance(friction, jax.core.Tracer) and not (np.asarray(friction) >= 0).all():
         raise InputError(f"friction = {friction} must not be negative")
     return Integrator(
@@ -57,11 +60,11 @@ def langevin(
     )
 
 
-def _step(dt: Array, temperature: Array, friction: Array, state: MDState, force: ForceFunction) -> MDState:
+def _step(dt: Array, temperature: Any, friction: Array, state: MDState, force: ForceFunction) -> MDState:
     system = state.system
     masses = system.masses[:, None]
     kept = jnp.exp(jnp.asarray(-friction * dt, system.positions.dtype))
-    noise = _noise(kept, temperature, state, state.step)
+    noise = noise_of(kept, temperature, state, state.step)
     momenta = state.momenta + 0.5 * dt * state.forces
     positions = system.positions + 0.5 * dt * momenta / masses
     momenta = kept * momenta + noise
@@ -76,11 +79,12 @@ def _step(dt: Array, temperature: Array, friction: Array, state: MDState, force:
     )
 
 
-def _noise(kept: Array, temperature: Array, state: MDState, step: Array) -> Array:
+def noise_of(kept: Array, temperature: Any, state: MDState, step: Array) -> Array:
     """√((1 − c²) m kT) ξ of a step, with the kept part c of the momenta."""
     system = state.system
     dtype = system.positions.dtype
-    width = jnp.sqrt((1 - kept**2) * system.masses[:, None] * (KB * temperature))
+    kelvin = at(temperature, step)
+    width = jnp.sqrt((1 - kept**2) * system.masses[:, None] * (KB * kelvin))
     # Padding atoms stay where they are.
     width = jnp.where((system.atomic_numbers > 0)[:, None], width, 0).astype(dtype)
     return width * jax.random.normal(jax.random.fold_in(state.key, step), state.momenta.shape, dtype)
@@ -95,7 +99,7 @@ def _memory(dt: Array, friction: Array, system: System, resolution: Resolution, 
 
 def _reversible_step(
     dt: Array,
-    temperature: Array,
+    temperature: Any,
     friction: Array,
     state: MDState,
     bits: Bits,
@@ -109,7 +113,7 @@ def _reversible_step(
     lost = 1 - kept
     # The number of the step is that of its start, on the way back, too.
     number = state.step + jnp.where(sign > 0, 0, -1).astype(state.step.dtype)
-    noise = rounded(_noise(kept, temperature, state, number), resolution.momenta)
+    noise = rounded(noise_of(kept, temperature, state, number), resolution.momenta)
 
     def rub(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
         found, bits = contract(momenta / scale, lost, bits, number)

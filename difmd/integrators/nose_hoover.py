@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from difmd.integrators.base import (
     start,
 )
 from difmd.integrators.nve import verlet
+from difmd.integrators.schedule import Schedule, at
 from difmd.system import System
 from difmd.units import KB
 
@@ -42,7 +43,7 @@ class Chain(NamedTuple):
 def nose_hoover(
     *,
     dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""],
+    temperature: float | Float[Array, ""] | Schedule,
     time_constant: float | Float[Array, ""],
     length: int = 3,
 ) -> Integrator:
@@ -55,7 +56,7 @@ def nose_hoover(
 
     Args:
         dt: time step [Å√(amu/eV)].
-        temperature: of the bath T [K], > 0.
+        temperature: of the bath T [K], > 0, or a `ramp`, with which nothing is conserved.
         time_constant: τ [time], about the period of what moves fastest up to `0.1 * units.PS`.
         length: thermostats of the chain.
 
@@ -92,43 +93,74 @@ class _Init(NamedTuple):
         return start(system, momenta, key, force).replace(bath=Chain(zeros, zeros))
 
 
-def _numbers(state: MDState) -> Array:
-    """Degrees of freedom that each thermostat acts on."""
-    ones = jnp.ones(len(state.bath.velocities), state.momenta.dtype)
-    return ones.at[0].set(degrees_of_freedom(state.system))
+class Bath(NamedTuple):
+    """What a chain acts on, and how.
+
+    Attributes:
+        kt: k_BT [eV].
+        time_constant: τ [time].
+        n_free: degrees of freedom.
+    """
+
+    kt: Array
+    time_constant: Array
+    n_free: Array
+
+    def numbers(self, length: int) -> Float[Array, "thermostats"]:
+        """Degrees of freedom that each thermostat acts on."""
+        return jnp.ones(length, self.kt.dtype).at[0].set(self.n_free)
+
+    def masses(self, length: int) -> Float[Array, "thermostats"]:
+        """Q of each thermostat."""
+        return self.numbers(length) * self.time_constant**2 * self.kt
 
 
-def _masses(state: MDState, temperature: Array, time_constant: Array) -> Array:
-    """Q of each thermostat."""
-    dtype = state.momenta.dtype
-    tau = jnp.asarray(time_constant, dtype)
-    return _numbers(state) * tau**2 * (KB * jnp.asarray(temperature, dtype))
+def bath_of(temperature: Any, time_constant: Any, n_free: Array) -> Bath:
+    """The `Bath` of so many degrees of freedom."""
+    kt, tau = (jnp.asarray(x, n_free.dtype) for x in (temperature, time_constant))
+    return Bath(KB * kt, tau, n_free)
 
 
-def _energy(temperature: Array, time_constant: Array, state: MDState) -> Array:
-    dtype = state.momenta.dtype
-    kt = KB * jnp.asarray(temperature, dtype)
-    masses = _masses(state, temperature, time_constant)
-    chain = state.bath
-    return jnp.sum(0.5 * masses * chain.velocities**2 + kt * _numbers(state) * chain.positions)
+def chain_energy(bath: Bath, chain: Chain) -> Float[Array, ""]:
+    """Kinetic and potential energy of the thermostats [eV]."""
+    length = len(chain.velocities)
+    kinetic = 0.5 * bath.masses(length) * chain.velocities**2
+    return jnp.sum(kinetic + bath.kt * bath.numbers(length) * chain.positions)
 
 
-def _step(
-    dt: Array, temperature: Array, time_constant: Array, state: MDState, force: ForceFunction
-) -> MDState:
-    state = _half(dt, temperature, time_constant, state)
-    return _half(dt, temperature, time_constant, verlet(dt, state, force))
+def _energy(temperature: Any, time_constant: Array, state: MDState) -> Array:
+    bath = bath_of(at(temperature, state.step), time_constant, degrees_of_freedom(state.system))
+    return chain_energy(bath, state.bath)
 
 
-def _half(dt: Array, temperature: Array, time_constant: Array, state: MDState) -> MDState:
-    """Half a step of the chain, in parts."""
-    dtype = state.momenta.dtype
-    kt = KB * jnp.asarray(temperature, dtype)
-    masses = _masses(state, temperature, time_constant)
-    n_free = degrees_of_freedom(state.system)
-    length = len(masses)
-    twice, factor = 2 * kinetic_energy(state.system, state.momenta), jnp.ones((), dtype)
-    positions, velocities = state.bath
+def _step(dt: Array, temperature: Any, time_constant: Array, state: MDState, force: ForceFunction) -> MDState:
+    bath = bath_of(at(temperature, state.step), time_constant, degrees_of_freedom(state.system))
+    return _half(dt, bath, verlet(dt, _half(dt, bath, state), force))
+
+
+def _half(dt: Array, bath: Bath, state: MDState) -> MDState:
+    twice = 2 * kinetic_energy(state.system, state.momenta)
+    factor, chain = half_step(dt, bath, state.bath, twice)
+    return state.replace(momenta=factor * state.momenta, bath=chain)
+
+
+def half_step(dt: Array, bath: Bath, chain: Chain, twice: Array) -> tuple[Array, Chain]:
+    """Half a step of a chain, in parts.
+
+    Args:
+        dt: time step.
+        bath: what it acts on.
+        chain: before.
+        twice: twice the kinetic energy of that [eV].
+
+    Returns:
+        The factor of the momenta, and the chain.
+    """
+    dtype = twice.dtype
+    kt, n_free, length = bath.kt, bath.n_free, len(chain.velocities)
+    masses = bath.masses(length)
+    factor = jnp.ones((), dtype)
+    positions, velocities = chain
 
     def pull(k: int, velocities: list[Array], twice: Array) -> Array:
         """The acceleration of thermostat k."""
@@ -155,4 +187,4 @@ def _half(dt: Array, temperature: Array, time_constant: Array, state: MDState) -
         positions = positions + 0.5 * part * jnp.stack(v)
         for k in range(length):
             push(k, v, part)
-    return state.replace(momenta=factor * state.momenta, bath=Chain(positions, jnp.stack(v)))
+    return factor, Chain(positions, jnp.stack(v))

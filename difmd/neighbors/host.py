@@ -82,6 +82,7 @@ def neighbor_list(
     capacity: int | None = None,
     like: Neighbors | None = None,
     twins: bool = False,
+    shrink: float = 1.0,
 ) -> Neighbors:
     """Build an exact neighbour list, with room to spare for what follows (host).
 
@@ -95,6 +96,7 @@ def neighbor_list(
         like: another list for as many atoms, whose capacities are taken where they are larger, so that
             functions compiled for it serve again.
         twins: whether to match the two entries of each pair, which networks do at every evaluation otherwise.
+        shrink: by how much the cell may become smaller along each vector, beyond the 2 % that it always may.
 
     Returns:
         A list that `update` keeps current under jit; overflow is flagged, never hidden.
@@ -103,7 +105,9 @@ def neighbor_list(
         InputError: cutoff not positive, skin negative, slack below 1, positions not finite, a cell without
             volume, or replicas whose pbc differ; or as `rebuild`.
     """
-    empty, _ = _sized(system, cutoff, skin, slack, capacity, like, twins)
+    if not shrink >= 1:
+        raise InputError(f"shrink = {shrink} must be at least 1")
+    empty, _ = _sized(system, cutoff, skin, slack, capacity, like, twins, shrink)
     return _filled(system, empty, slack, capacity)
 
 
@@ -161,6 +165,7 @@ def _sized(
     capacity: int | None,
     like: Neighbors | None,
     twins: bool,
+    shrink: float = 1.0,
 ) -> tuple[Neighbors, bool]:
     """An empty list of one system or replica, and whether it surely has room for all; see `neighbor_list`."""
     check_positive("cutoff", cutoff, "Å")
@@ -184,7 +189,7 @@ def _sized(
         if not abs(signed_volume(complete_cell(cell, periodic))) > 0:
             raise InputError(f"cell is singular: the periodic vectors of {cell.tolist()} span no volume")
     reach = cutoff + skin
-    grid = _grid(replicas, reach, periodic, like)
+    grid = _grid(replicas, shrink * reach, periodic, like)
     occupied = [_occupancy(replica, reach, periodic, grid) for replica in replicas]
     most_extended, longest, crowding = (max(numbers) for numbers in zip(*occupied, strict=True))
     # Atoms cross the faces of the cell one by one, but all at once when a layer of a crystal does.

@@ -45,9 +45,9 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "quick": Size(3.5, 2, 2, 2, 2.2, 1),
+    "quick": Size(4.0, 10, 2, 2, 1.0, 1),
     # Finishes on two cores.
-    "small": Size(4.0, 100, 8, 8, 4.0, 8),
+    "small": Size(4.0, 100, 8, 2, 4.0, 6),
     # For a GPU.
     "full": Size(5.0, 300, 64, 64, 8.0, 20),
 }
@@ -81,7 +81,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
         relaxation_time=0.5 * units.PS,
         production_time=size.picoseconds * units.PS,
         window=(0.1 * size.picoseconds * units.PS, 0.35 * size.picoseconds * units.PS),
-        gradient_window=(0.15 * units.PS, 0.25 * units.PS),
+        gradient_window=(0.06 * units.PS, 0.12 * units.PS),
         origin_time=0.05 * units.PS,
         save_every=10,
         skin=0.4,

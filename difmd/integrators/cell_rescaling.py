@@ -1,0 +1,144 @@
+"""Constant temperature and pressure: stochastic cell rescaling."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from difmd.errors import check_positive
+from difmd.integrators.base import Forces, Integrator, MDState, start_with_virial, virial_of
+from difmd.integrators.cell import (
+    allowed,
+    as_tensor,
+    check_barostat,
+    internal_pressure,
+    strained,
+)
+from difmd.integrators.langevin import noise_of
+from difmd.integrators.schedule import Schedule, at, values_of
+from difmd.units import BAR, KB
+
+# Apart from the noise of the thermostat in the same step.
+_CELL = 0x63656C6C
+
+WATER = 4.5e-5 / BAR
+"""Isothermal compressibility of water near 300 K [Å³/eV]."""
+
+
+def cell_rescaling(
+    *,
+    dt: float | Float[Array, ""],
+    temperature: float | Float[Array, ""] | Schedule,
+    pressure: float | Float[Array | np.ndarray, "*tensor"] | Schedule,
+    friction: float | Float[Array, ""],
+    time_constant: float | Float[Array, ""],
+    compressibility: float | Float[Array, ""] = WATER,
+    coupling: str = "isotropic",
+) -> Integrator:
+    """Langevin dynamics in a cell that follows the pressure inside, with the noise that makes it isobaric.
+
+    In every step, between the two halves of the drift of BAOAB, everything is strained by
+
+        ε = (β_T Δt/3τ) (P_int − P) + √(2 k_BT β_T Δt/(3 V τ)) ξ,
+
+    with P_int = (Σ p pᵀ/m + virial)/V, normal numbers ξ on the diagonal of ε and ξ/√2 beside it. The weight
+    of a configuration is then exp(−(U + PV)/k_BT) V^N, for any coupling; relaxation is first order, without
+    the oscillations of a piston. The isotropic case is that of the mean of the diagonal.
+
+    Args:
+        dt: time step Δt [Å√(amu/eV)].
+        temperature: T [K], > 0, or a `ramp`.
+        pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress in the
+            sense of ASE; or a `ramp`. With unequal components the cell flows without end unless it is a
+            solid.
+        friction: of the Langevin dynamics γ [1/time], `1 / units.PS`.
+        time_constant: τ [time] with which the volume relaxes, if the compressibility is right; 0.5 to 5 ps.
+        compressibility: β_T [Å³/eV]; a wrong one changes how fast volumes relax and fluctuate, and not how
+            they are distributed. Default: that of water; of a solid rather `1 / (bulk modulus)`.
+        coupling: "isotropic", "anisotropic" or "triclinic".
+
+    Returns:
+        `Integrator`; one evaluation of forces and virial a step. Its state holds the virial.
+
+    Raises:
+        InputError: a value that is not positive, or a coupling that there is not. When run: a direction that
+            is not periodic.
+
+    References:
+        Bernetti & Bussi, J. Chem. Phys. 153, 114107 (2020), doi:10.1063/5.0020514 (isotropic); Del Tatto,
+        Raiteri, Bernetti & Bussi, Appl. Sci. 12, 1139 (2022), doi:10.3390/app12031139 (all of the cell).
+    """
+    check_positive("dt", dt, "Å√(amu/eV)")
+    check_positive("temperature", values_of(temperature), "K")
+    check_positive("friction", friction, "1/time")
+    check_positive("time_constant", time_constant, "Å√(amu/eV)")
+    check_positive("compressibility", compressibility, "Å³/eV")
+    check_barostat(pressure, coupling)
+    return Integrator(
+        init=jax.tree_util.Partial(start_with_virial),
+        step=jax.tree_util.Partial(
+            _Step(coupling), dt, temperature, pressure, friction, time_constant, compressibility
+        ),
+        dt=dt,
+    )
+
+
+class _Step(NamedTuple):
+    """One step; a tuple, so that equal ones compile once."""
+
+    coupling: str
+
+    def __call__(
+        self,
+        dt: Array,
+        temperature: Any,
+        pressure: Any,
+        friction: Array,
+        time_constant: Array,
+        compressibility: Array,
+        state: MDState,
+        force: Forces,
+    ) -> MDState:
+        dtype = state.momenta.dtype
+        masses = state.system.masses[:, None]
+        kelvin = jnp.asarray(at(temperature, state.step), dtype)
+        step = jnp.asarray(dt, dtype)
+
+        def drift(state: MDState) -> MDState:
+            system = state.system
+            moved = system.positions + 0.5 * step * state.momenta / masses
+            return state.replace(system=system.replace(positions=moved))
+
+        state = state.replace(momenta=state.momenta + 0.5 * step * state.forces)
+        state = drift(state)
+        kept = jnp.exp(jnp.asarray(-friction * dt, dtype))
+        state = state.replace(momenta=kept * state.momenta + noise_of(kept, kelvin, state, state.step))
+        rate = jnp.asarray(compressibility / time_constant, dtype) * step / 3
+        outside = as_tensor(at(pressure, state.step), dtype)
+        pull = rate * allowed(self.coupling, internal_pressure(state, state.momenta) - outside)
+        width = jnp.sqrt(2 * rate * (KB * kelvin) / state.system.volume)
+        state = strained(state, pull + width * _noise(self.coupling, state))
+        state = drift(state)
+        forces, virial = virial_of(force)(state.system)
+        return state.replace(
+            momenta=state.momenta + 0.5 * step * forces, forces=forces, virial=virial, step=state.step + 1
+        )
+
+
+def _noise(coupling: str, state: MDState) -> Float[Array, "3 3"]:
+    """Normal numbers for the strains that a coupling allows, each direction of strain with variance 1."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _CELL)
+    dtype = state.momenta.dtype
+    if coupling == "isotropic":
+        # The one direction is (1, 1, 1)/√3.
+        return jax.random.normal(key, (), dtype) / jnp.sqrt(jnp.asarray(3, dtype)) * jnp.eye(3, dtype=dtype)
+    diagonal = jnp.diag(jax.random.normal(key, (3,), dtype))
+    if coupling == "anisotropic":
+        return diagonal
+    xy, xz, yz = jax.random.normal(jax.random.fold_in(key, 1), (3,), dtype) / jnp.sqrt(jnp.asarray(2, dtype))
+    zero = jnp.zeros((), dtype)
+    return diagonal + jnp.stack([zero, xy, xz, xy, zero, yz, xz, yz, zero]).reshape(3, 3)

@@ -1,0 +1,208 @@
+"""Constant temperature and pressure, deterministic: the piston of Martyna, Tobias and Klein."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from difmd.errors import InputError, check_positive
+from difmd.integrators.base import (
+    Forces,
+    Integrator,
+    MDState,
+    check_bath,
+    degrees_of_freedom,
+    kinetic_energy,
+    start_with_virial,
+    virial_of,
+)
+from difmd.integrators.cell import (
+    allowed,
+    as_tensor,
+    check_barostat,
+    exponential,
+    kinetic_tensor,
+)
+from difmd.integrators.nose_hoover import Bath, Chain, bath_of, chain_energy, half_step
+from difmd.integrators.schedule import Schedule, at
+from difmd.lattice import product
+
+_FREE = {"isotropic": 1, "anisotropic": 3, "triclinic": 6}
+
+
+class Piston(NamedTuple):
+    """A moving cell and the thermostats.
+
+    Attributes:
+        velocity: rate of strain [1/time]; symmetric [3, 3].
+        particles: chain of the momenta.
+        cell: chain of the piston.
+    """
+
+    velocity: Float[Array, "3 3"]
+    particles: Chain
+    cell: Chain
+
+
+def martyna_tobias_klein(
+    *,
+    dt: float | Float[Array, ""],
+    temperature: float | Float[Array, ""] | Schedule,
+    pressure: float | Float[Array | np.ndarray, "*tensor"] | Schedule,
+    time_constant: float | Float[Array, ""],
+    piston_time: float | Float[Array, ""],
+    coupling: str = "isotropic",
+    length: int = 3,
+) -> Integrator:
+    """Deterministic dynamics at constant temperature and pressure, with chains for particles and cell.
+
+    With the rate of strain v, N_f = 3N − 3 and W = (N_f + 3) k_BT τ_p²/3
+
+        dr/dt = p/m + v r,  dp/dt = F − (v + tr(v)/N_f) p,  dh/dt = h v,
+        W dv/dt = V (P_int − P) + (1/N_f) Σ p²/m,
+
+    each thermostatted by a chain as in `nose_hoover`, in a time-reversible splitting. U + K and `reservoir`,
+    which holds PV and the energies of piston and chains, sum to a constant up to the error of the step. The
+    centre of mass is at rest: the weight of a configuration is exp(−(U + PV)/k_BT) V^(N−1).
+
+    Args:
+        dt: time step Δt [Å√(amu/eV)].
+        temperature: T [K], > 0, or a `ramp`, with which nothing is conserved.
+        pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress in the
+            sense of ASE; or a `ramp`. With unequal components nothing is conserved.
+        time_constant: τ of the chains [time], `0.1 * units.PS`.
+        piston_time: τ_p [time], the period of the oscillations of the volume up to a factor of 2π,
+            `0.5 * units.PS`.
+        coupling: "isotropic", "anisotropic" or "triclinic".
+        length: thermostats of a chain.
+
+    Returns:
+        `Integrator`; one evaluation of forces and virial a step. Its state holds the virial.
+
+    Raises:
+        InputError: a value that is not positive, or a coupling that there is not. When run: a direction that
+            is not periodic.
+
+    References:
+        Martyna, Tobias & Klein, J. Chem. Phys. 101, 4177 (1994), doi:10.1063/1.467468; Tuckerman, Alejandre,
+        López-Rendón, Jochim & Martyna, J. Phys. A 39, 5629 (2006), doi:10.1088/0305-4470/39/19/S18 (the
+        splitting).
+    """
+    check_bath(dt, temperature, time_constant)
+    check_positive("piston_time", piston_time, "Å√(amu/eV)")
+    check_barostat(pressure, coupling)
+    if length < 1:
+        raise InputError(f"length = {length} must be at least 1")
+    numbers = (temperature, pressure, time_constant, piston_time)
+    return Integrator(
+        init=jax.tree_util.Partial(_Init(length)),
+        step=jax.tree_util.Partial(_Step(coupling), dt, *numbers),
+        dt=dt,
+        reservoir=jax.tree_util.Partial(_Reservoir(coupling), *numbers),
+    )
+
+
+class _Init(NamedTuple):
+    """Piston and chains at rest; a tuple, so that equal ones compile once."""
+
+    length: int
+
+    def __call__(self, system: Any, momenta: Array, key: Array, force: Forces) -> MDState:
+        zeros = jnp.zeros(self.length, momenta.dtype)
+        rest = Chain(zeros, zeros)
+        piston = Piston(jnp.zeros((3, 3), momenta.dtype), rest, rest)
+        return start_with_virial(system, momenta, key, force).replace(bath=piston)
+
+
+def _piston_mass(kt: Array, piston_time: Array, n_free: Array) -> Array:
+    return (n_free + 3) * kt * piston_time**2 / 3
+
+
+def _baths(
+    coupling: str, state: MDState, temperature: Any, time_constant: Any, piston_time: Any
+) -> tuple[Bath, Bath, Array]:
+    """Of the particles, of the cell, and the mass of the piston."""
+    n_free = degrees_of_freedom(state.system)
+    kelvin = at(temperature, state.step)
+    of_cell = jnp.asarray(_FREE[coupling], n_free.dtype)
+    particles, cell = (bath_of(kelvin, time_constant, number) for number in (n_free, of_cell))
+    return particles, cell, _piston_mass(particles.kt, jnp.asarray(piston_time, n_free.dtype), n_free)
+
+
+class _Reservoir(NamedTuple):
+    """Energy of piston and chains, and PV."""
+
+    coupling: str
+
+    def __call__(
+        self, temperature: Any, pressure: Any, time_constant: Array, piston_time: Array, state: MDState
+    ) -> Array:
+        particles, cell, mass = _baths(self.coupling, state, temperature, time_constant, piston_time)
+        outside = as_tensor(at(pressure, state.step), state.momenta.dtype)
+        piston = 0.5 * mass * jnp.sum(state.bath.velocity**2)
+        work = jnp.trace(outside) / 3 * state.system.volume
+        chains = chain_energy(particles, state.bath.particles) + chain_energy(cell, state.bath.cell)
+        return piston + work + chains
+
+
+class _Step(NamedTuple):
+    """One step; a tuple, so that equal ones compile once."""
+
+    coupling: str
+
+    def __call__(
+        self,
+        dt: Array,
+        temperature: Any,
+        pressure: Any,
+        time_constant: Array,
+        piston_time: Array,
+        state: MDState,
+        force: Forces,
+    ) -> MDState:
+        dtype = state.momenta.dtype
+        step = jnp.asarray(dt, dtype)
+        particles, cell, mass = _baths(self.coupling, state, temperature, time_constant, piston_time)
+        outside = as_tensor(at(pressure, state.step), dtype)
+        masses = state.system.masses[:, None]
+        n_free = particles.n_free
+
+        def thermostats(state: MDState) -> MDState:
+            piston: Piston = state.bath
+            factor, first = half_step(
+                step, particles, piston.particles, 2 * kinetic_energy(state.system, state.momenta)
+            )
+            slowed, second = half_step(step, cell, piston.cell, mass * jnp.sum(piston.velocity**2))
+            return state.replace(
+                momenta=factor * state.momenta, bath=Piston(slowed * piston.velocity, first, second)
+            )
+
+        def push(state: MDState) -> MDState:
+            """Half a step of the piston under the difference of pressures."""
+            assert state.virial is not None
+            kinetic = kinetic_tensor(state, state.momenta)
+            pull = kinetic + state.virial - state.system.volume * outside
+            pull = pull + jnp.trace(kinetic) / n_free * jnp.eye(3, dtype=dtype)
+            velocity = state.bath.velocity + 0.5 * step * allowed(self.coupling, pull) / mass
+            return state.replace(bath=state.bath._replace(velocity=velocity))
+
+        def kick(state: MDState) -> MDState:
+            """Half a step of the forces, between quarters of what the strain does to the momenta."""
+            v = state.bath.velocity
+            drag = v + jnp.trace(v) / n_free * jnp.eye(3, dtype=dtype)
+            quarter = exponential(-0.25 * step * drag)
+            momenta = product(state.momenta, quarter) + 0.5 * step * state.forces
+            return state.replace(momenta=product(momenta, quarter))
+
+        state = kick(push(thermostats(state)))
+        half = exponential(0.5 * step * state.bath.velocity)
+        system = state.system
+        positions = product(product(system.positions, half) + step * state.momenta / masses, half)
+        system = system.replace(positions=positions, cell=product(product(system.cell, half), half))
+        forces, virial = virial_of(force)(system)
+        state = state.replace(system=system, forces=forces, virial=virial)
+        return thermostats(push(kick(state))).replace(step=state.step + 1)
