@@ -22,7 +22,7 @@ def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     Raises:
         InputError: the folder cannot be written or the disk is full; the previous checkpoint is whole.
     """
-    leaves = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves(tree)]
+    leaves = [np.asarray(plain(leaf)) for leaf in jax.tree.leaves(tree)]
     arrays: dict[str, Any] = {f"leaf_{n}": leaf for n, leaf in enumerate(leaves)}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     try:
@@ -67,10 +67,10 @@ def load_checkpoint(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"checkpoint {path} cannot be read ({error}): delete it to start again") from error
     if len(stored) != len(leaves) or any(
-        x.shape != np.shape(_plain(y)) for x, y in zip(stored, leaves, strict=True)
+        x.shape != np.shape(plain(y)) for x, y in zip(stored, leaves, strict=True)
     ):
         raise InputError(f"checkpoint {path} belongs to another fit: delete it to start again")
-    restored = [_as(x, y) for x, y in zip(stored, leaves, strict=True)]
+    restored = [as_like(x, y) for x, y in zip(stored, leaves, strict=True)]
     return jax.tree.unflatten(treedef, restored), meta
 
 
@@ -79,7 +79,7 @@ def fingerprint(*settings: Any) -> str:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(settings):
         if hasattr(leaf, "shape"):
-            value = np.asarray(_plain(leaf))
+            value = np.asarray(plain(leaf))
             digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
         else:
             digest.update(repr(leaf).encode() + b";")
@@ -103,13 +103,15 @@ def ensure_writable(folder: Path) -> None:
         ) from error
 
 
-def _plain(leaf: Any) -> Any:
+def plain(leaf: Any) -> Any:
+    """A leaf as an array that can be stored; keys of JAX as their numbers."""
     if hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(leaf)
     return leaf
 
 
-def _as(stored: np.ndarray, like: Any) -> Any:
+def as_like(stored: np.ndarray, like: Any) -> Any:
+    """A stored array as a leaf of the kind of another one."""
     if hasattr(like, "dtype") and jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jax.numpy.asarray(stored))
     return jax.numpy.asarray(stored, getattr(like, "dtype", None))

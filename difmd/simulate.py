@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -12,7 +15,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
+from difmd import h5md, units
 from difmd.batching import map_replicas, run_replicas
+from difmd.checkpoint import fingerprint
 from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe, flags_of
 from difmd.forces import evaluate, forces, forces_and_virial
 from difmd.integrators import Forces, Integrator, MDState, draw_momenta
@@ -26,10 +31,13 @@ from difmd.neighbors import (
     rebuild,
     rebuilt,
     room_for,
+    room_of,
+    with_room,
 )
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.rollout import Rollout, rollout
+from difmd.run_folder import RunFolder, terminable
 from difmd.system import System, validate_system
 from difmd.trajectory import Trajectory, kinetic_temperature
 
@@ -47,6 +55,7 @@ class _Record(NamedTuple):
     energy: Any
     stress: Any
     cell: Any
+    reservoir: Any
 
 
 def simulate(
@@ -64,12 +73,20 @@ def simulate(
     skin: float | None = None,
     capacity: int | None = None,
     progress: bool = True,
+    folder: str | Path | None = None,
+    load: bool = True,
 ) -> Trajectory:
-    """Run molecular dynamics and keep frames in memory.
+    """Run molecular dynamics and keep frames, in memory or on disk.
 
     A chunk of steps is committed only if its status is clean. When the neighbour list overflows, it
     grows and the chunk runs again from its saved start with the same key: the trajectory is bit for
     bit that of an ample capacity.
+
+    With a `folder` frames go to `trajectory.h5` there (H5MD, which MDAnalysis opens; h5py is needed), and
+    while the run goes on to files in `parts`, one every 20 seconds. A run that was stopped by Ctrl-C, SIGTERM
+    or anything else goes on when it is called again in the same way, to the same bits; with a larger
+    `n_steps` it is continued. Files have checksums: of a damaged one you are warned, and what it held is
+    computed again.
 
     Args:
         potential: the energy model.
@@ -87,12 +104,16 @@ def simulate(
         skin: of the neighbour list [Å]; default: what `automatic_skin` finds cheapest. The trajectory tells.
         capacity: neighbours per atom to begin with; default: measured.
         progress: show a progress bar.
+        folder: where to keep the run; default: nowhere.
+        load: with a folder, read all frames at the end; False: the trajectory that is returned has none, for
+            runs that are larger than the memory.
 
     Returns:
         `Trajectory`.
 
     Raises:
-        InputError: bad arguments, found before anything runs.
+        InputError: bad arguments, found before anything runs; a folder of another run, or that cannot be
+            written.
         SimulationError: non-finite values, or a list that would not stop growing; `committed` holds the
             trajectory up to the last clean chunk.
         SimulationInterrupted: Ctrl-C; likewise.
@@ -136,7 +157,24 @@ def simulate(
     frames_per_chunk = max(1, round(chunk_steps / save_every))
     frames_left = n_steps // save_every
     committed = _Committed(first, state, dt, skin, save_every, n_growths)
-    with progress_bar("MD", n_steps, enabled=progress) as advance:
+    if folder is not None:
+        settings = fingerprint(
+            str(potential), params, *_settings_of(integrator), state.replace(forces=()), dt, skin, save_every,
+            frames_per_chunk,
+        )  # fmt: skip
+        disk = RunFolder(folder, first, settings, every=save_every, dt=dt)
+        state, neighbors = committed.go_on(disk, state, neighbors)
+        if disk.n_frames > frames_left:
+            raise InputError(
+                f"{folder} holds {disk.n_frames * save_every} steps, more than n_steps = {n_steps}: ask for "
+                "as many or more"
+            )
+        frames_left -= disk.n_frames
+        seed = None if key is None else np.asarray(jax.random.key_data(key)).tolist()
+        disk.provenance(seed=seed, n_steps=n_steps, potential=repr(potential), params=fingerprint(params))
+    watch = _Watch(first, integrator, dt)
+    with progress_bar("MD", n_steps, enabled=progress) as advance, terminable():
+        advance(n_steps - frames_left * save_every)
         try:
             while frames_left:
                 n_frames = min(frames_per_chunk, frames_left)
@@ -156,21 +194,58 @@ def simulate(
                 done, neighbors, replays = repaired(run, state.system, neighbors)
                 if not np.isfinite(np.asarray(done.frames.energy)).all():
                     raise SimulationError("the energy is not finite, though the forces are")
-                committed.add(done.frames, done.state, replays)
+                committed.add(done.frames, done.state, replays, neighbors, is_last=frames_left == n_frames)
                 state = done.state
                 frames_left -= n_frames
-                kelvin = np.mean(kinetic_temperature(first, state.momenta))
-                advance(n_frames * save_every, f"{kelvin:.0f} K, skin {skin:.2g} Å")
+                n_done = n_frames * save_every
+                advance(n_done, f"{watch.note(done, n_done)}, skin {skin:.2g} Å")
         except KeyboardInterrupt:
+            committed.flush()
+            where = "`.committed`" if folder is None else f"{folder}; run it again to go on"
             raise SimulationInterrupted(
                 f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
-                "trajectory so far is in `.committed`",
-                committed.trajectory(),
+                f"trajectory so far is in {where}",
+                committed.trajectory(load=load),
             ) from None
         except SimulationError as error:
-            error.committed = committed.trajectory()
+            committed.flush()
+            error.committed = committed.trajectory(load=load)
             raise
-    return committed.trajectory()
+    return committed.trajectory(load=load)
+
+
+def _settings_of(integrator: Integrator) -> list[Any]:
+    """What tells an integrator from another one: its functions and its numbers."""
+    functions = [x.func for x in (integrator.init, integrator.step) if isinstance(x, jax.tree_util.Partial)]
+    names = [f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else repr(f) for f in functions]
+    return [names, jax.tree.leaves(integrator.step)]
+
+
+class _Watch:
+    """What the progress bar tells: temperature, speed, and how energy drifts where it is conserved."""
+
+    def __init__(self, system: System, integrator: Integrator, dt: float) -> None:
+        self.system, self.dt = system, dt
+        self.is_conserved = integrator.reservoir is not None
+        self.n_atoms = int(np.sum(np.asarray(system.atomic_numbers) > 0))
+        self.began = time.monotonic()
+        self.start: float | None = None
+
+    def note(self, done: Rollout, n_steps: int) -> str:
+        """Of a chunk that was done."""
+        kelvin = np.mean(kinetic_temperature(self.system, done.state.momenta))
+        now = time.monotonic()
+        speed = n_steps * self.dt / units.PS / 1000 * 86400 / max(now - self.began, 1e-9)
+        self.began = now
+        text = f"{kelvin:.0f} K, {speed:.3g} ns/day"
+        if self.is_conserved:
+            masses = np.asarray(self.system.masses, np.float64)[..., None]
+            kinetic = 0.5 * np.sum(np.asarray(done.frames.momenta[-1], np.float64) ** 2 / masses)
+            rest = np.asarray(done.frames.energy[-1] + done.frames.reservoir[-1], np.float64)
+            energy = float(kinetic + np.sum(rest))
+            start = self.start = energy if self.start is None else self.start
+            text += f", drift {(energy - start) / self.n_atoms * 1000:.2g} meV/atom"
+        return text
 
 
 def _check_start(system: System, temperature: float | None, momenta: Array | None, key: Array | None) -> None:
@@ -244,8 +319,12 @@ def repaired(
     raise SimulationError(describe(status))
 
 
+# Seconds from one part of a run on disk to the next.
+_WRITE_EVERY = 20.0
+
+
 class _Committed:
-    """Frames of the clean chunks, on the host."""
+    """Frames of the clean chunks: on the host, or those that are not on disk yet."""
 
     def __init__(
         self, system: System, start: MDState, dt: float, skin: float, save_every: int, n_replays: int
@@ -256,27 +335,81 @@ class _Committed:
         self.skin = skin
         self.save_every = save_every
         self.n_replays = n_replays
-        self.chunks: list[tuple[_Record, MDState]] = []
+        self.disk: RunFolder | None = None
+        # Frames, the state after them, and the room of its list.
+        self.chunks: list[tuple[_Record, MDState, dict[str, Any]]] = []
+        self.written = time.monotonic()
 
     @property
     def n_frames(self) -> int:
-        return sum(len(chunk.energy) for chunk, _ in self.chunks)
+        on_disk = 0 if self.disk is None else self.disk.n_frames
+        return on_disk + sum(len(chunk.energy) for chunk, *_ in self.chunks)
 
-    def add(self, frames: _Record, state: MDState, replays: int) -> None:
+    @property
+    def state(self) -> MDState:
+        """The last one."""
+        return self.chunks[-1][1] if self.chunks else self.start
+
+    def go_on(self, disk: RunFolder, state: MDState, neighbors: Neighbors) -> tuple[MDState, Neighbors]:
+        """Keep frames on disk, and start from what is there."""
+        self.disk = disk
+        for message in disk.messages:
+            warnings.warn(message, stacklevel=4)
+        if not disk.n_frames:
+            return state, neighbors
+        self.start, meta = disk.end(state)
+        self.n_replays = meta["n_replays"]
+        return self.start, with_room(self.system, neighbors, meta["room"])
+
+    def add(
+        self, frames: _Record, state: MDState, replays: int, neighbors: Neighbors, *, is_last: bool
+    ) -> None:
         # Frames and state in one assignment, which Ctrl-C cannot come between.
-        self.chunks.append((_Record(*(np.asarray(x) for x in frames)), state))
+        record = _Record(*(np.asarray(x) for x in frames))
+        self.chunks.append((record, state, room_of(neighbors)))
         self.n_replays += replays
+        if is_last or time.monotonic() - self.written > _WRITE_EVERY:
+            self.flush()
+        if is_last and self.disk is not None:
+            self.disk.join()
 
-    def trajectory(self) -> Trajectory:
+    def flush(self) -> None:
+        """Write what is not on disk yet."""
+        if self.disk is None or not self.chunks:
+            return
+        whole = self._whole()
+        masses = np.asarray(self.system.masses)[..., None]
+        frames = h5md.Frames(
+            positions=whole.positions,
+            velocities=(whole.momenta / masses * units.PS).astype(whole.momenta.dtype),
+            cells=whole.cell,
+            energy=whole.energy,
+            stress=whole.stress,
+            reservoir=whole.reservoir,
+        )
+        _, state, room = self.chunks[-1]
+        self.disk.add(frames, state, {"room": room, "n_replays": self.n_replays, "skin": self.skin})
+        self.start, self.chunks, self.written = state, [], time.monotonic()
+
+    def _whole(self) -> _Record:
         shape = self.system.positions.shape
         batch = shape[:-2]
-        empty = _Record(
-            *(np.zeros((0, *end)) for end in (shape, shape, batch, (*batch, 3, 3), (*batch, 3, 3)))
-        )
-        records = [chunk for chunk, _ in self.chunks] or [empty]
-        whole = _Record(*(np.concatenate(c) for c in zip(*records, strict=True)))
-        first_step = int(np.max(np.asarray(self.start.step)))
-        steps = first_step + self.save_every * np.arange(1, self.n_frames + 1)
+        ends = (shape, shape, batch, (*batch, 3, 3), (*batch, 3, 3), batch)
+        empty = _Record(*(np.zeros((0, *end)) for end in ends))
+        records = [chunk for chunk, *_ in self.chunks] or [empty]
+        return _Record(*(np.concatenate(c) for c in zip(*records, strict=True)))
+
+    def trajectory(self, *, load: bool = True) -> Trajectory:
+        """All frames, from disk where they are there; none of those with `load=False`."""
+        whole = self._whole()
+        n_before = 0
+        if self.disk is not None and self.disk.n_frames and load:
+            whole = _loaded(self.disk, self.system)
+        elif self.disk is not None:
+            n_before = self.disk.n_frames
+        n_frames = len(whole.energy)
+        first_step = int(np.max(np.asarray(self.state.step))) - (n_before + n_frames) * self.save_every
+        steps = first_step + self.save_every * np.arange(n_before + 1, n_before + n_frames + 1)
         return Trajectory(
             system=self.system,
             times=self.dt * steps,
@@ -285,10 +418,22 @@ class _Committed:
             potential_energy=whole.energy,
             stress=whole.stress,
             cells=whole.cell,
-            state=self.chunks[-1][1] if self.chunks else self.start,
+            reservoir=whole.reservoir,
+            state=self.state,
             n_replays=self.n_replays,
             skin=self.skin,
         )
+
+
+def _loaded(disk: RunFolder, system: System) -> _Record:
+    """All frames of a run on disk."""
+    with h5md.joined([each.path for each in disk.files]) as read:
+        found = h5md.Frames(*(read(name, 0, disk.n_frames) for name in h5md.Frames._fields))
+    momenta = found.velocities * np.asarray(system.masses)[..., None] / units.PS
+    return _Record(
+        found.positions, momenta.astype(found.velocities.dtype), found.energy, found.stress, found.cells,
+        found.reservoir,
+    )  # fmt: skip
 
 
 # Runs once: what it takes to compile counts.
@@ -345,7 +490,12 @@ def _chunk(
 
     def record(state: MDState, neighbors: Neighbors) -> _Record:
         now = evaluate(potential, params, state.system, neighbors)
-        return _Record(state.system.positions, state.momenta, now.energy, now.stress, state.system.cell)
+        received = jnp.full_like(now.energy, jnp.nan)
+        if integrator.reservoir is not None:
+            received = integrator.reservoir(state)
+        return _Record(
+            state.system.positions, state.momenta, now.energy, now.stress, state.system.cell, received
+        )
 
     def run(state: MDState, neighbors: Neighbors) -> Rollout:
         return rollout(

@@ -26,6 +26,8 @@ class Trajectory(NamedTuple):
         n_replays: how often the neighbour list overflowed and was grown.
         skin: of the neighbour list [Å].
         cells: rows are lattice vectors [Å]; [frames, *replicas, 3, 3]. None: that of `system` throughout.
+        reservoir: energy that thermostats and barostats have received [eV], NaN where the integrator does
+            not keep it; [frames, *replicas].
     """
 
     system: System
@@ -38,6 +40,7 @@ class Trajectory(NamedTuple):
     n_replays: int
     skin: float
     cells: np.ndarray | None = None
+    reservoir: np.ndarray | None = None
 
     @property
     def volume(self) -> np.ndarray:
@@ -58,6 +61,14 @@ class Trajectory(NamedTuple):
     def total_energy(self) -> np.ndarray:
         """Potential and kinetic energy, which dynamics without a bath conserve [eV]; [frames, *replicas]."""
         return self.potential_energy.astype(np.float64) + self.kinetic_energy
+
+    @property
+    def conserved(self) -> np.ndarray:
+        """Total energy and what baths have received [eV], constant but for the error of the steps.
+
+        NaN for integrators that do not keep account; [frames, *replicas].
+        """
+        return self.total_energy + (np.nan if self.reservoir is None else self.reservoir)
 
     @property
     def temperature(self) -> np.ndarray:

@@ -79,9 +79,9 @@ def test_piston_conserves_energy_to_second_order(coupling):
 def test_coupling_lets_only_some_strains_happen(name, coupling):
     integrator = made(name, coupling=coupling)
     state, neighbors = started(integrator)
-    done = jax.jit(
-        lambda state: difmd.rollout(POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=40)
-    )(state)
+    done = jax.jit(lambda state: difmd.rollout(POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=40))(
+        state
+    )
     assert int(done.status.flags) == 0
     change = np.linalg.solve(np.asarray(state.system.cell), np.asarray(done.state.system.cell))
     off = change - np.diag(np.diag(change))
@@ -173,7 +173,7 @@ def test_cell_that_shrinks_far_is_followed():
     stretched = crystal()
     system = stretched.replace(positions=1.25 * stretched.positions, cell=1.25 * stretched.cell)
     run = difmd.simulate(
-        POTENTIAL, PARAMS, system, made("cell_rescaling", pressure=2000 * units.BAR), n_steps=1000, save_every=100,
+        POTENTIAL, PARAMS, system, made("cell_rescaling", pressure=2000 * units.BAR), n_steps=1000,
         temperature=T, key=jax.random.key(0), progress=False,
     )  # fmt: skip
     assert run.volume[-1] < 0.8 * float(system.volume)

@@ -1,7 +1,16 @@
 """Exact neighbour lists: `neighbor_list` on the host, `update` and `rebuild` under jit."""
 
 from difmd.neighbors.device import rebuild, update
-from difmd.neighbors.host import find_pairs, grow, has_overflowed, neighbor_list, rebuilt, room_for
+from difmd.neighbors.host import (
+    find_pairs,
+    grow,
+    has_overflowed,
+    neighbor_list,
+    rebuilt,
+    room_for,
+    room_of,
+    with_room,
+)
 from difmd.neighbors.skin import automatic_skin
 from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
 
@@ -19,5 +28,7 @@ __all__ = [
     "rebuild",
     "rebuilt",
     "room_for",
+    "room_of",
     "update",
+    "with_room",
 ]

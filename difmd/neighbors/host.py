@@ -259,6 +259,33 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
     return rebuilt(system, neighbors.replace(**empty, grid=grid))
 
 
+def room_of(neighbors: Neighbors) -> dict[str, Any]:
+    """The room that a list has, as JSON takes it, for `with_room` (host)."""
+    return {
+        "slots": neighbors.capacity, "extended": neighbors.parents.shape[-1], "grid": list(neighbors.grid)
+    }  # fmt: skip
+
+
+def with_room(system: System, neighbors: Neighbors, room: dict[str, Any]) -> Neighbors:
+    """A list for a run that begins with a `rebuild`, with the room that another one had (host).
+
+    Args:
+        system: one system, or a batch.
+        neighbors: a list for it.
+        room: of `room_of`.
+    """
+    bins, reach, held = room["grid"]
+    batched = system.positions.ndim == 3
+    one = jax.tree.map(lambda x: x[0], system) if batched else system
+    empty = _empty(
+        one, neighbors.centers.shape[-1], room["slots"], room["extended"], neighbors.twins is not None
+    )
+    if batched:
+        n = len(system.positions)
+        empty = jax.tree.map(lambda x: np.broadcast_to(x, (n, *np.shape(x))), empty)
+    return neighbors.replace(**empty, grid=Grid(_as_ints(np.array(bins)), _as_ints(np.array(reach)), held))
+
+
 def has_overflowed(neighbors: Neighbors) -> bool:
     """Whether a list, or one of a batch, has left out a pair for want of room (host)."""
     return any(np.max(np.asarray(count)) > room for count, room in neighbors.counts)

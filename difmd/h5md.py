@@ -1,0 +1,280 @@
+"""Frames in H5MD files, which MDAnalysis and others open; each carries the state after it, and a checksum.
+
+Lengths are in Å, times in ps, velocities in Å/ps, energies in eV. The format is that of de Buyl, Colberg &
+Höfling, Comput. Phys. Commun. 185, 1546 (2014), doi:10.1016/j.cpc.2014.01.018.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from difmd.errors import InputError
+from difmd.system import System
+from difmd.units import PS
+
+_VERSION = (1, 1)
+
+# Frames that are copied at a time.
+_BLOCK = 64
+
+
+class Frames(NamedTuple):
+    """What is kept of each frame.
+
+    Attributes:
+        positions: unwrapped [Å]; [frames, *replicas, atoms, 3].
+        velocities: [Å/ps]; [frames, *replicas, atoms, 3].
+        cells: [Å]; [frames, *replicas, 3, 3].
+        energy: [eV]; [frames, *replicas].
+        stress: of interactions, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
+        reservoir: energy that baths have received [eV], NaN where that is not kept; [frames, *replicas].
+    """
+
+    positions: Float[np.ndarray, "frames *rest"]
+    velocities: Float[np.ndarray, "frames *rest"]
+    cells: Float[np.ndarray, "frames *rest"]
+    energy: Float[np.ndarray, "frames *rest"]
+    stress: Float[np.ndarray, "frames *rest"]
+    reservoir: Float[np.ndarray, "frames *rest"]
+
+
+class End(NamedTuple):
+    """What a file keeps besides its frames, to go on from.
+
+    Attributes:
+        leaves: of the state after the last frame.
+        meta: whatever JSON takes.
+        settings: fingerprint of all that the frames depend on.
+        first: number of the frame before the first one in the file.
+        last: number of the last one.
+    """
+
+    leaves: list[np.ndarray]
+    meta: dict[str, Any]
+    settings: str
+    first: int
+    last: int
+
+
+# Where each series lies, and its unit.
+_OF_PARTICLES = {
+    "positions": ("position", "Angstrom"),
+    "velocities": ("velocity", "Angstrom ps-1"),
+    "cells": ("box/edges", "Angstrom"),
+}
+_OBSERVED = {
+    "energy": ("potential_energy", "eV"),
+    "stress": ("stress", "eV Angstrom-3"),
+    "reservoir": ("reservoir", "eV"),
+}
+
+
+class Damaged(Exception):
+    """A file that is cut off, was changed, or is none of ours."""
+
+
+def write(
+    path: Path,
+    system: System,
+    read: Callable[[str, int, int], np.ndarray],
+    end: End,
+    *,
+    dt: float,
+    every: int,
+    previous: Path | None = None,
+) -> None:
+    """Write a file, which is complete or not there; its bytes depend on what it holds alone.
+
+    Args:
+        path: of the file.
+        system: one system or replicas; species, masses and what is periodic.
+        read: `read(name, low, high)`, frames `low` to `high` of a series of `Frames`, counted from 0.
+        end: what else it holds.
+        dt: time step [Å√(amu/eV)].
+        every: steps from frame to frame.
+        previous: where to keep what was there before.
+
+    Raises:
+        InputError: it cannot be written; what was there before is kept.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with h5py().File(partial, "w") as file:
+            _fill(file, system, read, end, dt, every)
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise InputError(
+            f"cannot write {path}: {error}; what was there before is kept. Free some space, or choose "
+            "another folder"
+        ) from error
+
+
+def read_end(path: Path) -> End:
+    """What a file keeps besides its frames, once its checksum is found right.
+
+    Raises:
+        Damaged: saying why.
+    """
+    try:
+        with h5py().File(path, "r") as file:
+            group = file["difmd"]
+            attributes = dict(group.attrs)
+            leaves = [np.asarray(group[f"state_{n}"][()]) for n in range(len(group))]
+            end = End(
+                leaves,
+                json.loads(attributes["meta"]),
+                str(attributes["settings"]),
+                int(attributes["first"]),
+                int(attributes["last"]),
+            )
+            if _digest(lambda *of: series(file, *of), end) != attributes["sha256"]:
+                raise Damaged("its checksum is another")
+            return end
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise Damaged(str(error)) from error
+
+
+def read_frames(path: Path) -> Frames:
+    """All frames of a file.
+
+    Raises:
+        InputError: there is no such file, or it holds no frames of ours.
+    """
+    if not path.is_file():
+        raise InputError(f"trajectory {path} does not exist: give the path of an H5MD file")
+    try:
+        with h5py().File(path, "r") as file:
+            n = int(file["difmd"].attrs["last"] - file["difmd"].attrs["first"])
+            return Frames(*(series(file, name, 0, n) for name in Frames._fields))
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"trajectory {path} cannot be read ({error}): it is damaged, or no file of simulate"
+        ) from error
+
+
+def series(file: Any, name: str, low: int, high: int) -> np.ndarray:
+    """Frames `low` to `high` of a series in an open file."""
+    if name in _OBSERVED:
+        return file[f"observables/{_OBSERVED[name][0]}/value"][low:high]
+    place = _OF_PARTICLES[name][0]
+    groups = sorted(file["particles"])
+    parts = [file[f"particles/{group}/{place}/value"][low:high] for group in groups]
+    return parts[0] if groups == ["all"] else np.stack(parts, axis=1)
+
+
+def _fill(
+    file: Any, system: System, read: Callable[[str, int, int], np.ndarray], end: End, dt: float, every: int
+) -> None:
+    """Everything, in one order."""
+    file.create_group("h5md").attrs["version"] = _VERSION
+    for role in ("author", "creator"):
+        group = file.create_group(f"h5md/{role}")
+        group.attrs["name"], group.attrs["version"] = "difmd", "1"
+    steps = every * np.arange(end.first + 1, end.last + 1)
+    times = steps * (dt / PS)
+    numbers, masses, pbc = (np.asarray(x) for x in (system.atomic_numbers, system.masses, system.pbc))
+    batched = numbers.ndim == 2
+    names = [f"replica_{r:04d}" for r in range(len(numbers))] if batched else ["all"]
+    n_frames = end.last - end.first
+
+    def element(place: str, value: np.ndarray, unit: str) -> Any:
+        group = file.create_group(place)
+        group["step"], group["time"] = steps, times
+        group["time"].attrs["unit"] = "ps"
+        made = group.create_dataset("value", shape=(n_frames, *value.shape), dtype=value.dtype)
+        made.attrs["unit"] = unit
+        return made
+
+    for r, name in enumerate(names):
+        own = file.create_group(f"particles/{name}")
+        at = (r,) if batched else ()
+        own["species"], own["mass"] = numbers[at], masses[at]
+        own["mass"].attrs["unit"] = "amu"
+        box = own.create_group("box")
+        box.attrs["dimension"] = 3
+        box.attrs["boundary"] = [b"periodic" if p else b"none" for p in pbc[at]]
+    for series_name in Frames._fields:
+        first = read(series_name, 0, 1)[0]
+        if series_name in _OBSERVED:
+            place, unit = _OBSERVED[series_name]
+            targets = [element(f"observables/{place}", first, unit)]
+        else:
+            place, unit = _OF_PARTICLES[series_name]
+            targets = [
+                element(f"particles/{name}/{place}", first[r] if batched else first, unit)
+                for r, name in enumerate(names)
+            ]
+        for low in range(0, n_frames, _BLOCK):
+            high = min(low + _BLOCK, n_frames)
+            block = read(series_name, low, high)
+            if len(targets) == 1 and not (batched and series_name in _OF_PARTICLES):
+                targets[0][low:high] = block
+            else:
+                for r, target in enumerate(targets):
+                    target[low:high] = block[:, r]
+    group = file.create_group("difmd")
+    for n, leaf in enumerate(end.leaves):
+        group[f"state_{n}"] = leaf
+    group.attrs["meta"] = json.dumps(end.meta, sort_keys=True)
+    for key in ("settings", "first", "last"):
+        group.attrs[key] = getattr(end, key)
+    group.attrs["sha256"] = _digest(read, end)
+
+
+def _digest(read: Callable[[str, int, int], np.ndarray], end: End) -> str:
+    """The checksum of all series and of what a file keeps besides them."""
+    digest = hashlib.sha256()
+    n_frames = end.last - end.first
+    for name in Frames._fields:
+        for low in range(0, n_frames, _BLOCK):
+            digest.update(np.ascontiguousarray(read(name, low, min(low + _BLOCK, n_frames))).tobytes())
+    for leaf in end.leaves:
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    digest.update(json.dumps([end.meta, end.settings, end.first, end.last], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def joined(paths: Sequence[Path]) -> Iterator[Callable[[str, int, int], np.ndarray]]:
+    """`read(name, low, high)` over the frames of files that follow each other."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(h5py().File(path, "r")) for path in paths]
+        lengths = [int(file["difmd"].attrs["last"] - file["difmd"].attrs["first"]) for file in files]
+        begins = [sum(lengths[:k]) for k in range(len(lengths))]
+
+        def read(name: str, low: int, high: int) -> np.ndarray:
+            return np.concatenate([
+                series(file, name, max(low - begin, 0), min(high - begin, length))
+                for file, begin, length in zip(files, begins, lengths, strict=True)
+                if begin < high and low < begin + length
+            ])  # fmt: skip
+
+        yield read
+
+
+def h5py() -> Any:
+    """The package.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import h5py as package
+    except ImportError as error:
+        raise InputError("h5py is needed to write trajectories: pip install h5py") from error
+    return package
