@@ -85,8 +85,8 @@ def simulate(
     With a `folder` frames go to `trajectory.h5` there (H5MD, which MDAnalysis opens; h5py is needed), and
     while the run goes on to files in `parts`, one every 20 seconds. A run that was stopped by Ctrl-C, SIGTERM
     or anything else goes on when it is called again in the same way, to the same bits; with a larger
-    `n_steps` it is continued. Files have checksums: of a damaged one you are warned, and what it held is
-    computed again.
+    `n_steps` it is continued, to the same bits where it ended with a whole chunk. Files have checksums: of a
+    damaged one you are warned, and what it held is computed again.
 
     Args:
         potential: the energy model.
@@ -194,11 +194,12 @@ def simulate(
                 done, neighbors, replays = repaired(run, state.system, neighbors)
                 if not np.isfinite(np.asarray(done.frames.energy)).all():
                     raise SimulationError("the energy is not finite, though the forces are")
-                committed.add(done.frames, done.state, replays, neighbors, is_last=frames_left == n_frames)
+                committed.add(done.frames, done.state, replays, neighbors)
                 state = done.state
                 frames_left -= n_frames
                 n_done = n_frames * save_every
                 advance(n_done, f"{watch.note(done, n_done)}, skin {skin:.2g} Å")
+            committed.finish()
         except KeyboardInterrupt:
             committed.flush()
             where = "`.committed`" if folder is None else f"{folder}; run it again to go on"
@@ -361,16 +362,18 @@ class _Committed:
         self.n_replays = meta["n_replays"]
         return self.start, with_room(self.system, neighbors, meta["room"])
 
-    def add(
-        self, frames: _Record, state: MDState, replays: int, neighbors: Neighbors, *, is_last: bool
-    ) -> None:
+    def add(self, frames: _Record, state: MDState, replays: int, neighbors: Neighbors) -> None:
         # Frames and state in one assignment, which Ctrl-C cannot come between.
         record = _Record(*(np.asarray(x) for x in frames))
         self.chunks.append((record, state, room_of(neighbors)))
         self.n_replays += replays
-        if is_last or time.monotonic() - self.written > _WRITE_EVERY:
+        if time.monotonic() - self.written > _WRITE_EVERY:
             self.flush()
-        if is_last and self.disk is not None:
+
+    def finish(self) -> None:
+        """Make one file of all that is on disk, also where a run was killed while it did."""
+        self.flush()
+        if self.disk is not None:
             self.disk.join()
 
     def flush(self) -> None:

@@ -114,6 +114,16 @@ def test_parts_of_a_run_make_the_same_file(tmp_path, each_chunk):
     assert not list((tmp_path / "chunks" / "parts").iterdir())
 
 
+def test_killed_before_parts_were_joined(tmp_path, monkeypatch, each_chunk):
+    simulate(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("difmd.run_folder.RunFolder.join", lambda self: None)
+        simulate(tmp_path / "killed")
+    assert not (tmp_path / "killed" / "trajectory.h5").exists()
+    simulate(tmp_path / "killed")
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
 def test_replicas_and_runs_larger_than_memory(tmp_path):
     systems = jax.tree.map(lambda x: jnp.stack([x, x]), crystal())
     run = simulate(tmp_path, system=systems, load=False)
@@ -139,9 +149,9 @@ def test_damaged_files_are_told_and_computed_again(tmp_path, monkeypatch, spoil,
         path = tmp_path / "spoiled" / "trajectory.h5"
     else:
         # It stops before parts are joined.
-        monkeypatch.setattr("difmd.run_folder.RunFolder.join", lambda self: None)
-        simulate(tmp_path / "spoiled", 40)
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr("difmd.run_folder.RunFolder.join", lambda self: None)
+            simulate(tmp_path / "spoiled", 40)
         path = sorted((tmp_path / "spoiled" / "parts").iterdir())[2]
     whole = path.read_bytes()
     cut = {"cut off": whole[: len(whole) // 2], "empty": b"", "changed": bytearray(whole)}[spoil]

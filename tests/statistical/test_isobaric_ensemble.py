@@ -41,7 +41,7 @@ def crystal():
 def volumes(integrator):
     """[replicas, frames], without a quarter at the start."""
     system = crystal()
-    neighbors = neighbor_list(system, cutoff=6.5, skin=1.5, slack=1.6, shrink=1.1)
+    neighbors = neighbor_list(system, cutoff=6.5, skin=1.5, slack=2.5, shrink=1.1)
 
     def one(key):
         keys = jax.random.split(key)
