@@ -144,7 +144,7 @@ def _half(dt: Array, bath: Bath, state: MDState) -> MDState:
     return state.replace(momenta=factor * state.momenta, bath=chain)
 
 
-def half_step(dt: Array, bath: Bath, chain: Chain, twice: Array) -> tuple[Array, Chain]:
+def half_step(dt: Array | float, bath: Bath, chain: Chain, twice: Array) -> tuple[Array, Chain]:
     """Half a step of a chain, in parts.
 
     Args:
