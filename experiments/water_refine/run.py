@@ -187,8 +187,9 @@ def plot(history: list[dict[str, Any]], target: fitting.DiffusivityTarget, path:
     left.axhline(target.diffusivity / (1e-9 * units.M2_PER_S), color="k", ls="--", label="measured")
     left.set(xlabel="iteration", ylabel="D of oxygen [10⁻⁹ m²/s]")
     left.legend(frameon=False)
-    right.plot(steps, [entry["first_principles"]["F_rmse_meV_A"] for entry in history], marker="o")
-    right.set(xlabel="iteration", ylabel="RMSE of forces, batch [meV/Å]", ylim=(0, None))
+    errors = [entry["first_principles"]["F_rmse_meV_A"] for entry in history]
+    right.plot(steps, errors, marker="o")
+    right.set(xlabel="iteration", ylabel="RMSE of forces, batch [meV/Å]", ylim=(0, 1.1 * max(errors)))
     figure.savefig(path, dpi=130)
 
 
