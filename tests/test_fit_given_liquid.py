@@ -97,6 +97,7 @@ def test_diffusivity_is_that_of_the_species():
     assert light.correction > 0
 
 
+@pytest.mark.slow
 def test_fit_of_many_parameters_keeps_norms():
     """Two numbers for each of 42 species, moved by Adam; the history holds no gradient of each."""
     many = lennard_jones(
