@@ -151,9 +151,7 @@ def test_number_of_atoms_is_that_of_the_sampling():
 )
 def test_what_given_boxes_cannot_be_measured_for(targets, given, message):
     with pytest.raises(InputError, match=message):
-        state_points(
-            POTENTIAL, PARAMS, targets, sampling=SAMPLING, replicas=[replicas()] if given else None
-        )
+        state_points(POTENTIAL, PARAMS, targets, sampling=SAMPLING, replicas=[replicas()] if given else None)
 
 
 def test_half_of_a_species_is_refused():
