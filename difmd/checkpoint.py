@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,36 @@ def write_archive(path: Path, arrays: dict[str, Any], what: str = "") -> None:
     Raises:
         InputError: the folder cannot be written or the disk is full; what was there before is kept.
     """
+    with atomically(path, what=what) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
+
+
+@contextlib.contextmanager
+def atomically(path: Path, *, what: str = "", previous: Path | None = None) -> Iterator[Path]:
+    """A path to write to, whose file takes the place of `path` once it is whole and on the disk.
+
+    Args:
+        path: of the file.
+        what: it is called in messages.
+        previous: where to keep what was there before; default: nowhere.
+
+    Raises:
+        InputError: the folder cannot be written or the disk is full; what was there before is kept.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise InputError(
-            f"cannot write the {what or 'file '}{path}: {error.strerror}; what was there before is kept. "
-            "Free some space or choose another folder"
+            f"cannot write the {what or 'file '}{path}: {error.strerror or error}; what was there before is "
+            "kept. Free some space or choose another folder"
         ) from error
 
 

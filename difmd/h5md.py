@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from difmd.checkpoint import atomically
 from difmd.errors import InputError
 from difmd.system import System
 from difmd.units import PS
@@ -106,22 +106,11 @@ def write(
     Raises:
         InputError: it cannot be written; what was there before is kept.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with h5py().File(partial, "w") as file:
-            _fill(file, system, read, end, dt, every)
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise InputError(
-            f"cannot write {path}: {error}; what was there before is kept. Free some space, or choose "
-            "another folder"
-        ) from error
+    with (
+        atomically(path, what="trajectory ", previous=previous) as partial,
+        h5py().File(partial, "w") as file,
+    ):
+        _fill(file, system, read, end, dt, every)
 
 
 def read_end(path: Path) -> End:

@@ -147,7 +147,7 @@ class RunFolder:
         return end
 
     def provenance(self, **more: Any) -> None:
-        """Add a line to `provenance.json` that says what the run is made with from here on."""
+        """Add a line to `provenance.jsonl` that says what the run is made with from here on."""
         from difmd import __version__
 
         entry = {
@@ -161,7 +161,7 @@ class RunFolder:
             "command": sys.argv,
             "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
-        with open(self.folder / "provenance.json", "a", encoding="utf-8") as file:
+        with open(self.folder / "provenance.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
 

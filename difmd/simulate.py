@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +13,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from difmd import h5md, units
 from difmd.batching import map_replicas, run_replicas
 from difmd.checkpoint import fingerprint
+from difmd.committed import Committed, Record, Watch
 from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe, flags_of
 from difmd.forces import evaluate, forces, forces_and_virial
 from difmd.integrators import Forces, Integrator, MDState, draw_momenta
@@ -31,15 +29,13 @@ from difmd.neighbors import (
     rebuild,
     rebuilt,
     room_for,
-    room_of,
-    with_room,
 )
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.rollout import Rollout, rollout
 from difmd.run_folder import RunFolder, terminable
 from difmd.system import System, validate_system
-from difmd.trajectory import Trajectory, kinetic_temperature
+from difmd.trajectory import Trajectory
 
 _MAX_GROWTHS = 10
 _Result = TypeVar("_Result")
@@ -47,15 +43,6 @@ _Result = TypeVar("_Result")
 
 class SimulationInterrupted(SimulationError, KeyboardInterrupt):
     """Ctrl-C during `simulate`; `committed` holds the `Trajectory` up to the last whole chunk."""
-
-
-class _Record(NamedTuple):
-    positions: Any
-    momenta: Any
-    energy: Any
-    stress: Any
-    cell: Any
-    reservoir: Any
 
 
 def simulate(
@@ -156,7 +143,7 @@ def simulate(
         state = _initialize(integrator, first, temperature, momenta, key)
     frames_per_chunk = max(1, round(chunk_steps / save_every))
     frames_left = n_steps // save_every
-    committed = _Committed(first, state, dt, skin, save_every, n_growths)
+    committed = Committed(first, state, dt, skin, save_every, n_growths)
     if folder is not None:
         settings = fingerprint(
             str(potential), params, *_settings_of(integrator), state.replace(forces=()), dt, skin, save_every,
@@ -172,9 +159,10 @@ def simulate(
         frames_left -= disk.n_frames
         seed = None if key is None else np.asarray(jax.random.key_data(key)).tolist()
         disk.provenance(seed=seed, n_steps=n_steps, potential=repr(potential), params=fingerprint(params))
-    watch = _Watch(first, integrator, dt)
+    watch = Watch(first, integrator, dt)
     with progress_bar("MD", n_steps, enabled=progress) as advance, terminable():
-        advance(n_steps - frames_left * save_every)
+        if committed.n_frames:
+            advance(committed.n_frames * save_every, "were there")
         try:
             while frames_left:
                 n_frames = min(frames_per_chunk, frames_left)
@@ -220,33 +208,6 @@ def _settings_of(integrator: Integrator) -> list[Any]:
     functions = [x.func for x in (integrator.init, integrator.step) if isinstance(x, jax.tree_util.Partial)]
     names = [f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else repr(f) for f in functions]
     return [names, jax.tree.leaves(integrator.step)]
-
-
-class _Watch:
-    """What the progress bar tells: temperature, speed, and how energy drifts where it is conserved."""
-
-    def __init__(self, system: System, integrator: Integrator, dt: float) -> None:
-        self.system, self.dt = system, dt
-        self.is_conserved = integrator.reservoir is not None
-        self.n_atoms = int(np.sum(np.asarray(system.atomic_numbers) > 0))
-        self.began = time.monotonic()
-        self.start: float | None = None
-
-    def note(self, done: Rollout, n_steps: int) -> str:
-        """Of a chunk that was done."""
-        kelvin = np.mean(kinetic_temperature(self.system, done.state.momenta))
-        now = time.monotonic()
-        speed = n_steps * self.dt / units.PS / 1000 * 86400 / max(now - self.began, 1e-9)
-        self.began = now
-        text = f"{kelvin:.0f} K, {speed:.3g} ns/day"
-        if self.is_conserved:
-            masses = np.asarray(self.system.masses, np.float64)[..., None]
-            kinetic = 0.5 * np.sum(np.asarray(done.frames.momenta[-1], np.float64) ** 2 / masses)
-            rest = np.asarray(done.frames.energy[-1] + done.frames.reservoir[-1], np.float64)
-            energy = float(kinetic + np.sum(rest))
-            start = self.start = energy if self.start is None else self.start
-            text += f", drift {(energy - start) / self.n_atoms * 1000:.2g} meV/atom"
-        return text
 
 
 def _check_start(system: System, temperature: float | None, momenta: Array | None, key: Array | None) -> None:
@@ -320,125 +281,6 @@ def repaired(
     raise SimulationError(describe(status))
 
 
-# Seconds from one part of a run on disk to the next.
-_WRITE_EVERY = 20.0
-
-
-class _Committed:
-    """Frames of the clean chunks: on the host, or those that are not on disk yet."""
-
-    def __init__(
-        self, system: System, start: MDState, dt: float, skin: float, save_every: int, n_replays: int
-    ) -> None:
-        self.system = system
-        self.start = start
-        self.dt = dt
-        self.skin = skin
-        self.save_every = save_every
-        self.n_replays = n_replays
-        self.disk: RunFolder | None = None
-        # Frames, the state after them, and the room of its list.
-        self.chunks: list[tuple[_Record, MDState, dict[str, Any]]] = []
-        self.written = time.monotonic()
-
-    @property
-    def n_frames(self) -> int:
-        on_disk = 0 if self.disk is None else self.disk.n_frames
-        return on_disk + sum(len(chunk.energy) for chunk, *_ in self.chunks)
-
-    @property
-    def state(self) -> MDState:
-        """The last one."""
-        return self.chunks[-1][1] if self.chunks else self.start
-
-    def go_on(self, disk: RunFolder, state: MDState, neighbors: Neighbors) -> tuple[MDState, Neighbors]:
-        """Keep frames on disk, and start from what is there."""
-        self.disk = disk
-        for message in disk.messages:
-            warnings.warn(message, stacklevel=4)
-        if not disk.n_frames:
-            return state, neighbors
-        self.start, meta = disk.end(state)
-        self.n_replays = meta["n_replays"]
-        return self.start, with_room(self.system, neighbors, meta["room"])
-
-    def add(self, frames: _Record, state: MDState, replays: int, neighbors: Neighbors) -> None:
-        # Frames and state in one assignment, which Ctrl-C cannot come between.
-        record = _Record(*(np.asarray(x) for x in frames))
-        self.chunks.append((record, state, room_of(neighbors)))
-        self.n_replays += replays
-        if time.monotonic() - self.written > _WRITE_EVERY:
-            self.flush()
-
-    def finish(self) -> None:
-        """Make one file of all that is on disk, also where a run was killed while it did."""
-        self.flush()
-        if self.disk is not None:
-            self.disk.join()
-
-    def flush(self) -> None:
-        """Write what is not on disk yet."""
-        if self.disk is None or not self.chunks:
-            return
-        whole = self._whole()
-        masses = np.asarray(self.system.masses)[..., None]
-        frames = h5md.Frames(
-            positions=whole.positions,
-            velocities=(whole.momenta / masses * units.PS).astype(whole.momenta.dtype),
-            cells=whole.cell,
-            energy=whole.energy,
-            stress=whole.stress,
-            reservoir=whole.reservoir,
-        )
-        _, state, room = self.chunks[-1]
-        self.disk.add(frames, state, {"room": room, "n_replays": self.n_replays, "skin": self.skin})
-        self.start, self.chunks, self.written = state, [], time.monotonic()
-
-    def _whole(self) -> _Record:
-        shape = self.system.positions.shape
-        batch = shape[:-2]
-        ends = (shape, shape, batch, (*batch, 3, 3), (*batch, 3, 3), batch)
-        empty = _Record(*(np.zeros((0, *end)) for end in ends))
-        records = [chunk for chunk, *_ in self.chunks] or [empty]
-        return _Record(*(np.concatenate(c) for c in zip(*records, strict=True)))
-
-    def trajectory(self, *, load: bool = True) -> Trajectory:
-        """All frames, from disk where they are there; none of those with `load=False`."""
-        whole = self._whole()
-        n_before = 0
-        if self.disk is not None and self.disk.n_frames and load:
-            whole = _loaded(self.disk, self.system)
-        elif self.disk is not None:
-            n_before = self.disk.n_frames
-        n_frames = len(whole.energy)
-        first_step = int(np.max(np.asarray(self.state.step))) - (n_before + n_frames) * self.save_every
-        steps = first_step + self.save_every * np.arange(n_before + 1, n_before + n_frames + 1)
-        return Trajectory(
-            system=self.system,
-            times=self.dt * steps,
-            positions=whole.positions,
-            momenta=whole.momenta,
-            potential_energy=whole.energy,
-            stress=whole.stress,
-            cells=whole.cell,
-            reservoir=whole.reservoir,
-            state=self.state,
-            n_replays=self.n_replays,
-            skin=self.skin,
-        )
-
-
-def _loaded(disk: RunFolder, system: System) -> _Record:
-    """All frames of a run on disk."""
-    with h5md.joined([each.path for each in disk.files]) as read:
-        found = h5md.Frames(*(read(name, 0, disk.n_frames) for name in h5md.Frames._fields))
-    momenta = found.velocities * np.asarray(system.masses)[..., None] / units.PS
-    return _Record(
-        found.positions, momenta.astype(found.velocities.dtype), found.energy, found.stress, found.cells,
-        found.reservoir,
-    )  # fmt: skip
-
-
 # Runs once: what it takes to compile counts.
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def _initialize(
@@ -491,12 +333,12 @@ def _chunk(
             return forces(potential, params, state.system, neighbors), None
         return forces_and_virial(potential, params, state.system, neighbors)
 
-    def record(state: MDState, neighbors: Neighbors) -> _Record:
+    def record(state: MDState, neighbors: Neighbors) -> Record:
         now = evaluate(potential, params, state.system, neighbors)
         received = jnp.full_like(now.energy, jnp.nan)
         if integrator.reservoir is not None:
             received = integrator.reservoir(state)
-        return _Record(
+        return Record(
             state.system.positions, state.momenta, now.energy, now.stress, state.system.cell, received
         )
 

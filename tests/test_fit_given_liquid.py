@@ -82,7 +82,7 @@ def test_diffusivity_is_that_of_the_species():
         key=jax.random.split(jax.random.key(1))[0],
     )  # fmt: skip
     masses = after.systems.masses[0]
-    share = share_of(jnp.asarray(NUMBERS), 10)
+    share = share_of(jnp.asarray(NUMBERS), 10, masses.dtype)
     np.testing.assert_allclose(np.asarray(share), np.where(NUMBERS == 10, 1 / 8, 0))
     alone = done._replace(positions=done.positions[:, :, ::4], momenta=done.momenta[:, :, ::4])
     np.testing.assert_allclose(

@@ -189,12 +189,12 @@ def _diffusivity(
             finite_size_correction(
                 temperature=target.temperature,
                 viscosity=target.viscosity,
-                box_length=abs(np.linalg.det(np.asarray(after.systems.cell[0], np.float64))) ** (1 / 3),
+                box_length=float(after.systems.volume[0]) ** (1 / 3),
             )
         )
     gradient = None
     if along is not None:
-        share = share_of(numbers, target.species)
+        share = share_of(numbers, target.species, masses.dtype)
         origins = origins_of(done, masses, target.temperature, sampling, share)
         early = equilibrium_gradient(
             origins.values,
@@ -222,8 +222,7 @@ def diffusion_samples(
     `share` is what each atom counts in the mean; default: all alike.
     """
     n_atoms = done.positions.shape[2]
-    share = jnp.full(n_atoms, 1 / n_atoms) if share is None else share
-    share = share.astype(done.positions.dtype)
+    share = jnp.full(n_atoms, 1 / n_atoms, done.positions.dtype) if share is None else share
 
     def one(replica: tuple[Array, Array]) -> Array:
         r, p = replica

@@ -105,7 +105,7 @@ def state_points(
                 f"replicas of shape {list(given.systems.positions.shape[:2])}, but the sampling has "
                 f"{sampling.n_replicas} of {sampling.n_atoms} atoms: melt them with this sampling"
             )
-    for given, point in zip(replicas or (), points, strict=False):
+    for given, point in zip(replicas or (), points if replicas else (), strict=True):
         _check_density(given.systems, point.density)
 
     def keeps(point: _Point) -> bool:
@@ -236,8 +236,7 @@ def _check_density(systems: System, density: float) -> None:
     Raises:
         InputError: they differ by more than one in a hundred.
     """
-    volume = abs(np.linalg.det(np.asarray(systems.cell[0], np.float64)))
-    found = float(np.sum(np.asarray(systems.masses[0], np.float64))) / volume
+    found = float(jnp.sum(systems.masses[0]) / systems.volume[0])
     if abs(found / density - 1) > 0.01:
         raise InputError(
             f"replicas of {found / units.KG_PER_M3:.5g} kg/m³ for a state point at "

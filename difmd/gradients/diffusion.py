@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ def diffusion_sample(
 
     r = join(positions, system.positions)
     v = join(p, momenta) / system.masses[None, :, None]
-    share = share_of(system.atomic_numbers, window.species).astype(r.dtype)
+    share = share_of(system.atomic_numbers, window.species, r.dtype)
     sample = jnp.zeros((), r.dtype)
     origins = range(reach - window.origins, reach + window.origins + 1)
     lags = jnp.arange(window.first, window.last + 1)
@@ -117,9 +117,9 @@ def diffusion_sample(
     return sample / (6 * len(origins)), both
 
 
-def share_of(numbers: Int[Array, "atoms"], species: int | None) -> Float[Array, "atoms"]:
+def share_of(numbers: Int[Array, "atoms"], species: int | None, dtype: Any) -> Float[Array, "atoms"]:
     """What each atom counts in a mean over those of a species, padding left out; they add up to 1."""
-    counts = (numbers > 0 if species is None else numbers == species).astype(jnp.float32)
+    counts = (numbers > 0 if species is None else numbers == species).astype(dtype)
     return counts / jnp.sum(counts)
 
 

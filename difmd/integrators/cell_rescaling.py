@@ -26,7 +26,7 @@ from difmd.units import BAR, KB
 _CELL = 0x63656C6C
 
 WATER = 4.5e-5 / BAR
-"""Isothermal compressibility of water near 300 K [Å³/eV]."""
+"""Isothermal compressibility of water at 298 K [Å³/eV]; Kell, J. Chem. Eng. Data 20, 97 (1975)."""
 
 
 def cell_rescaling(

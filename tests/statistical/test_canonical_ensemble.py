@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from histograms import log_ratio_slope
 
 import difmd
 from difmd import units
@@ -117,18 +118,7 @@ def test_potential_energies_obey_boltzmann(sampled, name):
     cold, hot = (sampled(name, kelvin)[2] for kelvin in (T, warm))
     expected = 1 / (units.KB * T) - 1 / (units.KB * warm)
 
-    def slope(a, b):
-        u = np.concatenate([a.ravel(), b.ravel()])
-        is_hot = np.r_[np.zeros(a.size), np.ones(b.size)]
-        centre, scale = u.mean(), u.std()
-        x = np.stack([np.ones_like(u), (u - centre) / scale])
-        theta = np.zeros(2)
-        for _ in range(30):
-            p = 1 / (1 + np.exp(-theta @ x))
-            theta = theta + np.linalg.solve((x * (p * (1 - p))) @ x.T, x @ (is_hot - p))
-        return theta[1] / scale
-
     parts = np.array_split(np.arange(N_REPLICAS), 16)
-    found = over_replicas(np.array([slope(cold[part], hot[part]) for part in parts]))
+    found = over_replicas(np.array([log_ratio_slope(cold[part], hot[part]) for part in parts]))
     assert found.stderr < 0.1 * expected
     assert abs(found.value - expected) < 5 * found.stderr

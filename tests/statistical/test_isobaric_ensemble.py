@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from histograms import log_ratio_slope
 
 import difmd
 from difmd import units
@@ -73,19 +74,8 @@ def test_volumes_at_two_pressures(name, coupling):
     low, high = (volumes(BAROSTATS[name](pressure=p, coupling=coupling)) for p in PRESSURES)
     expected = (PRESSURES[0] - PRESSURES[1]) / (units.KB * T)
 
-    def slope(a, b):
-        v = np.concatenate([a.ravel(), b.ravel()])
-        is_high = np.r_[np.zeros(a.size), np.ones(b.size)]
-        centre, scale = v.mean(), v.std()
-        x = np.stack([np.ones_like(v), (v - centre) / scale])
-        theta = np.zeros(2)
-        for _ in range(30):
-            p = 1 / (1 + np.exp(-theta @ x))
-            theta = theta + np.linalg.solve((x * (p * (1 - p))) @ x.T, x @ (is_high - p))
-        return theta[1] / scale
-
     parts = np.array_split(np.arange(N_REPLICAS), 8)
-    found = over_replicas(np.array([slope(low[part], high[part]) for part in parts]))
+    found = over_replicas(np.array([log_ratio_slope(low[part], high[part]) for part in parts]))
     assert found.stderr < 0.1 * abs(expected)
     assert abs(found.value - expected) < 5 * found.stderr
 
