@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--atoms", type=int, default=108, help="4 n³")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=5, help="processes for each number of steps")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="run folder")
     parser.add_argument("--only", nargs=2, metavar=("INTEGRATOR", "STEPS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -34,25 +36,26 @@ def main() -> int:
 
     rows = []
     for integrator in INTEGRATORS:
-        for n_steps in STEPS:
-            command = [
-                sys.executable,
-                __file__,
-                "--atoms",
-                str(arguments.atoms),
-                "--seed",
-                str(arguments.seed),
-            ]
-            command += ["--only", integrator, str(n_steps)]
-            found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            rows.append(json.loads(found.stdout.splitlines()[-1]))
-            print(
-                f"{integrator}, {n_steps} steps, {arguments.atoms} atoms: peak {rows[-1]['peak_MB']:.0f} MB, "
-                f"{rows[-1]['seconds']:.1f} s, back in the start bit for bit: {rows[-1]['is_identical']}",
-                flush=True,
-            )
-        growth = rows[-1]["peak_MB"] / rows[-2]["peak_MB"] - 1
-        print(f"{integrator}: {100 * growth:+.1f} % memory for {STEPS[1] // STEPS[0]} times the steps")
+        peaks: dict[int, list[float]] = {n_steps: [] for n_steps in STEPS}
+        # What it takes to compile varies by some tens of MB from process to process: several, in turns.
+        for _ in range(arguments.rounds):
+            for n_steps in STEPS:
+                command = [sys.executable, __file__, "--atoms", str(arguments.atoms)]
+                command += ["--seed", str(arguments.seed), "--only", integrator, str(n_steps)]
+                found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                rows.append(json.loads(found.stdout.splitlines()[-1]))
+                peaks[n_steps].append(rows[-1]["peak_MB"])
+                print(
+                    f"{integrator}, {n_steps} steps, {arguments.atoms} atoms: peak {peaks[n_steps][-1]:.0f} "
+                    f"MB, {rows[-1]['seconds']:.1f} s, back in the start bit for bit: "
+                    f"{rows[-1]['is_identical']}",
+                    flush=True,
+                )
+        few, many = (statistics.median(peaks[n_steps]) for n_steps in STEPS)
+        print(
+            f"{integrator}: median {few:.0f} and {many:.0f} MB, {100 * (many / few - 1):+.1f} % for "
+            f"{STEPS[1] // STEPS[0]} times the steps"
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)
     report = {"rows": rows, "seed": arguments.seed, "hardware": hardware()}
     path = arguments.out / "report_reversal.json"
