@@ -163,7 +163,7 @@ class Watch:
 
     def note(self, done: Rollout, n_steps: int) -> str:
         """Of a chunk that was done."""
-        kelvin = np.mean(kinetic_temperature(self.system, done.state.momenta))
+        kelvin = np.mean(kinetic_temperature(self.system, done.state.momenta, done.state.system.positions))
         now = time.monotonic()
         speed = n_steps * self.dt / units.PS / 1000 * 86400 / max(now - self.began, 1e-9)
         self.began = now

@@ -18,7 +18,7 @@ from difmd.checkpoint import fingerprint
 from difmd.committed import Committed, Record, Watch
 from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe, flags_of
 from difmd.forces import evaluate, forces, forces_and_virial
-from difmd.integrators import Forces, Integrator, MDState, draw_momenta
+from difmd.integrators import Forces, Integrator, MDState, draw_momenta, on_mobile
 from difmd.motion import has_finite_forces
 from difmd.neighbors import (
     Neighbors,
@@ -228,6 +228,8 @@ def _check_start(system: System, temperature: float | None, momenta: Array | Non
         )
     if not np.isfinite(np.asarray(momenta)).all():
         raise InputError("momenta are not finite")
+    if system.fixed is not None and np.any(np.asarray(momenta)[np.asarray(system.fixed)]):
+        raise InputError("momenta of fixed atoms must be zero")
 
 
 def _check_forces(start: MDState, done: Rollout) -> None:
@@ -330,7 +332,7 @@ def _chunk(
 
     def force(state: MDState, neighbors: Neighbors) -> tuple[Array, Array | None]:
         if state.virial is None:
-            return forces(potential, params, state.system, neighbors), None
+            return on_mobile(state.system, forces(potential, params, state.system, neighbors)), None
         return forces_and_virial(potential, params, state.system, neighbors)
 
     def record(state: MDState, neighbors: Neighbors) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -42,6 +43,7 @@ class System:
         cell: rows are the lattice vectors, as in ASE [Å]; rows of directions that are not periodic
             are ignored; float [3, 3].
         pbc: which directions are periodic; bool [3].
+        fixed: atoms that dynamics and relaxation leave where they are; bool [atoms]. None: there are none.
     """
 
     positions: Float[Array, "*batch atoms 3"]
@@ -49,11 +51,18 @@ class System:
     masses: Float[Array, "*batch atoms"]
     cell: Float[Array, "*batch 3 3"]
     pbc: Bool[Array, "*batch 3"]
+    fixed: Bool[Array, "*batch atoms"] | None = None
 
     @property
     def n_atoms(self) -> int:
         """Number of atoms, padding included."""
         return self.positions.shape[-2]
+
+    @property
+    def is_mobile(self) -> Bool[Array, "*batch atoms"]:
+        """Which atoms move: neither padding nor fixed; bool [atoms]."""
+        real = self.atomic_numbers > 0
+        return real if self.fixed is None else real & ~self.fixed
 
     @property
     def volume(self) -> Float[Array, "*batch"]:
@@ -72,6 +81,7 @@ def host_system(
     masses: Any = None,
     cell: Any = None,
     pbc: Any = None,
+    fixed: Any = None,
 ) -> System:
     """Validate arrays and build a `System` of NumPy arrays, without touching JAX (host).
 
@@ -84,6 +94,7 @@ def host_system(
         masses: [amu], [atoms]; default: standard atomic weights from ASE.
         cell: [Å]; [3, 3] rows are lattice vectors, or [3] edges of a box; default: none.
         pbc: a bool or three; default: True with a cell, False without.
+        fixed: which atoms stay where they are: their indices, or a bool for each; default: none.
 
     Returns:
         The `System`; float64, atomic numbers int32.
@@ -126,6 +137,7 @@ def host_system(
         "masses": np.array(mass),
         "cell": np.array(box),
         "pbc": np.array(periodic),
+        "fixed": _which_fixed(fixed, len(pos)),
     }
     return System(**fields)
 
@@ -137,6 +149,7 @@ def make_system(
     masses: Any = None,
     cell: Any = None,
     pbc: Any = None,
+    fixed: Any = None,
     dtype: Any = None,
 ) -> System:
     """Validate arrays and build a `System`.
@@ -147,6 +160,7 @@ def make_system(
         masses: [amu], [atoms]; default: standard atomic weights from ASE.
         cell: [Å]; [3, 3] rows are lattice vectors, or [3] edges of a box; default: none.
         pbc: a bool or three; default: True with a cell, False without.
+        fixed: which atoms stay where they are: their indices, or a bool for each; default: none.
         dtype: of the floating-point fields; default: JAX's (float32, or float64 with x64 enabled).
 
     Returns:
@@ -154,15 +168,16 @@ def make_system(
 
     Raises:
         InputError: shapes that do not fit, NaN or infinite values, atomic numbers outside 0..118,
-            masses ≤ 0, atoms that coincide, or a singular cell.
+            masses ≤ 0, atoms that coincide, a singular cell, or fixed atoms that there are not.
     """
-    host = host_system(positions, atomic_numbers, masses=masses, cell=cell, pbc=pbc)
+    host = host_system(positions, atomic_numbers, masses=masses, cell=cell, pbc=pbc, fixed=fixed)
     return System(
         positions=floats(host.positions, dtype),
         atomic_numbers=jnp.asarray(host.atomic_numbers),
         masses=floats(host.masses, dtype),
         cell=floats(host.cell, dtype),
         pbc=jnp.asarray(host.pbc),
+        fixed=None if host.fixed is None else jnp.asarray(host.fixed),
     )
 
 
@@ -170,7 +185,8 @@ def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
     """Convert `ase.Atoms`; velocities are not carried (see `difmd.integrators.draw_momenta`).
 
     Args:
-        atoms: positions, numbers, masses, cell and pbc are read.
+        atoms: positions, numbers, masses, cell, pbc and `FixAtoms` are read. Of other constraints you are
+            warned, as nothing here knows them.
         dtype: of the floating-point fields.
 
     Returns:
@@ -185,6 +201,7 @@ def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
         masses=atoms.get_masses(),
         cell=np.asarray(atoms.cell),
         pbc=atoms.pbc,
+        fixed=_fixed_by_ase(atoms),
         dtype=dtype,
     )
 
@@ -196,17 +213,20 @@ def to_ase(system: System) -> ase.Atoms:
         system: one system (no batch dimension).
 
     Returns:
-        The atoms, with float64 positions, masses and cell.
+        The atoms, with float64 positions, masses and cell, and `FixAtoms` where some are fixed.
     """
     import ase
+    from ase.constraints import FixAtoms
 
     real = np.asarray(system.atomic_numbers) > 0
+    fixed = None if system.fixed is None else FixAtoms(mask=np.asarray(system.fixed)[real])
     return ase.Atoms(
         numbers=np.asarray(system.atomic_numbers)[real],
         positions=np.asarray(system.positions, float)[real],
         masses=np.asarray(system.masses, float)[real],
         cell=np.asarray(system.cell, float),
         pbc=np.asarray(system.pbc),
+        constraint=fixed,
     )
 
 
@@ -222,6 +242,7 @@ def validate_system(system: System) -> None:
         masses=system.masses,
         cell=system.cell,
         pbc=[bool(flag) for flag in np.asarray(system.pbc)],
+        fixed=system.fixed,
     )
 
 
@@ -260,6 +281,41 @@ def _cell_and_pbc(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
                 "give linearly independent vectors or set pbc to False there"
             )
     return box, periodic
+
+
+def _which_fixed(fixed: Any, n_atoms: int) -> np.ndarray | None:
+    """A bool for each atom; None where none is fixed."""
+    if fixed is None:
+        return None
+    given = np.asarray(fixed)
+    if given.dtype == bool and given.shape != (n_atoms,):
+        raise InputError(f"fixed has shape {list(given.shape)}, but there are {n_atoms} atoms")
+    if given.dtype == bool:
+        return np.array(given)
+    if given.size and (given.ndim != 1 or not np.issubdtype(given.dtype, np.integer)):
+        raise InputError(f"fixed must be indices or bools of atoms, got {fixed!r}")
+    wrong = (given < -n_atoms) | (given >= n_atoms)
+    if wrong.any():
+        raise InputError(f"fixed holds {given[wrong][0]}, but there are {n_atoms} atoms")
+    mask = np.zeros(n_atoms, bool)
+    mask[given.astype(int)] = True
+    return mask
+
+
+def _fixed_by_ase(atoms: ase.Atoms) -> np.ndarray | None:
+    """Indices of what `FixAtoms` holds, with a warning for other constraints."""
+    from ase.constraints import FixAtoms
+
+    indices: list[int] = []
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            indices += [int(i) for i in constraint.get_indices()]
+        else:
+            warnings.warn(
+                f"{type(constraint).__name__} of these atoms does nothing here: only FixAtoms does",
+                stacklevel=3,
+            )
+    return np.array(indices, int) if indices else None
 
 
 def _check_distinct(positions: np.ndarray, labels: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:

@@ -72,8 +72,8 @@ class Trajectory(NamedTuple):
 
     @property
     def temperature(self) -> np.ndarray:
-        """2K/(3N − 3)k_B with K relative to the centre of mass [K]; [frames, *replicas]."""
-        return kinetic_temperature(self.system, self.momenta)
+        """2K/(N_f k_B) with K relative to the motion of the whole [K]; [frames, *replicas]."""
+        return kinetic_temperature(self.system, self.momenta, self.positions)
 
     @property
     def pressure(self) -> np.ndarray:
@@ -82,23 +82,43 @@ class Trajectory(NamedTuple):
         return 2 * self.kinetic_energy / (3 * self.volume) - virial / 3
 
 
-def kinetic_temperature(system: System, momenta: Any) -> np.ndarray:
-    """Temperature of the motion relative to the centre of mass, 2K'/(3N − 3)k_B (host).
+def kinetic_temperature(system: System, momenta: Any, positions: Any = None) -> np.ndarray:
+    """Temperature of the motion relative to that of the whole, 2K'/(N_f k_B) (host).
 
-    It is the same mean for dynamics that keep the centre of mass at rest and for those that thermostat
-    it. NaN for one atom.
+    The motion of the whole is that of the centre of mass, and where no direction is periodic the rotation,
+    too: N_f = 3N − 3 or 3N − 6, see `degrees_of_freedom`. It is the same mean for dynamics that keep the
+    whole at rest and for those that thermostat it. With fixed atoms all motion counts, N_f = 3 for each atom
+    that moves. NaN for one atom.
 
     Args:
         system: one system, or a batch of replicas.
         momenta: [amu Å/time]; [*frames, *replicas, atoms, 3].
+        positions: [Å], of the same shape; default: those of the system.
 
     Returns:
         [K]; [*frames, *replicas].
     """
-    real = np.asarray(system.atomic_numbers) > 0
-    masses = np.where(real, np.asarray(system.masses, np.float64), 0)
-    p = np.asarray(momenta, np.float64) * real[..., None]
-    kinetic = 0.5 * np.sum(p**2 / np.where(real, masses, 1)[..., None], axis=(-1, -2))
-    drift = 0.5 * np.sum(np.sum(p, axis=-2) ** 2, axis=-1) / np.sum(masses, axis=-1)
-    freedoms = 3.0 * np.sum(real, axis=-1) - 3
-    return np.asarray(2 * (kinetic - drift) / (np.where(freedoms > 0, freedoms, np.nan) * KB))
+    mobile = np.asarray(system.is_mobile)
+    masses = np.where(mobile, np.asarray(system.masses, np.float64), 0)
+    p = np.asarray(momenta, np.float64) * mobile[..., None]
+    r = np.asarray(system.positions if positions is None else positions, np.float64)
+    kinetic = 0.5 * np.sum(p**2 / np.where(mobile, masses, 1)[..., None], axis=(-1, -2))
+    n_mobile = np.sum(mobile, axis=-1)
+    is_free = np.ones(n_mobile.shape, bool)
+    if system.fixed is not None:
+        is_free = ~np.any(np.asarray(system.fixed), axis=-1)
+    whole = np.sum(masses, axis=-1)[..., None]
+    total = np.sum(p, axis=-2)
+    kinetic = kinetic - is_free * 0.5 * np.sum(total**2 / whole, axis=-1)
+    turns = is_free & ~np.any(np.asarray(system.pbc), axis=-1)
+    if turns.any():
+        r = r - (np.sum(masses[..., None] * r, axis=-2) / whole)[..., None, :]
+        spin = np.sum(np.cross(r, p), axis=-2)
+        square = np.sum(masses[..., None] * r**2, axis=(-1, -2))[..., None, None]
+        inertia = square * np.eye(3) - np.einsum("...a,...ai,...aj->...ij", masses, r, r)
+        # A linear molecule has no inertia about its axis.
+        inverse = np.linalg.pinv(inertia, rcond=1e-12, hermitian=True)
+        kinetic = kinetic - turns * 0.5 * np.einsum("...i,...ij,...j->...", spin, inverse, spin)
+    rotations = np.where(n_mobile == 2, 2, np.where(n_mobile > 2, 3, 0))
+    freedoms = 3.0 * n_mobile - np.where(is_free, 3, 0) - np.where(turns, rotations, 0)
+    return np.asarray(2 * kinetic / (np.where(freedoms > 0, freedoms, np.nan) * KB))

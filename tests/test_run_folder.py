@@ -239,4 +239,4 @@ def test_killed_three_times_the_file_is_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_killed_fifty_times_the_file_is_the_same(tmp_path):
-    assert killed(tmp_path, 50, 300_000) == 50
+    assert killed(tmp_path, 50, 600_000) == 50

@@ -16,6 +16,7 @@ from difmd.errors import InputError
 from difmd.forces import forces_and_virial, plain_forces
 from difmd.gradients.floats import floats
 from difmd.gradients.methods import GradientMethod
+from difmd.integrators import on_mobile
 from difmd.motion import Carry, Inputs, Plan, segment
 
 
@@ -54,7 +55,7 @@ def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, An
     def plain(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[Carry, Any]:
         current = inputs.neighbors if carry.neighbors is None else carry.neighbors
         begun = plain_forces(plan.potential, inputs.params, carry.state.system, current)
-        state = carry.state.replace(forces=begun)
+        state = carry.state.replace(forces=on_mobile(carry.state.system, begun))
         if state.virial is not None:
             virial = forces_and_virial(plan.potential, inputs.params, state.system, current)[1]
             state = state.replace(virial=virial)

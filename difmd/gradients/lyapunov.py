@@ -78,7 +78,7 @@ def tangent_growth(
     )
     roots = jnp.sqrt(system.masses)[:, None]
     seeds = jax.random.normal(key, (2, *momenta.shape), momenta.dtype)
-    is_real = (system.atomic_numbers > 0)[:, None]
+    is_mobile = system.is_mobile[:, None]
 
     def scaled(tangent: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         size = jnp.sqrt(sum(jnp.vdot(x, x) for x in (tangent[0], tangent[1] / roots)))
@@ -90,7 +90,7 @@ def tangent_growth(
         tangent, size = scaled(tangent)
         return (point, tangent, status), jnp.log(size)
 
-    tangent, _ = scaled((jnp.where(is_real, seeds[0], 0), jnp.where(is_real, roots * seeds[1], 0)))
+    tangent, _ = scaled((jnp.where(is_mobile, seeds[0], 0), jnp.where(is_mobile, roots * seeds[1], 0)))
     begin = ((system.positions, momenta), tangent, Status.ok())
     n_segments = n_steps // rebuild_every
     (_, _, status), growth = lax.scan(step, begin, None, length=n_segments)

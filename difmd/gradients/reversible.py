@@ -13,7 +13,7 @@ from jaxtyping import Array
 from difmd.errors import Flag, InputError, Status
 from difmd.gradients.floats import floats, instantiated, is_marked, marks_of
 from difmd.gradients.methods import GradientMethod
-from difmd.integrators import MDState
+from difmd.integrators import MDState, on_mobile
 from difmd.integrators.base import Reversible
 from difmd.integrators.fixed_point import is_outside, resolution_of, rounded
 from difmd.motion import Carry, Inputs, Plan, check_motion
@@ -179,7 +179,7 @@ def _back(
 
             def force(system: System) -> Array:
                 current = _relist(plan, inputs, lax.stop_gradient(system), neighbors)
-                return plan.force(plan.potential, params, system, current)
+                return on_mobile(system, plan.force(plan.potential, params, system, current))
 
             return numbers(integrator.step(state_of(before, state), force))
 
@@ -283,7 +283,8 @@ def _force(plan: Plan, inputs: Inputs, system: System, current: Neighbors) -> tu
         potential = potential.on_grid(resolution_of(system.positions.dtype).forces)
     # Behind barriers, so that what is around does not change how they are computed.
     system = system.replace(positions=_opaque(system.positions))
-    return _opaque(plan.force(potential, inputs.params, system, current)), current
+    found = plan.force(potential, inputs.params, system, current)
+    return _opaque(on_mobile(system, found)), current
 
 
 def _lists(plan: Plan) -> str:

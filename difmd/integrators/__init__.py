@@ -8,7 +8,9 @@ from difmd.integrators.base import (
     degrees_of_freedom,
     draw_momenta,
     kinetic_energy,
+    on_mobile,
     remove_drift,
+    remove_rotation,
 )
 from difmd.integrators.berendsen import berendsen
 from difmd.integrators.cell_rescaling import cell_rescaling
@@ -35,6 +37,8 @@ __all__ = [
     "martyna_tobias_klein",
     "nose_hoover",
     "ramp",
+    "on_mobile",
     "remove_drift",
+    "remove_rotation",
     "velocity_verlet",
 ]

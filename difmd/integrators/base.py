@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from difmd.errors import InputError, check_positive
 from difmd.integrators.fixed_point import Resolution
 from difmd.integrators.schedule import values_of
+from difmd.lattice import invert, product
 from difmd.system import System
 from difmd.units import KB
 
@@ -22,7 +23,7 @@ ForceFunction: TypeAlias = Callable[[System], Float[Array, "atoms 3"]]
 
 @dataclasses.dataclass(frozen=True)
 class Forces:
-    """A force function that can tell the virial as well, which barostats need.
+    """A force function that can tell the virial as well, which barostats need. None acts on fixed atoms.
 
     Attributes:
         alone: `alone(system)` → forces [eV/Å]; [atoms, 3].
@@ -33,8 +34,13 @@ class Forces:
     with_virial: Callable[[System], tuple[Array, Array]]
 
     def __call__(self, system: System) -> Array:
-        """The forces."""
-        return self.alone(system)
+        """The forces, zero on fixed atoms."""
+        return on_mobile(system, self.alone(system))
+
+
+def on_mobile(system: System, vectors: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
+    """Forces or momenta, with those of fixed atoms zero."""
+    return vectors if system.fixed is None else jnp.where(system.fixed[:, None], 0, vectors)
 
 
 @jax.tree_util.register_dataclass
@@ -104,7 +110,8 @@ class Integrator(NamedTuple):
 
 
 def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
-    """The state at step 0."""
+    """The state at step 0, where fixed atoms have no momentum."""
+    momenta = on_mobile(system, momenta)
     return MDState(system=system, momenta=momenta, forces=force(system), key=key, step=jnp.int32(0))
 
 
@@ -112,8 +119,10 @@ def start_with_virial(system: System, momenta: Array, key: Array, force: Any) ->
     """The state at step 0 of dynamics with a barostat.
 
     Raises:
-        InputError: a force function that does not know the virial.
+        InputError: a force function that does not know the virial, or fixed atoms.
     """
+    if system.fixed is not None:
+        raise InputError("a barostat moves all atoms with the cell: fix none, or hold the cell")
     found, virial = virial_of(force)(system)
     return MDState(system=system, momenta=momenta, forces=found, key=key, step=jnp.int32(0), virial=virial)
 
@@ -134,14 +143,15 @@ def virial_of(force: Any) -> Callable[[System], tuple[Array, Array]]:
 def draw_momenta(
     key: Key[Array, ""], system: System, temperature: Float[Array, ""] | float
 ) -> Float[Array, "atoms 3"]:
-    """Momenta of the Maxwell–Boltzmann distribution with the centre of mass at rest.
+    """Momenta of the Maxwell–Boltzmann distribution, at rest as a whole.
 
-    Drawn from the canonical distribution conditioned on zero total momentum: 3N − 3 degrees of freedom
-    with ½kT each.
+    Drawn from the canonical distribution conditioned on what isolated dynamics keep at zero: the total
+    momentum, and where no direction is periodic the angular momentum. Neither is kept, nor removed, where
+    atoms are fixed. Each of the `degrees_of_freedom` has ½kT.
 
     Args:
         key: JAX key.
-        system: gives masses; padding atoms get zero.
+        system: gives masses, and positions for the angular momentum; padding and fixed atoms get zero.
         temperature: [K].
 
     Returns:
@@ -157,10 +167,13 @@ def draw_momenta(
         kelvin = np.asarray(temperature)
         if not (np.isfinite(kelvin) & (kelvin >= 0)).all():
             raise InputError(f"temperature = {temperature} K must be finite and not negative")
-    masses = jnp.where(system.atomic_numbers > 0, system.masses, 0)[:, None]
+    masses = jnp.where(system.is_mobile, system.masses, 0)[:, None]
     noise = jax.random.normal(key, system.positions.shape, system.positions.dtype)
     momenta = jnp.sqrt(masses * KB * temperature) * noise
-    return remove_drift(momenta, masses)
+    # Conditioning a normal distribution on linear functions is to project on where they vanish.
+    at_rest = remove_drift(momenta, masses)
+    still = jnp.where(jnp.any(system.pbc), at_rest, remove_rotation(at_rest, system.positions, masses))
+    return still if system.fixed is None else jnp.where(jnp.any(system.fixed), momenta, still)
 
 
 def remove_drift(
@@ -170,15 +183,48 @@ def remove_drift(
     return momenta - masses * jnp.sum(momenta, axis=0, keepdims=True) / jnp.sum(masses)
 
 
+def remove_rotation(
+    momenta: Float[Array, "atoms 3"], positions: Float[Array, "atoms 3"], masses: Float[Array, "atoms 1"]
+) -> Float[Array, "atoms 3"]:
+    """Take the angular velocity ω = I⁻¹L about the centre of mass out: p − m ω × r.
+
+    Args:
+        momenta: with the centre of mass at rest; [atoms, 3].
+        positions: [Å]; [atoms, 3].
+        masses: 0 for what does not count [amu]; [atoms, 1].
+
+    Returns:
+        Momenta without angular momentum; [atoms, 3].
+    """
+    r = positions - jnp.sum(masses * positions, axis=0, keepdims=True) / jnp.sum(masses)
+    one = jnp.eye(3, dtype=r.dtype)
+    second = product((masses * r).T, r)
+    inertia = jnp.trace(second) * one - second
+    # Linear molecules have no inertia about their axis, nor an angular momentum.
+    size = jnp.trace(inertia)
+    tiny = jnp.finfo(r.dtype).eps
+    whole = inertia + jnp.maximum(16 * tiny * size, jnp.finfo(r.dtype).tiny) * one
+    spin = product(invert(whole), jnp.sum(jnp.cross(r, momenta), axis=0)[:, None])[:, 0]
+    return momenta - masses * jnp.cross(spin[None], r)
+
+
 def kinetic_energy(system: System, momenta: Float[Array, "atoms 3"]) -> Float[Array, ""]:
     """Σ p²/2m [eV]."""
     return 0.5 * jnp.sum(momenta**2 / system.masses[:, None])
 
 
 def degrees_of_freedom(system: System) -> Float[Array, ""]:
-    """3N − 3 of the atoms, padding left out, with the centre of mass at rest; at least 1."""
-    n_atoms = jnp.sum(system.atomic_numbers > 0, dtype=system.positions.dtype)
-    return jnp.maximum(3 * n_atoms - 3, 1)
+    """Of atoms that are at rest as a whole; at least 1.
+
+    3N − 3 in a periodic cell. Where no direction is periodic 3N − 6, of two atoms 1, as the angular momentum
+    is zero as well. 3 for each atom that moves where some are fixed. Padding is left out.
+    """
+    n_atoms = jnp.sum(system.is_mobile, dtype=system.positions.dtype)
+    rotations = jnp.where(n_atoms == 2, 2, jnp.where(n_atoms > 2, 3, 0)).astype(n_atoms.dtype)
+    held = 3 + jnp.where(jnp.any(system.pbc), 0, rotations)
+    if system.fixed is not None:
+        held = jnp.where(jnp.any(system.fixed & (system.atomic_numbers > 0)), 0, held)
+    return jnp.maximum(3 * n_atoms - held, 1)
 
 
 def check_bath(dt: Any, temperature: Any, time_constant: Any) -> None:

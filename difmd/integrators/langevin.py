@@ -85,8 +85,8 @@ def noise_of(kept: Array, temperature: Any, state: MDState, step: Array) -> Arra
     dtype = system.positions.dtype
     kelvin = at(temperature, step)
     width = jnp.sqrt((1 - kept**2) * system.masses[:, None] * (KB * kelvin))
-    # Padding atoms stay where they are.
-    width = jnp.where((system.atomic_numbers > 0)[:, None], width, 0).astype(dtype)
+    # Padding and fixed atoms stay where they are.
+    width = jnp.where(system.is_mobile[:, None], width, 0).astype(dtype)
     return width * jax.random.normal(jax.random.fold_in(state.key, step), state.momenta.shape, dtype)
 
 
