@@ -10,6 +10,7 @@ from difmd import gradients, integrators, neighbors, observables, potentials, un
 from difmd.cache import enable_cache
 from difmd.errors import DifmdError, InputError, SimulationError, Status
 from difmd.forces import evaluate, forces
+from difmd.guards import Limits
 from difmd.integrators import (
     cell_rescaling,
     csvr,
@@ -63,6 +64,7 @@ enable_cache()
 __all__ = [
     "DifmdError",
     "InputError",
+    "Limits",
     "Model",
     "SimulationError",
     "SimulationInterrupted",

@@ -11,7 +11,6 @@ import numpy as np
 from difmd import h5md, units
 from difmd.integrators import Integrator, MDState
 from difmd.neighbors import Neighbors, room_of, with_room
-from difmd.rollout import Rollout
 from difmd.run_folder import RunFolder
 from difmd.system import System
 from difmd.trajectory import Trajectory, kinetic_temperature
@@ -161,17 +160,17 @@ class Watch:
         self.began = time.monotonic()
         self.start: float | None = None
 
-    def note(self, done: Rollout, n_steps: int) -> str:
-        """Of a chunk that was done."""
-        kelvin = np.mean(kinetic_temperature(self.system, done.state.momenta, done.state.system.positions))
+    def note(self, frames: Record, n_steps: int) -> str:
+        """Of the frames of a chunk that was done."""
+        kelvin = np.mean(kinetic_temperature(self.system, frames.momenta[-1], frames.positions[-1]))
         now = time.monotonic()
         speed = n_steps * self.dt / units.PS / 1000 * 86400 / max(now - self.began, 1e-9)
         self.began = now
         text = f"{kelvin:.0f} K, {speed:.3g} ns/day"
         if self.is_conserved:
             masses = np.asarray(self.system.masses, np.float64)[..., None]
-            kinetic = 0.5 * np.sum(np.asarray(done.frames.momenta[-1], np.float64) ** 2 / masses)
-            rest = np.asarray(done.frames.energy[-1] + done.frames.reservoir[-1], np.float64)
+            kinetic = 0.5 * np.sum(np.asarray(frames.momenta[-1], np.float64) ** 2 / masses)
+            rest = np.asarray(frames.energy[-1] + frames.reservoir[-1], np.float64)
             energy = float(kinetic + np.sum(rest))
             start = self.start = energy if self.start is None else self.start
             text += f", drift {(energy - start) / self.n_atoms * 1000:.2g} meV/atom"

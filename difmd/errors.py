@@ -37,12 +37,20 @@ def check_positive(name: str, value: Any, unit: str) -> None:
 
 
 class SimulationError(DifmdError, RuntimeError):
-    """A run stopped because of a bad status; what had been committed is kept in `committed`."""
+    """A run stopped because of a bad status; what had been committed is kept in `committed`.
 
-    def __init__(self, message: str, committed: object = None) -> None:
-        """Keep the part of the result that was committed before the failure."""
+    Attributes:
+        committed: the part of the result before the failure.
+        status: what was wrong, where that is known.
+        states: of a simulation, the `MDState` before the failure and that at it.
+    """
+
+    def __init__(self, message: str, committed: object = None, status: Status | None = None) -> None:
+        """Keep the part of the result that was committed before the failure, and what was wrong."""
         super().__init__(message)
         self.committed = committed
+        self.status = status
+        self.states: tuple[Any, ...] = ()
 
 
 class Flag(enum.IntFlag):
@@ -55,6 +63,9 @@ class Flag(enum.IntFlag):
     TOO_FAST = 16
     OFF_GRID = 32
     NOT_CONVERGED = 64
+    ENERGY_JUMP = 128
+    TOO_CLOSE = 256
+    CELL_COLLAPSE = 512
 
 
 REMEDIES = {
@@ -70,6 +81,15 @@ REMEDIES = {
     "time step that is too large",
     Flag.OFF_GRID: "positions or momenta left the range in which `reversible` undoes steps exactly: begin "
     "with atoms inside the cell, use float64, or another gradient method",
+    Flag.ENERGY_JUMP: "the energy changed more from one frame to the next than it can: look for a time "
+    "step that is too large, or places where the potential is not smooth; `simulate(limits=)` says how "
+    "much it may",
+    Flag.TOO_CLOSE: "two atoms are nearer than chemistry knows: look for a potential that does not repel "
+    "there, as a network may not (add `difmd.zbl`), or a start that is too dense; `simulate(limits=)` says "
+    "how near they may be",
+    Flag.CELL_COLLAPSE: "the cell changed by more than a tenth in one step, or is smaller than its atoms: "
+    "look at the units of the pressure (`1 * units.BAR`), a time constant or a compressibility out of "
+    "scale, or a potential that does not repel",
     Flag.NOT_CONVERGED: "forces are not below the tolerance yet: allow more steps, or a larger tolerance in "
     "float32",
 }

@@ -16,11 +16,15 @@ from jaxtyping import Array, Bool
 from difmd.errors import Flag, Status
 from difmd.forces import forces_and_virial
 from difmd.integrators import Forces, Integrator, MDState
+from difmd.lattice import invert, product
 from difmd.neighbors import Neighbors, rebuild, update
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
 from difmd.reductions import largest
 from difmd.system import System
+
+# Of a cell in one step: barostats of any use take less than a thousandth of it.
+_STRAIN = 0.1
 
 
 class Inputs(NamedTuple):
@@ -107,6 +111,8 @@ def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = Non
     # A list that is updated when needed cannot be stale.
     status = check(state.system, current, carry.status, state.step, stale=fixed is not None)
     status = check_motion(state, current, inputs.integrator.dt, status)
+    if state.virial is not None:
+        status = check_cell(carry.state.system.cell, state, status)
     return Carry(state, current if fixed is None else None, status)
 
 
@@ -168,6 +174,13 @@ def check_motion(state: MDState, neighbors: Neighbors, dt: Array | float, status
     status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & has_finite_forces(state)), state.step)
     # An explosion may stay finite for a long time, with every list and every number meaningless.
     return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)
+
+
+def check_cell(before: Array, state: MDState, status: Status) -> Status:
+    """Add to `status` whether a step changed the cell so much that its equations do not hold."""
+    change = product(invert(before), state.system.cell) - jnp.eye(3, dtype=before.dtype)
+    # A NaN compares False and is reported as non-finite.
+    return status.raise_flag(Flag.CELL_COLLAPSE, jnp.max(jnp.abs(change)) > _STRAIN, state.step)
 
 
 def has_finite_forces(state: MDState) -> Bool[Array, ""]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,34 +9,34 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Key
 
-from difmd.batching import map_replicas, run_replicas
+from difmd.batching import run_replicas
 from difmd.checkpoint import fingerprint
+from difmd.chunk import begin, run_chunk
 from difmd.committed import Committed, Record, Watch
-from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe, flags_of
-from difmd.forces import evaluate, forces, forces_and_virial
-from difmd.integrators import Forces, Integrator, MDState, draw_momenta, on_mobile
-from difmd.motion import has_finite_forces
+from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
+from difmd.failure import states_at, status_of_frames, told
+from difmd.guards import Limits, check_limits
+from difmd.integrators import Integrator, MDState
 from difmd.neighbors import (
     Neighbors,
     automatic_skin,
     grow,
     has_overflowed,
     neighbor_list,
-    rebuild,
     rebuilt,
     room_for,
 )
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
-from difmd.rollout import Rollout, rollout
+from difmd.rollout import Rollout
 from difmd.run_folder import RunFolder, terminable
 from difmd.system import System, validate_system
 from difmd.trajectory import Trajectory
 
 _MAX_GROWTHS = 10
+_LIMITS = Limits()
 _Result = TypeVar("_Result")
 
 
@@ -62,6 +61,7 @@ def simulate(
     progress: bool = True,
     folder: str | Path | None = None,
     load: bool = True,
+    limits: Limits = _LIMITS,
 ) -> Trajectory:
     """Run molecular dynamics and keep frames, in memory or on disk.
 
@@ -94,6 +94,7 @@ def simulate(
         folder: where to keep the run; default: nowhere.
         load: with a folder, read all frames at the end; False: the trajectory that is returned has none, for
             runs that are larger than the memory.
+        limits: what is taken for a broken run though all its numbers are finite, see `Limits`.
 
     Returns:
         `Trajectory`.
@@ -101,8 +102,9 @@ def simulate(
     Raises:
         InputError: bad arguments, found before anything runs; a folder of another run, or that cannot be
             written.
-        SimulationError: non-finite values, or a list that would not stop growing; `committed` holds the
-            trajectory up to the last clean chunk.
+        SimulationError: non-finite values, an energy that jumps, atoms too close, a cell that collapses, or a
+            list that would not stop growing; `committed` holds the trajectory up to the last clean chunk and
+            `states` what was before and at the step that is named, which a folder gets as `failed.extxyz`.
         SimulationInterrupted: Ctrl-C; likewise.
     """
     for name, number in (("n_steps", n_steps), ("save_every", save_every), ("chunk_steps", chunk_steps)):
@@ -130,6 +132,7 @@ def simulate(
         _check_start(first, temperature, momenta, key)
     elif not (temperature is None and momenta is None and key is None):
         raise InputError("a state has momenta and key of its own: leave out temperature, momenta and key")
+    check_limits(limits)
     dt = float(np.max(np.asarray(integrator.dt)))
     if skin is None:
         real = np.asarray(first.atomic_numbers) > 0
@@ -140,7 +143,7 @@ def simulate(
     if isinstance(system, MDState):
         state = system
     else:
-        state = _initialize(integrator, first, temperature, momenta, key)
+        state = begin(integrator, first, temperature, momenta, key)
     frames_per_chunk = max(1, round(chunk_steps / save_every))
     frames_left = n_steps // save_every
     committed = Committed(first, state, dt, skin, save_every, n_growths)
@@ -160,6 +163,8 @@ def simulate(
         seed = None if key is None else np.asarray(jax.random.key_data(key)).tolist()
         disk.provenance(seed=seed, n_steps=n_steps, potential=repr(potential), params=fingerprint(params))
     watch = Watch(first, integrator, dt)
+    before: Record | None = None
+    tried = neighbors
     with progress_bar("MD", n_steps, enabled=progress) as advance, terminable():
         if committed.n_frames:
             advance(committed.n_frames * save_every, "were there")
@@ -168,25 +173,36 @@ def simulate(
                 n_frames = min(frames_per_chunk, frames_left)
 
                 def run(neighbors: Neighbors, n: int = n_frames, state: MDState = state) -> Rollout:
+                    nonlocal tried
+                    tried = neighbors
                     static, shared = (potential, n * save_every, save_every), (params, integrator)
                     if batched:
-                        done = run_replicas(_chunk, static, shared, (state, neighbors), n_atoms=first.n_atoms)
-                        # Frames lead, as they do for one system.
-                        frames = jax.tree.map(lambda x: np.swapaxes(np.asarray(x), 0, 1), done.frames)
-                        done = done._replace(frames=frames)
+                        done = run_replicas(
+                            run_chunk, static, shared, (state, neighbors), n_atoms=first.n_atoms
+                        )
+                        # As they do for one system.
+                        done = done._replace(frames=jax.tree.map(_frames_first, done.frames))
                     else:
-                        done = _chunk(*static, *shared, state, neighbors)
+                        done = run_chunk(*static, *shared, state, neighbors)
                     _check_forces(state, done)
                     return done
 
+                frames: Record | None = None
                 done, neighbors, replays = repaired(run, state.system, neighbors)
-                if not np.isfinite(np.asarray(done.frames.energy)).all():
+                frames, closest = jax.tree.map(np.asarray, done.frames)
+                assert frames is not None
+                if not np.isfinite(frames.energy).all():
                     raise SimulationError("the energy is not finite, though the forces are")
-                committed.add(done.frames, done.state, replays, neighbors)
-                state = done.state
+                status = status_of_frames(
+                    limits, state, frames, closest, before=before, save_every=save_every
+                )
+                if flags_of(status):
+                    raise SimulationError(describe(status), status=status)
+                committed.add(frames, done.state, replays, neighbors)
+                state, before = done.state, Record(*(x[-1:] for x in frames))
                 frames_left -= n_frames
                 n_done = n_frames * save_every
-                advance(n_done, f"{watch.note(done, n_done)}, skin {skin:.2g} Å")
+                advance(n_done, f"{watch.note(frames, n_done)}, skin {skin:.2g} Å")
             committed.finish()
         except KeyboardInterrupt:
             committed.flush()
@@ -199,8 +215,18 @@ def simulate(
         except SimulationError as error:
             committed.flush()
             error.committed = committed.trajectory(load=load)
+            if error.status is not None:
+                error.states = states_at(
+                    potential, params, integrator, state, tried, error.status,
+                    frames=frames, save_every=save_every,
+                )  # fmt: skip
+                error.args = (f"{error}{told(error.states, None if folder is None else Path(folder))}",)
             raise
     return committed.trajectory(load=load)
+
+
+def _frames_first(x: Array) -> np.ndarray:
+    return np.swapaxes(np.asarray(x), 0, 1)
 
 
 def _settings_of(integrator: Integrator) -> list[Any]:
@@ -263,7 +289,7 @@ def repaired(
         flags = flags_of(status)
         if not flags:
             return result, neighbors, growths
-        exploded = bool(flags & (Flag.NON_FINITE | Flag.TOO_FAST))
+        exploded = bool(flags & (Flag.NON_FINITE | Flag.TOO_FAST | Flag.CELL_COLLAPSE))
         if flags & Flag.CELL_TOO_SMALL and not exploded:
             # More room each time, as the start of the chunk tells nothing of how far the cell went.
             neighbors = neighbor_list(
@@ -280,92 +306,4 @@ def repaired(
                 neighbors = grow(system, neighbors)
         else:
             break
-    raise SimulationError(describe(status))
-
-
-# Runs once: what it takes to compile counts.
-@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-def _initialize(
-    integrator: Integrator,
-    system: System,
-    temperature: Array | None,
-    momenta: Array | None,
-    key: Array,
-) -> MDState:
-    """The state that a run of one system or of replicas starts from; its forces come with the first chunk."""
-    unknown = Forces(
-        lambda system: jnp.full_like(system.positions, jnp.nan),
-        lambda system: (jnp.full_like(system.positions, jnp.nan), jnp.full_like(system.cell, jnp.nan)),
-    )
-
-    def one(system: System, momenta: Array | None, keys: Array) -> MDState:
-        if momenta is None:
-            assert temperature is not None
-            momenta = draw_momenta(keys[1], system, temperature)
-        return integrator.init(system, momenta, keys[0], unknown)
-
-    keys = jax.random.split(key)
-    if system.positions.ndim == 2:
-        return one(system, momenta, keys)
-    keys = jax.vmap(lambda key: jax.random.split(key, len(system.positions)), out_axes=1)(keys)
-    return jax.vmap(one)(system, momenta, keys)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _chunk(
-    potential: Potential,
-    n_steps: int,
-    save_every: int,
-    params: Params,
-    integrator: Integrator,
-    state: MDState,
-    neighbors: Neighbors,
-) -> Rollout:
-    """Some steps, and at step 0 the forces before; not one step with a list or forces that will not do.
-
-    The list is built here, as XLA compiles what is in one function once. It depends on the state and its own
-    capacity alone, so that a replay and a continuation go the same way.
-    """
-
-    def each(function: Callable[..., Any]) -> Callable[..., Any]:
-        return function if state.momenta.ndim == 2 else map_replicas(function, len(state.momenta))
-
-    def force(state: MDState, neighbors: Neighbors) -> tuple[Array, Array | None]:
-        if state.virial is None:
-            return on_mobile(state.system, forces(potential, params, state.system, neighbors)), None
-        return forces_and_virial(potential, params, state.system, neighbors)
-
-    def record(state: MDState, neighbors: Neighbors) -> Record:
-        now = evaluate(potential, params, state.system, neighbors)
-        received = jnp.full_like(now.energy, jnp.nan)
-        if integrator.reservoir is not None:
-            received = integrator.reservoir(state)
-        return Record(
-            state.system.positions, state.momenta, now.energy, now.stress, state.system.cell, received
-        )
-
-    def run(state: MDState, neighbors: Neighbors) -> Rollout:
-        return rollout(
-            potential, params, integrator, state, neighbors,
-            n_steps=n_steps, save_every=save_every, save=record,
-        )  # fmt: skip
-
-    def problems(state: MDState, neighbors: Neighbors) -> Status:
-        status = Status.ok().raise_flag(Flag.NEIGHBOR_OVERFLOW, neighbors.overflow, state.step)
-        return status.raise_flag(Flag.NON_FINITE, ~has_finite_forces(state), state.step)
-
-    def halted(state: MDState, neighbors: Neighbors, status: Status) -> Rollout:
-        shapes = jax.eval_shape(go, state, neighbors, status)
-        frames = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes.frames)
-        return Rollout(state, neighbors, frames, status)
-
-    # Traced once, for its shapes and to be run.
-    go = jax.jit(lambda state, neighbors, status: each(run)(state, neighbors))
-    neighbors = each(rebuild)(state.system, neighbors)
-    begins = jnp.any(state.step == 0)
-    found, virial = lax.cond(
-        begins, each(force), lambda state, _: (state.forces, state.virial), state, neighbors
-    )
-    state = state.replace(forces=found, virial=virial)
-    status = each(problems)(state, neighbors)
-    return lax.cond(jnp.any(status.flags != 0), halted, go, state, neighbors, status)
+    raise SimulationError(describe(status), status=status)

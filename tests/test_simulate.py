@@ -67,9 +67,9 @@ def hot_run(crystal):
             tried.append(int(args[5].step))
             return chunk(*args)
 
-        chunk = MODULE._chunk
+        chunk = MODULE.run_chunk
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MODULE, "_chunk", spy)
+            patch.setattr(MODULE, "run_chunk", spy)
             found = run(
                 crystal,
                 integrator=langevin(dt=10 * units.FS, temperature=300.0, friction=1 / units.PS),
@@ -134,14 +134,14 @@ def test_room_that_the_density_promised_and_atoms_in_a_slab_exceed(crystal, monk
     host = importlib.import_module("difmd.neighbors.host")
     monkeypatch.setattr(host, "_CROWDED", 100.0)
     monkeypatch.setattr(host, "_FEW", 4)
-    chunk, ends = MODULE._chunk, []
+    chunk, ends = MODULE.run_chunk, []
 
     def spy(*args):
         done = chunk(*args)
         ends.append(int(done.state.step))
         return done
 
-    monkeypatch.setattr(MODULE, "_chunk", spy)
+    monkeypatch.setattr(MODULE, "run_chunk", spy)
     found = run(slab)
     assert expected.n_replays == 0
     assert found.n_replays >= 1
@@ -203,8 +203,8 @@ def test_energy_that_is_not_finite_stops_the_run(argon, monkeypatch):
         done = chunk(*args)
         return done._replace(frames=done.frames._replace(energy=done.frames.energy * jnp.nan))
 
-    chunk = MODULE._chunk
-    monkeypatch.setattr(MODULE, "_chunk", spoilt)
+    chunk = MODULE.run_chunk
+    monkeypatch.setattr(MODULE, "run_chunk", spoilt)
     with pytest.raises(SimulationError, match="energy is not finite") as caught:
         run(argon)
     assert len(caught.value.committed.times) == 0
@@ -297,7 +297,7 @@ def test_explosion_at_once(argon):
 
 
 def test_explosion_later_keeps_the_frames_before_it(argon, clean, monkeypatch):
-    chunk = MODULE._chunk
+    chunk = MODULE.run_chunk
 
     def kick(*args):
         state = args[5]
@@ -305,7 +305,7 @@ def test_explosion_later_keeps_the_frames_before_it(argon, clean, monkeypatch):
             state = state.replace(momenta=1e306 * state.momenta)
         return chunk(*args[:5], state, *args[6:])
 
-    monkeypatch.setattr(MODULE, "_chunk", kick)
+    monkeypatch.setattr(MODULE, "run_chunk", kick)
     with pytest.raises(SimulationError, match=r"NON_FINITE.*first at step 2\d\)") as caught:
         run(argon)
     left = caught.value.committed
@@ -316,7 +316,7 @@ def test_explosion_later_keeps_the_frames_before_it(argon, clean, monkeypatch):
 
 
 def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
-    chunk, calls = MODULE._chunk, []
+    chunk, calls = MODULE.run_chunk, []
 
     def stop(*args):
         calls.append(1)
@@ -324,7 +324,7 @@ def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
             raise KeyboardInterrupt
         return chunk(*args)
 
-    monkeypatch.setattr(MODULE, "_chunk", stop)
+    monkeypatch.setattr(MODULE, "run_chunk", stop)
     with pytest.raises(SimulationInterrupted, match="40 of 80 steps") as caught:
         run(argon, n_steps=80)
     assert isinstance(caught.value, KeyboardInterrupt) and isinstance(caught.value, SimulationError)
@@ -345,7 +345,7 @@ def test_interrupt_before_the_first_frame_leaves_a_start_to_go_on_from(argon, mo
     system = jax.tree.map(lambda x: jnp.broadcast_to(x, (*replicas, *x.shape)), argon)
     whole = run(system)
     with monkeypatch.context() as patch, pytest.raises(SimulationInterrupted, match="0 of 40") as caught:
-        patch.setattr(MODULE, "_chunk", stop)
+        patch.setattr(MODULE, "run_chunk", stop)
         patch.setattr(MODULE, "run_replicas", stop)
         run(system)
     left = caught.value.committed.state
@@ -386,11 +386,11 @@ def test_another_temperature_compiles_nothing_anew(argon):
         return run(argon, integrator=bath, **options), run(argon, **options)
 
     heated(40.0, 1)
-    compiled = [f._cache_size() for f in (MODULE._chunk, MODULE._initialize)]
+    compiled = [f._cache_size() for f in (MODULE.run_chunk, MODULE._initialize)]
     for kelvin, key in ((60.0, 2), (150.0, 3)):
         found, _ = heated(kelvin, key)
         assert 0.5 * kelvin < found.temperature[-1] < 1.5 * kelvin
-    assert [f._cache_size() for f in (MODULE._chunk, MODULE._initialize)] == compiled
+    assert [f._cache_size() for f in (MODULE.run_chunk, MODULE._initialize)] == compiled
 
 
 def test_skin_is_chosen_and_told(argon):
@@ -403,9 +403,9 @@ def test_skin_is_chosen_and_told(argon):
 def test_going_on_compiles_nothing_anew(argon):
     """Capacities are measured at every call; they must not differ by an atom here and there."""
     first = run(argon, n_steps=40, save_every=20)
-    state, compiled = first.state, MODULE._chunk._cache_size()
+    state, compiled = first.state, MODULE.run_chunk._cache_size()
     for _ in range(4):
         state = simulate(
             POTENTIAL, PARAMS, state, NVE, n_steps=40, save_every=20, chunk_steps=20, progress=False
         ).state
-    assert MODULE._chunk._cache_size() == compiled
+    assert MODULE.run_chunk._cache_size() == compiled

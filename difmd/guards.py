@@ -1,0 +1,119 @@
+"""What makes a run a broken one though all its numbers are finite: energies that jump, atoms too close."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from ase.data import covalent_radii
+from jax import lax
+from jaxtyping import Array, Float
+
+from difmd.errors import Flag, check_positive
+from difmd.neighbors import Neighbors, extended_positions
+from difmd.system import System
+from difmd.take import take
+
+# Changes of a conserved energy that no time step is to be blamed for [eV/atom].
+_QUIET = 0.05
+
+# Of a covalent radius, that of spheres which fill a cell that has collapsed.
+_PACKED = 0.5
+
+
+class Limits(NamedTuple):
+    """What `simulate` takes for broken, from frame to frame.
+
+    Attributes:
+        energy_jump: largest change of the energy from one frame to the next [eV/atom]. The energy is U + K,
+            and what baths received where the integrator tells; such an energy is conserved, and may besides
+            not change by more than all of K, or 0.05 eV/atom.
+        closest: smallest distance of two atoms, in sums of their covalent radii; 0 for atoms that may pass
+            through each other.
+    """
+
+    energy_jump: float = 1.0
+    closest: float = 0.3
+
+
+def check_limits(limits: Limits) -> None:
+    """Refuse limits that are no numbers, or negative.
+
+    Raises:
+        InputError: naming the value.
+    """
+    check_positive("energy_jump", limits.energy_jump, "eV/atom")
+    if limits.closest != 0:
+        check_positive("closest", limits.closest, "sums of covalent radii")
+
+
+def closeness(system: System, neighbors: Neighbors) -> Float[Array, ""]:
+    """Smallest distance of two atoms in sums of their covalent radii; 10⁵ and more where there is no pair.
+
+    The radii are those of ASE: Cordero et al., Dalton Trans. 2832 (2008), doi:10.1039/b801115j.
+
+    Args:
+        system: the configuration.
+        neighbors: a current list for it.
+
+    Returns:
+        A number without unit; [].
+    """
+    dtype = system.positions.dtype
+    # What is no atom is far from everything, so that its radius does not matter.
+    table = jnp.asarray(np.where(np.arange(len(covalent_radii)) > 0, covalent_radii, 1.0), dtype)
+    of_atoms = table[system.atomic_numbers]
+    radii = jnp.concatenate([take(of_atoms, neighbors.parents), jnp.ones(2, dtype)])
+    xyz = extended_positions(system, neighbors)
+    own = [take(x, neighbors.centers) for x in xyz]
+    own_radii = take(radii, neighbors.centers)
+
+    def nearer(least: Array, slot: Array) -> tuple[Array, None]:
+        square = sum((take(x, slot) - at) ** 2 for x, at in zip(xyz, own, strict=True))
+        return jnp.minimum(least, square / (take(radii, slot) + own_radii) ** 2), None
+
+    least, _ = lax.scan(nearer, jnp.full(own_radii.shape, jnp.inf, dtype), neighbors.indices)
+    return jnp.sqrt(jnp.min(least, initial=jnp.inf))
+
+
+def flags_of_frames(
+    limits: Limits, system: System, frames: Any, closest: np.ndarray, *, before: Any
+) -> np.ndarray:
+    """What is wrong with frames (host).
+
+    Args:
+        limits: see there.
+        system: one system or replicas, for what does not change.
+        frames: positions, momenta, energy, stress, cell and reservoir of each; [frames, *replicas, ...].
+        closest: see `closeness`; [frames, *replicas].
+        before: the frame before them, with a leading axis of 1; None where they are the first.
+
+    Returns:
+        Bits of `Flag`; int [frames, *replicas].
+    """
+    flags = np.where(np.asarray(closest) < limits.closest, int(Flag.TOO_CLOSE), 0)
+    real = np.asarray(system.atomic_numbers) > 0
+    n_atoms = np.maximum(real.sum(axis=-1), 1)
+
+    def energies(frames: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        masses = np.asarray(system.masses, np.float64)[..., None]
+        kinetic = 0.5 * np.sum(np.asarray(frames.momenta, np.float64) ** 2 / masses, axis=(-1, -2)) / n_atoms
+        received = np.asarray(frames.reservoir, np.float64) / n_atoms
+        total = np.asarray(frames.energy, np.float64) / n_atoms + kinetic
+        return total, kinetic, received
+
+    found = energies(frames)
+    first = tuple(x[:1] for x in found) if before is None else energies(before)
+    total, kinetic, received = (np.concatenate(both) for both in zip(first, found, strict=True))
+    limit = np.full(total[1:].shape, limits.energy_jump)
+    if np.isfinite(received).all():
+        total = total + received
+        limit = np.minimum(limit, np.maximum(_QUIET, np.maximum(kinetic[1:], kinetic[:-1])))
+    flags |= np.where(np.abs(np.diff(total, axis=0)) > limit, int(Flag.ENERGY_JUMP), 0)
+    if np.all(system.pbc):
+        radii = _PACKED * covalent_radii[np.asarray(system.atomic_numbers)]
+        filled = 4 / 3 * np.pi * np.sum(real * radii**3, axis=-1)
+        volume = np.abs(np.linalg.det(np.asarray(frames.cell, np.float64)))
+        flags |= np.where(volume < filled, int(Flag.CELL_COLLAPSE), 0)
+    return flags
