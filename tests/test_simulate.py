@@ -201,7 +201,8 @@ def test_temperature_is_that_relative_to_the_centre_of_mass():
 def test_energy_that_is_not_finite_stops_the_run(argon, monkeypatch):
     def spoilt(*args):
         done = chunk(*args)
-        return done._replace(frames=done.frames._replace(energy=done.frames.energy * jnp.nan))
+        frames, closest = done.frames
+        return done._replace(frames=(frames._replace(energy=frames.energy * jnp.nan), closest))
 
     chunk = MODULE.run_chunk
     monkeypatch.setattr(MODULE, "run_chunk", spoilt)
@@ -386,11 +387,11 @@ def test_another_temperature_compiles_nothing_anew(argon):
         return run(argon, integrator=bath, **options), run(argon, **options)
 
     heated(40.0, 1)
-    compiled = [f._cache_size() for f in (MODULE.run_chunk, MODULE._initialize)]
+    compiled = [f._cache_size() for f in (MODULE.run_chunk, MODULE.begin)]
     for kelvin, key in ((60.0, 2), (150.0, 3)):
         found, _ = heated(kelvin, key)
         assert 0.5 * kelvin < found.temperature[-1] < 1.5 * kelvin
-    assert [f._cache_size() for f in (MODULE.run_chunk, MODULE._initialize)] == compiled
+    assert [f._cache_size() for f in (MODULE.run_chunk, MODULE.begin)] == compiled
 
 
 def test_skin_is_chosen_and_told(argon):

@@ -11,6 +11,7 @@ from difmd.errors import InputError
 from difmd.integrators import draw_momenta
 from difmd.interop.jax_md import from_jax_md, to_jax_md
 from difmd.neighbors import neighbor_list
+from difmd.potentials.tersoff import TERSOFF_1989
 
 # It computes with numbers of different types, also while it is imported.
 with jax.numpy_dtype_promotion("standard"):
@@ -174,10 +175,55 @@ def edip(displacement, params):
     return energy.edip(displacement)
 
 
+def tersoff(displacement, params):
+    """Silicon as difmd has it, with the names of jax-md."""
+    del params
+    si = TERSOFF_1989["Si"]
+    table = {
+        "A": si.A, "B": si.B, "lam1": si.lambda_, "lam2": si.mu, "lam3": 0.0, "beta": si.beta, "nTf": si.n,
+        "mTf": 3.0, "cTf": si.c, "dTf": si.d, "hTf": si.h, "R": (si.R + si.S) / 2, "D": (si.S - si.R) / 2,
+    }  # fmt: skip
+    return energy.tersoff(displacement, [table])
+
+
+def silica(displacement, params):
+    """Two species, with charges. `bks_silica_pair` itself is not finite: it takes an atom beside itself."""
+    del params
+    species = np.arange(108) % 3 > 0
+    i, j = np.triu_indices(len(species), 1)
+    of_pairs = {
+        name: np.asarray(table)[species[i].astype(int), species[j].astype(int)] if np.ndim(table) else table
+        for name, table in energy.BKS_SILICA_DICT.items()
+    }
+
+    def energy_fn(R):
+        r = space.distance(jax.vmap(displacement)(R[i], R[j]))
+        return jnp.sum(energy.bks(r, cutoff=8.0, **of_pairs))
+
+    return energy_fn
+
+
+def test_tersoff_of_jax_md_is_that_of_difmd():
+    system = silicon(strain=0.05)
+    own = difmd.tersoff(["Si"])
+    expected = known(own, own.init(jax.random.key(0)), system)
+    found = known(from_jax_md(tersoff, cutoff=3.0), {}, system)
+    assert float(found.energy) == pytest.approx(float(expected.energy), rel=1e-7)
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.stress, expected.stress, rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize(
-    ("make", "cutoff", "system"), [(eam, 5.0, argon()), (edip, 3.13, silicon())], ids=["EAM", "EDIP"]
+    ("make", "cutoff", "system", "dt_fs"),
+    [
+        pytest.param(eam, 5.0, argon(), 0.5, id="EAM"),
+        pytest.param(edip, 3.13, silicon(), 0.5, id="EDIP"),
+        pytest.param(tersoff, 3.0, silicon(), 0.5, id="Tersoff"),
+        # No structure of silica, but one that ions fall out of.
+        pytest.param(silica, 8.0, argon(), 0.1, id="BKS"),
+    ],
 )
-def test_energies_of_jax_md_through_difmd(make, cutoff, system):
+def test_energies_of_jax_md_through_difmd(make, cutoff, system, dt_fs):
     """Against jax-md itself, and a trajectory of difmd with it keeps its energy."""
     potential = from_jax_md(make, cutoff=cutoff)
     found = known(potential, {}, system)
@@ -187,7 +233,7 @@ def test_energies_of_jax_md_through_difmd(make, cutoff, system):
     assert float(found.energy) == pytest.approx(float(value), rel=1e-10)
     np.testing.assert_allclose(found.forces, -slope, rtol=0, atol=1e-10 * float(jnp.abs(slope).max()))
     done = difmd.simulate(
-        potential, {}, system, difmd.velocity_verlet(dt=0.5 * units.FS), n_steps=20, save_every=1,
+        potential, {}, system, difmd.velocity_verlet(dt=dt_fs * units.FS), n_steps=20, save_every=1,
         temperature=50.0, key=jax.random.key(0), progress=False,
     )  # fmt: skip
     total = done.potential_energy + done.kinetic_energy

@@ -113,3 +113,29 @@ def test_lennard_jones_equation_of_state(name, density):
     assert abs(found.value / density - 1) < 0.01
     inside = over_replicas(run.pressure[400:].mean(axis=0))
     assert abs(inside.value - pressure) < 5 * inside.stderr + 0.02
+
+
+@pytest.mark.parametrize("name", BAROSTATS)
+def test_a_solid_has_the_stress_that_is_asked_for(name):
+    """Unequal pressures along the axes, and a shear: each component of the mean inside is that outside."""
+    diagonal = np.diag([400.0, 100.0, -200.0])
+    shear = np.zeros((3, 3))
+    shear[0, 1] = shear[1, 0] = 60.0
+    outside = (diagonal + shear) * units.BAR
+    systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (16, *x.shape)), crystal())
+    run = difmd.simulate(
+        POTENTIAL, PARAMS, systems, BAROSTATS[name](pressure=outside, coupling="triclinic"), n_steps=12_000,
+        save_every=20, temperature=2 * T, key=jax.random.key(3), progress=False,
+    )  # fmt: skip
+    late = slice(150, None)
+    velocities = run.momenta[late] / np.asarray(systems.masses)[None, ..., None]
+    kinetic = np.einsum("fria,frib->frab", run.momenta[late], velocities) / run.volume[late][..., None, None]
+    inside = (kinetic - run.stress[late]).mean(axis=0)
+    stderr = inside.std(axis=0, ddof=1) / np.sqrt(len(inside))
+    assert stderr.max() < 10 * units.BAR
+    # A volume that fluctuates has kT/V less inside than outside.
+    less = units.KB * T / run.volume[late].mean()
+    assert np.all(np.abs(inside.mean(axis=0) - outside) < 5 * stderr + less)
+    # Pulled along z, pressed along x, and sheared.
+    cells = run.cells[late].mean(axis=(0, 1))
+    assert cells[0, 0] < cells[1, 1] < cells[2, 2] and cells[0, 1] + cells[1, 0] < -0.01
