@@ -40,6 +40,8 @@ from difmd.potentials import (
     truncated,
     zbl,
 )
+from difmd.relax import relax
+from difmd.relaxation import Relaxation, fire, lbfgs
 from difmd.rollout import initialize, rollout
 from difmd.simulate import SimulationInterrupted, simulate
 from difmd.system import System, from_ase, make_system, to_ase
@@ -64,6 +66,7 @@ __all__ = [
     "DifmdError",
     "InputError",
     "Model",
+    "Relaxation",
     "SimulationError",
     "SimulationInterrupted",
     "Status",
@@ -79,6 +82,7 @@ __all__ = [
     "embedded_atom",
     "evaluate",
     "ewald",
+    "fire",
     "forces",
     "from_ase",
     "gradients",
@@ -86,6 +90,7 @@ __all__ = [
     "integrators",
     "invariant",
     "langevin",
+    "lbfgs",
     "lennard_jones",
     "load",
     "mace",
@@ -101,6 +106,7 @@ __all__ = [
     "potentials",
     "ramp",
     "read_eam",
+    "relax",
     "rollout",
     "save",
     "shifted",
