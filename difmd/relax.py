@@ -168,10 +168,10 @@ def relax(
             for group in groups(structures):
                 _relax_group(potential, params, optimizer, strains, group, plan, tell)
         except KeyboardInterrupt:
-            n_rest = sum(one.is_at_rest(force_tolerance) for one in structures)
+            n_rest = sum(not one.flags for one in structures)
             raise SimulationInterrupted(
-                f"interrupted when {n_rest} of {len(structures)} structures were at rest; all of them, as far "
-                "as they came, are in `.committed`",
+                f"interrupted when {n_rest} of {len(structures)} structures were at rest; all of them, as "
+                "far as they came, are in `.committed`",
                 result(),
             ) from None
         except SimulationError as error:
@@ -196,7 +196,7 @@ def _check_structure(potential: Potential, params: Params, one: Structure, strai
 
 def _check_ends(structures: Sequence[Structure], tolerance: float, result: Callable[[], Any]) -> None:
     """Raise a `SimulationError` for structures that are not at rest."""
-    moving = [one for one in structures if not one.is_at_rest(tolerance)]
+    moving = [one for one in structures if one.flags]
     if not moving:
         return
     found = [one.relaxation(tolerance) for one in moving]
@@ -243,7 +243,8 @@ def _relax_group(
         chunk, _, _ = repaired(run, now, descents.neighbors)
         descents, now = chunk.descents, chunk.systems
         is_moving = np.asarray(goes_on(descents, tolerance, plan.max_steps))
-        _keep_frames(group, chunk, ~is_moving | (until % plan.save_every == 0))
+        is_at_rest = np.asarray(descents.largest <= tolerance)
+        _keep_frames(group, chunk, is_at_rest, ~is_moving | (until % plan.save_every == 0))
         shown = is_moving if is_moving.any() else ~is_moving
         largest = np.max(np.asarray(descents.largest)[shown])
         energy = np.sum(np.asarray(descents.enthalpy, np.float64)[shown])
@@ -256,27 +257,24 @@ def _relax_group(
         until = min(due, until + _CHUNK, plan.max_steps)
 
 
-def _keep_frames(group: Sequence[Structure], chunk: _Chunk, is_due: np.ndarray) -> None:
-    """Append what is new."""
-    ends = chunk.descents
-    positions, cells, enthalpies, largest, n_steps, flags = jax.tree.map(
-        np.asarray,
-        (
-            chunk.systems.positions,
-            chunk.systems.cell,
-            ends.enthalpy,
-            ends.largest,
-            ends.n_steps,
-            ends.status.flags,
-        ),
+def _keep_frames(
+    group: Sequence[Structure], chunk: _Chunk, is_at_rest: np.ndarray, is_due: np.ndarray
+) -> None:
+    """Give each structure its flags, and a frame where one is due and it has moved."""
+    systems, ends = jax.tree.map(
+        np.asarray, (chunk.systems, chunk.descents._replace(neighbors=(), memory=()))
     )
     for k, one in enumerate(group):
-        one.flags = int(flags[k])
-        if is_due[k] and (not one.frames or one.frames[-1].step < n_steps[k]):
-            n_atoms = one.system.n_atoms
-            one.frames.append(
-                Frame(int(n_steps[k]), positions[k, :n_atoms], cells[k], enthalpies[k], largest[k])
+        one.flags = int(ends.status.flags[k]) or (0 if is_at_rest[k] else int(Flag.NOT_CONVERGED))
+        if is_due[k] and (not one.frames or one.frames[-1].step < ends.n_steps[k]):
+            frame = Frame(
+                step=int(ends.n_steps[k]),
+                positions=systems.positions[k, : one.system.n_atoms],
+                cell=systems.cell[k],
+                enthalpy=float(ends.enthalpy[k]),
+                largest_force=float(ends.largest[k]),
             )
+            one.frames.append(frame)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -311,8 +309,7 @@ def _advance(
         has_room = jnp.all(now.status.flags & _OF_LISTS == 0)
         return has_room & jnp.any(goes_on(now, tolerance, until))
 
-    # A loop around the map and not within it, where XLA would compute the steps of what is at rest as well and
-    # choose between whole lists after each of them.
+    # A loop around the map and not within it, where XLA would choose between whole lists after each step.
     ends = lax.while_loop(is_moving, lambda now: jax.vmap(one)(systems, pressures, now), descents)
     status = Status(flags=ends.status.flags & _OF_LISTS, first_bad_step=ends.status.first_bad_step)
     return _Chunk(ends, jax.vmap(where)(systems, ends), status)

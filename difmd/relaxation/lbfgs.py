@@ -15,7 +15,7 @@ from difmd.errors import InputError, check_positive
 from difmd.relaxation.optimizer import Optimizer
 from difmd.relaxation.point import Point, longest
 
-# Share of what a slope promises that a step must bring; rounding of an enthalpy in its units in the last place.
+# Share of what a slope promises that a step must bring, and rounding of an enthalpy over its last digit.
 _DESCENT, _ROUNDING = 1e-4, 100.0
 
 # Shortened as often, a step is taken whatever it brings, and what was learned is forgotten.
@@ -110,13 +110,12 @@ def _lbfgs(memory: int, stiffness: float, max_step: float) -> Optimizer:
         lengths = jnp.sqrt(jnp.vdot(s, s) * jnp.vdot(y, y))
         is_kept = is_accepted & ~begins & (curvature > jnp.sqrt(eps) * lengths)
         pair = (s, y, 1 / jnp.where(is_kept, curvature, 1))
-        history = tuple(
-            jnp.where(is_kept, jnp.concatenate([old[1:], new[None]]), old)
+        steps, changes, weights = (
+            jnp.where(gives_up, 0, jnp.where(is_kept, jnp.concatenate([old[1:], new[None]]), old))
             for old, new in zip((now.steps, now.changes, now.weights), pair, strict=True)
         )
-        history = tuple(jnp.where(gives_up, 0, old) for old in history)
         softness = jnp.where(is_kept, curvature / jnp.maximum(jnp.vdot(y, y), tiny), now.softness)
-        newton = -_inverse(*history, softness, g)
+        newton = -_inverse(steps, changes, weights, softness, g)
         # Rounding may spoil a direction.
         newton = jnp.where(jnp.vdot(newton, g) < 0, newton, -softness * g)
         bound = max_step / jnp.maximum(longest(restore(newton)), max_step)
@@ -132,9 +131,9 @@ def _lbfgs(memory: int, stiffness: float, max_step: float) -> Optimizer:
             direction=jnp.where(is_accepted, newton, now.direction),
             stride=jnp.where(is_accepted, bound, shortened),
             n_shortened=jnp.where(is_accepted, 0, now.n_shortened + 1),
-            steps=history[0],
-            changes=history[1],
-            weights=history[2],
+            steps=steps,
+            changes=changes,
+            weights=weights,
             softness=softness,
         )
         return restore(search.origin + search.stride * search.direction), search

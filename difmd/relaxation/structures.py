@@ -1,4 +1,4 @@
-"""Structures on the host: taken one by one from what was given, and put together in groups of about one size."""
+"""Structures on the host: one by one, as they were given, and in groups that relax together."""
 
 from __future__ import annotations
 
@@ -45,25 +45,21 @@ class Structure:
         system: the start, in NumPy.
         pressure: P [eV/Å³].
         frames: so far.
-        flags: what is wrong with it, as bits of `Flag`.
+        flags: what is wrong with it, as bits of `Flag`; not converged until it is at rest.
     """
 
     name: str
     system: System
     pressure: float
     frames: list[Frame] = dataclasses.field(default_factory=list)
-    flags: int = 0
-
-    def is_at_rest(self, tolerance: float) -> bool:
-        """Whether its forces are below the tolerance [eV/Å]."""
-        return not self.flags and bool(self.frames) and self.frames[-1].largest_force <= tolerance
+    flags: int = int(Flag.NOT_CONVERGED)
 
     def relaxation(self, tolerance: float) -> Relaxation:
         """As `relax` returns it; what has not begun is where it was, with an energy that is not known."""
         start = Frame(0, self.system.positions, self.system.cell, np.nan, np.inf)  # type: ignore[arg-type]
         frames = self.frames or [start]
         end = frames[-1]
-        flags = self.flags if self.flags or self.is_at_rest(tolerance) else int(Flag.NOT_CONVERGED)
+        first_bad = end.step if self.flags else -1
         cells = np.stack([frame.cell for frame in frames])
         volumes = np.abs(np.linalg.det(cells.astype(np.float64)))
         energies = np.array([frame.enthalpy for frame in frames], np.float64) - self.pressure * volumes
@@ -73,7 +69,7 @@ class Structure:
             energy=energies[-1],
             largest_force=largest_forces[-1],
             n_steps=np.int32(end.step),
-            status=Status(flags=np.int32(flags), first_bad_step=np.int32(end.step if flags else -1)),  # type: ignore[arg-type]
+            status=Status(flags=np.int32(self.flags), first_bad_step=np.int32(first_bad)),  # type: ignore[arg-type]
             pressure=np.float64(self.pressure),
             force_tolerance=tolerance,
             steps=np.array([frame.step for frame in frames], np.int32),
