@@ -349,7 +349,9 @@ def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) 
         path: file to write.
         found: of `difmd.relax`; one structure, a batch or a list of them.
     """
-    several = [found] if hasattr(found, "steps") else list(found)
+    from difmd.relaxation import Relaxation
+
+    several = [found] if isinstance(found, Relaxation) else list(found)
     ones = [one.at(k) for one in several if one.positions.ndim == 4 for k in range(one.positions.shape[1])]
     ones += [one for one in several if one.positions.ndim == 3]
     figure, axes = _figure(1, 2, size=(8, 3.2))

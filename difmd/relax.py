@@ -246,7 +246,8 @@ def _relax_group(
         is_at_rest = np.asarray(descents.largest <= tolerance)
         _keep_frames(group, chunk, is_at_rest, ~is_moving | (until % plan.save_every == 0))
         shown = is_moving if is_moving.any() else ~is_moving
-        largest = np.max(np.asarray(descents.largest)[shown])
+        # Of NumPy's a NaN brings a warning.
+        largest = max(np.asarray(descents.largest)[shown].tolist())
         energy = np.sum(np.asarray(descents.enthalpy, np.float64)[shown])
         note = f"largest force {largest:.2e} eV/Å, {'enthalpy' if len(modes) else 'energy'} {energy:.6f} eV"
         tell(until - n_done, int(np.sum(~is_moving)) - n_ended, note)
@@ -261,18 +262,18 @@ def _keep_frames(
     group: Sequence[Structure], chunk: _Chunk, is_at_rest: np.ndarray, is_due: np.ndarray
 ) -> None:
     """Give each structure its flags, and a frame where one is due and it has moved."""
-    systems, ends = jax.tree.map(
-        np.asarray, (chunk.systems, chunk.descents._replace(neighbors=(), memory=()))
-    )
+    ends = chunk.descents
+    known = (chunk.systems, ends.n_steps, ends.status.flags, ends.enthalpy, ends.largest)
+    systems, n_steps, flags, enthalpies, largest = jax.tree.map(np.asarray, known)
     for k, one in enumerate(group):
-        one.flags = int(ends.status.flags[k]) or (0 if is_at_rest[k] else int(Flag.NOT_CONVERGED))
-        if is_due[k] and (not one.frames or one.frames[-1].step < ends.n_steps[k]):
+        one.flags = int(flags[k]) or (0 if is_at_rest[k] else int(Flag.NOT_CONVERGED))
+        if is_due[k] and (not one.frames or one.frames[-1].step < n_steps[k]):
             frame = Frame(
-                step=int(ends.n_steps[k]),
+                step=int(n_steps[k]),
                 positions=systems.positions[k, : one.system.n_atoms],
                 cell=systems.cell[k],
-                enthalpy=float(ends.enthalpy[k]),
-                largest_force=float(ends.largest[k]),
+                enthalpy=float(enthalpies[k]),
+                largest_force=float(largest[k]),
             )
             one.frames.append(frame)
 

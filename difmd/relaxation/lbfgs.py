@@ -48,7 +48,8 @@ def lbfgs(*, memory: int = 20, stiffness: float = 70.0, max_step: float = 0.2) -
     and (s·y)/(y·y) for what they say nothing of. A step is accepted that lowers the enthalpy as its slope
     promises (Armijo), or where that is lost in rounding, as slopes say (the approximate condition of Hager
     and Zhang); else it is tried shorter from the same origin. Each evaluation is one step, so that structures
-    of a batch do not wait for the line searches of each other. Pairs with s·y ≤ 0 are left out.
+    of a batch do not wait for the line searches of each other. Pairs with s·y ≤ 0 are left out; after one,
+    |s|/|y| takes the place of (s·y)/(y·y).
 
     Args:
         memory: steps to remember.
@@ -106,15 +107,18 @@ def _lbfgs(memory: int, stiffness: float, max_step: float) -> Optimizer:
         is_accepted = begins | is_lower | (is_level & ~is_past) | gives_up
 
         s, y = x - now.origin, g - now.gradient
-        curvature = jnp.vdot(s, y)
-        lengths = jnp.sqrt(jnp.vdot(s, s) * jnp.vdot(y, y))
-        is_kept = is_accepted & ~begins & (curvature > jnp.sqrt(eps) * lengths)
+        is_pair = is_accepted & ~begins
+        curvature, length, change = jnp.vdot(s, y), jnp.linalg.norm(s), jnp.linalg.norm(y)
+        is_kept = is_pair & (curvature > jnp.sqrt(eps) * length * change)
         pair = (s, y, 1 / jnp.where(is_kept, curvature, 1))
         steps, changes, weights = (
             jnp.where(gives_up, 0, jnp.where(is_kept, jnp.concatenate([old[1:], new[None]]), old))
             for old, new in zip((now.steps, now.changes, now.weights), pair, strict=True)
         )
-        softness = jnp.where(is_kept, curvature / jnp.maximum(jnp.vdot(y, y), tiny), now.softness)
+        # Where the enthalpy curves down, as far as if it curved up as much, else it would take ages.
+        reach = length / jnp.maximum(jnp.maximum(change, eps * stiffness * length), tiny)
+        softness = jnp.where(is_pair, reach, now.softness)
+        softness = jnp.where(is_kept, curvature / jnp.maximum(change**2, tiny), softness)
         newton = -_inverse(steps, changes, weights, softness, g)
         # Rounding may spoil a direction.
         newton = jnp.where(jnp.vdot(newton, g) < 0, newton, -softness * g)
