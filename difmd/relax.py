@@ -96,7 +96,7 @@ def relax(
     pressure: float | Sequence[float] | Array | np.ndarray = 0.0,
     force_tolerance: float = 1e-3,
     max_steps: int = 2000,
-    save_every: int = 10,
+    save_every: int = 1,
     skin: float = 0.5,
     progress: bool = True,
 ) -> Relaxation | list[Relaxation]:
@@ -125,7 +125,7 @@ def relax(
         pressure: P, for cells that are free [eV/Å³]; one for all, or one for each structure.
         force_tolerance: largest force of an atom, or of a strain's coordinate, at which to stop [eV/Å].
         max_steps: to take at most; each is one evaluation of forces.
-        save_every: steps between frames.
+        save_every: steps between frames; with more of them the host is asked less often, which is quicker.
         skin: of the neighbour lists [Å].
         progress: show a progress bar, with the largest force and the energy of what is not yet at rest.
 
