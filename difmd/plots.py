@@ -342,8 +342,7 @@ def plot_energy(path: str | Path, run: Trajectory) -> Figure:
 def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) -> None:
     """How far the energy is above that of the end, and the largest force, against the step.
 
-    Where the cell was free under a pressure, it is the enthalpy. Its differences below the rounding of their
-    precision are not shown.
+    Where the cell was free under a pressure, it is the enthalpy. Differences below its rounding are left out.
 
     Args:
         path: file to write.
@@ -351,9 +350,12 @@ def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) 
     """
     from difmd.relaxation import Relaxation
 
-    several = [found] if isinstance(found, Relaxation) else list(found)
-    ones = [one.at(k) for one in several if one.positions.ndim == 4 for k in range(one.positions.shape[1])]
-    ones += [one for one in several if one.positions.ndim == 3]
+    if not isinstance(found, Relaxation):
+        ones = list(found)
+    elif found.positions.ndim == 3:
+        ones = [found]
+    else:
+        ones = [found.at(k) for k in range(found.positions.shape[1])]
     figure, axes = _figure(1, 2, size=(8, 3.2))
     for k, one in enumerate(ones):
         label = f"structure {k}" if 1 < len(ones) <= _COLORED else None

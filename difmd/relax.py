@@ -46,6 +46,8 @@ class _Chunk(NamedTuple):
 
 
 class _Plan(NamedTuple):
+    """Arguments of `relax`, checked."""
+
     force_tolerance: float
     max_steps: int
     save_every: int
@@ -104,8 +106,8 @@ def relax(
 
     Structures of about one size relax together in one compiled function, padded to the largest; each stops
     where its forces are below the tolerance, and does not move any more. Neighbour lists are built, and built
-    larger where they overflow: the steps since the host last looked are done again, to the same result as
-    with room from the start. For derivatives of what is found, continue with `difmd.relaxation.minimize`.
+    larger where they overflow: the steps since the host last looked are done again, and nothing is lost but
+    time. For derivatives of what is found, continue with `difmd.relaxation.minimize`.
 
     Where the cell is free, a strain ε deforms positions r and cell h to r(1 + ε) and h(1 + ε). Of strain ε_k
     in mode k the coordinate is s = L ε_k with L = V^{1/3} N^{1/6}; its force −∂(U + P V)/∂s counts as that of

@@ -22,6 +22,10 @@ _DESCENT, _ROUNDING = 1e-4, 100.0
 _MOST_SHORTENED = 8
 
 
+# Accelerators otherwise round the factors.
+_dot = functools.partial(jnp.vdot, precision=lax.Precision.HIGHEST)
+
+
 class _Search(NamedTuple):
     """A line from `origin` along `direction`, which has been followed as far as `stride`; 0: not yet begun.
 
@@ -97,18 +101,18 @@ def _lbfgs(memory: int, stiffness: float, max_step: float) -> Optimizer:
     def step(now: _Search, point: Point, enthalpy: Array, gradient: Point) -> tuple[Point, _Search]:
         (x, restore), (g, _) = ravel_pytree(point), ravel_pytree(gradient)
         eps, tiny = jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny
-        slope = jnp.vdot(now.direction, now.gradient)
+        slope = _dot(now.direction, now.gradient)
         rise = enthalpy - now.enthalpy
         begins = now.stride == 0
         is_lower = rise <= _DESCENT * now.stride * slope
         is_level = rise <= _ROUNDING * eps * jnp.abs(now.enthalpy)
-        is_past = jnp.vdot(now.direction, g) > (2 * _DESCENT - 1) * slope
+        is_past = _dot(now.direction, g) > (2 * _DESCENT - 1) * slope
         gives_up = now.n_shortened >= _MOST_SHORTENED
         is_accepted = begins | is_lower | (is_level & ~is_past) | gives_up
 
         s, y = x - now.origin, g - now.gradient
         is_pair = is_accepted & ~begins
-        curvature, length, change = jnp.vdot(s, y), jnp.linalg.norm(s), jnp.linalg.norm(y)
+        curvature, length, change = _dot(s, y), jnp.linalg.norm(s), jnp.linalg.norm(y)
         is_kept = is_pair & (curvature > jnp.sqrt(eps) * length * change)
         pair = (s, y, 1 / jnp.where(is_kept, curvature, 1))
         steps, changes, weights = (
@@ -121,7 +125,7 @@ def _lbfgs(memory: int, stiffness: float, max_step: float) -> Optimizer:
         softness = jnp.where(is_kept, curvature / jnp.maximum(change**2, tiny), softness)
         newton = -_inverse(steps, changes, weights, softness, g)
         # Rounding may spoil a direction.
-        newton = jnp.where(jnp.vdot(newton, g) < 0, newton, -softness * g)
+        newton = jnp.where(_dot(newton, g) < 0, newton, -softness * g)
         bound = max_step / jnp.maximum(longest(restore(newton)), max_step)
 
         # Where a parabola through what is known has its minimum.
@@ -156,12 +160,12 @@ def _inverse(
 
     def newest_first(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         s, y, weight = pair
-        share = weight * jnp.vdot(s, q)
+        share = weight * _dot(s, q)
         return q - share * y, share
 
     def oldest_first(r: Array, pair: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
         s, y, weight, share = pair
-        return r + (share - weight * jnp.vdot(y, r)) * s, None
+        return r + (share - weight * _dot(y, r)) * s, None
 
     pairs = (steps, changes, weights)
     q, shares = lax.scan(newest_first, g, pairs, reverse=True)

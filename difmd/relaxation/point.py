@@ -59,7 +59,7 @@ def landscape(potential: Potential, params: Params, system: System, modes: Array
         length = lax.stop_gradient(system.volume ** (1 / 3) * n_atoms ** (1 / 6))
 
     def deformed(point: Point) -> System:
-        strain = jnp.tensordot(point.strains / length, modes, 1)
+        strain = jnp.tensordot(point.strains / length, modes, 1, precision=lax.Precision.HIGHEST)
         moved = jnp.where(mobile, point.positions, system.positions)
         return deform(system.replace(positions=moved), strain)
 
@@ -73,7 +73,9 @@ def landscape(potential: Potential, params: Params, system: System, modes: Array
 
 def dot(one: Point, other: Point) -> Float[Array, ""]:
     """Scalar product of two gradients or moves."""
-    return jnp.vdot(one.positions, other.positions) + jnp.vdot(one.strains, other.strains)
+    exact = lax.Precision.HIGHEST
+    atoms = jnp.vdot(one.positions, other.positions, precision=exact)
+    return atoms + jnp.vdot(one.strains, other.strains, precision=exact)
 
 
 def longest(point: Point) -> Float[Array, ""]:

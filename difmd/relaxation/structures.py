@@ -90,8 +90,6 @@ def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
     is_sequence = isinstance(systems, Sequence) and not isinstance(systems, str)
     given = systems if is_sequence else [systems]
     names = [f"systems[{k}]" for k in range(len(given))] if is_sequence else ["systems"]
-    if not given:
-        raise InputError("systems is empty: give at least one structure")
     found: list[tuple[str, System]] = []
     for name, system in zip(names, given, strict=True):
         if not isinstance(system, System):
@@ -108,6 +106,8 @@ def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
         else:
             ones = [jax.tree.map(lambda x, k=k: x[k], host) for k in range(len(host.positions))]
             found += [(f"{name}[{k}]", one) for k, one in enumerate(ones)]
+    if not found:
+        raise InputError("systems is empty: give at least one structure")
     pressures = np.asarray(pressure, np.float64)
     if pressures.shape not in ((), (len(found),)):
         raise InputError(
