@@ -41,6 +41,8 @@ from difmd.potentials import (
     truncated,
     zbl,
 )
+from difmd.relax import relax
+from difmd.relaxation import Relaxation, fire, lbfgs
 from difmd.rollout import initialize, rollout
 from difmd.simulate import SimulationInterrupted, simulate
 from difmd.system import System, from_ase, make_system, to_ase
@@ -66,6 +68,7 @@ __all__ = [
     "InputError",
     "Limits",
     "Model",
+    "Relaxation",
     "SimulationError",
     "SimulationInterrupted",
     "Status",
@@ -81,6 +84,7 @@ __all__ = [
     "embedded_atom",
     "evaluate",
     "ewald",
+    "fire",
     "forces",
     "from_ase",
     "gradients",
@@ -88,6 +92,7 @@ __all__ = [
     "integrators",
     "invariant",
     "langevin",
+    "lbfgs",
     "lennard_jones",
     "load",
     "mace",
@@ -103,6 +108,7 @@ __all__ = [
     "potentials",
     "ramp",
     "read_eam",
+    "relax",
     "rollout",
     "save",
     "shifted",

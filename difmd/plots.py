@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from difmd.data import Frame
     from difmd.gradients import GradientReport
+    from difmd.relaxation import Relaxation
     from difmd.training import CommitteeResult, Residuals, TrainingResult
     from difmd.trajectory import Trajectory
 
@@ -336,6 +337,43 @@ def plot_energy(path: str | Path, run: Trajectory) -> Figure:
         axis.set(xlabel="t [ps]", ylabel=f"{name} energy, change [meV/atom]")
     _save(figure, path)
     return figure
+
+
+def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) -> None:
+    """How far the energy is above that of the end, and the largest force, against the step.
+
+    Where the cell was free under a pressure, it is the enthalpy. Differences below its rounding are left out.
+
+    Args:
+        path: file to write.
+        found: of `difmd.relax`; one structure, a batch or a list of them.
+    """
+    from difmd.relaxation import Relaxation
+
+    if not isinstance(found, Relaxation):
+        ones = list(found)
+    elif found.positions.ndim == 3:
+        ones = [found]
+    else:
+        ones = [found.at(k) for k in range(found.positions.shape[1])]
+    figure, axes = _figure(1, 2, size=(8, 3.2))
+    for k, one in enumerate(ones):
+        label = f"structure {k}" if 1 < len(ones) <= _COLORED else None
+        # A structure of a batch that is at rest waits for the others.
+        steps = one.steps <= one.n_steps
+        above = one.enthalpies - one.enthalpies[-1]
+        rounding = np.finfo(one.positions.dtype).eps * np.abs(one.enthalpies[-1])
+        shown = steps & (above > rounding)
+        style = {"marker": ".", "ms": 4, "lw": 0.8, "alpha": 1.0 if len(ones) <= _COLORED else 0.4}
+        axes[0].plot(one.steps[shown], above[shown], label=label, **style)
+        axes[1].plot(one.steps[steps], one.largest_forces[steps], label=label, **style)
+    axes[1].axhline(ones[0].force_tolerance, color="k", ls="--", lw=0.8)
+    name = "enthalpy" if any(one.pressure for one in ones) else "energy"
+    axes[0].set(xlabel="step", ylabel=f"{name} above that of the end [eV]", yscale="log")
+    axes[1].set(xlabel="step", ylabel="largest force [eV/Å]", yscale="log")
+    if 1 < len(ones) <= _COLORED:
+        axes[1].legend(frameon=False, fontsize=7)
+    _save(figure, path)
 
 
 def _parity(

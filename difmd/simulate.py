@@ -41,7 +41,7 @@ _Result = TypeVar("_Result")
 
 
 class SimulationInterrupted(SimulationError, KeyboardInterrupt):
-    """Ctrl-C during `simulate`; `committed` holds the `Trajectory` up to the last whole chunk."""
+    """Ctrl-C during `simulate` or `relax`; `committed` holds what was done up to the last whole chunk."""
 
 
 def simulate(

@@ -21,7 +21,8 @@ def elastic_constants(
         C_ij = (∂²U/∂ε_i∂ε_j − ∂²U/∂ε_i∂r · H⁻¹ · ∂²U/∂r∂ε_j) / V,    H = ∂²U/∂r∂r.
 
     The strain ε deforms positions r and cell h to r(1 + ε) and h(1 + ε); shears are engineering strains,
-    γ_yz = 2 ε_yz, as is usual. (With tensors' components, C44 to C66 are twice as large.)
+    γ_yz = 2 ε_yz, as is usual. (With tensors' components, C44 to C66 are twice as large.) Fixed atoms keep
+    their fractional coordinates.
 
     Args:
         potential: the energy model.
@@ -37,12 +38,14 @@ def elastic_constants(
         Lutsko, J. Appl. Phys. 65, 2991 (1989), doi:10.1063/1.342716 (internal relaxation).
     """
     modes = jnp.asarray(any_strain(), system.positions.dtype)
+    mobile = system.is_mobile[:, None]
 
     def slopes(r: Array, strain: Array) -> tuple[Array, Array]:
         """∂U/∂r in the undeformed cell, and ∂U/∂ε."""
 
         def energy(r: Array, strain: Array) -> Array:
-            moved = deform(system.replace(positions=r), jnp.tensordot(strain, modes, 1))
+            moved = system.replace(positions=jnp.where(mobile, r, system.positions))
+            moved = deform(moved, jnp.tensordot(strain, modes, 1))
             return potential.apply(params, moved, neighbors)
 
         return jax.grad(energy, (0, 1))(r, strain)
@@ -53,7 +56,7 @@ def elastic_constants(
     of_positions, of_strains = along(jnp.eye(6, dtype=r.dtype))
 
     def hessian(v: Array) -> Array:
-        return jax.jvp(lambda r: slopes(r, none)[0], (r,), (v,))[1] + tether(v)
+        return jax.jvp(lambda r: slopes(r, none)[0], (r,), (v,))[1] + tether(system, v)
 
     moves = jax.vmap(lambda target: solve_symmetric(hessian, target))(of_positions)
     relaxed = of_strains - jnp.einsum("iax,jax->ij", of_positions, moves)

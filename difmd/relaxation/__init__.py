@@ -1,0 +1,27 @@
+"""Relaxed structures: positions, and the cell where it is free, at the minimum of the enthalpy.
+
+`minimize` is pure and differentiable; `difmd.relax` drives the same steps on the host, for many structures.
+"""
+
+from difmd.relaxation.fire import fire
+from difmd.relaxation.lbfgs import lbfgs
+from difmd.relaxation.minimize import Minimum, minimize
+from difmd.relaxation.optimizer import Optimizer
+from difmd.relaxation.point import Point
+from difmd.relaxation.result import Relaxation
+from difmd.relaxation.strains import any_strain, axial_strain, deform, isotropic_strain, tether
+
+__all__ = [
+    "Minimum",
+    "Optimizer",
+    "Point",
+    "Relaxation",
+    "any_strain",
+    "axial_strain",
+    "deform",
+    "fire",
+    "isotropic_strain",
+    "lbfgs",
+    "minimize",
+    "tether",
+]

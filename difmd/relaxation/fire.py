@@ -1,0 +1,92 @@
+"""FIRE: steepest descent with inertia that is lost uphill."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from difmd.errors import InputError, check_positive
+from difmd.relaxation.optimizer import Optimizer
+from difmd.relaxation.point import Point, dot, longest
+
+# As the authors have it, and ASE.
+_WAIT, _FASTER, _SLOWER, _MIXING, _CALMER = 5, 1.1, 0.5, 0.1, 0.99
+
+
+class _Inertia(NamedTuple):
+    velocity: Point
+    dt: Float[Array, ""]
+    mixing: Float[Array, ""]
+    n_downhill: Int[Array, ""]
+
+
+def fire(*, dt: float = 0.1, dt_max: float = 1.0, max_step: float = 0.2) -> Optimizer:
+    """FIRE: the fast inertial relaxation engine, robust far from the minimum.
+
+    Atoms of 1 amu move with v ← (1 − α) v + α |v| F/|F| + Δt F while they go downhill, F·v > 0, and start
+    from rest when they do not; Δt grows and α shrinks the longer it goes well.
+
+    Args:
+        dt: Δt to begin with [Å√(amu/eV)].
+        dt_max: Δt at most.
+        max_step: how far an atom, or a strain's coordinate, goes in one step at most [Å].
+
+    Returns:
+        `Optimizer`.
+
+    Raises:
+        InputError: a number that is not positive, or `dt` above `dt_max`.
+
+    References:
+        Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006), doi:10.1103/PhysRevLett.97.170201.
+    """
+    check_positive("dt", dt, "Å√(amu/eV)")
+    check_positive("dt_max", dt_max, "Å√(amu/eV)")
+    check_positive("max_step", max_step, "Å")
+    if dt > dt_max:
+        raise InputError(f"dt = {dt} exceeds dt_max = {dt_max}")
+    return _fire(float(dt), float(dt_max), float(max_step))
+
+
+@functools.cache
+def _fire(dt_first: float, dt_max: float, max_step: float) -> Optimizer:
+    def init(point: Point) -> _Inertia:
+        dtype = point.positions.dtype
+        return _Inertia(
+            velocity=jax.tree.map(jnp.zeros_like, point),
+            dt=jnp.asarray(dt_first, dtype),
+            mixing=jnp.asarray(_MIXING, dtype),
+            n_downhill=jnp.int32(0),
+        )
+
+    def step(now: _Inertia, point: Point, enthalpy: Array, gradient: Point) -> tuple[Point, _Inertia]:
+        del enthalpy
+        power = -dot(now.velocity, gradient)
+        is_downhill = power > 0
+        squares = dot(now.velocity, now.velocity)
+        # Safe where a velocity or a force is zero.
+        speeds = jnp.sqrt(squares / jnp.maximum(dot(gradient, gradient), jnp.finfo(squares.dtype).tiny))
+        is_settled = is_downhill & (now.n_downhill > _WAIT)
+        dt = jnp.where(is_settled, jnp.minimum(now.dt * _FASTER, dt_max), now.dt)
+        # What is at rest, as at the beginning, did not go uphill.
+        dt = jnp.where(is_downhill | (squares == 0), dt, now.dt * _SLOWER)
+
+        def accelerated(v: Array, g: Array) -> Array:
+            mixed = (1 - now.mixing) * v - now.mixing * speeds * g
+            return jnp.where(is_downhill, mixed, 0) - dt * g
+
+        velocity = jax.tree.map(accelerated, now.velocity, gradient)
+        stride = dt * max_step / jnp.maximum(dt * longest(velocity), max_step)
+        calmer = jnp.where(is_settled, now.mixing * _CALMER, now.mixing)
+        return jax.tree.map(lambda x, v: x + stride * v, point, velocity), _Inertia(
+            velocity=velocity,
+            dt=dt,
+            mixing=jnp.where(is_downhill, calmer, _MIXING),
+            n_downhill=jnp.where(is_downhill, now.n_downhill + 1, 0),
+        )
+
+    return Optimizer(init, step)
