@@ -67,7 +67,7 @@ def check_energy_conservation(
         start: equilibrated replicas.
         temperature: of the start [K].
         dt: the largest time step [Å√(amu/eV)].
-        n_steps: of that size.
+        n_steps: of that size, an even number.
         key: needed by `simulate`; nothing depends on it.
 
     Returns:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 
 from difmd import units
 from difmd.integrators import MDState, cell_rescaling, langevin, velocity_verlet
+from difmd.integrators.cell_rescaling import WATER
 from difmd.potentials import Params, Potential
 from difmd.simulate import simulate
 from difmd.system import System
@@ -22,6 +23,9 @@ EVERY = 10
 
 # Steps in which momenta and volumes relax.
 _FRICTION, _BAROSTAT = 100, 200
+
+# Runs of half the length that find out how much the volume fluctuates, each with what the one before found.
+_PILOTS = 2
 
 
 def equilibrated(
@@ -96,7 +100,7 @@ def volumes(
 ) -> Volumes:  # fmt: skip
     """Of stochastic cell rescaling at three pressures, after as many steps again at the middle one.
 
-    The pressures are so far apart that volumes shift by their width, for which the error of the slope between
+    Those also find the compressibility, with which volumes relax as quickly as they may. The pressures are so far apart that volumes shift by their width, for which the error of the slope between
     them is about the least.
 
     Raises:
@@ -106,24 +110,28 @@ def volumes(
         "dt": dt, "temperature": temperature, "friction": 1 / (_FRICTION * dt),
         "time_constant": _BAROSTAT * dt,
     }  # fmt: skip
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key, _PILOTS + 3)
 
-    def run(start: MDState, outside: float, key: Array, **more: Any) -> Trajectory:
-        press = cell_rescaling(pressure=outside, **settings, **more)
+    def run(start: MDState, steps: int, outside: float, key: Array, compressibility: float) -> Trajectory:
+        press = cell_rescaling(pressure=outside, compressibility=compressibility, **settings)
         return simulate(
-            potential, params, start.system, press, n_steps=n_steps, save_every=EVERY,
+            potential, params, start.system, press, n_steps=steps, save_every=EVERY,
             momenta=start.momenta, key=key, progress=False,
         )  # fmt: skip
 
     kT = units.KB * temperature
-    before = run(start, pressure, keys[0])
-    late = before.volume[len(before.volume) // 2 :]
-    width, mean = float(np.mean(late.std(axis=0))), float(late.mean())
-    step = kT / width
-    pressures = pressure + step * np.array([-1, 0, 1])
+    compressibility = WATER
+    for pilot in keys[:_PILOTS]:
+        before = run(start, n_steps // 2, pressure, pilot, compressibility)
+        start = before.state
+        late = before.volume[len(before.volume) // 2 :]
+        # What differs between replicas counts, as they may still relax slowly.
+        width, mean = float(late.std()), float(late.mean())
+        compressibility = width**2 / (kT * mean)
+    pressures = pressure + kT / width * np.array([-1, 0, 1])
     samples = []
-    for outside, one in zip(pressures, keys[1:], strict=True):
-        done = run(before.state, float(outside), one, compressibility=width**2 / (kT * mean))
+    for outside, one in zip(pressures, keys[_PILOTS:], strict=True):
+        done = run(start, n_steps, float(outside), one, compressibility)
         samples.append(done.volume[len(done.volume) // 4 :])
     return Volumes(pressures, temperature, np.stack(samples))
 
