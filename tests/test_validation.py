@@ -72,14 +72,16 @@ def stretched(params, system, neighbors):
 
 
 def chiral(params, system, neighbors):
-    def force(scale):
-        other = {**params, "sigma": scale * params["sigma"]}
-        return jax.grad(lambda r: SWITCHED.apply(other, system.replace(positions=r), neighbors))(
-            system.positions
-        )
-
-    triple = jnp.sum(jnp.cross(force(1.0), force(0.9)) * force(0.8))
-    return SWITCHED.apply(params, system, neighbors) + 1e3 * triple
+    """A triple product of three vectors to the neighbours of each atom."""
+    apart = system.positions[None, :] - system.positions[:, None]
+    if all(neighbors.periodic):
+        apart = apart - jnp.round(apart @ jnp.linalg.inv(system.cell)) @ system.cell
+    square = jnp.sum(apart**2, axis=-1)
+    real = system.atomic_numbers > 0
+    inside = (square < CUTOFF**2) & real[:, None] & real[None, :]
+    smooth = jnp.where(inside, (1 - square / CUTOFF**2) ** 4, 0)
+    a, b, c = (jnp.sum((smooth * square**n)[..., None] * apart, axis=1) for n in range(3))
+    return SWITCHED.apply(params, system, neighbors) + 0.01 * jnp.sum(jnp.cross(a, b) * c)
 
 
 def in_a_field(params, system, neighbors):
@@ -192,7 +194,7 @@ def test_single_precision(argon):
     assert {"forces"} <= failures(broken)
 
 
-@pytest.mark.parametrize("name, is_sound", [("sound", True), ("truncated", False), ("forces", False)])
+@pytest.mark.parametrize("name, is_sound", [("sound", True), ("truncated", False)])
 def test_energy_conservation(argon, name, is_sound, tmp_path):
     potential = SWITCHED if is_sound else BROKEN[name][0]
     found = difmd.validate(

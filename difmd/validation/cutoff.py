@@ -134,19 +134,16 @@ def _moved_to_cutoff(
     numbers = np.asarray(rest.system.atomic_numbers)
     chosen = np.flatnonzero((numbers[i] == first) & (numbers[j] == second) & (i != j))
     chosen = chosen[np.argsort(np.abs(distances[chosen] - potential.cutoff), kind="stable")]
-    r = np.asarray(rest.system.positions, np.float64)
-    real = numbers > 0
-    nearest = distances.min()
+    r, real = np.asarray(rest.system.positions, np.float64), numbers > 0
+    cell, pbc = np.asarray(rest.system.cell, np.float64), np.asarray(rest.system.pbc)
+    nearest = float(distances.min())
     for k in chosen[:_TRIED]:
         along = vectors[k] / distances[k]
-        step = (potential.cutoff - distances[k]) * along
-        # Others may come nearer by this; where that is little, nobody needs to look.
-        if np.linalg.norm(step) > 0.1 * nearest:
-            others = real & (np.arange(len(r)) != j[k])
-            apart = np.linalg.norm(r[others] - r[j[k]] - step, axis=1)
-            if np.asarray(rest.system.pbc).any() or apart.min() < 0.8 * nearest:
-                continue
-        moved = r + (np.arange(len(r)) == j[k])[:, None] * step
+        step = potential.cutoff - distances[k]
+        moved = r + (np.arange(len(r)) == j[k])[:, None] * step * along
+        # Where it moves by little, nobody needs to look for what it meets.
+        if abs(step) > 0.1 * nearest and len(find_pairs(moved[real], cell, pbc, 0.8 * nearest)[0]):
+            continue
         placed = rest.system.replace(positions=jnp.asarray(moved, rest.system.positions.dtype))
         return placed, int(j[k]), along
     return None

@@ -143,7 +143,7 @@ def check_volume(found: Volumes) -> list[Check]:
     return [
         judged_with_error(
             "volume", "slope of ln p(V) ratio / −2ΔP/kT", float(slopes.value), float(slopes.stderr), remedy,
-            expected=1.0, allowance=0.02, resolution=0.5, longer=_LONGER,
+            expected=1.0, allowance=0.02, resolution=0.75, longer=_LONGER,
             note=f"ΔP = {width / 2 / units.BAR:.3g} bar",
         ),
         # The third derivative of V(P) makes a difference over a finite ΔP too large by a few per cent.

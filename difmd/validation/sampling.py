@@ -22,7 +22,7 @@ EVERY = 10
 """Steps between frames of canonical and isobaric runs."""
 
 # Steps in which momenta and volumes relax.
-_FRICTION, _BAROSTAT = 100, 200
+_FRICTION, _BAROSTAT = 100, 80
 
 # Runs of half the length that find out how much the volume fluctuates, each with what the one before found.
 _PILOTS = 2
@@ -100,8 +100,9 @@ def volumes(
 ) -> Volumes:  # fmt: skip
     """Of stochastic cell rescaling at three pressures, after as many steps again at the middle one.
 
-    Those also find the compressibility, with which volumes relax as quickly as they may. The pressures are so far apart that volumes shift by their width, for which the error of the slope between
-    them is about the least.
+    Those also find the compressibility, with which volumes relax as quickly as they may. The pressures are so
+    far apart that volumes shift by their width, for which the error of the slope between them is about the
+    least.
 
     Raises:
         SimulationError: as `simulate`.
