@@ -76,7 +76,7 @@ def check_cutoff(
     eps = float(np.finfo(rest.system.positions.dtype).eps)
     rows, scans = [], []
     close = _close_pairs(potential, rest)
-    start = 0.9 * min(float(close[3].min()), 0.8 * potential.cutoff)
+    start = 0.9 * float(close[3].min(initial=0.8 * potential.cutoff))
     for first, second in combinations_with_replacement(np.unique(numbers[numbers > 0]), 2):
         pair = (chemical_symbols[first], chemical_symbols[second])
         names = [f"{what} {'–'.join(pair)}" for what in ("energy jump", "force jump")]
@@ -103,7 +103,7 @@ def check_cutoff(
             judged(
                 _GROUP, names[0], energy, bounds[0],
                 "energy is not conserved as pairs cross: let it end smoothly, as switched(onset) does",
-                unit="eV", note=f"{kind}, {where}",
+                unit="eV", note=f"{kind}, {where}" if kind == "truncated" else kind,
             ),
             judged(
                 _GROUP, names[1], force, bounds[1],
@@ -136,7 +136,7 @@ def _moved_to_cutoff(
     chosen = chosen[np.argsort(np.abs(distances[chosen] - potential.cutoff), kind="stable")]
     r, real = np.asarray(rest.system.positions, np.float64), numbers > 0
     cell, pbc = np.asarray(rest.system.cell, np.float64), np.asarray(rest.system.pbc)
-    nearest = float(distances.min())
+    nearest = float(distances.min(initial=potential.cutoff))
     for k in chosen[:_TRIED]:
         along = vectors[k] / distances[k]
         step = potential.cutoff - distances[k]

@@ -63,8 +63,8 @@ def validate(
         temperature: of the checks with dynamics [K]; None: they are not asked for.
         pressure: of the check of volumes [eV/Å³], `1 * units.BAR`; None: it is not asked for.
         dt: time step to be used [Å√(amu/eV)]; half and a quarter of it are run, too.
-        n_steps: of runs with a thermostat; those without have half as many of this time step. Rounded up to
-            a multiple of 100.
+        n_steps: of the run with a thermostat; those without have half as many of this time step, those with a
+            barostat twice as many. Rounded up to a multiple of 100.
         n_replicas: independent runs, which give the error bars; at least 4.
         only: groups to check, of `difmd.validation.GROUPS`; default: all.
         key: seed of displacements, momenta and noise; default `jax.random.key(0)`.

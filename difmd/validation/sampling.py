@@ -22,10 +22,13 @@ EVERY = 10
 """Steps between frames of canonical and isobaric runs."""
 
 # Steps in which momenta and volumes relax.
-_FRICTION, _BAROSTAT = 100, 80
+_FRICTION, _BAROSTAT = 50, 50
 
 # Runs of half the length that find out how much the volume fluctuates, each with what the one before found.
 _PILOTS = 2
+
+# Volumes forget what they were more slowly than momenta, so that runs at each pressure are longer.
+_LONGER = 2
 
 
 def equilibrated(
@@ -132,7 +135,7 @@ def volumes(
     pressures = pressure + kT / width * np.array([-1, 0, 1])
     samples = []
     for outside, one in zip(pressures, keys[_PILOTS:], strict=True):
-        done = run(start, n_steps, float(outside), one, compressibility)
+        done = run(start, _LONGER * n_steps, float(outside), one, compressibility)
         samples.append(done.volume[len(done.volume) // 4 :])
     return Volumes(pressures, temperature, np.stack(samples))
 
