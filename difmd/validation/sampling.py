@@ -101,9 +101,9 @@ def volumes(
     potential: Potential, params: Params, start: MDState, *, temperature: float, pressure: float, dt: float,
     n_steps: int, key: Key[Array, ""],
 ) -> Volumes:  # fmt: skip
-    """Of stochastic cell rescaling at three pressures, after as many steps again at the middle one.
+    """Of stochastic cell rescaling at three pressures, each after a run at the middle one.
 
-    Those also find the compressibility, with which volumes relax as quickly as they may. The pressures are so
+    That also finds the compressibility, with which volumes relax as quickly as they may. The pressures are so
     far apart that volumes shift by their width, for which the error of the slope between them is about the
     least.
 
