@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -100,7 +99,7 @@ def check_energy_conservation(
         dt / np.array(_PARTS), fluctuation.value, fluctuation.stderr, float(drift.value),
         float(drift.stderr), largest,
     )  # fmt: skip
-    eps = float(np.finfo(jax.dtypes.canonicalize_dtype(start.momenta.dtype)).eps)
+    eps = float(np.finfo(start.momenta.dtype).eps)
     hidden = np.mean(amounts[-1]) < 20 * eps * size
     to_kt = units.PS * 1000 / (units.KB * temperature)
     return [_exponent(exponent, hidden), _fluctuation(found), _drift(found, to_kt)], found
