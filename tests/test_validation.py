@@ -198,7 +198,7 @@ def test_single_precision(argon):
 def test_energy_conservation(argon, name, is_sound):
     potential = SWITCHED if is_sound else BROKEN[name][0]
     found = difmd.validate(
-        potential, PARAMS, argon, temperature=60.0, dt=6 * units.FS, n_steps=400, n_replicas=8,
+        potential, PARAMS, argon, temperature=60.0, dt=6 * units.FS, n_steps=400, n_replicas=4,
         only=("energy_conservation",), key=jax.random.key(2), progress=False,
     )  # fmt: skip
     exponent = row(found, "exponent of fluctuation in dt")

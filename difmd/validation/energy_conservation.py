@@ -66,7 +66,7 @@ def check_energy_conservation(
         start: equilibrated replicas.
         temperature: of the start [K].
         dt: the largest time step [Å√(amu/eV)].
-        n_steps: of that size, an even number.
+        n_steps: of that size, a multiple of 10.
         key: needed by `simulate`; nothing depends on it.
 
     Returns:
@@ -83,7 +83,13 @@ def check_energy_conservation(
     amounts, slopes, kinetic, size = [], [], [], 0.0
     for parts in _PARTS:
         run = newtonian(
-            potential, params, start, dt=dt / parts, n_steps=n_steps * parts, save_every=2 * parts, key=key
+            potential,
+            params,
+            start,
+            dt=dt / parts,
+            n_steps=n_steps * parts,
+            chunk_steps=min(n_steps, 500),
+            key=key,
         )
         trend, rest = _detrended(run.times, run.total_energy)
         amounts.append(rest.std(axis=0))

@@ -19,7 +19,7 @@ from difmd.trajectory import Trajectory
 from difmd.validation.ensembles import KineticEnergies, Volumes
 
 EVERY = 10
-"""Steps between frames of canonical and isobaric runs."""
+"""Steps between frames."""
 
 # Steps in which momenta and volumes relax.
 _FRICTION, _BAROSTAT = 50, 50
@@ -43,23 +43,23 @@ def equilibrated(
     systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (n_replicas, *x.shape)), system)
     run = simulate(
         potential, params, systems, _bath(dt, temperature), n_steps=n_steps, temperature=temperature,
-        save_every=5 * EVERY, key=key, progress=False,
+        save_every=EVERY, key=key, progress=False,
     )  # fmt: skip
     return run.state
 
 
 def newtonian(
-    potential: Potential, params: Params, start: MDState, *, dt: float, n_steps: int, save_every: int,
+    potential: Potential, params: Params, start: MDState, *, dt: float, n_steps: int, chunk_steps: int,
     key: Key[Array, ""],
 ) -> Trajectory:  # fmt: skip
-    """Velocity Verlet from there.
+    """Velocity Verlet from there; runs with the same chunks compile once.
 
     Raises:
         SimulationError: as `simulate`.
     """
     return simulate(
-        potential, params, start.system, velocity_verlet(dt=dt), n_steps=n_steps, save_every=save_every,
-        momenta=start.momenta, key=key, progress=False,
+        potential, params, start.system, velocity_verlet(dt=dt), n_steps=n_steps, save_every=EVERY,
+        chunk_steps=chunk_steps, momenta=start.momenta, key=key, progress=False,
     )  # fmt: skip
 
 
