@@ -131,7 +131,13 @@ def sound(argon):
     return difmd.validate(SWITCHED, PARAMS, argon, only=AT_REST, key=jax.random.key(1), progress=False)
 
 
-@pytest.mark.parametrize("name", BROKEN)
+# Every row has a quick test, or one that is much like it.
+LONG = ("translation", "padding", "shifted")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in BROKEN]
+)
 def test_just_the_broken_row_fails(argon, name):
     potential, expected = BROKEN[name]
     found = difmd.validate(potential, PARAMS, argon, only=AT_REST, key=jax.random.key(1), progress=False)
@@ -194,7 +200,9 @@ def test_single_precision(argon):
     assert {"forces"} <= failures(broken)
 
 
-@pytest.mark.parametrize("name, is_sound", [("sound", True), ("truncated", False)])
+@pytest.mark.parametrize(
+    "name, is_sound", [("sound", True), pytest.param("truncated", False, marks=pytest.mark.slow)]
+)
 def test_energy_conservation(argon, name, is_sound):
     potential = SWITCHED if is_sound else BROKEN[name][0]
     found = difmd.validate(
