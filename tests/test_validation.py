@@ -131,7 +131,7 @@ def sound(argon):
     return difmd.validate(SWITCHED, PARAMS, argon, only=AT_REST, key=jax.random.key(1), progress=False)
 
 
-# Every row has a quick test, or one that is much like it.
+# Left to the long checks, as each compiles a potential of its own.
 LONG = ("translation", "padding", "shifted")
 
 
