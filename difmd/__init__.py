@@ -51,11 +51,13 @@ from difmd.trajectory import Trajectory
 if TYPE_CHECKING:
     from difmd import data, datasets, training
     from difmd.potentials import invariant, mace, nequip
+    from difmd.validation import validate
 else:
     __getattr__ = importer(
         __name__,
         {name: f"difmd.{name}" for name in ("data", "datasets", "training")}
-        | dict.fromkeys(("invariant", "mace", "nequip"), "difmd.potentials.networks"),
+        | dict.fromkeys(("invariant", "mace", "nequip"), "difmd.potentials.networks")
+        | {"validate": "difmd.validation"},
     )
 
 __version__ = "0.1.0"
@@ -121,6 +123,7 @@ __all__ = [
     "training",
     "truncated",
     "units",
+    "validate",
     "velocity_verlet",
     "zbl",
 ]

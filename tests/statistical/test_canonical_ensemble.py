@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from histograms import log_ratio_slope
 
 import difmd
 from difmd import units
@@ -14,6 +13,7 @@ from difmd.fitting import Sampling, melt
 from difmd.integrators import draw_momenta
 from difmd.neighbors import neighbor_list
 from difmd.observables.statistics import over_replicas
+from difmd.validation.histograms import log_ratio_slope
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from histograms import log_ratio_slope
 
 import difmd
 from difmd import units
@@ -12,6 +11,7 @@ from difmd.batching import map_replicas
 from difmd.integrators import draw_momenta
 from difmd.neighbors import grow, neighbor_list
 from difmd.observables.statistics import over_replicas
+from difmd.validation.histograms import log_ratio_slope
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,19 @@
+"""`validate`: whether a potential is fit for dynamics, as a certificate of checks."""
+
+from difmd.validation.certificate import Certificate
+from difmd.validation.checks import GROUPS, Check
+from difmd.validation.cutoff import CutoffScan
+from difmd.validation.energy_conservation import TimeSteps
+from difmd.validation.ensembles import KineticEnergies, Volumes
+from difmd.validation.inspection import validate
+
+__all__ = [
+    "GROUPS",
+    "Certificate",
+    "Check",
+    "CutoffScan",
+    "KineticEnergies",
+    "TimeSteps",
+    "Volumes",
+    "validate",
+]

@@ -1,0 +1,336 @@
+"""A certificate passes what is sound and fails just the row that something is wrong with."""
+
+import dataclasses
+import json
+
+import ase.build
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import difmd
+from difmd import plots, units
+from difmd.errors import InputError
+from difmd.system import make_system
+from difmd.validation import GROUPS, KineticEnergies, TimeSteps, Volumes
+from difmd.validation.ensembles import check_equipartition, check_kinetic_energy, check_volume
+from difmd.validation.histograms import jackknife, log_ratio_slope
+
+CUTOFF = 5.5
+AT_REST = GROUPS[:3]
+LJ = {"species": ["Ar"], "sigma": 3.4, "epsilon": 0.0104, "cutoff": CUTOFF}
+SWITCHED = difmd.lennard_jones(**LJ, truncation=difmd.switched(4.5))
+PARAMS = SWITCHED.init(jax.random.key(0))
+
+
+def failures(certificate):
+    return {check.name for check in certificate.checks if check.outcome == "failed"}
+
+
+def row(certificate, name):
+    (found,) = [check for check in certificate.checks if check.name == name]
+    return found
+
+
+def with_energy(apply):
+    return dataclasses.replace(SWITCHED, apply=apply, pull_back=None, on_grid=None)
+
+
+def lying(lie):
+    """The right energy, with derivatives in positions and cell that `lie(r, cell, energy, of_r, of_cell)`."""
+
+    def apply(params, system, neighbors):
+        def truth(r, cell):
+            return SWITCHED.apply(params, system.replace(positions=r, cell=cell), neighbors)
+
+        def forward(r, cell):
+            value, found = jax.value_and_grad(truth, (0, 1))(r, cell)
+            return value, lie(r, cell, value, *found)
+
+        energy = jax.custom_vjp(truth)
+        energy.defvjp(forward, lambda saved, v: tuple(v * x for x in saved))
+        return energy(system.positions, system.cell)
+
+    return with_energy(apply)
+
+
+def forces_too_large(r, cell, energy, of_r, of_cell):
+    # The virial stays what it is.
+    return 1.01 * of_r, of_cell - 0.01 * jnp.linalg.solve(cell.T, r.T @ of_r)
+
+
+def pressure_too_large(r, cell, energy, of_r, of_cell):
+    return of_r, of_cell + 0.1 * energy * jnp.linalg.inv(cell).T
+
+
+def stretched(params, system, neighbors):
+    """Distances count more along x."""
+    stretch = jnp.asarray([[1.03, 1.0, 1.0]])
+    moved = system.replace(positions=system.positions * stretch, cell=system.cell * stretch)
+    return SWITCHED.apply(params, moved, neighbors)
+
+
+def chiral(params, system, neighbors):
+    """A triple product of three vectors to the neighbours of each atom."""
+    apart = system.positions[None, :] - system.positions[:, None]
+    if all(neighbors.periodic):
+        apart = apart - jnp.round(apart @ jnp.linalg.inv(system.cell)) @ system.cell
+    square = jnp.sum(apart**2, axis=-1)
+    real = system.atomic_numbers > 0
+    inside = (square < CUTOFF**2) & real[:, None] & real[None, :]
+    smooth = jnp.where(inside, (1 - square / CUTOFF**2) ** 4, 0)
+    a, b, c = (jnp.sum((smooth * square**n)[..., None] * apart, axis=1) for n in range(3))
+    return SWITCHED.apply(params, system, neighbors) + 0.01 * jnp.sum(jnp.cross(a, b) * c)
+
+
+def in_a_field(params, system, neighbors):
+    waves = jnp.cos(system.positions[:, 0] * (2 * np.pi / 11.4))
+    return SWITCHED.apply(params, system, neighbors) + 0.01 * jnp.sum(
+        jnp.where(system.atomic_numbers > 0, waves, 0)
+    )
+
+
+def by_place(params, system, neighbors):
+    """Atoms have weights by their place in the arrays."""
+    weights = 1 + 0.01 * jnp.arange(system.n_atoms, dtype=system.positions.dtype)
+    return jnp.sum(weights * SWITCHED.atomic(params, system, neighbors))
+
+
+def without_images(params, system, neighbors):
+    apart = system.positions[:, None] - system.positions[None, :]
+    real = system.atomic_numbers > 0
+    both = real[:, None] & real[None, :]
+    return SWITCHED.apply(params, system, neighbors) + 0.01 * jnp.sum(
+        jnp.where(both, jnp.exp(-jnp.sum(apart**2, axis=-1) / 100), 0)
+    )
+
+
+def counting_padding(params, system, neighbors):
+    return SWITCHED.apply(params, system, neighbors) + 0.01 * system.n_atoms
+
+
+BROKEN = {
+    "forces": (lying(forces_too_large), {"forces"}),
+    "stress": (lying(pressure_too_large), {"stress"}),
+    "rotation": (with_energy(stretched), {"rotation"}),
+    "reflection": (with_energy(chiral), {"reflection"}),
+    "translation": (with_energy(in_a_field), {"rotation", "translation", "lattice shift"}),
+    "permutation": (with_energy(by_place), {"permutation"}),
+    "lattice shift": (with_energy(without_images), {"lattice shift"}),
+    "padding": (with_energy(counting_padding), {"padding"}),
+    "truncated": (
+        difmd.lennard_jones(**LJ, truncation=difmd.truncated()), {"energy jump Ar–Ar", "force jump Ar–Ar"},
+    ),
+    "shifted": (difmd.lennard_jones(**LJ, truncation=difmd.shifted()), {"force jump Ar–Ar"}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sound(argon):
+    return difmd.validate(SWITCHED, PARAMS, argon, only=AT_REST, key=jax.random.key(1), progress=False)
+
+
+# Left to the long checks, as each compiles a potential of its own.
+LONG = ("translation", "padding", "shifted")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in BROKEN]
+)
+def test_just_the_broken_row_fails(argon, name):
+    potential, expected = BROKEN[name]
+    found = difmd.validate(potential, PARAMS, argon, only=AT_REST, key=jax.random.key(1), progress=False)
+    assert failures(found) == expected
+    assert not found.passed and "Not fit" in str(found)
+    for check in found.failures:
+        # A remedy.
+        assert len(check.note) > 20
+
+
+def test_a_sound_potential_passes(sound):
+    assert sound.passed and not sound.failures
+    assert [check.group for check in sound.checks] == 6 * ["symmetry"] + 2 * ["derivatives"] + 2 * ["cutoff"]
+    assert all(check.outcome == "passed" for check in sound.checks)
+    assert row(sound, "force jump Ar–Ar").note == "smooth"
+    text = str(sound)
+    assert "Ar32, float64" in text and "seed (0, 1)" in text and "10 passed" in text
+    flat = sound.as_json()
+    assert json.loads(json.dumps(flat)) == flat
+    assert flat["derivatives.forces.outcome"] == "passed" and flat["derivatives.forces.error"] is None
+
+
+def test_a_sum_is_seen_to_end_at_either_cutoff(argon):
+    """A term with a cut-off of its own below that of the sum."""
+    short = difmd.lennard_jones(**(LJ | {"cutoff": 4.7}), truncation=difmd.truncated())
+    found = difmd.validate(
+        SWITCHED + short, (PARAMS, PARAMS), argon, only=("cutoff",), key=jax.random.key(1), progress=False
+    )
+    assert failures(found) == {"energy jump Ar–Ar"}
+    assert row(found, "energy jump Ar–Ar").note.startswith("truncated, at 4.7 Å")
+
+
+@pytest.mark.parametrize("pbc", [False, (True, True, False)], ids=["cluster", "slab"])
+def test_directions_that_are_not_periodic(pbc):
+    """A mixture; rows that make no sense say why."""
+    atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 1)
+    atoms.rattle(0.1, seed=1)
+    numbers = np.where(np.arange(len(atoms)) % 3, 18, 36)
+    system = make_system(atoms.positions, numbers, cell=np.asarray(atoms.cell), pbc=np.broadcast_to(pbc, 3))
+    lj = difmd.lennard_jones(
+        ["Ar", "Kr"], sigma=[3.4, 3.6], epsilon=[0.0104, 0.014], cutoff=5.0, truncation=difmd.switched(4.0)
+    )
+    found = difmd.validate(lj, lj.init(jax.random.key(0)), system, pressure=0.0, progress=False)
+    assert found.passed
+    outcomes = {check.name: check.outcome for check in found.checks}
+    assert outcomes["stress"] == "not applicable"
+    assert outcomes["lattice shift"] == ("passed" if np.any(pbc) else "not applicable")
+    assert {outcomes[name.replace("_", " ")] for name in GROUPS[3:]} == {"not asked for"}
+    assert {scan.pair for scan in found.scans} == {("Ar", "Ar"), ("Ar", "Kr"), ("Kr", "Kr")}
+
+
+def test_single_precision(argon):
+    single = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, (PARAMS, argon))
+    found = difmd.validate(SWITCHED, *single, only=AT_REST, key=jax.random.key(1), progress=False)
+    assert found.passed and found.precision == "float32"
+    broken = difmd.validate(
+        lying(lambda r, cell, energy, of_r, of_cell: (1.1 * of_r, of_cell)), *single,
+        only=("derivatives",), key=jax.random.key(1), progress=False,
+    )  # fmt: skip
+    assert {"forces"} <= failures(broken)
+
+
+@pytest.mark.parametrize(
+    "name, is_sound", [("sound", True), pytest.param("truncated", False, marks=pytest.mark.slow)]
+)
+def test_energy_conservation(argon, name, is_sound):
+    potential = SWITCHED if is_sound else BROKEN[name][0]
+    found = difmd.validate(
+        potential, PARAMS, argon, temperature=60.0, dt=6 * units.FS, n_steps=400, n_replicas=4,
+        only=("energy_conservation",), key=jax.random.key(2), progress=False,
+    )  # fmt: skip
+    exponent = row(found, "exponent of fluctuation in dt")
+    if is_sound:
+        assert found.passed
+        assert exponent.error < 0.05
+        assert 6 < found.time_steps.largest_dt / units.FS <= 12
+    else:
+        assert exponent.outcome == "failed" and exponent.value < 1.5
+
+
+def test_a_run_that_explodes_is_a_row_that_fails(argon):
+    found = difmd.validate(
+        SWITCHED, PARAMS, argon, temperature=60.0, dt=1000 * units.FS, n_steps=100, n_replicas=4,
+        only=("cutoff", "energy_conservation"), progress=False,
+    )  # fmt: skip
+    assert failures(found) == {"energy conservation"}
+    assert "time step" in row(found, "energy conservation").note
+    assert row(found, "energy jump Ar–Ar").outcome == "passed"
+
+
+@pytest.mark.parametrize(
+    "changes, culprit",
+    [
+        ({"system": "Kr"}, "Kr"),
+        ({"params": {"sigma": jnp.array([jnp.nan]), "epsilon": jnp.array([0.01])}}, "sigma"),
+        ({"potential": dataclasses.replace(SWITCHED, cutoff=0.0)}, "potential.cutoff"),
+        ({"temperature": -1.0}, "temperature = -1.0"),
+        ({"temperature": 60.0, "dt": 0.0}, "dt = 0.0"),
+        ({"pressure": np.nan}, "pressure = nan"),
+        ({"n_replicas": 2}, "n_replicas = 2"),
+        ({"n_steps": 10}, "n_steps = 10"),
+        ({"only": ("forces",)}, "only"),
+        ({"only": ("volume",)}, "volume needs dynamics"),
+        ({"only": ("volume",), "temperature": 60.0}, "volume needs a pressure"),
+    ],
+)
+def test_bad_inputs_are_named_before_anything_runs(argon, changes, culprit, monkeypatch):
+    monkeypatch.setattr("difmd.validation.inspection.at_rest", None)
+    given = {"potential": SWITCHED, "params": PARAMS, "system": argon, "progress": False} | changes
+    if given["system"] == "Kr":
+        given["system"] = argon.replace(atomic_numbers=jnp.full(32, 36))
+    with pytest.raises(InputError, match=culprit):
+        difmd.validate(**given)
+
+
+def test_atoms_that_do_not_interact_are_refused():
+    far = make_system([[0, 0, 0], [20.0, 0, 0]], [18, 18])
+    with pytest.raises(InputError, match="no force"):
+        difmd.validate(SWITCHED, PARAMS, far, progress=False)
+
+
+def correlated(rng, shape, memory=0.8):
+    """Normal numbers that remember those before; [frames, ...]."""
+    found = rng.normal(size=shape)
+    for k in range(1, len(found)):
+        found[k] = memory * found[k - 1] + np.sqrt(1 - memory**2) * found[k]
+    return found
+
+
+def kinetic(width=1.0, heat=(1.0, 1.0), frames=400):
+    """Kinetic energies of two kinds of 60 atoms; normal, as gamma distributions of many degrees are."""
+    n_free = np.array([180.0, 180.0])
+    noise = correlated(np.random.default_rng(5), (frames, 16, 2))
+    samples = n_free / 2 * np.array(heat) + width * np.sqrt(n_free / 2) * noise
+    return KineticEnergies(("Ar", "Kr"), n_free, samples)
+
+
+def volumes(width=1.0, frames=400, drift=0.0):
+    """Volumes of normal distributions whose means are where they should be."""
+    kT, mean, right = units.KB * 100.0, 5000.0, 150.0
+    step = kT / right
+    noise = correlated(np.random.default_rng(6), (frames, 3, 16)).swapaxes(0, 1)
+    samples = mean - right * np.array([-1.0, 0.0, 1.0])[:, None, None] + width * right * noise
+    samples = samples + drift * np.linspace(0, right, frames)[None, :, None]
+    return Volumes(step * np.array([-1.0, 0.0, 1.0]), 100.0, samples)
+
+
+def test_every_panel_of_the_plot_is_drawn(sound, tmp_path):
+    steps = TimeSteps(np.array([4.0, 2.0, 1.0]), np.array([16.0, 4.0, 1.0]), np.full(3, 0.1), 0.0, 0.1, 8.0)
+    whole = sound._replace(time_steps=steps, kinetic=kinetic(), volumes=volumes())
+    figure = plots.plot_certificate(tmp_path / "certificate.png", whole)
+    assert (tmp_path / "certificate.png").read_bytes().startswith(b"\x89PNG")
+    assert not any(text.get_text() == "not looked at" for axis in figure.axes for text in axis.texts)
+    bare = plots.plot_certificate(tmp_path / "bare.png", sound)
+    assert sum(text.get_text() == "not looked at" for axis in bare.axes for text in axis.texts) == 3
+
+
+def outcomes(rows):
+    return [check.outcome for check in rows]
+
+
+def test_kinetic_energies_of_a_thermostat_that_is_wrong():
+    """Berendsen's gives the right mean and too small a variance."""
+    assert outcomes(check_kinetic_energy(kinetic())) == ["passed", "passed"]
+    assert outcomes(check_kinetic_energy(kinetic(width=np.sqrt(0.5)))) == ["passed", "failed"]
+    assert outcomes(check_kinetic_energy(kinetic(heat=(1.05, 1.05))))[0] == "failed"
+    assert outcomes(check_kinetic_energy(kinetic(frames=8)))[1] == "inconclusive"
+
+
+def test_kinds_of_atoms_with_different_temperatures():
+    assert outcomes(check_equipartition(kinetic())) == ["passed", "passed"]
+    assert outcomes(check_equipartition(kinetic(heat=(1.05, 0.95)))) == ["failed", "failed"]
+
+
+def test_volumes_of_a_barostat_that_is_wrong():
+    """Half the variance at the right means."""
+    assert outcomes(check_volume(volumes())) == ["passed", "passed"]
+    assert outcomes(check_volume(volumes(width=np.sqrt(0.5)))) == ["failed", "failed"]
+    assert outcomes(check_volume(volumes(frames=8))) == ["inconclusive", "inconclusive"]
+    assert outcomes(check_volume(volumes(drift=2.0))) == ["inconclusive", "inconclusive"]
+
+
+def test_errors_take_correlation_into_account():
+    """The spread of many estimates of mean and variance is what one of them says, to a quarter."""
+    samples = correlated(np.random.default_rng(7), (200, 16 * 60), memory=0.9).reshape(200, 60, 16)
+    for function in (np.mean, np.var):
+        estimates = [jackknife(function, samples[:, k]) for k in range(60)]
+        spread = np.std([x.value for x in estimates])
+        assert np.mean([x.stderr for x in estimates]) == pytest.approx(spread, rel=0.25)
+
+
+def test_histograms_that_do_not_overlap_tell_nothing():
+    assert np.isnan(log_ratio_slope(np.linspace(0, 1, 20), np.linspace(2, 3, 20)))
+    assert log_ratio_slope(
+        *np.random.default_rng(8).normal([[0.0], [1.0]], 1.0, (2, 20_000))
+    ) == pytest.approx(1.0, abs=0.05)
