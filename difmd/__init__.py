@@ -42,6 +42,7 @@ from difmd.potentials import (
 )
 from difmd.rollout import initialize, rollout
 from difmd.simulate import SimulationInterrupted, simulate
+from difmd.stored import read_trajectory
 from difmd.system import System, from_ase, make_system, to_ase
 from difmd.trajectory import Trajectory
 
@@ -101,6 +102,7 @@ __all__ = [
     "potentials",
     "ramp",
     "read_eam",
+    "read_trajectory",
     "rollout",
     "save",
     "shifted",

@@ -109,6 +109,19 @@ class Integrator(NamedTuple):
     reservoir: Callable[[MDState], Array] | None = None
 
 
+def check_integrator(integrator: Any) -> None:
+    """Refuse what is no `Integrator`.
+
+    Raises:
+        InputError: naming its type.
+    """
+    if not isinstance(integrator, Integrator):
+        raise InputError(
+            f"integrator is of type {type(integrator).__name__}: give what velocity_verlet(dt=...), "
+            "langevin(...) or another factory returned"
+        )
+
+
 def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
     """The state at step 0, where fixed atoms have no momentum."""
     momenta = on_mobile(system, momenta)
