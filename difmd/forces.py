@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import check_type
 from difmd.errors import InputError
 from difmd.lattice import product
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import is_stale
-from difmd.potentials.base import Params, Potential, validate_inputs
+from difmd.potentials.base import Params, Potential, check_model, validate_inputs
 from difmd.potentials.multipoles import Multipoles, total_dipole
-from difmd.system import System
+from difmd.system import System, check_system
 
 
 class Evaluation(NamedTuple):
@@ -60,7 +61,7 @@ def evaluate(potential: Potential, params: Params, system: System, neighbors: Ne
         Knuth et al., Comput. Phys. Commun. 190, 33 (2015), doi:10.1016/j.cpc.2015.01.003 (strain
         derivatives).
     """
-    _check_inputs(potential, params, system, neighbors)
+    check_inputs(potential, params, system, neighbors)
 
     def energy_at(positions: Array, cell: Array) -> tuple[Array, Multipoles | None]:
         moved = system.replace(positions=positions, cell=cell)
@@ -129,7 +130,7 @@ def forces(
     Raises:
         InputError: as `evaluate`.
     """
-    _check_inputs(potential, params, system, neighbors)
+    check_inputs(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return _forces(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
@@ -142,14 +143,26 @@ def plain_forces(
     Raises:
         InputError: as `evaluate`.
     """
-    _check_inputs(potential, params, system, neighbors)
+    check_inputs(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
 
-def _check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
+def check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
     """What can be checked now; under jit the rest is up to the flags of the list."""
     remedy = "build it with neighbor_list(system, cutoff=potential.cutoff)"
+    check_model(potential, params)
+    check_system(system)
+    check_type("neighbors", neighbors, Neighbors, remedy)
+    if system.positions.ndim == 3:
+        raise InputError(
+            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
+        )
+    if neighbors.reference_positions.shape != system.positions.shape:
+        n_atoms = neighbors.reference_positions.shape[-2]
+        raise InputError(
+            f"the neighbour list is of {n_atoms} atoms, the system has {system.n_atoms}: {remedy}"
+        )
     if neighbors.cutoff < potential.cutoff:
         raise InputError(
             f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {remedy}"

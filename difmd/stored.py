@@ -13,9 +13,10 @@ from jaxtyping import Array
 
 from difmd import h5md
 from difmd.checkpoint import as_like
+from difmd.checks import as_path
 from difmd.errors import InputError
-from difmd.integrators import Forces, Integrator, MDState
-from difmd.integrators.base import check_integrator, start
+from difmd.integrators import Integrator, MDState
+from difmd.integrators.base import check_integrator, start, state_shapes
 from difmd.run_folder import TRAJECTORY, File, found_in
 from difmd.system import System
 from difmd.trajectory import Trajectory
@@ -52,7 +53,7 @@ def read_trajectory(
     h5md.h5py()
     if not isinstance(frames, slice):
         raise InputError(f"frames = {frames!r} must be a slice, such as slice(0, None, 10)")
-    files = _files(Path(path))
+    files = _files(as_path("path", path))
     end = files[-1].end
     first, n_frames = files[0].end.first, end.last - files[0].end.first
     try:
@@ -130,19 +131,8 @@ def _state(leaves: list[np.ndarray], system: System, integrator: Integrator | No
     """
     if integrator is not None:
         check_integrator(integrator)
-    begin = start if integrator is None else integrator.init
-    force = Forces(lambda system: system.positions, lambda system: (system.positions, system.cell))
-
-    def one(system: System, key: Array) -> MDState:
-        return begin(system, system.positions, key, force)
-
-    def many(system: System) -> MDState:
-        key = jax.random.key(0)
-        if system.positions.ndim == 2:
-            return one(system, key)
-        return jax.vmap(one)(system, jax.random.split(key, len(system.positions)))
-
-    places, tree = jax.tree.flatten(jax.eval_shape(many, system))
+    init = start if integrator is None else integrator.init
+    places, tree = jax.tree.flatten(state_shapes(init, system))
     if len(places) != len(leaves) or not all(_fits(x, y) for x, y in zip(leaves, places, strict=True)):
         if integrator is None:
             return None

@@ -1,0 +1,40 @@
+"""Malformed inputs end with an error of difmd that names the culprit, before anything is compiled."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import malformed
+import pytest
+
+pytest.importorskip("h5py")
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """Of all rows, in a process that checks no types, as that of a user."""
+    script = Path(malformed.__file__)
+    # Without filtering, so that frames of JAX are seen.
+    env = {**os.environ, "JAX_TRACEBACK_FILTERING": "off"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script)], capture_output=True, text=True, timeout=300, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", malformed.ROWS)
+def test_malformed(outcomes, name):
+    found = outcomes[name]
+    assert found["is_ours"], f"{found['kind']}: {found['message']}"
+    assert re.search(malformed.ROWS[name][1], found["message"], re.DOTALL), found["message"]
+    assert found["is_within"], found["where"]
+    assert not found["shows_jax"], found["message"]
+
+
+def test_there_are_many_and_they_are_quick(outcomes):
+    assert len(outcomes) >= 300
+    assert len({malformed.ROWS[name] for name in outcomes}) == len(outcomes)
