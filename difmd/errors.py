@@ -51,7 +51,7 @@ def check_not_negative(name: str, value: Any, unit: str) -> None:
 
 
 def _reals(name: str, value: Any, unit: str) -> np.ndarray:
-    """A real number or an array of such; lists, which are other pytrees, truth values and text are neither."""
+    """A real number or an array of such; truth values, text and lists, which are other pytrees, are not."""
     if not isinstance(value, list | tuple):
         values = np.asarray(value)
         if jnp.issubdtype(values.dtype, np.floating) or jnp.issubdtype(values.dtype, np.integer):

@@ -61,7 +61,7 @@ def evaluate(potential: Potential, params: Params, system: System, neighbors: Ne
         Knuth et al., Comput. Phys. Commun. 190, 33 (2015), doi:10.1016/j.cpc.2015.01.003 (strain
         derivatives).
     """
-    check_inputs(potential, params, system, neighbors)
+    _check_inputs(potential, params, system, neighbors)
 
     def energy_at(positions: Array, cell: Array) -> tuple[Array, Multipoles | None]:
         moved = system.replace(positions=positions, cell=cell)
@@ -130,7 +130,7 @@ def forces(
     Raises:
         InputError: as `evaluate`.
     """
-    check_inputs(potential, params, system, neighbors)
+    _check_inputs(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return _forces(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
@@ -143,17 +143,24 @@ def plain_forces(
     Raises:
         InputError: as `evaluate`.
     """
-    check_inputs(potential, params, system, neighbors)
+    _check_inputs(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
 
-def check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
-    """What can be checked now; under jit the rest is up to the flags of the list."""
-    remedy = "build it with neighbor_list(system, cutoff=potential.cutoff)"
+_REMEDY = "build it with neighbor_list(system, cutoff=potential.cutoff)"
+
+
+def check_shapes(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
+    """Refuse what does not fit together, which is known under jit, too.
+
+    Raises:
+        InputError: objects of another kind, params of another potential, several replicas, a list of another
+            number of atoms, or one that does not reach the cut-off.
+    """
     check_model(potential, params)
     check_system(system)
-    check_type("neighbors", neighbors, Neighbors, remedy)
+    check_type("neighbors", neighbors, Neighbors, _REMEDY)
     if system.positions.ndim == 3:
         raise InputError(
             f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
@@ -161,12 +168,17 @@ def check_inputs(potential: Potential, params: Params, system: System, neighbors
     if neighbors.reference_positions.shape != system.positions.shape:
         n_atoms = neighbors.reference_positions.shape[-2]
         raise InputError(
-            f"the neighbour list is of {n_atoms} atoms, the system has {system.n_atoms}: {remedy}"
+            f"the neighbour list is of {n_atoms} atoms, the system has {system.n_atoms}: {_REMEDY}"
         )
     if neighbors.cutoff < potential.cutoff:
         raise InputError(
-            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {remedy}"
+            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {_REMEDY}"
         )
+
+
+def _check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
+    """What can be checked now; under jit the rest is up to the flags of the list."""
+    check_shapes(potential, params, system, neighbors)
     leaves = jax.tree.leaves((params, system, neighbors))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return
@@ -179,7 +191,7 @@ def check_inputs(potential: Potential, params: Params, system: System, neighbors
             (is_stale(system, neighbors), "is stale: atoms have moved more than skin/2 since it was built"),
         ):
             if bool(flag):
-                raise InputError(f"the neighbour list {explanation}: {remedy}")
+                raise InputError(f"the neighbour list {explanation}: {_REMEDY}")
 
 
 def _gradient(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from difmd.checks import check_key, check_type, check_whole
 from difmd.errors import InputError, Status
-from difmd.forces import check_inputs, forces, forces_and_virial
+from difmd.forces import check_shapes, forces, forces_and_virial
 from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.methods import GradientMethod
 from difmd.integrators import Forces, Integrator, MDState
@@ -128,7 +128,7 @@ def rollout(
     """
     check_type("state", state, MDState, "make one with difmd.initialize(...)")
     check_state(integrator, state)
-    check_inputs(potential, params, state.system, neighbors)
+    check_shapes(potential, params, state.system, neighbors)
     for name, number in (("n_steps", n_steps), ("save_every", save_every), ("rebuild_every", rebuild_every)):
         if number is not None:
             check_whole(name, number)

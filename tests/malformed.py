@@ -264,7 +264,7 @@ POTENTIALS = {
     "sigma of two for one": (lambda _: lennard_jones(sigma=[3.4, 3.6]), r"sigma has 2 values for 1 species"),
     "negative cutoff": (lambda _: lennard_jones(cutoff=-5.0), r"cutoff = -5.0 Å must be positive and finite"),
     "infinite cutoff": (lambda _: lennard_jones(cutoff=INF), r"cutoff = inf Å must be positive and finite"),
-    "cutoff of text": (lambda _: lennard_jones(cutoff="5 A"), r"cutoff = '?5 A"),
+    "cutoff of text": (lambda _: lennard_jones(cutoff="5 A"), r"cutoff = '5 A"),
     "no cutoff": (lambda _: lennard_jones(cutoff=None), r"cutoff = None"),
     "two cutoffs": (lambda _: lennard_jones(cutoff=[5.0, 6.0]), r"cutoff = \[5.0, 6.0\]"),
     "unknown species": (
@@ -391,7 +391,7 @@ INTEGRATORS = {
     ),
     "negative dt": (lambda _: difmd.velocity_verlet(dt=-1.0), r"dt = -1.0 .* must be positive and finite"),
     "NaN dt": (lambda _: difmd.velocity_verlet(dt=NAN), r"dt = nan .* must be positive and finite"),
-    "dt of text": (lambda _: difmd.velocity_verlet(dt="2 fs"), r"dt = '?2 fs"),
+    "dt of text": (lambda _: difmd.velocity_verlet(dt="2 fs"), r"dt = '2 fs"),
     "no dt": (lambda _: difmd.velocity_verlet(dt=None), r"dt = None"),
     "complex dt": (lambda _: difmd.velocity_verlet(dt=1 + 1j), r"dt = \(1\+1j\)"),
     "dt True": (lambda _: difmd.velocity_verlet(dt=True), r"dt = True"),
@@ -400,7 +400,7 @@ INTEGRATORS = {
         r"temperature = 0.0 K must be positive and finite",
     ),
     "negative temperature": (lambda _: langevin(temperature=-90), r"temperature = -90 K must be positive"),
-    "temperature of text": (lambda _: langevin(temperature="90 K"), r"temperature = '?90 K"),
+    "temperature of text": (lambda _: langevin(temperature="90 K"), r"temperature = '90 K"),
     "no temperature of a bath": (lambda _: langevin(temperature=None), r"temperature = None"),
     "negative friction": (
         lambda _: langevin(friction=-1.0),
@@ -408,7 +408,7 @@ INTEGRATORS = {
     ),
     "NaN friction": (lambda _: langevin(friction=NAN), r"friction = nan"),
     "infinite friction": (lambda _: langevin(friction=INF), r"friction = inf"),
-    "friction of text": (lambda _: langevin(friction="weak"), r"friction = '?weak"),
+    "friction of text": (lambda _: langevin(friction="weak"), r"friction = 'weak"),
     "negative time constant": (
         lambda _: difmd.csvr(dt=0.1, temperature=90.0, time_constant=-1.0),
         r"time_constant = -1.0 .* positive",
@@ -509,8 +509,14 @@ NEIGHBORS = {
         r"cutoff = 0.0 Å must be positive and finite",
     ),
     "list of NaN reach": (lambda _: neighbor_list(cutoff=NAN), r"cutoff = nan Å must be positive and finite"),
-    "list with a reach of text": (lambda _: neighbor_list(cutoff="5"), r"cutoff = '?5'? Å"),
-    "list with no reach": (lambda _: neighbor_list(cutoff=None), r"cutoff = None Å"),
+    "list with a reach of text": (
+        lambda _: neighbor_list(cutoff="5"),
+        r"cutoff = '5' must be a real number \[Å\]",
+    ),
+    "list with no reach": (
+        lambda _: neighbor_list(cutoff=None),
+        r"cutoff = None must be a real number \[Å\]",
+    ),
     "negative skin": (lambda _: neighbor_list(skin=-1.0), r"skin = -1.0 Å must be finite and not negative"),
     "NaN skin": (lambda _: neighbor_list(skin=NAN), r"skin = nan Å"),
     "infinite skin": (lambda _: neighbor_list(skin=INF), r"skin = inf Å"),
@@ -649,7 +655,7 @@ RUNS = {
     "negative steps": (lambda _: simulate(n_steps=-10), r"n_steps = -10 must be at least 1"),
     "steps between frames": (lambda _: simulate(n_steps=12), r"n_steps = 12 must be a positive multiple"),
     "steps in floating point": (lambda _: simulate(n_steps=1e4), r"n_steps = 10000.0 must be a whole number"),
-    "steps of text": (lambda _: simulate(n_steps="10"), r"n_steps = '?10'? must be a whole number"),
+    "steps of text": (lambda _: simulate(n_steps="10"), r"n_steps = '10'? must be a whole number"),
     "steps True": (lambda _: simulate(n_steps=True, save_every=1), r"n_steps = True must be a whole number"),
     "steps beyond int32": (lambda _: simulate(n_steps=5 * 2**31), r"n_steps = 10737418240"),
     "frames rarer than steps": (lambda _: simulate(save_every=20), r"n_steps = 10 .* save_every = 20"),
@@ -662,7 +668,10 @@ RUNS = {
         r"temperature = -5.0 K must be positive",
     ),
     "NaN start temperature": (lambda _: simulate(temperature=NAN), r"temperature = nan K must be positive"),
-    "start temperature of text": (lambda _: simulate(temperature="90"), r"temperature = '?90'? K must be"),
+    "start temperature of text": (
+        lambda _: simulate(temperature="90"),
+        r"temperature = '90' must be a real number \[K\]",
+    ),
     "ramp for a start temperature": (
         lambda _: simulate(temperature=difmd.ramp([0, 5], [1.0, 90.0])),
         r"temperature = .*Schedule",
@@ -685,7 +694,7 @@ RUNS = {
         r"key = 0 is not a key of JAX: write key=jax.random.key\(0\)",
     ),
     "old key": (lambda _: simulate(key=jax.random.PRNGKey(0)), r"key = \[0 0\] is not a key of JAX"),
-    "key of text": (lambda _: simulate(key="seed"), r"key = '?seed'? is not a key of JAX"),
+    "key of text": (lambda _: simulate(key="seed"), r"key = 'seed'? is not a key of JAX"),
     "two keys": (lambda _: simulate(key=jax.random.split(KEY())), r"key .*\[2\]"),
     "momenta too few": (
         lambda _: simulate(temperature=None, momenta=jnp.zeros((31, 3))),
@@ -826,7 +835,7 @@ RUNS = {
     "atoms to draw for": (lambda _: difmd.draw_momenta(KEY(), atoms(), 90.0), r"system is .*Atoms"),
     "rollout of no steps": (lambda _: rollout(n_steps=0), r"n_steps = 0 must be at least 1"),
     "rollout of half steps": (lambda _: rollout(n_steps=10.5), r"n_steps = 10.5"),
-    "rollout of text": (lambda _: rollout(n_steps="10"), r"n_steps = '?10"),
+    "rollout of text": (lambda _: rollout(n_steps="10"), r"n_steps = '10"),
     "rollout with rare frames": (lambda _: rollout(save_every=20), r"n_steps = 10, .*save_every = 20"),
     "rollout with odd rebuilds": (
         lambda _: rollout(save_every=5, rebuild_every=3),
@@ -874,7 +883,10 @@ RUNS = {
         lambda _: relax(force_tolerance=-1.0),
         r"force_tolerance = -1.0 eV/Å must be positive and finite",
     ),
-    "minimize to text": (lambda _: relax(force_tolerance="tight"), r"force_tolerance = '?tight'? eV/Å must"),
+    "minimize to text": (
+        lambda _: relax(force_tolerance="tight"),
+        r"force_tolerance = 'tight' must be a real number",
+    ),
     "minimize in no steps": (lambda _: relax(max_steps=0), r"max_steps = 0 must be at least 1"),
     "minimize under pressure in a held cell": (
         lambda _: relax(pressure=1.0),

@@ -155,8 +155,8 @@ def check_state(integrator: Integrator, state: MDState) -> None:
     # Forces at the start of `simulate` are yet to be found, and their virial with them.
     for name in ("bath", "virial"):
         own, other = getattr(state, name), getattr(expected, name)
-        (ours, tree), (theirs, expected_tree) = jax.tree.flatten(own), jax.tree.flatten(other)
-        if tree != expected_tree or [np.shape(x) for x in ours] != [x.shape for x in theirs]:
+        shapes = [jax.tree.map(np.shape, x) for x in (own, other)]
+        if shapes[0] != shapes[1]:
             raise InputError(
                 f"the {name} of this state is not that of the integrator: begin with one of this integrator, "
                 "from its positions and momenta"
