@@ -511,11 +511,11 @@ NEIGHBORS = {
     "list of NaN reach": (lambda _: neighbor_list(cutoff=NAN), r"cutoff = nan Å must be positive and finite"),
     "list with a reach of text": (
         lambda _: neighbor_list(cutoff="5"),
-        r"cutoff = '5' must be a real number \[Å\]",
+        r"cutoff = '5' must be a real number",
     ),
     "list with no reach": (
         lambda _: neighbor_list(cutoff=None),
-        r"cutoff = None must be a real number \[Å\]",
+        r"cutoff = None must be a real number",
     ),
     "negative skin": (lambda _: neighbor_list(skin=-1.0), r"skin = -1.0 Å must be finite and not negative"),
     "NaN skin": (lambda _: neighbor_list(skin=NAN), r"skin = nan Å"),
