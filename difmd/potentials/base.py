@@ -208,16 +208,19 @@ def check_model(potential: Potential, params: Params) -> None:
     check_type("potential", potential, Potential, remedy)
     wanted, found = _places(potential), _shapes(params)
     remedy = "give what its `init`, a fit or `load` returned"
-    if set(found) != set(wanted):
-        parts = [
-            f"{what} {', '.join(sorted(names))}"
-            for what, names in (("lack", set(wanted) - set(found)), ("hold", set(found) - set(wanted)))
-            if names
-        ]
-        raise InputError(f"params {' and '.join(parts)}: they are not those of this potential; {remedy}")
+    foreign = f"they are not those of this potential; {remedy}"
+    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    parts = [f"{verb} {_some(names)}" for verb, names in (("lack", missing), ("hold", unknown)) if names]
+    if parts:
+        raise InputError(f"params {' and '.join(parts)}: {foreign}")
     for name, shape in wanted.items():
         if found[name] != shape:
-            raise InputError(f"params{name} has shape {list(found[name])}, expected {list(shape)}: {remedy}")
+            raise InputError(f"params{name} has shape {list(found[name])}, expected {list(shape)}: {foreign}")
+
+
+def _some(names: list[str]) -> str:
+    """The first of many names."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
