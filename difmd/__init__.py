@@ -45,6 +45,7 @@ from difmd.relax import relax
 from difmd.relaxation import Relaxation, fire, lbfgs
 from difmd.rollout import initialize, rollout
 from difmd.simulate import SimulationInterrupted, simulate
+from difmd.stored import read_trajectory
 from difmd.system import System, from_ase, make_system, to_ase
 from difmd.trajectory import Trajectory
 
@@ -110,6 +111,7 @@ __all__ = [
     "potentials",
     "ramp",
     "read_eam",
+    "read_trajectory",
     "relax",
     "rollout",
     "save",

@@ -82,7 +82,7 @@ def load_checkpoint(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(archive["meta"].tobytes())
             stored = [archive[f"leaf_{n}"] for n in range(len(archive.files) - 1)]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"checkpoint {path} cannot be read ({error}): delete it to start again") from error
     if len(stored) != len(leaves) or any(
         x.shape != np.shape(plain(y)) for x, y in zip(stored, leaves, strict=True)

@@ -91,17 +91,24 @@ class Committed:
         if self.disk is None or not self.chunks:
             return
         whole = self._whole()
-        masses = np.asarray(self.system.masses)[..., None]
         frames = h5md.Frames(
             positions=whole.positions,
-            velocities=(whole.momenta / masses * units.PS).astype(whole.momenta.dtype),
+            velocities=h5md.velocities_of(whole.momenta, self.system),
             cells=whole.cell,
             energy=whole.energy,
             stress=whole.stress,
             reservoir=whole.reservoir,
         )
         _, state, room = self.chunks[-1]
-        self.disk.add(frames, state, {"room": room, "n_replays": self.n_replays, "skin": self.skin})
+        meta = {
+            "room": room,
+            "n_replays": self.n_replays,
+            "skin": self.skin,
+            "dt": self.dt,
+            "save_every": self.save_every,
+            "step": int(np.max(np.asarray(state.step))),
+        }
+        self.disk.add(frames, state, meta)
         self.start, self.chunks, self.written = state, [], time.monotonic()
 
     def _whole(self) -> Record:
@@ -142,10 +149,9 @@ def _loaded(disk: RunFolder, system: System) -> Record:
     """All frames of a run on disk."""
     with h5md.joined([each.path for each in disk.files]) as read:
         found = h5md.Frames(*(read(name, 0, disk.n_frames) for name in h5md.Frames._fields))
-    momenta = found.velocities * np.asarray(system.masses)[..., None] / units.PS
+    momenta = h5md.momenta_of(found.velocities, system)
     return Record(
-        found.positions, momenta.astype(found.velocities.dtype), found.energy, found.stress, found.cells,
-        found.reservoir,
+        found.positions, momenta, found.energy, found.stress, found.cells, found.reservoir
     )  # fmt: skip
 
 

@@ -32,8 +32,31 @@ def check_positive(name: str, value: Any, unit: str) -> None:
     """
     if isinstance(value, jax.core.Tracer):
         return
-    if not (np.isfinite(np.asarray(value)) & (np.asarray(value) > 0)).all():
+    values = _reals(name, value, unit)
+    if not (np.isfinite(values) & (values > 0)).all():
         raise InputError(f"{name} = {value} {unit} must be positive and finite")
+
+
+def check_not_negative(name: str, value: Any, unit: str) -> None:
+    """Refuse a concrete value that is negative or not finite; traced values pass (host).
+
+    Raises:
+        InputError: the value is negative or not finite.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    values = _reals(name, value, unit)
+    if not (np.isfinite(values) & (values >= 0)).all():
+        raise InputError(f"{name} = {value} {unit} must be finite and not negative")
+
+
+def _reals(name: str, value: Any, unit: str) -> np.ndarray:
+    """A real number or an array of such; truth values, text and lists, which are other pytrees, are not."""
+    if not isinstance(value, list | tuple):
+        values = np.asarray(value)
+        if jnp.issubdtype(values.dtype, np.floating) or jnp.issubdtype(values.dtype, np.integer):
+            return values
+    raise InputError(f"{name} = {value!r} must be a real number [{unit}], not a {type(value).__name__}")
 
 
 class SimulationError(DifmdError, RuntimeError):

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import check_type
 from difmd.errors import InputError
 from difmd.lattice import product
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import is_stale
-from difmd.potentials.base import Params, Potential, validate_inputs
+from difmd.potentials.base import Params, Potential, check_model, validate_inputs
 from difmd.potentials.multipoles import Multipoles, total_dipole
-from difmd.system import System
+from difmd.system import System, check_system
 
 
 class Evaluation(NamedTuple):
@@ -147,13 +148,37 @@ def plain_forces(
     return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
 
-def _check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
-    """What can be checked now; under jit the rest is up to the flags of the list."""
-    remedy = "build it with neighbor_list(system, cutoff=potential.cutoff)"
+_REMEDY = "build it with neighbor_list(system, cutoff=potential.cutoff)"
+
+
+def check_shapes(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
+    """Refuse what does not fit together, which is known under jit, too.
+
+    Raises:
+        InputError: objects of another kind, params of another potential, several replicas, a list of another
+            number of atoms, or one that does not reach the cut-off.
+    """
+    check_model(potential, params)
+    check_system(system)
+    check_type("neighbors", neighbors, Neighbors, _REMEDY)
+    if system.positions.ndim == 3:
+        raise InputError(
+            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
+        )
+    if neighbors.reference_positions.shape != system.positions.shape:
+        n_atoms = neighbors.reference_positions.shape[-2]
+        raise InputError(
+            f"the neighbour list is of {n_atoms} atoms, the system has {system.n_atoms}: {_REMEDY}"
+        )
     if neighbors.cutoff < potential.cutoff:
         raise InputError(
-            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {remedy}"
+            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {_REMEDY}"
         )
+
+
+def _check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
+    """What can be checked now; under jit the rest is up to the flags of the list."""
+    check_shapes(potential, params, system, neighbors)
     leaves = jax.tree.leaves((params, system, neighbors))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return
@@ -166,7 +191,7 @@ def _check_inputs(potential: Potential, params: Params, system: System, neighbor
             (is_stale(system, neighbors), "is stale: atoms have moved more than skin/2 since it was built"),
         ):
             if bool(flag):
-                raise InputError(f"the neighbour list {explanation}: {remedy}")
+                raise InputError(f"the neighbour list {explanation}: {_REMEDY}")
 
 
 def _gradient(

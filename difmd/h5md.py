@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -78,6 +79,10 @@ _OBSERVED = {
 }
 
 
+# What a file that was cut off or changed makes of HDF5.
+_UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
+
+
 class Damaged(Exception):
     """A file that is cut off, was changed, or is none of ours."""
 
@@ -96,7 +101,7 @@ def write(
 
     Args:
         path: of the file.
-        system: one system or replicas; species, masses and what is periodic.
+        system: where the run began; one system or replicas.
         read: `read(name, low, high)`, frames `low` to `high` of a series of `Frames`, counted from 0.
         end: what else it holds.
         dt: time step [Å√(amu/eV)].
@@ -123,7 +128,8 @@ def read_end(path: Path) -> End:
         with h5py().File(path, "r") as file:
             group = file["difmd"]
             attributes = dict(group.attrs)
-            leaves = [np.asarray(group[f"state_{n}"][()]) for n in range(len(group))]
+            n_leaves = sum(name.startswith("state_") for name in group)
+            leaves = [np.asarray(group[f"state_{n}"][()]) for n in range(n_leaves)]
             end = End(
                 leaves,
                 json.loads(attributes["meta"]),
@@ -131,29 +137,54 @@ def read_end(path: Path) -> End:
                 int(attributes["first"]),
                 int(attributes["last"]),
             )
-            if _digest(lambda *of: series(file, *of), end) != attributes["sha256"]:
+            if _digest(lambda *of: series(file, *of), end, _start_in(file)) != attributes["sha256"]:
                 raise Damaged("its checksum is another")
             return end
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except _UNREADABLE as error:
         raise Damaged(str(error)) from error
 
 
-def read_frames(path: Path) -> Frames:
-    """All frames of a file.
+def read_start(path: Path) -> System:
+    """Where the run of a file began, in NumPy.
 
     Raises:
-        InputError: there is no such file, or it holds no frames of ours.
+        Damaged: saying why.
     """
-    if not path.is_file():
-        raise InputError(f"trajectory {path} does not exist: give the path of an H5MD file")
     try:
         with h5py().File(path, "r") as file:
-            n = int(file["difmd"].attrs["last"] - file["difmd"].attrs["first"])
-            return Frames(*(series(file, name, 0, n) for name in Frames._fields))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"trajectory {path} cannot be read ({error}): it is damaged, or no file of simulate"
-        ) from error
+            return _start_in(file)
+    except _UNREADABLE as error:
+        raise Damaged(str(error)) from error
+
+
+def _start_in(file: Any) -> System:
+    """The start in an open file."""
+    groups = [file[f"particles/{name}"] for name in sorted(file["particles"])]
+    start = file["difmd/start"]
+
+    def each(of: Callable[[Any], Any]) -> Any:
+        found = [np.asarray(of(group)) for group in groups]
+        return np.stack(found) if start["positions"].ndim == 3 else found[0]
+
+    return System(
+        positions=start["positions"][()],
+        atomic_numbers=each(lambda group: group["species"][()]),
+        masses=each(lambda group: group["mass"][()]),
+        cell=start["cell"][()],
+        # Bytes or text, as h5py has it.
+        pbc=each(lambda group: [x in (b"periodic", "periodic") for x in group["box"].attrs["boundary"]]),
+        fixed=start["fixed"][()] if "fixed" in start else None,
+    )
+
+
+def velocities_of(momenta: np.ndarray, system: System) -> np.ndarray:
+    """Velocities [Å/ps] from momenta, as a file has them."""
+    return (momenta / np.asarray(system.masses)[..., None] * PS).astype(momenta.dtype)
+
+
+def momenta_of(velocities: np.ndarray, system: System) -> np.ndarray:
+    """Momenta [amu Å/time] from the velocities in a file."""
+    return (velocities * np.asarray(system.masses)[..., None] / PS).astype(velocities.dtype)
 
 
 def series(file: Any, name: str, low: int, high: int) -> np.ndarray:
@@ -217,22 +248,25 @@ def _fill(
                 for r, target in enumerate(targets):
                     target[low:high] = block[:, r]
     group = file.create_group("difmd")
+    for key in ("positions", "cell", "fixed"):
+        if getattr(system, key) is not None:
+            group[f"start/{key}"] = np.asarray(getattr(system, key))
     for n, leaf in enumerate(end.leaves):
         group[f"state_{n}"] = leaf
     group.attrs["meta"] = json.dumps(end.meta, sort_keys=True)
     for key in ("settings", "first", "last"):
         group.attrs[key] = getattr(end, key)
-    group.attrs["sha256"] = _digest(read, end)
+    group.attrs["sha256"] = _digest(read, end, system)
 
 
-def _digest(read: Callable[[str, int, int], np.ndarray], end: End) -> str:
+def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System) -> str:
     """The checksum of all series and of what a file keeps besides them."""
     digest = hashlib.sha256()
     n_frames = end.last - end.first
     for name in Frames._fields:
         for low in range(0, n_frames, _BLOCK):
             digest.update(np.ascontiguousarray(read(name, low, min(low + _BLOCK, n_frames))).tobytes())
-    for leaf in end.leaves:
+    for leaf in (*end.leaves, *jax.tree.leaves(start)):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     digest.update(json.dumps([end.meta, end.settings, end.first, end.last], sort_keys=True).encode())
     return digest.hexdigest()
@@ -265,5 +299,5 @@ def h5py() -> Any:
     try:
         import h5py as package
     except ImportError as error:
-        raise InputError("h5py is needed to write trajectories: pip install h5py") from error
+        raise InputError("h5py is needed for trajectories on disk: pip install h5py") from error
     return package

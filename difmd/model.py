@@ -14,6 +14,7 @@ import numpy as np
 
 from difmd import potentials
 from difmd.checkpoint import write_archive
+from difmd.checks import as_path
 from difmd.errors import InputError
 from difmd.potentials import Params, Potential
 
@@ -53,6 +54,8 @@ def save(
         InputError: a potential that cannot be described, parameters that are not finite, a provenance that is
             not JSON, or a file that cannot be written.
     """
+    path = as_path("path", path)
+    potentials.check_model(potential, params)
     if potential.description is None:
         raise InputError(
             "this potential cannot be saved: it is made of functions that difmd does not know (by "
@@ -61,10 +64,6 @@ def save(
         )
     potentials.check_finite(params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    if _places(params) != _places(jax.eval_shape(potential.init, jax.random.key(0))):
-        raise InputError(
-            "params are not those of this potential: give what its `init` or a fit of this potential returned"
-        )
     meta = {
         "format": _FORMAT,
         "potential": potential.description,
@@ -78,7 +77,7 @@ def save(
         raise InputError(f"provenance cannot be written as JSON: {error}") from error
     arrays = {f"leaf_{n}": np.asarray(leaf) for n, (_, leaf) in enumerate(leaves)}
     arrays["meta"] = np.frombuffer(text.encode(), np.uint8)
-    write_archive(Path(path), arrays)
+    write_archive(path, arrays)
 
 
 def load(path: str | Path) -> Model:
@@ -87,7 +86,7 @@ def load(path: str | Path) -> Model:
     Raises:
         InputError: no such file, a damaged one, or one of a newer difmd.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not path.exists():
         raise InputError(f"there is no file {path}")
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from difmd.checks import check_whole
 from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe
 from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
@@ -145,8 +146,7 @@ def relax(
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer = {optimizer!r} is none: write difmd.fire() or difmd.lbfgs()")
     check_goal(strains, pressure, force_tolerance, max_steps)
-    if not isinstance(save_every, (int, np.integer)) or save_every < 1:
-        raise InputError(f"save_every = {save_every} must be a whole number, at least 1")
+    check_whole("save_every", save_every)
     check_positive("skin", skin, "Å")
     structures = one_by_one(systems, pressure)
     for one in structures:

@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Key
 
+from difmd.checks import check_key, check_type, check_whole
 from difmd.errors import InputError, Status
-from difmd.forces import forces, forces_and_virial
+from difmd.forces import check_shapes, forces, forces_and_virial
 from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.methods import GradientMethod
 from difmd.integrators import Forces, Integrator, MDState
+from difmd.integrators.base import check_integrator, check_momenta, check_state
 from difmd.motion import Carry, Inputs, Plan
 from difmd.neighbors import Neighbors, rebuild
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
-from difmd.system import System
+from difmd.system import System, check_system
 
 
 class Frame(NamedTuple):
@@ -75,8 +77,12 @@ def initialize(
         neighbors: a current list for the system.
 
     Raises:
-        InputError: as `forces`.
+        InputError: as `forces`; momenta of another shape or precision than the positions, or no key.
     """
+    check_integrator(integrator)
+    check_system(system)
+    check_momenta(momenta, system)
+    check_key(key)
     force = Forces(
         lambda system: forces(potential, params, system, neighbors),
         lambda system: forces_and_virial(potential, params, system, neighbors),
@@ -117,8 +123,17 @@ def rollout(
         `Rollout`. The run goes on to the end whatever the status.
 
     Raises:
-        InputError: numbers of steps that do not divide, or a gradient method of another kind.
+        InputError: numbers of steps that do not divide, a gradient method of another kind, or a state that
+            does not fit the integrator; or as `forces`.
     """
+    check_type("state", state, MDState, "make one with difmd.initialize(...)")
+    check_state(integrator, state)
+    check_shapes(potential, params, state.system, neighbors)
+    for name, number in (("n_steps", n_steps), ("save_every", save_every), ("rebuild_every", rebuild_every)):
+        if number is not None:
+            check_whole(name, number)
+    if not callable(save):
+        raise InputError(f"save = {save!r} must be a function of a state and its list")
     gradient = checkpointed() if gradient is None else gradient
     if not isinstance(gradient, GradientMethod):
         raise InputError(

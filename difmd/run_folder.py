@@ -26,7 +26,9 @@ _PREVIOUS = "trajectory.previous.h5"
 _PARTS = "parts"
 
 
-class _File(NamedTuple):
+class File(NamedTuple):
+    """A file of a run, and what it ends with."""
+
     path: Path
     end: h5md.End
 
@@ -56,8 +58,8 @@ class RunFolder:
         self.folder = Path(folder)
         self.system, self.settings, self.every, self.dt = system, settings, every, dt
         ensure_writable(self.folder / _PARTS)
-        self.messages: list[str] = []
-        self.files = self._found()
+        self.files, damaged = found_in(self.folder, settings)
+        self.messages = [f"{what}: what it held is computed again" for what in damaged]
 
     @property
     def n_frames(self) -> int:
@@ -82,7 +84,7 @@ class RunFolder:
         end = h5md.End(leaves, meta, self.settings, first, last)
         path = self.folder / _PARTS / f"{last:012d}.h5"
         self._write(path, lambda name, low, high: getattr(frames, name)[low:high], end)
-        self.files.append(_File(path, end))
+        self.files.append(File(path, end))
         of_parts = last - (self.files[0].end.last if self.files[0].path.name == TRAJECTORY else 0)
         # As many again as there are: a frame is copied a few times at most.
         if of_parts >= max(last // 2, 10_000):
@@ -101,50 +103,12 @@ class RunFolder:
             previous = self.folder / _PREVIOUS if self.files[0].path == target else None
             with h5md.joined([each.path for each in self.files]) as read:
                 self._write(target, read, end, previous)
-            self.files = [_File(target, end)]
+            self.files = [File(target, end)]
             for path in (self.folder / _PARTS).iterdir():
                 path.unlink(missing_ok=True)
 
     def _write(self, path: Path, read: Any, end: h5md.End, previous: Path | None = None) -> None:
         h5md.write(path, self.system, read, end, dt=self.dt, every=self.every, previous=previous)
-
-    def _found(self) -> list[_File]:
-        """Files of this run without gap from its start; those that are damaged are told and left out.
-
-        Raises:
-            InputError: they are of another run.
-        """
-        files: list[_File] = []
-        for name in (TRAJECTORY, _PREVIOUS):
-            end = self._read(self.folder / name)
-            if end is not None:
-                files = [_File(self.folder / name, end)]
-                break
-        for path in sorted((self.folder / _PARTS).glob("[0-9]*.h5")):
-            end, reached = self._read(path), files[-1].end.last if files else 0
-            if end is not None and end.first == reached:
-                files.append(_File(path, end))
-        return files
-
-    def _read(self, path: Path) -> h5md.End | None:
-        """What ends a file, None where there is none or it is damaged.
-
-        Raises:
-            InputError: it is of another run.
-        """
-        if not path.exists():
-            return None
-        try:
-            end = h5md.read_end(path)
-        except h5md.Damaged as error:
-            self.messages.append(f"{path} is damaged ({error}): what it held is computed again")
-            return None
-        if end.settings != self.settings:
-            raise InputError(
-                f"{self.folder} holds another run, or one with other settings: choose another folder, or "
-                "delete it to start again"
-            )
-        return end
 
     def provenance(self, **more: Any) -> None:
         """Add a line to `provenance.jsonl` that says what the run is made with from here on."""
@@ -163,6 +127,46 @@ class RunFolder:
         }
         with open(self.folder / "provenance.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], list[str]]:
+    """Files of a run without gap from its start, and which others are damaged and how (host).
+
+    Args:
+        folder: of the run.
+        settings: what all files must have been made with; None: anything.
+
+    Raises:
+        InputError: they are of another run.
+    """
+    files: list[File] = []
+    damaged: list[str] = []
+
+    def read(path: Path) -> h5md.End | None:
+        if not path.exists():
+            return None
+        try:
+            end = h5md.read_end(path)
+        except h5md.Damaged as error:
+            damaged.append(f"{path} is damaged ({error})")
+            return None
+        if settings is not None and end.settings != settings:
+            raise InputError(
+                f"{folder} holds another run, or one with other settings: choose another folder, or "
+                "delete it to start again"
+            )
+        return end
+
+    for name in (TRAJECTORY, _PREVIOUS):
+        end = read(folder / name)
+        if end is not None:
+            files = [File(folder / name, end)]
+            break
+    for path in sorted((folder / _PARTS).glob("[0-9]*.h5")):
+        end, reached = read(path), files[-1].end.last if files else 0
+        if end is not None and end.first == reached:
+            files.append(File(path, end))
+    return files, damaged
 
 
 @contextlib.contextmanager

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from difmd.batching import run_replicas
 from difmd.checkpoint import fingerprint
+from difmd.checks import as_path, check_key, check_whole
 from difmd.chunk import begin, run_chunk
 from difmd.committed import Committed, Record, Watch
 from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
 from difmd.failure import states_at, status_of_frames, told
 from difmd.guards import Limits, check_limits
 from difmd.integrators import Integrator, MDState
+from difmd.integrators.base import check_integrator, check_momenta, check_state
 from difmd.neighbors import (
     Neighbors,
     automatic_skin,
@@ -32,7 +33,7 @@ from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
 from difmd.rollout import Rollout
 from difmd.run_folder import RunFolder, terminable
-from difmd.system import System, validate_system
+from difmd.system import System, check_system, validate_system
 from difmd.trajectory import Trajectory
 
 _MAX_GROWTHS = 10
@@ -108,16 +109,15 @@ def simulate(
         SimulationInterrupted: Ctrl-C; likewise.
     """
     for name, number in (("n_steps", n_steps), ("save_every", save_every), ("chunk_steps", chunk_steps)):
-        if not isinstance(number, (int, np.integer)):
-            raise InputError(f"{name} = {number} must be a whole number")
-    if n_steps < 1 or save_every < 1 or n_steps % save_every:
+        check_whole(name, number)
+    if n_steps % save_every:
         raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
     first = system.system if isinstance(system, MDState) else system
-    if not isinstance(first, System):
-        raise InputError(
-            f"system is a {type(system).__name__}: convert it with difmd.from_ase or build a System with "
-            "difmd.make_system"
-        )
+    check_system(first)
+    done_before = int(np.max(np.asarray(system.step))) if isinstance(system, MDState) else 0
+    if done_before + n_steps >= 2**31:
+        raise InputError(f"n_steps = {n_steps} after {done_before}: steps are counted up to {2**31 - 1}")
+    check_integrator(integrator)
     batched = first.positions.ndim == 3
     replicas = len(first.positions) if batched else 1
     # On the host, where taking a replica out costs nothing.
@@ -132,6 +132,8 @@ def simulate(
         _check_start(first, temperature, momenta, key)
     elif not (temperature is None and momenta is None and key is None):
         raise InputError("a state has momenta and key of its own: leave out temperature, momenta and key")
+    else:
+        check_state(integrator, system)
     check_limits(limits)
     dt = float(np.max(np.asarray(integrator.dt)))
     if skin is None:
@@ -152,7 +154,7 @@ def simulate(
             str(potential), params, *_settings_of(integrator), state.replace(forces=()), dt, skin, save_every,
             frames_per_chunk,
         )  # fmt: skip
-        disk = RunFolder(folder, first, settings, every=save_every, dt=dt)
+        disk = RunFolder(as_path("folder", folder), first, settings, every=save_every, dt=dt)
         state, neighbors = committed.go_on(disk, state, neighbors)
         if disk.n_frames > frames_left:
             raise InputError(
@@ -242,16 +244,14 @@ def _check_start(system: System, temperature: float | None, momenta: Array | Non
         raise InputError("give either temperature or momenta to start from")
     if key is None:
         raise InputError("give a key, the seed of momenta and noise: key=jax.random.key(0)")
-    if not jnp.issubdtype(getattr(key, "dtype", int), jax.dtypes.prng_key):
-        raise InputError(f"key = {key} is not a key of JAX: write key=jax.random.key(0)")
+    check_key(key)
     if temperature is not None:
         check_positive("temperature", temperature, "K")
+        if np.ndim(temperature):
+            raise InputError(f"temperature = {temperature} K must be one number, for all replicas")
         return
     assert momenta is not None
-    if momenta.shape != system.positions.shape:
-        raise InputError(
-            f"momenta {list(momenta.shape)} and positions {list(system.positions.shape)} differ in shape"
-        )
+    check_momenta(momenta, system)
     if not np.isfinite(np.asarray(momenta)).all():
         raise InputError("momenta are not finite")
     if system.fixed is not None and np.any(np.asarray(momenta)[np.asarray(system.fixed)]):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from difmd.checks import check_type, real_numbers
 from difmd.errors import InputError
 from difmd.lattice import signed_volume
 from difmd.precision import floats
@@ -168,8 +169,10 @@ def make_system(
 
     Raises:
         InputError: shapes that do not fit, NaN or infinite values, atomic numbers outside 0..118,
-            masses ≤ 0, atoms that coincide, a singular cell, or fixed atoms that there are not.
+            masses ≤ 0, atoms that coincide, a singular cell, fixed atoms that there are not, or a dtype that
+            is not of floating point.
     """
+    _check_dtype(dtype)
     host = host_system(positions, atomic_numbers, masses=masses, cell=cell, pbc=pbc, fixed=fixed)
     return System(
         positions=floats(host.positions, dtype),
@@ -193,8 +196,14 @@ def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
         The validated `System`.
 
     Raises:
-        InputError: as `make_system`.
+        InputError: as `make_system`; other objects than `ase.Atoms`, or atoms of no element.
     """
+    import ase
+
+    check_type("atoms", atoms, ase.Atoms, "build one, or a System from arrays with difmd.make_system")
+    if not atoms.numbers.all():
+        i = int(np.argmin(atoms.numbers))
+        raise InputError(f"atom {i} is of no element (X): remove it, or give it one")
     return make_system(
         atoms.get_positions(),
         atoms.get_atomic_numbers(),
@@ -214,7 +223,15 @@ def to_ase(system: System) -> ase.Atoms:
 
     Returns:
         The atoms, with float64 positions, masses and cell, and `FixAtoms` where some are fixed.
+
+    Raises:
+        InputError: no system, or several replicas.
     """
+    check_system(system)
+    if np.ndim(system.positions) == 3:
+        raise InputError(
+            f"system holds {len(system.positions)} replicas: take one, jax.tree.map(lambda x: x[0], system)"
+        )
     import ase
     from ase.constraints import FixAtoms
 
@@ -230,6 +247,38 @@ def to_ase(system: System) -> ase.Atoms:
     )
 
 
+def check_system(system: Any) -> None:
+    """Refuse what is no `System`, or one whose fields do not fit each other; traced ones are known, too.
+
+    Raises:
+        InputError: another object, shapes that differ, or floating-point fields of several precisions.
+    """
+    if not isinstance(system, System):
+        raise InputError(
+            f"system is a {type(system).__name__}: convert it with difmd.from_ase or build a System with "
+            "difmd.make_system"
+        )
+    shape = np.shape(system.positions)
+    if len(shape) not in (2, 3) or shape[-1] != 3:
+        raise InputError(f"positions of a system must have shape [*replicas, atoms, 3], got {list(shape)}")
+    batch, atoms = shape[:-2], shape[:-1]
+    shapes = {"atomic_numbers": atoms, "masses": atoms, "cell": (*batch, 3, 3), "pbc": (*batch, 3)}
+    for name, expected in shapes.items():
+        found = np.shape(getattr(system, name))
+        if found != expected:
+            raise InputError(
+                f"{name} of a system have shape {list(found)}, but positions {list(shape)}: it must be "
+                f"{list(expected)}"
+            )
+    for name in ("masses", "cell"):
+        kinds = [jax.dtypes.canonicalize_dtype(x.dtype) for x in (getattr(system, name), system.positions)]
+        if kinds[0] != kinds[1]:
+            raise InputError(
+                f"{name} of a system are {kinds[0]}, but positions {kinds[1]}: make all of one precision, "
+                "as make_system(..., dtype=) does"
+            )
+
+
 def validate_system(system: System) -> None:
     """Run the checks of `make_system` on a `System` that was made another way (host).
 
@@ -241,16 +290,22 @@ def validate_system(system: System) -> None:
         system.atomic_numbers,
         masses=system.masses,
         cell=system.cell,
-        pbc=[bool(flag) for flag in np.asarray(system.pbc)],
+        pbc=np.asarray(system.pbc),
         fixed=system.fixed,
     )
 
 
-def _floats(name: str, values: Any) -> np.ndarray:
+def _check_dtype(dtype: Any) -> None:
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is not an array of numbers: {error}") from None
+        is_floating = dtype is None or jnp.issubdtype(jnp.dtype(dtype), np.floating)
+    except TypeError:
+        is_floating = False
+    if not is_floating:
+        raise InputError(f"dtype = {dtype!r} must be one of floating point, such as 'float32' or 'float64'")
+
+
+def _floats(name: str, values: Any) -> np.ndarray:
+    array = real_numbers(name, values)
     bad = ~np.isfinite(array)
     if bad.any():
         where = [int(i) for i in np.argwhere(bad)[0]]

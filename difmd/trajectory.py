@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 
+from difmd.errors import InputError
 from difmd.integrators import MDState
-from difmd.system import System
-from difmd.units import KB
+from difmd.system import System, to_ase
+from difmd.units import KB, PS
+
+if TYPE_CHECKING:
+    import ase
 
 
 class Trajectory(NamedTuple):
@@ -22,7 +27,7 @@ class Trajectory(NamedTuple):
         potential_energy: [eV]; [frames, *replicas].
         stress: from interactions alone, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
         state: the last committed state; `simulate` goes on from it. At step 0 its forces are NaN, as they are
-            yet to be found.
+            yet to be found. None where `read_trajectory` was not given the integrator that can tell.
         n_replays: how often the neighbour list overflowed and was grown.
         skin: of the neighbour list [Å].
         cells: rows are lattice vectors [Å]; [frames, *replicas, 3, 3]. None: that of `system` throughout.
@@ -36,7 +41,7 @@ class Trajectory(NamedTuple):
     momenta: np.ndarray
     potential_energy: np.ndarray
     stress: np.ndarray
-    state: MDState
+    state: MDState | None
     n_replays: int
     skin: float
     cells: np.ndarray | None = None
@@ -80,6 +85,52 @@ class Trajectory(NamedTuple):
         """(2K/3 − tr(stress) V/3)/V [eV/Å³]; [frames, *replicas]."""
         virial = np.trace(self.stress.astype(np.float64), axis1=-2, axis2=-1)
         return 2 * self.kinetic_energy / (3 * self.volume) - virial / 3
+
+    def to_ase(self, *, replica: int | None = None, frames: slice = slice(None)) -> list[ase.Atoms]:
+        """Frames as `ase.Atoms`, to look at or to export (host).
+
+        Args:
+            replica: which one; needed where there are several, and only there.
+            frames: which of the frames.
+
+        Returns:
+            Atoms with unwrapped positions, velocities, cell, `info["time_ps"]`, and a `SinglePointCalculator`
+            with the energy and, with three periodic directions, the stress of interactions alone. Padding is
+            left out.
+
+        Raises:
+            InputError: a replica that there is not, or none given where there are several.
+        """
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        at: tuple[int, ...] = ()
+        if self.system.positions.ndim == 3:
+            n_replicas = len(self.system.positions)
+            if type(replica) is not int or not 0 <= replica < n_replicas:
+                raise InputError(
+                    f"replica = {replica} must be a number 0 .. {n_replicas - 1}: to_ase(replica=0)"
+                )
+            at = (replica,)
+        elif replica is not None:
+            raise InputError(f"replica = {replica}, but this trajectory is of one system: leave it out")
+        own = jax.tree.map(lambda x: np.asarray(x)[at], self.system)
+        real = np.asarray(own.atomic_numbers) > 0
+        found = []
+        for n in range(len(self.times))[frames]:
+            cell = own.cell if self.cells is None else self.cells[(n, *at)]
+            atoms = to_ase(own.replace(positions=self.positions[(n, *at)], cell=cell))
+            # A unit of time here, Å√(amu/eV), is one of ASE's.
+            momenta = np.asarray(self.momenta[(n, *at)], np.float64)[real]
+            atoms.set_momenta(momenta, apply_constraint=False)
+            atoms.info["time_ps"] = float(self.times[n] / PS)
+            results: dict[str, Any] = {"energy": float(self.potential_energy[(n, *at)])}
+            if atoms.pbc.all():
+                # Voigt's order: xx, yy, zz, yz, xz, xy.
+                stress = np.asarray(self.stress[(n, *at)], np.float64)
+                results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            atoms.calc = SinglePointCalculator(atoms, **results)
+            found.append(atoms)
+        return found
 
 
 def kinetic_temperature(system: System, momenta: Any, positions: Any = None) -> np.ndarray:

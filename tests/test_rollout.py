@@ -232,5 +232,5 @@ def test_gradient_is_central_differences(start, method):
     ids=str,
 )
 def test_refuses_numbers_of_steps_that_do_not_divide(start, steps):
-    with pytest.raises(InputError, match=f"n_steps = {steps['n_steps']}"):
+    with pytest.raises(InputError, match=f"n_steps = {steps['n_steps']}|every = 0 must be at least 1"):
         rollout(POTENTIAL, PARAMS, NVE, *start, **steps)

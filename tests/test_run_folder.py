@@ -13,7 +13,7 @@ import pytest
 from killed import run_killed
 
 import difmd
-from difmd import h5md, units
+from difmd import units
 from difmd.errors import InputError
 
 h5py = pytest.importorskip("h5py")
@@ -130,8 +130,8 @@ def test_replicas_and_runs_larger_than_memory(tmp_path):
     assert run.positions.shape == (0, 2, 32, 3) and int(run.state.step[0]) == 60
     found = simulate(tmp_path, system=systems)
     np.testing.assert_array_equal(found.positions[-1], np.asarray(run.state.system.positions))
-    frames = h5md.read_frames(tmp_path / "trajectory.h5")
-    assert frames.positions.shape == (12, 2, 32, 3) and frames.energy.shape == (12, 2)
+    frames = difmd.read_trajectory(tmp_path)
+    assert frames.positions.shape == (12, 2, 32, 3) and frames.potential_energy.shape == (12, 2)
 
 
 def test_conserved_energy_is_told(tmp_path):
@@ -185,18 +185,6 @@ def test_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         simulate(tmp_path / "file")
-
-
-def test_files_that_are_no_trajectory_are_refused(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        h5md.read_frames(tmp_path / "nothing.h5")
-    (tmp_path / "text.h5").write_text("no HDF5")
-    with pytest.raises(InputError, match="cannot be read"):
-        h5md.read_frames(tmp_path / "text.h5")
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["positions"] = np.zeros(3)
-    with pytest.raises(InputError, match="cannot be read"):
-        h5md.read_frames(tmp_path / "other.h5")
 
 
 def test_terminated_it_keeps_what_it_has(tmp_path):

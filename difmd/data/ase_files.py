@@ -87,19 +87,27 @@ def _cut(file: IO[str]) -> Iterator[str]:
 
 
 def read_database(path: Path) -> Iterator[Raw | BadFrame]:
-    """Rows of an ASE database; labels are those of its calculator, its key-value pairs and its data."""
+    """Rows of an ASE database; labels are those of its calculator, its key-value pairs and its data.
+
+    Raises:
+        BadFile: it is no database.
+    """
     from ase.db import connect
 
-    for index, row in enumerate(connect(str(path)).select()):
-        name = f"frame {index} (counted from 0; row id {row.id})"
-        try:
-            raw = _raw(row.toatoms(), name)
-            # No pickle is unpacked here: ASE keeps data as JSON.
-            values = {**row.data, **row.key_value_pairs, **raw.values}
-        except Exception as error:
-            yield BadFrame(f"{name}: {_explain(error)}")
-            continue
-        yield raw._replace(values=values)
+    try:
+        for index, row in enumerate(connect(str(path)).select()):
+            name = f"frame {index} (counted from 0; row id {row.id})"
+            try:
+                raw = _raw(row.toatoms(), name)
+                # No pickle is unpacked here: ASE keeps data as JSON.
+                values = {**row.data, **row.key_value_pairs, **raw.values}
+            except Exception as error:
+                yield BadFrame(f"{name}: {_explain(error)}")
+                continue
+            yield raw._replace(values=values)
+    # The database below raises errors of its own on a file that is none, or is cut off.
+    except Exception as error:
+        raise BadFile(f"ASE cannot read the database ({_explain(error)}): copy or write it again") from error
 
 
 def read_other(path: Path) -> Iterator[Raw | BadFrame]:

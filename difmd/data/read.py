@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from difmd.checks import as_path
 from difmd.data.ase_files import is_extxyz, read_database, read_extxyz, read_other
 from difmd.data.convert import NO_VOLUME, to_frame
 from difmd.data.deepmd import find_deepmd, read_deepmd
@@ -56,7 +57,7 @@ def read(
             is none, positions or labels that are not finite or of a wrong shape, or atoms that coincide; no
             frame has a label. The message names file, frame and remedy.
     """
-    path = Path(path)
+    path = as_path("path", path)
     skipped: list[str] = []
     used: dict[str, Counter[str]] = {}
     frames = []
@@ -99,7 +100,7 @@ def stream(
     Raises:
         InputError: as `read`, when the frame in question is reached.
     """
-    return _warning_at_the_end(Path(path), keys, units, skip_bad)
+    return _warning_at_the_end(as_path("path", path), keys, units, skip_bad)
 
 
 def _warning_at_the_end(path: Path, keys: Keys, units: Units, skip_bad: bool) -> Iterator[Frame]:

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from difmd.errors import InputError, check_positive
+from difmd.checks import check_key
+from difmd.errors import InputError, check_not_negative, check_positive
 from difmd.integrators.fixed_point import Resolution
-from difmd.integrators.schedule import values_of
+from difmd.integrators.schedule import Schedule, values_of
 from difmd.lattice import invert, product
-from difmd.system import System
+from difmd.system import System, check_system
 from difmd.units import KB
 
 ForceFunction: TypeAlias = Callable[[System], Float[Array, "atoms 3"]]
@@ -109,6 +110,75 @@ class Integrator(NamedTuple):
     reservoir: Callable[[MDState], Array] | None = None
 
 
+def check_integrator(integrator: Any) -> None:
+    """Refuse what is no `Integrator`.
+
+    Raises:
+        InputError: naming its type.
+    """
+    if not isinstance(integrator, Integrator):
+        raise InputError(
+            f"integrator is of type {type(integrator).__name__}: give what velocity_verlet(dt=...), "
+            "langevin(...) or another factory returned"
+        )
+
+
+def check_momenta(momenta: Any, system: System) -> None:
+    """Refuse momenta of another shape or precision than the positions; traced ones are known, too.
+
+    Raises:
+        InputError: naming both.
+    """
+    if not (hasattr(momenta, "shape") and hasattr(momenta, "dtype")):
+        raise InputError(f"momenta are a {type(momenta).__name__}: give an array [*replicas, atoms, 3]")
+    if momenta.shape != system.positions.shape:
+        raise InputError(
+            f"momenta {list(momenta.shape)} and positions {list(system.positions.shape)} differ in shape"
+        )
+    own, expected = (jax.dtypes.canonicalize_dtype(x.dtype) for x in (momenta, system.positions))
+    if own != expected:
+        raise InputError(
+            f"momenta are {own}, but positions {expected}: give momenta.astype(system.positions.dtype)"
+        )
+
+
+def check_state(integrator: Integrator, state: MDState) -> None:
+    """Refuse a state that is none of this integrator, by shapes; traced ones are known, too.
+
+    Raises:
+        InputError: no integrator, a system or momenta that do not fit, or another bath.
+    """
+    check_integrator(integrator)
+    check_system(state.system)
+    check_momenta(state.momenta, state.system)
+    expected = state_shapes(integrator.init, state.system)
+    # Forces at the start of `simulate` are yet to be found, and their virial with them.
+    for name in ("bath", "virial"):
+        own, other = getattr(state, name), getattr(expected, name)
+        shapes = [jax.tree.map(np.shape, x) for x in (own, other)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"the {name} of this state is not that of the integrator: begin with one of this integrator, "
+                "from its positions and momenta"
+            )
+
+
+def state_shapes(init: Callable[..., MDState], system: System) -> MDState:
+    """Shapes and dtypes of the state at step 0 that the `init` of an integrator makes, of replicas, too."""
+    force = Forces(lambda system: system.positions, lambda system: (system.positions, system.cell))
+
+    def one(system: System, key: Array) -> MDState:
+        return init(system, system.positions, key, force)
+
+    def begin(system: System) -> MDState:
+        key = jax.random.key(0)
+        if system.positions.ndim == 2:
+            return one(system, key)
+        return jax.vmap(one)(system, jax.random.split(key, len(system.positions)))
+
+    return jax.eval_shape(begin, system)
+
+
 def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
     """The state at step 0, where fixed atoms have no momentum."""
     momenta = on_mobile(system, momenta)
@@ -158,15 +228,14 @@ def draw_momenta(
         Momenta [amu Å/(Å√(amu/eV))]; [atoms, 3].
 
     Raises:
-        InputError: a temperature that is negative or not finite.
+        InputError: a temperature that is negative or not finite, no key, or no system.
 
     References:
         Allen & Tildesley, Computer Simulation of Liquids, 2nd ed. 2017, §5.7.3.
     """
-    if not isinstance(temperature, jax.core.Tracer):
-        kelvin = np.asarray(temperature)
-        if not (np.isfinite(kelvin) & (kelvin >= 0)).all():
-            raise InputError(f"temperature = {temperature} K must be finite and not negative")
+    check_key(key)
+    check_system(system)
+    check_not_negative("temperature", temperature, "K")
     masses = jnp.where(system.is_mobile, system.masses, 0)[:, None]
     noise = jax.random.normal(key, system.positions.shape, system.positions.dtype)
     momenta = jnp.sqrt(masses * KB * temperature) * noise
@@ -234,5 +303,18 @@ def check_bath(dt: Any, temperature: Any, time_constant: Any) -> None:
         InputError: naming the value.
     """
     check_positive("dt", dt, "Å√(amu/eV)")
-    check_positive("temperature", values_of(temperature), "K")
+    check_temperature(temperature)
     check_positive("time_constant", time_constant, "Å√(amu/eV)")
+
+
+def check_temperature(temperature: Any) -> None:
+    """Refuse a temperature of a bath, or a `ramp` of such, that is not positive.
+
+    Raises:
+        InputError: naming the value.
+    """
+    check_positive("temperature", values_of(temperature), "K")
+    if isinstance(temperature, Schedule) and temperature.values.ndim != 1:
+        raise InputError(
+            f"temperature is a ramp to values of shape {list(temperature.values.shape[1:])}: give numbers"
+        )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError
 from difmd.integrators.base import MDState
 from difmd.integrators.schedule import Schedule, values_of
@@ -32,7 +33,7 @@ def check_barostat(pressure: Any, coupling: str) -> None:
     given = values_of(pressure)
     if isinstance(given, jax.core.Tracer):
         return
-    array = np.asarray(given)
+    array = real_numbers("pressure", given)
     if not np.isfinite(array).all():
         raise InputError(f"pressure = {pressure} eV/Å³ must be finite; write 1 * units.BAR")
     shape = array.shape[1:] if isinstance(pressure, Schedule) else array.shape

@@ -10,7 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd.errors import check_positive
-from difmd.integrators.base import Forces, Integrator, MDState, start_with_virial, virial_of
+from difmd.integrators.base import (
+    Forces,
+    Integrator,
+    MDState,
+    check_temperature,
+    start_with_virial,
+    virial_of,
+)
 from difmd.integrators.cell import (
     allowed,
     as_tensor,
@@ -19,7 +26,7 @@ from difmd.integrators.cell import (
     strained,
 )
 from difmd.integrators.langevin import noise_of
-from difmd.integrators.schedule import Schedule, at, values_of
+from difmd.integrators.schedule import Schedule, at
 from difmd.units import BAR, KB
 
 # Apart from the noise of the thermostat in the same step.
@@ -73,7 +80,7 @@ def cell_rescaling(
         Raiteri, Bernetti & Bussi, Appl. Sci. 12, 1139 (2022), doi:10.3390/app12031139 (all of the cell).
     """
     check_positive("dt", dt, "Å√(amu/eV)")
-    check_positive("temperature", values_of(temperature), "K")
+    check_temperature(temperature)
     check_positive("friction", friction, "1/time")
     check_positive("time_constant", time_constant, "Å√(amu/eV)")
     check_positive("compressibility", compressibility, "Å³/eV")

@@ -10,11 +10,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError, check_positive
-from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, start
+from difmd.errors import check_not_negative, check_positive
+from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, check_temperature, start
 from difmd.integrators.contraction import Bits, bits_for, contract, expand
 from difmd.integrators.fixed_point import Resolution, rounded
-from difmd.integrators.schedule import Schedule, at, values_of
+from difmd.integrators.schedule import Schedule, at
 from difmd.system import System
 from difmd.units import KB
 
@@ -46,9 +46,8 @@ def langevin(
         Leimkuhler & Matthews, AMRX 2013, 34, doi:10.1093/amrx/abs010.
     """
     check_positive("dt", dt, "Å√(amu/eV)")
-    check_positive("temperature", values_of(temperature), "K")
-    if not isinstance(friction, jax.core.Tracer) and not (np.asarray(friction) >= 0).all():
-        raise InputError(f"friction = {friction} must not be negative")
+    check_temperature(temperature)
+    check_not_negative("friction", friction, "1/time")
     return Integrator(
         init=jax.tree_util.Partial(start),
         step=jax.tree_util.Partial(_step, dt, temperature, friction),

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError, check_positive
+from difmd.checks import check_whole
+from difmd.errors import check_positive
 from difmd.integrators.base import (
     Forces,
     Integrator,
@@ -95,8 +96,7 @@ def martyna_tobias_klein(
     check_bath(dt, temperature, time_constant)
     check_positive("piston_time", piston_time, "Å√(amu/eV)")
     check_barostat(pressure, coupling)
-    if length < 1:
-        raise InputError(f"length = {length} must be at least 1")
+    check_whole("length", length)
     numbers = (temperature, pressure, time_constant, piston_time)
     return Integrator(
         init=jax.tree_util.Partial(_Init(length)),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError
+from difmd.checks import check_whole
 from difmd.integrators.base import (
     ForceFunction,
     Integrator,
@@ -73,8 +73,7 @@ def nose_hoover(
         Phys. Lett. A 150, 262 (1990), and Suzuki, Phys. Lett. A 146, 319 (1990) (the parts).
     """
     check_bath(dt, temperature, time_constant)
-    if length < 1:
-        raise InputError(f"length = {length} must be at least 1")
+    check_whole("length", length)
     return Integrator(
         init=jax.tree_util.Partial(_Init(length)),
         step=jax.tree_util.Partial(_step, dt, temperature, time_constant),

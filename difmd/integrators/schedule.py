@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError
 
 
@@ -52,12 +53,12 @@ def ramp(steps: Sequence[int], values: Sequence[Any]) -> Schedule:
         InputError: fewer than two steps, not ascending, another number of values, or values that are not
             finite.
     """
-    numbers = np.asarray(steps, np.float64)
-    given = np.asarray(values, np.float64)
-    if numbers.ndim != 1 or len(numbers) < 2 or (np.diff(numbers) <= 0).any() or numbers[0] < 0:
-        raise InputError(f"ramp: steps = {list(steps)} must be two or more ascending numbers")
-    if len(given) != len(numbers) or not np.isfinite(given).all():
-        raise InputError(f"ramp: give a finite value for each of {len(numbers)} steps, got {list(values)}")
+    numbers = real_numbers("ramp: steps", steps)
+    given = real_numbers("ramp: values", values)
+    if numbers.ndim != 1 or len(numbers) < 2 or not (np.diff(numbers) > 0).all() or numbers[0] < 0:
+        raise InputError(f"ramp: steps = {numbers.tolist()} must be two or more ascending numbers")
+    if given.ndim == 0 or len(given) != len(numbers) or not np.isfinite(given).all():
+        raise InputError(f"ramp: give a finite value for each of {len(numbers)} steps, got {given.tolist()}")
     return Schedule(jnp.asarray(numbers, float), jnp.asarray(given, float))
 
 

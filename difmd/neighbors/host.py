@@ -10,12 +10,13 @@ import numpy as np
 
 from difmd import blocks
 from difmd.batching import n_shares
-from difmd.errors import InputError, check_positive
+from difmd.checks import check_type, check_whole
+from difmd.errors import InputError, check_not_negative, check_positive
 from difmd.lattice import complete_cell, heights, signed_volume
 from difmd.neighbors.device import WORD, rebuild
 from difmd.neighbors.twins import no_twins
 from difmd.neighbors.types import Grid, Neighbors
-from difmd.system import System
+from difmd.system import System, check_system
 
 # Bins that cutoff + skin may span, across the runs and along them; the cheapest are taken. Finer bins make
 # runs tighter, but more of them.
@@ -105,8 +106,6 @@ def neighbor_list(
         InputError: cutoff not positive, skin negative, slack below 1, positions not finite, a cell without
             volume, or replicas whose pbc differ; or as `rebuild`.
     """
-    if not shrink >= 1:
-        raise InputError(f"shrink = {shrink} must be at least 1")
     empty, _ = _sized(system, cutoff, skin, slack, capacity, like, twins, shrink)
     return _filled(system, empty, slack, capacity)
 
@@ -168,13 +167,17 @@ def _sized(
     shrink: float = 1.0,
 ) -> tuple[Neighbors, bool]:
     """An empty list of one system or replica, and whether it surely has room for all; see `neighbor_list`."""
+    check_system(system)
     check_positive("cutoff", cutoff, "Å")
-    if not skin >= 0:
-        raise InputError(f"skin = {skin} Å must not be negative")
-    if not slack >= 1:
-        raise InputError(f"slack = {slack} must be at least 1")
-    if capacity is not None and capacity < 1:
-        raise InputError(f"capacity = {capacity} must be at least 1")
+    check_not_negative("skin", skin, "Å")
+    for name, factor in (("slack", slack), ("shrink", shrink)):
+        check_positive(name, factor, "a factor")
+        if factor < 1:
+            raise InputError(f"{name} = {factor} must be at least 1")
+    if capacity is not None:
+        check_whole("capacity", capacity)
+    if like is not None:
+        check_type("like", like, Neighbors, "give what neighbor_list returned")
     batched = system.positions.ndim == 3
     # On the host, where taking a replica out costs nothing.
     host = jax.tree.map(np.asarray, system)

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING
 
 from difmd.lazy import importer
 from difmd.potentials.atomic_energies import atomic_energies
-from difmd.potentials.base import Params, Potential, check_finite, from_description, validate_inputs
+from difmd.potentials.base import (
+    Params,
+    Potential,
+    check_finite,
+    check_model,
+    from_description,
+    validate_inputs,
+)
 from difmd.potentials.buckingham import buckingham
 from difmd.potentials.coulomb import coulomb_damped_shifted
 from difmd.potentials.embedded_atom import embedded_atom, read_eam
@@ -46,6 +53,7 @@ __all__ = [
     "atomic_energies",
     "buckingham",
     "check_finite",
+    "check_model",
     "coulomb_damped_shifted",
     "embedded_atom",
     "embedding_potential",

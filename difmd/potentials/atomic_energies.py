@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
@@ -39,7 +40,7 @@ def atomic_energies(species: Sequence[int | str], *, energies: Sequence[float]) 
         InputError: no element, an unknown or repeated one, or energies that are not finite or not one each.
     """
     numbers = species_numbers(species)
-    values = np.asarray(energies, np.float64)
+    values = real_numbers("energies", energies)
     if values.shape != (len(numbers),) or not np.isfinite(values).all():
         raise InputError(
             f"energies = {energies} must be finite numbers, one for each of {len(numbers)} species"

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import check_type
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
 from difmd.potentials.describe import made_from, summary
 from difmd.potentials.multipoles import Multipoles
-from difmd.system import System
+from difmd.system import System, check_system
 
 Params: TypeAlias = Any
 """A pytree of arrays."""
@@ -179,9 +180,11 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
     """Check on the host that `potential` can be evaluated for `system`.
 
     Raises:
-        InputError: an element the potential does not know, parameters that are not finite, or what
-            `potential.validate` finds.
+        InputError: objects of another kind, an element the potential does not know, parameters of another
+            potential or that are not finite, or what `potential.validate` finds.
     """
+    check_model(potential, params)
+    check_system(system)
     if potential.species is not None:
         present = {int(z) for z in np.unique(np.asarray(system.atomic_numbers))} - {0}
         unknown = sorted(present - potential.species)
@@ -193,6 +196,44 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
             )
     check_finite(params)
     potential.validate(system)
+
+
+def check_model(potential: Potential, params: Params) -> None:
+    """Refuse params whose names and shapes are not those that `potential.init` gives; traced ones, too.
+
+    Raises:
+        InputError: naming them; or no potential.
+    """
+    remedy = "lennard_jones(...), mace(...) and other factories make one; difmd.load(file).potential has one"
+    check_type("potential", potential, Potential, remedy)
+    wanted, found = _places(potential), _shapes(params)
+    remedy = "give what its `init`, a fit or `load` returned"
+    foreign = f"they are not those of this potential; {remedy}"
+    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    parts = [f"{verb} {_some(names)}" for verb, names in (("lack", missing), ("hold", unknown)) if names]
+    if parts:
+        raise InputError(f"params {' and '.join(parts)}: {foreign}")
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise InputError(f"params{name} has shape {list(found[name])}, expected {list(shape)}: {foreign}")
+
+
+def _some(names: list[str]) -> str:
+    """The first of many names."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(place): np.shape(leaf) for place, leaf in leaves}
+
+
+@functools.lru_cache(maxsize=32)
+def _places(potential: Potential) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the params of a potential."""
+    # A trace that goes on around it does not matter.
+    with jax.ensure_compile_time_eval():
+        return _shapes(jax.eval_shape(potential.init, jax.eval_shape(lambda: jax.random.key(0))))
 
 
 def check_names(params: Params, *names: str) -> None:
@@ -217,6 +258,8 @@ def check_finite(params: Params) -> None:
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         values = np.asarray(leaf)
+        if not (jnp.issubdtype(values.dtype, np.floating) or jnp.issubdtype(values.dtype, np.integer)):
+            raise InputError(f"params{jax.tree_util.keystr(path)} = {values!r} must be real numbers")
         if not np.isfinite(values).all():
             raise InputError(f"params{jax.tree_util.keystr(path)} = {values} is not finite")
 

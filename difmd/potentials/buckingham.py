@@ -10,6 +10,7 @@ from jaxtyping import Array
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairValues, inverse, pair_potential, pair_tables, symmetric
+from difmd.potentials.slots import species_numbers
 from difmd.potentials.truncation import Truncation
 
 
@@ -50,9 +51,12 @@ def buckingham(
         Buckingham, Proc. R. Soc. A 168, 264 (1938), doi:10.1098/rspa.1938.0173.
     """
     init = pair_tables(
-        len(species), may_vanish=("repulsion", "dispersion"), repulsion=repulsion, range=range,
+        len(species_numbers(species)),
+        may_vanish=("repulsion", "dispersion"),
+        repulsion=repulsion,
+        range=range,
         dispersion=dispersion,
-    )  # fmt: skip
+    )
 
     def phi(pair: Params, r_squared: Array) -> Array:
         repelled = pair["repulsion"] * jnp.exp(-jnp.sqrt(r_squared) / pair["range"])

@@ -10,6 +10,7 @@ import numpy as np
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
@@ -90,7 +91,7 @@ def charged_pairs(
         InputError: charges that do not match `species`, or as `pair_potential`.
     """
     numbers = species_numbers(species)
-    values = np.broadcast_to(np.asarray(charges, np.float64), np.shape(charges) or (len(numbers),))
+    values = np.broadcast_to(real_numbers("charges", charges), np.shape(charges) or (len(numbers),))
     if values.shape != (len(numbers),) or not np.isfinite(values).all():
         raise InputError(f"charges = {np.asarray(charges).tolist()}: give one finite charge a species")
 

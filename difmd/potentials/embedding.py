@@ -21,6 +21,7 @@ from difmd.potentials.slots import (
     Sites,
     separation,
     slot_potential,
+    species_numbers,
     sum_over_slots,
     types_of_pairs,
     virial_terms,
@@ -84,7 +85,7 @@ def embedding_potential(
     References:
         Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443 (the form).
     """
-    n_types = len(species)
+    n_types = len(species_numbers(species))
 
     def sums_of(
         table: Any, xyz: list[Array], sites: Sites

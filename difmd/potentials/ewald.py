@@ -13,6 +13,7 @@ from jax import lax
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError, check_positive
 from difmd.lattice import invert, product
 from difmd.neighbors import Neighbors
@@ -73,7 +74,7 @@ def ewald(
     if not 0 < accuracy < 0.1:
         raise InputError(f"accuracy = {accuracy} must lie between 0 and 0.1")
     check_positive("cutoff", cutoff, "Å")
-    meant = np.asarray(cell, np.float64)
+    meant = real_numbers("cell", cell)
     meant = np.diag(meant) if meant.shape == (3,) else meant
     if meant.shape != (3, 3) or not np.isfinite(meant).all() or abs(np.linalg.det(meant)) < 1e-6:
         raise InputError(f"cell = {np.asarray(cell).tolist()} must be three lattice vectors with a volume")

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described, named
 from difmd.potentials.pair import inverse, pair_potential
+from difmd.potentials.slots import species_numbers
 from difmd.potentials.truncation import Truncation
 from difmd.precision import floats
 
@@ -78,10 +80,13 @@ def lennard_jones(
     References:
         Jones, Proc. R. Soc. A 106, 463 (1924), doi:10.1098/rspa.1924.0082.
     """
+    n_species = len(species_numbers(species))
     values = {
-        "sigma": _per_species("sigma", sigma, len(species)),
-        "epsilon": _per_species("epsilon", epsilon, len(species)),
+        "sigma": _per_species("sigma", sigma, n_species),
+        "epsilon": _per_species("epsilon", epsilon, n_species),
     }
+    if not callable(mixing):
+        raise InputError(f"mixing = {mixing!r} must be a function such as lorentz_berthelot or geometric")
 
     def init(key: Array) -> Params:
         del key
@@ -114,7 +119,7 @@ def _geometric(values: Float[Array, "species"]) -> Float[Array, "species species
 
 
 def _per_species(name: str, values: float | Sequence[float], n_species: int) -> np.ndarray:
-    array = np.atleast_1d(np.asarray(values, np.float64))
+    array = np.atleast_1d(real_numbers(name, values))
     if array.shape == (1,):
         array = np.repeat(array, n_species)
     if array.shape != (n_species,):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError, check_positive
 from difmd.integrators.fixed_point import rounded
 from difmd.neighbors import Neighbors, extended_positions
@@ -281,7 +282,7 @@ def pair_table(name: str, value: Any, n_species: int, *, may_vanish: bool = Fals
         InputError: a table that is not [species, species] and symmetric, or a value that is not positive
             (or negative, if it `may_vanish`).
     """
-    array = np.asarray(value, np.float64)
+    array = real_numbers(name, value)
     table = np.broadcast_to(array, (n_species, n_species)) if array.ndim == 0 else array
     if table.shape != (n_species, n_species) or not np.array_equal(table, table.T, equal_nan=True):
         raise InputError(

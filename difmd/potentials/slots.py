@@ -9,7 +9,7 @@ along, and `slot_potential` makes it the derivative that JAX sees.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -301,11 +301,12 @@ def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
     """
     from ase.data import atomic_numbers
 
-    if isinstance(species, str) or len(species) == 0:
+    if isinstance(species, str) or not isinstance(species, Iterable) or len(species) == 0:
         raise InputError(f"species must be a sequence such as ('Ar', 'Kr'), got {species!r}")
     numbers = []
     for name in species:
-        number = atomic_numbers.get(name) if isinstance(name, str) else int(name)
+        is_number = isinstance(name, int | np.integer) and not isinstance(name, bool)
+        number = int(name) if is_number else atomic_numbers.get(name) if isinstance(name, str) else None
         if number is None or not 0 < number <= 118:
             raise InputError(f"species {name!r} is neither a chemical symbol nor a number 1 .. 118")
         numbers.append(number)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
@@ -50,7 +51,7 @@ def tabulated(
         Wolff & Rudd, Comput. Phys. Commun. 120, 20 (1999), doi:10.1016/S0010-4655(99)00217-9 (splines for
         tabulated potentials).
     """
-    r, values = np.asarray(distances, np.float64), np.asarray(energies, np.float64)
+    r, values = real_numbers("distances", distances), real_numbers("energies", energies)
     if r.ndim != 1 or len(r) < 4 or not np.isfinite(r).all():
         raise InputError(f"distances of shape {r.shape} must be at least four finite numbers")
     first, spacing = float(r[0]), float(r[-1] - r[0]) / (len(r) - 1)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import real_numbers
+from difmd.errors import InputError
 from difmd.lattice import signed_volume
 from difmd.potentials.describe import described, summary
 
@@ -73,7 +75,12 @@ def switched(onset: float) -> Truncation:
 
     Args:
         onset: where the switch begins [Å]; a potential refuses one that is not below its cut-off.
+
+    Raises:
+        InputError: the onset is no number.
     """
+    if real_numbers("onset", onset).ndim:
+        raise InputError(f"onset = {onset} Å must be one number")
 
     def end(phi: _Pair, cutoff: float) -> _Pair:
         def ended(pair: Any, r_squared: Array) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from difmd.checks import check_whole
 from difmd.errors import Flag, InputError, Status, check_positive
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check
@@ -97,8 +98,7 @@ def check_goal(strains: Any, pressure: Any, force_tolerance: float, max_steps: i
             one on a cell that is held.
     """
     check_positive("force_tolerance", force_tolerance, "eV/Å")
-    if not isinstance(max_steps, (int, np.integer)) or max_steps < 1:
-        raise InputError(f"max_steps = {max_steps} must be a whole number, at least 1")
+    check_whole("max_steps", max_steps)
     if isinstance(pressure, jax.core.Tracer):
         return
     if not np.isfinite(np.asarray(pressure)).all():

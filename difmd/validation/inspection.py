@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
+from difmd.checks import check_key, check_whole
 from difmd.errors import InputError, SimulationError, check_positive
 from difmd.integrators import MDState
 from difmd.potentials import Params, Potential, validate_inputs
@@ -85,8 +86,7 @@ def validate(
     began = time.perf_counter()
     groups = _checked(potential, params, system, temperature, pressure, dt, n_steps, n_replicas, only)
     key = jax.random.key(0) if key is None else key
-    if not jax.numpy.issubdtype(getattr(key, "dtype", int), jax.dtypes.prng_key):
-        raise InputError(f"key = {key} is not a key of JAX: write key=jax.random.key(0)")
+    check_key(key)
     seed = tuple(int(x) for x in np.asarray(jax.random.key_data(key)).ravel())
     n_steps = -(-n_steps // _MULTIPLE) * _MULTIPLE
     rows: dict[str, list[Check]] = {}
@@ -149,8 +149,7 @@ def _checked(
         raise InputError(f"pressure = {pressure} eV/Å³ must be finite; write 1 * units.BAR")
     check_positive("dt", dt, "Å√(amu/eV)")
     for name, number, least in (("n_steps", n_steps, _MULTIPLE), ("n_replicas", n_replicas, 4)):
-        if not isinstance(number, (int, np.integer)) or number < least:
-            raise InputError(f"{name} = {number} must be a whole number, at least {least}")
+        check_whole(name, number, least=least)
     if isinstance(only, str):
         raise InputError(f"only = {only!r} must be a sequence: write only=({only!r},)")
     groups = tuple(GROUPS if only is None else only)

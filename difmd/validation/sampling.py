@@ -45,6 +45,7 @@ def equilibrated(
         potential, params, systems, _bath(dt, temperature), n_steps=n_steps, temperature=temperature,
         save_every=EVERY, key=key, progress=False,
     )  # fmt: skip
+    assert run.state is not None
     return run.state
 
 
@@ -127,6 +128,7 @@ def volumes(
     compressibility = WATER
     for pilot in keys[:_PILOTS]:
         before = run(start, n_steps // 2, pressure, pilot, compressibility)
+        assert before.state is not None
         start = before.state
         late = before.volume[len(before.volume) // 2 :]
         # What differs between replicas counts, as they may still relax slowly.

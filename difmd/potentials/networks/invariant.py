@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError
+from difmd.checks import check_whole
+from difmd.errors import check_positive
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
@@ -134,12 +135,9 @@ def invariant(
         "p": p,
     }
     for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"{name} = {value} must be at least 1")
-    if l_max < 0 or not avg_num_neighbors > 0:
-        raise InputError(
-            f"l_max = {l_max} must not be negative, and avg_num_neighbors = {avg_num_neighbors} positive"
-        )
+        check_whole(name, value)
+    check_whole("l_max", l_max, least=0)
+    check_positive("avg_num_neighbors", avg_num_neighbors, "neighbours")
     module = Invariant(
         n_species=len(species),
         cutoff=float(cutoff),

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from difmd.errors import InputError
+from difmd.checks import check_whole
+from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
@@ -136,7 +137,8 @@ def mace(
         The `Potential`.
 
     Raises:
-        InputError: as `network_potential`; atomic dipoles without charges, or without `max_ell` ≥ 1.
+        InputError: as `network_potential`; settings that are not positive whole numbers; atomic dipoles
+            without charges, or without `max_ell` ≥ 1.
 
     References:
         Batatia et al., NeurIPS 2022, arXiv:2206.07697; settings as in github.com/ACEsuit/mace.
@@ -145,6 +147,19 @@ def mace(
         raise InputError(
             f"atomic_dipoles need charges=True and max_ell of at least 1, not {charges} and {max_ell}"
         )
+    counts = {
+        "channels": channels,
+        "correlation": correlation,
+        "n_interactions": n_interactions,
+        "readout_hidden": readout_hidden,
+        "n_functions": n_functions,
+        "p": p,
+    }
+    for name, value in counts.items():
+        check_whole(name, value)
+    check_whole("max_L", max_L, least=0)
+    check_whole("max_ell", max_ell, least=0)
+    check_positive("avg_num_neighbors", avg_num_neighbors, "neighbours")
     module = MACE(
         n_species=len(species),
         cutoff=float(cutoff),

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from difmd.errors import InputError
+from difmd.checks import check_whole
+from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
@@ -159,7 +160,8 @@ def nequip(
         The `Potential`.
 
     Raises:
-        InputError: as `network_potential`; atomic dipoles without charges, or without `l_max` ≥ 1.
+        InputError: as `network_potential`; settings that are not positive whole numbers; atomic dipoles
+            without charges, or without `l_max` ≥ 1.
 
     References:
         Batzner et al., Nat. Commun. 13, 2453 (2022), doi:10.1038/s41467-022-29939-5.
@@ -168,6 +170,11 @@ def nequip(
         raise InputError(
             f"atomic_dipoles need charges=True and l_max of at least 1, not {charges} and {l_max}"
         )
+    counts = {"num_features": num_features, "num_layers": num_layers, "n_functions": n_functions, "p": p}
+    for name, value in counts.items():
+        check_whole(name, value)
+    check_whole("l_max", l_max, least=0)
+    check_positive("avg_num_neighbors", avg_num_neighbors, "neighbours")
     module = NequIP(
         n_species=len(species),
         cutoff=float(cutoff),

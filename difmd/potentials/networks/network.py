@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import Twins
@@ -164,7 +165,7 @@ def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:
 
 
 def _per_species(name: str, values: Any, numbers: Sequence[int]) -> np.ndarray:
-    array = np.asarray(values, np.float64)
+    array = real_numbers(name, values)
     if array.ndim == 0:
         array = np.full(len(numbers), array)
     if array.shape != (len(numbers),) or not np.isfinite(array).all():
