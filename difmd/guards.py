@@ -10,7 +10,8 @@ from ase.data import covalent_radii
 from jax import lax
 from jaxtyping import Array, Float
 
-from difmd.errors import Flag, check_positive
+from difmd.checks import check_type
+from difmd.errors import Flag, check_not_negative, check_positive
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.system import System
 from difmd.take import take
@@ -43,9 +44,9 @@ def check_limits(limits: Limits) -> None:
     Raises:
         InputError: naming the value.
     """
+    check_type("limits", limits, Limits, "write difmd.Limits(energy_jump=..., closest=...)")
     check_positive("energy_jump", limits.energy_jump, "eV/atom")
-    if limits.closest != 0:
-        check_positive("closest", limits.closest, "sums of covalent radii")
+    check_not_negative("closest", limits.closest, "sums of covalent radii")
 
 
 def closeness(system: System, neighbors: Neighbors) -> Float[Array, ""]:

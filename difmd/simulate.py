@@ -108,33 +108,15 @@ def simulate(
             `states` what was before and at the step that is named, which a folder gets as `failed.extxyz`.
         SimulationInterrupted: Ctrl-C; likewise.
     """
-    for name, number in (("n_steps", n_steps), ("save_every", save_every), ("chunk_steps", chunk_steps)):
-        check_whole(name, number)
-    if n_steps % save_every:
-        raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
-    first = system.system if isinstance(system, MDState) else system
-    check_system(first)
-    done_before = int(np.max(np.asarray(system.step))) if isinstance(system, MDState) else 0
-    if done_before + n_steps >= 2**31:
-        raise InputError(f"n_steps = {n_steps} after {done_before}: steps are counted up to {2**31 - 1}")
-    check_integrator(integrator)
-    batched = first.positions.ndim == 3
-    replicas = len(first.positions) if batched else 1
-    # On the host, where taking a replica out costs nothing.
-    host = jax.tree.map(np.asarray, first)
-    for r in range(replicas):
-        one = jax.tree.map(lambda x, r=r: x[r], host) if batched else host
-        if not isinstance(system, MDState):
-            # Atoms of a state do not coincide: its forces are finite, which is seen below.
-            validate_system(one)
-        validate_inputs(potential, params, one)
+    first = _checked(
+        potential, params, system, integrator,
+        n_steps=n_steps, save_every=save_every, chunk_steps=chunk_steps, limits=limits,
+    )  # fmt: skip
     if not isinstance(system, MDState):
         _check_start(first, temperature, momenta, key)
     elif not (temperature is None and momenta is None and key is None):
         raise InputError("a state has momenta and key of its own: leave out temperature, momenta and key")
-    else:
-        check_state(integrator, system)
-    check_limits(limits)
+    batched = first.positions.ndim == 3
     dt = float(np.max(np.asarray(integrator.dt)))
     if skin is None:
         real = np.asarray(first.atomic_numbers) > 0
@@ -236,6 +218,36 @@ def _settings_of(integrator: Integrator) -> list[Any]:
     functions = [x.func for x in (integrator.init, integrator.step) if isinstance(x, jax.tree_util.Partial)]
     names = [f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else repr(f) for f in functions]
     return [names, jax.tree.leaves(integrator.step)]
+
+
+def _checked(
+    potential: Potential, params: Params, system: System | MDState, integrator: Integrator,
+    *, n_steps: int, save_every: int, chunk_steps: int, limits: Limits,
+) -> System:  # fmt: skip
+    """The system to start from, after an `InputError` for what cannot run."""
+    for name, number in (("n_steps", n_steps), ("save_every", save_every), ("chunk_steps", chunk_steps)):
+        check_whole(name, number)
+    if n_steps % save_every:
+        raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
+    first = system.system if isinstance(system, MDState) else system
+    check_system(first)
+    done_before = int(np.max(np.asarray(system.step))) if isinstance(system, MDState) else 0
+    if done_before + n_steps >= 2**31:
+        raise InputError(f"n_steps = {n_steps} after {done_before}: steps are counted up to {2**31 - 1}")
+    check_integrator(integrator)
+    check_limits(limits)
+    # On the host, where taking a replica out costs nothing.
+    host = jax.tree.map(np.asarray, first)
+    batched = first.positions.ndim == 3
+    for r in range(len(first.positions) if batched else 1):
+        one = jax.tree.map(lambda x, r=r: x[r], host) if batched else host
+        if not isinstance(system, MDState):
+            # Atoms of a state do not coincide: its forces are finite, which is seen below.
+            validate_system(one)
+        validate_inputs(potential, params, one)
+    if isinstance(system, MDState):
+        check_state(integrator, system)
+    return first
 
 
 def _check_start(system: System, temperature: float | None, momenta: Array | None, key: Array | None) -> None:

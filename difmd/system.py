@@ -263,6 +263,8 @@ def check_system(system: Any) -> None:
         raise InputError(f"positions of a system must have shape [*replicas, atoms, 3], got {list(shape)}")
     batch, atoms = shape[:-2], shape[:-1]
     shapes = {"atomic_numbers": atoms, "masses": atoms, "cell": (*batch, 3, 3), "pbc": (*batch, 3)}
+    if system.fixed is not None:
+        shapes["fixed"] = atoms
     for name, expected in shapes.items():
         found = np.shape(getattr(system, name))
         if found != expected:
