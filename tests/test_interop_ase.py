@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.constraints import FixAtoms, FixCartesian
 from ase.filters import FrechetCellFilter
 
 import difmd
@@ -62,6 +63,20 @@ def test_a_crystal_relaxes():
     assert np.abs(atoms.get_stress()).max() < 1e-5
     # Without the truncation the lattice constant is 1.542 σ = 5.25 Å.
     assert (4 * atoms.get_volume()) ** (1 / 3) == pytest.approx(5.25, abs=0.04)
+
+
+@pytest.mark.filterwarnings("error")
+def test_constraints_are_those_of_ase():
+    """Which applies them; the forces beneath are of all atoms, and nothing is said of constraints."""
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.rattle(0.1, seed=1)
+    atoms.calc = argon()
+    free = atoms.get_forces()
+    atoms.set_constraint([FixAtoms([0]), FixCartesian(1, [True, False, False])])
+    atoms.calc = argon()
+    np.testing.assert_array_equal(atoms.get_forces(apply_constraint=False), free)
+    np.testing.assert_array_equal(atoms.get_forces()[0], 0)
+    np.testing.assert_array_equal(atoms.get_forces()[1, 1:], free[1, 1:])
 
 
 def test_bad_input_is_named():

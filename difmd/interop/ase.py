@@ -72,7 +72,10 @@ class Calculator(ASECalculator):
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise CalculatorSetupError("there are no atoms to calculate for")
-        system = from_ase(self.atoms)
+        # Constraints are the business of what asks for forces.
+        free = self.atoms.copy()
+        free.set_constraint()
+        system = from_ase(free)
         validate_inputs(self.potential, self.params, system)
         neighbors = self._current(system)
         found: Evaluation = jax.tree.map(
