@@ -80,6 +80,14 @@ class Committed:
         if time.monotonic() - self.written > WRITE_EVERY:
             self.flush()
 
+    def last(self) -> Record | None:
+        """The last frame, with a leading axis of 1; None where there is none."""
+        if self.chunks:
+            return Record(*(x[-1:] for x in self.chunks[-1][0]))
+        if self.disk is None or not self.disk.n_frames:
+            return None
+        return _loaded(self.disk, self.system, self.disk.n_frames - 1)
+
     def finish(self) -> None:
         """Make one file of all that is on disk, also where a run was killed while it did."""
         self.flush()
@@ -145,10 +153,10 @@ class Committed:
         )
 
 
-def _loaded(disk: RunFolder, system: System) -> Record:
-    """All frames of a run on disk."""
+def _loaded(disk: RunFolder, system: System, first: int = 0) -> Record:
+    """Frames of a run on disk, all or from a number on."""
     with h5md.joined([each.path for each in disk.files]) as read:
-        found = h5md.Frames(*(read(name, 0, disk.n_frames) for name in h5md.Frames._fields))
+        found = h5md.Frames(*(read(name, first, disk.n_frames) for name in h5md.Frames._fields))
     momenta = h5md.momenta_of(found.velocities, system)
     return Record(
         found.positions, momenta, found.energy, found.stress, found.cells, found.reservoir

@@ -98,8 +98,8 @@ REMEDIES = {
     "a smaller rebuild_every, or a smaller time step",
     Flag.CELL_TOO_SMALL: "the cell shrank so far that more periodic images are needed than were "
     "allowed for: build a new list with `neighbor_list`",
-    Flag.NON_FINITE: "positions, momenta or forces are NaN or infinite: look for atoms that overlap, "
-    "a time step that is too large, or parameters that do not bind",
+    Flag.NON_FINITE: "positions, momenta, forces or the energy are NaN or infinite: look for atoms that "
+    "overlap, a time step that is too large, or parameters that do not bind",
     Flag.TOO_FAST: "an atom moves farther than the cut-off in one step: look for atoms that overlap, or a "
     "time step that is too large",
     Flag.OFF_GRID: "positions or momenta left the range in which `reversible` undoes steps exactly: begin "

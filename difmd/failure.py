@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from ase.data import covalent_radii
 
+from difmd.checkpoint import atomically
 from difmd.chunk import step_by_step
-from difmd.errors import Flag, Status, flags_of
+from difmd.errors import Flag, InputError, Status, flags_of
 from difmd.guards import Limits, flags_of_frames
 from difmd.integrators import Integrator, MDState
 from difmd.neighbors import Neighbors
@@ -21,7 +22,8 @@ from difmd.system import to_ase
 # Those after which the same steps, done again, fail again.
 _REPEATS = Flag.NON_FINITE | Flag.TOO_FAST | Flag.CELL_COLLAPSE
 
-_NAME = "failed.extxyz"
+NAME = "failed.extxyz"
+"""What a folder gets of a run that failed."""
 
 # Atoms closer than this are named, in sums of their covalent radii.
 _NEAR = 0.5
@@ -33,10 +35,10 @@ def status_of_frames(
     """The status of frames that `flags_of_frames` looks at, with the steps they are of (host).
 
     Args:
-        limits: see there.
+        limits: what is taken for broken.
         start: the state before the chunk.
         frames: of the chunk; [frames, *replicas, ...].
-        closest: see there; [frames, *replicas].
+        closest: the `closeness` of each; [frames, *replicas].
         before: the frame before, or None.
         save_every: steps from frame to frame.
 
@@ -96,8 +98,8 @@ def states_at(
         return tuple(start if place < 0 else _at_frame(start, frames, place, save_every) for place in places)
     if n_steps < 1 or not flags_of(status) & _REPEATS:
         return (start,)
-    own = one(neighbors)
-    return tuple(step_by_step(potential, params, integrator, start, own, n_steps - back) for back in (1, 0))
+    before = step_by_step(potential, params, integrator, start, one(neighbors), n_steps - 1)
+    return before, step_by_step(potential, params, integrator, before, one(neighbors), 1)
 
 
 def _at_frame(start: MDState, frames: Any, place: int, save_every: int) -> MDState:
@@ -126,8 +128,12 @@ def told(states: tuple[MDState, ...], folder: Path | None) -> str:
         atoms.set_momenta(np.asarray(state.momenta, np.float64)[real], apply_constraint=False)
         atoms.info["step"] = int(state.step)
         frames.append(atoms)
-    write(folder / _NAME, frames, format="extxyz")
-    return f"{text}; what was before and at that step is in {folder / _NAME}"
+    try:
+        with atomically(folder / NAME, what="frames ") as partial:
+            write(partial, frames, format="extxyz")
+    except InputError as error:
+        return f"{text}; `states` of this error holds what was before and at that step ({error})"
+    return f"{text}; what was before and at that step is in {folder / NAME}"
 
 
 def _closest(state: MDState) -> str:

@@ -29,7 +29,7 @@ class Limits(NamedTuple):
     Attributes:
         energy_jump: largest change of the energy from one frame to the next [eV/atom]. The energy is U + K,
             and what baths received where the integrator tells; such an energy is conserved, and may besides
-            not change by more than all of K, or 0.05 eV/atom.
+            not change by more than all of K before, or 0.05 eV/atom. The start is no frame.
         closest: smallest distance of two atoms, in sums of their covalent radii; 0 for atoms that may pass
             through each other.
     """
@@ -84,10 +84,10 @@ def flags_of_frames(
     """What is wrong with frames (host).
 
     Args:
-        limits: see there.
+        limits: what is taken for broken.
         system: one system or replicas, for what does not change.
         frames: positions, momenta, energy, stress, cell and reservoir of each; [frames, *replicas, ...].
-        closest: see `closeness`; [frames, *replicas].
+        closest: the `closeness` of each; [frames, *replicas].
         before: the frame before them, with a leading axis of 1; None where they are the first.
 
     Returns:
@@ -110,7 +110,8 @@ def flags_of_frames(
     limit = np.full(total[1:].shape, limits.energy_jump)
     if np.isfinite(received).all():
         total = total + received
-        limit = np.minimum(limit, np.maximum(_QUIET, np.maximum(kinetic[1:], kinetic[:-1])))
+        limit = np.minimum(limit, np.maximum(_QUIET, kinetic[:-1]))
+    flags |= np.where(np.isfinite(total[1:]), 0, int(Flag.NON_FINITE))
     flags |= np.where(np.abs(np.diff(total, axis=0)) > limit, int(Flag.ENERGY_JUMP), 0)
     if np.all(system.pbc):
         radii = _PACKED * covalent_radii[np.asarray(system.atomic_numbers)]

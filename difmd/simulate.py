@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from difmd.checks import as_path, check_key, check_whole
 from difmd.chunk import begin, run_chunk
 from difmd.committed import Committed, Record, Watch
 from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
-from difmd.failure import states_at, status_of_frames, told
+from difmd.failure import NAME, states_at, status_of_frames, told
 from difmd.guards import Limits, check_limits
 from difmd.integrators import Integrator, MDState
 from difmd.integrators.base import check_integrator, check_momenta, check_state
@@ -131,6 +132,7 @@ def simulate(
     frames_per_chunk = max(1, round(chunk_steps / save_every))
     frames_left = n_steps // save_every
     committed = Committed(first, state, dt, skin, save_every, n_growths)
+    before: Record | None = None
     if folder is not None:
         settings = fingerprint(
             str(potential), params, *_settings_of(integrator), state.replace(forces=()), dt, skin, save_every,
@@ -144,10 +146,12 @@ def simulate(
                 "as many or more"
             )
         frames_left -= disk.n_frames
+        with contextlib.suppress(OSError):
+            (disk.folder / NAME).unlink()
+        before = committed.last()
         seed = None if key is None else np.asarray(jax.random.key_data(key)).tolist()
         disk.provenance(seed=seed, n_steps=n_steps, potential=repr(potential), params=fingerprint(params))
     watch = Watch(first, integrator, dt)
-    before: Record | None = None
     tried = neighbors
     with progress_bar("MD", n_steps, enabled=progress) as advance, terminable():
         if committed.n_frames:
@@ -171,16 +175,14 @@ def simulate(
                     _check_forces(state, done)
                     return done
 
-                frames: Record | None = None
+                bad_frames: Record | None = None
                 done, neighbors, replays = repaired(run, state.system, neighbors)
                 frames, closest = jax.tree.map(np.asarray, done.frames)
-                assert frames is not None
-                if not np.isfinite(frames.energy).all():
-                    raise SimulationError("the energy is not finite, though the forces are")
                 status = status_of_frames(
                     limits, state, frames, closest, before=before, save_every=save_every
                 )
                 if flags_of(status):
+                    bad_frames = frames
                     raise SimulationError(describe(status), status=status)
                 committed.add(frames, done.state, replays, neighbors)
                 state, before = done.state, Record(*(x[-1:] for x in frames))
@@ -200,11 +202,13 @@ def simulate(
             committed.flush()
             error.committed = committed.trajectory(load=load)
             if error.status is not None:
-                error.states = states_at(
-                    potential, params, integrator, state, tried, error.status,
-                    frames=frames, save_every=save_every,
-                )  # fmt: skip
-                error.args = (f"{error}{told(error.states, None if folder is None else Path(folder))}",)
+                # To be told of it again would not do for what is committed.
+                with contextlib.suppress(KeyboardInterrupt):
+                    error.states = states_at(
+                        potential, params, integrator, state, tried, error.status,
+                        frames=bad_frames, save_every=save_every,
+                    )  # fmt: skip
+                    error.args = (f"{error}{told(error.states, None if folder is None else Path(folder))}",)
             raise
     return committed.trajectory(load=load)
 
@@ -257,12 +261,11 @@ def _check_start(system: System, temperature: float | None, momenta: Array | Non
     if key is None:
         raise InputError("give a key, the seed of momenta and noise: key=jax.random.key(0)")
     check_key(key)
-    if temperature is not None:
+    if momenta is None:
         check_positive("temperature", temperature, "K")
-        if np.ndim(temperature):
+        if np.ndim(np.asarray(temperature)):
             raise InputError(f"temperature = {temperature} K must be one number, for all replicas")
         return
-    assert momenta is not None
     check_momenta(momenta, system)
     if not np.isfinite(np.asarray(momenta)).all():
         raise InputError("momenta are not finite")

@@ -66,6 +66,13 @@ class System:
         return real if self.fixed is None else real & ~self.fixed
 
     @property
+    def holds_atoms(self) -> Bool[Array, "*batch"]:
+        """Whether atoms are fixed, so that momentum is not conserved; bool []."""
+        if self.fixed is None:
+            return jnp.zeros(self.atomic_numbers.shape[:-1], bool)
+        return jnp.any(self.fixed & (self.atomic_numbers > 0), axis=-1)
+
+    @property
     def volume(self) -> Float[Array, "*batch"]:
         """Volume of the cell [Å³]; meaningful when all three directions are periodic."""
         return jnp.abs(signed_volume(jnp.asarray(self.cell)))

@@ -155,9 +155,7 @@ def kinetic_temperature(system: System, momenta: Any, positions: Any = None) -> 
     r = np.asarray(system.positions if positions is None else positions, np.float64)
     kinetic = 0.5 * np.sum(p**2 / np.where(mobile, masses, 1)[..., None], axis=(-1, -2))
     n_mobile = np.sum(mobile, axis=-1)
-    is_free = np.ones(n_mobile.shape, bool)
-    if system.fixed is not None:
-        is_free = ~np.any(np.asarray(system.fixed), axis=-1)
+    is_free = ~np.asarray(system.holds_atoms)
     whole = np.sum(masses, axis=-1)[..., None]
     total = np.sum(p, axis=-2)
     kinetic = kinetic - is_free * 0.5 * np.sum(total**2 / whole, axis=-1)

@@ -162,7 +162,11 @@ def test_molecules_neither_drift_nor_turn(name):
 
 @pytest.mark.parametrize("name", MOLECULES)
 def test_temperature_of_a_molecule_leaves_its_rotation_out(name):
-    """Drawn with rotation or without, the mean is that of the bath: what is drawn is all that counts."""
+    """Drawn with rotation or without, the mean is that of the bath.
+
+    A molecule on a line has one degree of freedom more than when it bends, as in dynamics it does: two
+    directions to bend to, of which it takes one.
+    """
     system = difmd.from_ase(MOLECULES[name])
     keys = jax.random.split(jax.random.key(5), 4000)
     masses = system.masses[:, None]
@@ -175,6 +179,36 @@ def test_temperature_of_a_molecule_leaves_its_rotation_out(name):
     for momenta in (at_rest, free):
         found = kinetic_temperature(system, momenta) * n_free / drawn
         assert abs(found.mean() - 300.0) < 5 * 300 * np.sqrt(2 / drawn / 4000)
+
+
+def test_a_single_atom_is_at_rest():
+    alone = difmd.make_system(np.zeros((1, 3)), [18])
+    np.testing.assert_array_equal(draw_momenta(jax.random.key(0), alone, 100.0), 0)
+    slope = jax.grad(lambda r: jnp.sum(draw_momenta(jax.random.key(0), alone.replace(positions=r), 9.0) ** 2))
+    np.testing.assert_array_equal(slope(alone.positions), 0)
+
+
+def test_padding_that_is_fixed_holds_nothing():
+    x = np.array([[0, 0, 0], [3.8, 0, 0], [0, 3.8, 0], [9.0, 9, 9]])
+    system = difmd.make_system(x, [18, 18, 18, 0], fixed=[3])
+    whole = difmd.make_system(x[:3], [18, 18, 18])
+    momenta = draw_momenta(jax.random.key(0), system, 100.0)
+    np.testing.assert_allclose(momenta.sum(axis=0), 0, atol=1e-12)
+    assert degrees_of_freedom(system) == degrees_of_freedom(whole) == 3
+    np.testing.assert_allclose(
+        kinetic_temperature(system, momenta), kinetic_temperature(whole, momenta[:3]), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("pbc", [False, True])
+@pytest.mark.parametrize("fixed", [None, [0]])
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_temperature_counts_the_degrees_of_freedom(n, fixed, pbc):
+    rng = np.random.default_rng(n)
+    system = difmd.make_system(rng.uniform(0, 9, (n, 3)), [18] * n, cell=[9.0] * 3, pbc=pbc, fixed=fixed)
+    momenta = draw_momenta(jax.random.key(1), system, 50.0)
+    expected = 2 * kinetic_energy(system, momenta) / (degrees_of_freedom(system) * units.KB)
+    np.testing.assert_allclose(kinetic_temperature(system, momenta), expected, rtol=1e-10)
 
 
 def test_a_thermostat_that_keeps_a_molecule_from_turning_has_its_temperature():

@@ -81,8 +81,23 @@ BROKEN = {
 }  # fmt: skip
 
 
+def sees(flags, before, at):
+    """Whether what is wrong is there to be seen in the states."""
+    moved = np.abs(at.momenta / at.system.masses[:, None]).max() * DT
+    shrunk = np.abs(np.linalg.solve(before.system.cell, at.system.cell) - np.eye(3)).max()
+    is_finite = np.isfinite(at.system.positions).all() and np.isfinite(at.momenta).all()
+    seen = {
+        # The longest time step here is 50 of these.
+        Flag.TOO_FAST: not is_finite or moved > LJ.cutoff / 50,
+        Flag.NON_FINITE: not is_finite,
+        Flag.CELL_COLLAPSE: not is_finite or shrunk > 0.1,
+        Flag.ENERGY_JUMP: not np.array_equal(before.system.positions, at.system.positions),
+    }
+    return any(seen[flag] for flag in seen if flag & flags)
+
+
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_run_names_the_step_and_leaves_the_frames_before_and_at_it(name, tmp_path):
+def test_a_broken_run_names_the_step_and_leaves_the_frames_before_and_at_it(name):
     begin, message, step = BROKEN[name]
     with pytest.raises(SimulationError, match=message) as caught:
         begin()
@@ -93,6 +108,7 @@ def test_a_broken_run_names_the_step_and_leaves_the_frames_before_and_at_it(name
     before, at = error.states
     assert np.isfinite(before.system.positions).all()
     assert int(at.step) == first and int(before.step) < first
+    assert sees(flags_of(error.status), before, at)
     # What was committed before is kept, and nothing after it.
     assert len(error.committed.times) * 10 < first
 
@@ -117,8 +133,13 @@ def test_a_potential_without_a_core_is_told_by_atoms_that_are_too_close(tmp_path
     apart = frames[1].get_all_distances(mic=True)[np.triu_indices(32, 1)].min()
     assert apart < 0.3 * 2 * 1.06 + 1e-9
     np.testing.assert_allclose(frames[1].positions, caught.value.states[1].system.positions, atol=1e-7)
-    # The run goes on from its folder to the same failure.
-    assert int(caught.value.committed.state.step) > 0
+    # The run goes on from its folder to the same failure, and where more is allowed beyond it.
+    again = {"potential": potential, "params": params, "n_steps": 2000, "folder": tmp_path}
+    with pytest.raises(SimulationError, match="TOO_CLOSE") as second:
+        run(bath, **again, limits=difmd.Limits(energy_jump=9.0))
+    assert int(second.value.states[1].step) == int(caught.value.states[1].step)
+    run(bath, **again, limits=difmd.Limits(energy_jump=99.0, closest=0.0))
+    assert not (tmp_path / "failed.extxyz").exists()
 
 
 def test_atoms_may_pass_through_each_other_where_that_is_allowed():
@@ -130,6 +151,47 @@ def test_atoms_may_pass_through_each_other_where_that_is_allowed():
         run(**options)
     done = run(limits=difmd.Limits(closest=0.0), **options)
     assert len(done.times) == 20
+
+
+def test_a_jump_across_an_interruption_is_seen(tmp_path):
+    """The first frame of a run that goes on is compared with the last one on disk."""
+    potential = cliff(1.0)
+    params = potential.init(KEY)
+    bath = difmd.langevin(dt=DT, temperature=300.0, friction=1 / units.PS)
+    options = {"potential": potential, "params": params, "folder": tmp_path, "temperature": 300.0}
+    options |= {"save_every": 20, "limits": difmd.Limits(energy_jump=1e6)}
+    run(bath, **options, n_steps=20)
+    with pytest.raises(SimulationError, match="ENERGY_JUMP.*first at step 40"):
+        run(bath, **options | {"limits": difmd.Limits(energy_jump=1e-3)}, n_steps=40)
+
+
+@pytest.mark.parametrize("kind", ["temperature", "pressure", "unequal"])
+def test_where_nothing_is_conserved_nothing_is_said_to_be(kind):
+    """With ramps and unequal pressures the sum that is conserved else moves: it is no jump."""
+    given = {"temperature": 60.0, "pressure": 0.0, "time_constant": TAU, "piston_time": 5 * TAU, "dt": DT}
+    given |= {
+        "temperature": {"temperature": difmd.ramp([0, 400], [60.0, 900.0])},
+        "pressure": {"pressure": difmd.ramp([0, 400], [0.0, 20 * units.GPA])},
+        "unequal": {"pressure": np.diag([1.0, 2.0, 3.0]) * units.GPA, "coupling": "triclinic"},
+    }[kind]
+    done = run(difmd.martyna_tobias_klein(**given), n_steps=400, save_every=100, chunk_steps=100)
+    assert np.isnan(done.conserved).all() and len(done.times) == 4
+
+
+def test_a_folder_that_cannot_take_the_frames_does_not_hide_the_failure(tmp_path):
+    (tmp_path / "failed.extxyz" / "in the way").mkdir(parents=True)
+    with pytest.raises(SimulationError, match="CELL_COLLAPSE.*cannot write"):
+        run(barostat(1.0), folder=tmp_path)
+
+
+def test_an_interrupt_while_a_failure_is_looked_at_keeps_what_was_committed(monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("difmd.simulate.states_at", stop)
+    with pytest.raises(SimulationError, match="CELL_COLLAPSE") as caught:
+        run(barostat(1.0))
+    assert caught.value.committed is not None and caught.value.states == ()
 
 
 def test_one_replica_that_breaks_is_found():

@@ -217,7 +217,8 @@ def draw_momenta(
 
     Drawn from the canonical distribution conditioned on what isolated dynamics keep at zero: the total
     momentum, and where no direction is periodic the angular momentum. Neither is kept, nor removed, where
-    atoms are fixed. Each of the `degrees_of_freedom` has ½kT.
+    atoms are fixed. Each of the `degrees_of_freedom` has ½kT; a molecule of three atoms and more on a line
+    has one besides, until it bends.
 
     Args:
         key: JAX key.
@@ -242,7 +243,7 @@ def draw_momenta(
     # Conditioning a normal distribution on linear functions is to project on where they vanish.
     at_rest = remove_drift(momenta, masses)
     still = jnp.where(jnp.any(system.pbc), at_rest, remove_rotation(at_rest, system.positions, masses))
-    return still if system.fixed is None else jnp.where(jnp.any(system.fixed), momenta, still)
+    return still if system.fixed is None else jnp.where(system.holds_atoms, momenta, still)
 
 
 def remove_drift(
@@ -269,11 +270,11 @@ def remove_rotation(
     one = jnp.eye(3, dtype=r.dtype)
     second = product((masses * r).T, r)
     inertia = jnp.trace(second) * one - second
+    # Of size one, and safe for a single atom, which has none.
+    size = jnp.where(jnp.trace(inertia) > 0, jnp.trace(inertia), 1)
     # Linear molecules have no inertia about their axis, nor an angular momentum.
-    size = jnp.trace(inertia)
-    tiny = jnp.finfo(r.dtype).eps
-    whole = inertia + jnp.maximum(16 * tiny * size, jnp.finfo(r.dtype).tiny) * one
-    spin = product(invert(whole), jnp.sum(jnp.cross(r, momenta), axis=0)[:, None])[:, 0]
+    whole = inertia / size + 16 * jnp.finfo(r.dtype).eps * one
+    spin = product(invert(whole), jnp.sum(jnp.cross(r, momenta), axis=0)[:, None])[:, 0] / size
     return momenta - masses * jnp.cross(spin[None], r)
 
 
@@ -286,13 +287,14 @@ def degrees_of_freedom(system: System) -> Float[Array, ""]:
     """Of atoms that are at rest as a whole; at least 1.
 
     3N − 3 in a periodic cell. Where no direction is periodic 3N − 6, of two atoms 1, as the angular momentum
-    is zero as well. 3 for each atom that moves where some are fixed. Padding is left out.
+    is zero as well: linear molecules of more atoms bend as they move, and then have no more. 3 for each atom
+    that moves where some are fixed. Padding is left out.
     """
     n_atoms = jnp.sum(system.is_mobile, dtype=system.positions.dtype)
     rotations = jnp.where(n_atoms == 2, 2, jnp.where(n_atoms > 2, 3, 0)).astype(n_atoms.dtype)
     held = 3 + jnp.where(jnp.any(system.pbc), 0, rotations)
     if system.fixed is not None:
-        held = jnp.where(jnp.any(system.fixed & (system.atomic_numbers > 0)), 0, held)
+        held = jnp.where(system.holds_atoms, 0, held)
     return jnp.maximum(3 * n_atoms - held, 1)
 
 

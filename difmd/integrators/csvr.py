@@ -32,8 +32,8 @@ def csvr(
     """Newton's equations, with all momenta scaled after each step so that their energy is canonical.
 
     The kinetic energy K relaxes to K̄ = ½ N_f k_BT with the time constant τ, and fluctuates as it does in the
-    canonical ensemble, N_f = 3N − 3. Momenta keep their directions, so that dynamics suffer little; with
-    c = e^{−Δt/τ} they are multiplied by α,
+    canonical ensemble, with N_f `degrees_of_freedom`. Momenta keep their directions, so that dynamics suffer
+    little; with c = e^{−Δt/τ} they are multiplied by α,
 
         α² = c + (1 − c) K̄/(N_f K) (ξ₁² + Σ_{i=2}^{N_f} ξ_i²) + 2 ξ₁ √(c (1 − c) K̄/(N_f K)).
 
@@ -46,8 +46,8 @@ def csvr(
         time_constant: τ [time], such as `0.1 * units.PS`.
 
     Returns:
-        `Integrator`; one force evaluation a step. The centre of mass must be at rest, as it is in momenta
-        that `simulate` draws.
+        `Integrator`; one force evaluation a step. The whole must be at rest, neither drifting nor, where
+        nothing is periodic, turning, as in momenta that `simulate` draws: its motion is counted as heat.
 
     Raises:
         InputError: a value that is not positive.

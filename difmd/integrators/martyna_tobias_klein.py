@@ -29,7 +29,7 @@ from difmd.integrators.cell import (
     kinetic_tensor,
 )
 from difmd.integrators.nose_hoover import Bath, Chain, bath_of, chain_energy, half_step
-from difmd.integrators.schedule import Schedule, at
+from difmd.integrators.schedule import Schedule, at, is_ramp
 from difmd.lattice import product
 
 _FREE = {"isotropic": 1, "anisotropic": 3, "triclinic": 6}
@@ -72,7 +72,7 @@ def martyna_tobias_klein(
 
     Args:
         dt: time step Δt [Å√(amu/eV)].
-        temperature: T [K], > 0, or a `ramp`, with which nothing is conserved.
+        temperature: T [K], > 0, or a `ramp`, with which nothing is conserved: there is no `reservoir` then.
         pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress in the
             sense of ASE; or a `ramp`. With unequal components nothing is conserved.
         time_constant: τ of the chains [time], `0.1 * units.PS`.
@@ -98,12 +98,23 @@ def martyna_tobias_klein(
     check_barostat(pressure, coupling)
     check_whole("length", length)
     numbers = (temperature, pressure, time_constant, piston_time)
+    reservoir = jax.tree_util.Partial(_Reservoir(coupling), *numbers)
     return Integrator(
         init=jax.tree_util.Partial(_Init(length)),
         step=jax.tree_util.Partial(_Step(coupling), dt, *numbers),
         dt=dt,
-        reservoir=jax.tree_util.Partial(_Reservoir(coupling), *numbers),
+        reservoir=reservoir if _conserves(temperature, pressure) else None,
     )
+
+
+def _conserves(temperature: Any, pressure: Any) -> bool:
+    """Whether there is an energy that the dynamics conserve; of a traced pressure it is believed."""
+    if is_ramp(temperature) or is_ramp(pressure):
+        return False
+    if isinstance(pressure, jax.core.Tracer) or np.ndim(pressure) == 0:
+        return True
+    given = np.asarray(pressure)
+    return bool(np.all(given == given[0, 0] * np.eye(3)))
 
 
 class _Init(NamedTuple):

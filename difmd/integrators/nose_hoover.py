@@ -19,7 +19,7 @@ from difmd.integrators.base import (
     start,
 )
 from difmd.integrators.nve import verlet
-from difmd.integrators.schedule import Schedule, at
+from difmd.integrators.schedule import Schedule, at, is_ramp
 from difmd.system import System
 from difmd.units import KB
 
@@ -51,18 +51,19 @@ def nose_hoover(
 
     A time-reversible splitting: half a step of the chain, velocity Verlet, half a step of the chain. U + K
     and the energy of the chain, `reservoir`, sum to a constant up to the error of the step. The masses of
-    the thermostats are Q₁ = N_f k_BT τ² and Q_k = k_BT τ², N_f = 3N − 3. Few or harmonic degrees of freedom
-    are not sampled well, unlike with `csvr` and `langevin`.
+    the thermostats are Q₁ = N_f k_BT τ² and Q_k = k_BT τ², with N_f `degrees_of_freedom`. Few or harmonic
+    ones are not sampled well, unlike with `csvr` and `langevin`.
 
     Args:
         dt: time step [Å√(amu/eV)].
-        temperature: of the bath T [K], > 0, or a `ramp`, with which nothing is conserved.
+        temperature: of the bath T [K], > 0, or a `ramp`, with which nothing is conserved: there is no
+            `reservoir` then.
         time_constant: τ [time], about the period of what moves fastest up to `0.1 * units.PS`.
         length: thermostats of the chain.
 
     Returns:
-        `Integrator`; one force evaluation a step. The centre of mass must be at rest, as it is in momenta
-        that `simulate` draws.
+        `Integrator`; one force evaluation a step. The whole must be at rest, neither drifting nor, where
+        nothing is periodic, turning, as in momenta that `simulate` draws: its motion is counted as heat.
 
     Raises:
         InputError: a value that is not positive.
@@ -74,11 +75,12 @@ def nose_hoover(
     """
     check_bath(dt, temperature, time_constant)
     check_whole("length", length)
+    energy = jax.tree_util.Partial(_energy, temperature, time_constant)
     return Integrator(
         init=jax.tree_util.Partial(_Init(length)),
         step=jax.tree_util.Partial(_step, dt, temperature, time_constant),
         dt=dt,
-        reservoir=jax.tree_util.Partial(_energy, temperature, time_constant),
+        reservoir=None if is_ramp(temperature) else energy,
     )
 
 

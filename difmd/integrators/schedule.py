@@ -67,6 +67,11 @@ def at(value: Any, step: Array) -> Any:
     return value.at(step) if isinstance(value, Schedule) else value
 
 
+def is_ramp(value: Any) -> bool:
+    """Whether it changes with the steps."""
+    return isinstance(value, Schedule)
+
+
 def values_of(value: Any) -> Any:
     """All that a `Schedule` or a number may be, for checks."""
     return value.values if isinstance(value, Schedule) else value
