@@ -126,6 +126,12 @@ def rollout(
         InputError: numbers of steps that do not divide, a gradient method of another kind, or a state that
             does not fit the integrator; or as `forces`.
     """
+    gradient = checkpointed() if gradient is None else gradient
+    if not isinstance(gradient, GradientMethod):
+        raise InputError(
+            f"{type(gradient).__name__} differentiates no trajectory, but averages over stored states: use "
+            "checkpointed(), reversible(), direct(), truncated() or forward()"
+        )
     check_type("state", state, MDState, "make one with difmd.initialize(...)")
     check_state(integrator, state)
     check_shapes(potential, params, state.system, neighbors)
@@ -134,12 +140,6 @@ def rollout(
             check_whole(name, number)
     if not callable(save):
         raise InputError(f"save = {save!r} must be a function of a state and its list")
-    gradient = checkpointed() if gradient is None else gradient
-    if not isinstance(gradient, GradientMethod):
-        raise InputError(
-            f"{type(gradient).__name__} differentiates no trajectory, but averages over stored states: use "
-            "checkpointed(), reversible(), direct(), truncated() or forward()"
-        )
     # The forces of the start are those of this list.
     status = check(state.system, neighbors, Status.ok(), state.step)
     rebuilds = rebuild_every is not None

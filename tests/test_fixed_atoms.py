@@ -142,6 +142,7 @@ MOLECULES["carbon dioxide"] = ase.Atoms("OCO", [[-1.16, 0.3, 0], [0, 0.3, 0], [1
 @pytest.mark.parametrize("name", MOLECULES)
 def test_molecules_neither_drift_nor_turn(name):
     atoms = MOLECULES[name].copy()
+    atoms.rotate(37.0, (1, 2, 3))
     system = difmd.from_ase(atoms)
     momenta = np.asarray(draw_momenta(jax.random.key(0), system, 300.0))
     r = atoms.positions - atoms.get_center_of_mass()

@@ -90,9 +90,9 @@ def test_params_of_another_potential_are_refused():
     potential, system = pair_prior(["H"], cutoff=3.0), molecule([1] * 4)
     neighbors = difmd.neighbor_list(system, cutoff=3.0)
     for params in ({}, {"epsilon": jnp.ones(1)}, jnp.ones((1, 1, 8))):
-        with pytest.raises(InputError, match=r"expected \['coefficients'\]"):
+        with pytest.raises(InputError, match=r"lack \['coefficients'\]"):
             difmd.evaluate(potential, params, system, neighbors)
-    with pytest.raises(InputError, match=r"expected \(1, 1, 8\)"):
+    with pytest.raises(InputError, match=r"expected \[1, 1, 8\]"):
         difmd.evaluate(potential, {"coefficients": jnp.ones((1, 1, 7))}, system, neighbors)
     with pytest.raises(InputError, match=r"list reaches 2.0 Å, the potential 3.0 Å"):
         nearer = difmd.neighbor_list(system, cutoff=2.0)

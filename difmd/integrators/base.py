@@ -15,7 +15,6 @@ from difmd.checks import check_key
 from difmd.errors import InputError, check_not_negative, check_positive
 from difmd.integrators.fixed_point import Resolution
 from difmd.integrators.schedule import Schedule, values_of
-from difmd.lattice import invert, product
 from difmd.system import System, check_system
 from difmd.units import KB
 
@@ -256,26 +255,34 @@ def remove_drift(
 def remove_rotation(
     momenta: Float[Array, "atoms 3"], positions: Float[Array, "atoms 3"], masses: Float[Array, "atoms 1"]
 ) -> Float[Array, "atoms 3"]:
-    """Take the angular velocity ω = I⁻¹L about the centre of mass out: p − m ω × r.
+    """Take the rotation about the centre of mass out: p − m ω × r with ω = I⁻¹ L.
+
+    It is the projection on what is orthogonal, in coordinates weighted by √m, to the rotations about x, y and
+    z. A molecule on a line has two of them, and an atom none.
 
     Args:
         momenta: with the centre of mass at rest; [atoms, 3].
         positions: [Å]; [atoms, 3].
-        masses: 0 for what does not count [amu]; [atoms, 1].
+        masses: 0 for what does not count, and has no momentum [amu]; [atoms, 1].
 
     Returns:
         Momenta without angular momentum; [atoms, 3].
     """
     r = positions - jnp.sum(masses * positions, axis=0, keepdims=True) / jnp.sum(masses)
-    one = jnp.eye(3, dtype=r.dtype)
-    second = product((masses * r).T, r)
-    inertia = jnp.trace(second) * one - second
-    # Of size one, and safe for a single atom, which has none.
-    size = jnp.where(jnp.trace(inertia) > 0, jnp.trace(inertia), 1)
-    # Linear molecules have no inertia about their axis, nor an angular momentum.
-    whole = inertia / size + 16 * jnp.finfo(r.dtype).eps * one
-    spin = product(invert(whole), jnp.sum(jnp.cross(r, momenta), axis=0)[:, None])[:, 0] / size
-    return momenta - masses * jnp.cross(spin[None], r)
+    roots = jnp.sqrt(masses)
+    weighted = momenta / jnp.where(masses > 0, roots, 1)
+    size = jnp.sum(masses * r**2)
+    found: list[Array] = []
+    # Gram and Schmidt, and not an inverse: of the inertia of a line in space rounding leaves nothing.
+    for axis in jnp.eye(3, dtype=r.dtype):
+        turn = roots * jnp.cross(axis[None], r)
+        for other in 2 * found:
+            turn = turn - jnp.vdot(other, turn) * other
+        square = jnp.vdot(turn, turn)
+        is_new = square > 10 * jnp.finfo(r.dtype).eps * size
+        found.append(jnp.where(is_new, turn, 0) / jnp.sqrt(jnp.where(is_new, square, 1)))
+        weighted = weighted - jnp.vdot(found[-1], weighted) * found[-1]
+    return roots * weighted
 
 
 def kinetic_energy(system: System, momenta: Float[Array, "atoms 3"]) -> Float[Array, ""]:

@@ -11,6 +11,7 @@ from difmd.potentials.base import (
     check_model,
     from_description,
     validate_inputs,
+    validate_structure,
 )
 from difmd.potentials.buckingham import buckingham
 from difmd.potentials.coulomb import coulomb_damped_shifted
@@ -78,6 +79,7 @@ __all__ = [
     "total_dipole",
     "truncated",
     "validate_inputs",
+    "validate_structure",
     "waldman_hagler",
     "zbl",
 ]

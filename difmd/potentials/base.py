@@ -184,6 +184,16 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
             potential or that are not finite, or what `potential.validate` finds.
     """
     check_model(potential, params)
+    check_finite(params)
+    validate_structure(potential, system)
+
+
+def validate_structure(potential: Potential, system: System) -> None:
+    """Check on the host that `potential` knows the atoms of `system`, whatever its parameters.
+
+    Raises:
+        InputError: no system, an element the potential does not know, or what `potential.validate` finds.
+    """
     check_system(system)
     if potential.species is not None:
         present = {int(z) for z in np.unique(np.asarray(system.atomic_numbers))} - {0}
@@ -194,7 +204,6 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
                 f"{', '.join(_symbols(potential.species))}: add the species "
                 "where the potential is made, or change the atomic numbers"
             )
-    check_finite(params)
     potential.validate(system)
 
 

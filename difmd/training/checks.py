@@ -8,7 +8,7 @@ import numpy as np
 
 from difmd.data.frames import Frame
 from difmd.errors import InputError
-from difmd.potentials import Potential, validate_inputs
+from difmd.potentials import Potential, validate_structure
 from difmd.training.loss import NO_CHARGES, Weights
 
 
@@ -57,7 +57,7 @@ def check_data(
     for frame in everything:
         source = frame.source or "a frame without a source"
         try:
-            validate_inputs(potential, {}, frame.system)
+            validate_structure(potential, frame.system)
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
         for name in frame.labels:
