@@ -127,6 +127,11 @@ def relax(**changes):
     return minimize(**given)
 
 
+def validate(**changes):
+    given = {"potential": lj(), "params": PARAMS, "system": argon(), "progress": False, **changes}
+    return difmd.validate(**given)
+
+
 def params(**changes):
     return {name: value for name, value in {**PARAMS, **changes}.items() if value is not None}
 
@@ -1226,7 +1231,89 @@ DATA = {
     "number for data": (lambda _: data.read(5), r"path .*5"),
 }
 
-TABLES = (STRUCTURES, POTENTIALS, INTEGRATORS, NEIGHBORS, EVALUATIONS, RUNS, MODELS, FOLDERS, DATA)
+CERTIFICATES = {
+    "certificate of text": (lambda _: validate(potential="lj"), r"potential is a str: give a .*Potential"),
+    "certificate of replicas": (
+        lambda _: validate(system=replicas()),
+        r"system must be one System, without replicas",
+    ),
+    "certificate of ASE atoms": (lambda _: validate(system=atoms()), r"system must be one System"),
+    "certificate without a parameter": (
+        lambda _: validate(params=params(sigma=None)),
+        r"params lack .*sigma",
+    ),
+    "certificate at a temperature of text": (
+        lambda _: validate(temperature="hot"),
+        r"temperature is not an array of numbers: 'hot'",
+    ),
+    "certificate at two temperatures": (
+        lambda _: validate(temperature=np.array([1.0, 2.0])),
+        r"temperature = .*1\., 2\..* must be one number",
+    ),
+    "certificate at a true temperature": (lambda _: validate(temperature=True), r"temperature .*bool"),
+    "certificate at an infinite temperature": (
+        lambda _: validate(temperature=INF),
+        r"temperature = inf K must be positive and finite",
+    ),
+    "certificate at a pressure of text": (
+        lambda _: validate(temperature=90.0, pressure="1 bar"),
+        r"pressure is not an array of numbers: '1 bar'",
+    ),
+    "certificate at three pressures": (
+        lambda _: validate(temperature=90.0, pressure=[0.0, 1.0, 2.0]),
+        r"pressure = \[0.0, 1.0, 2.0\] must be one number",
+    ),
+    "certificate at a NaN pressure": (
+        lambda _: validate(temperature=90.0, pressure=NAN),
+        r"pressure = nan eV/Å³ must be finite",
+    ),
+    "certificate with two time steps": (
+        lambda _: validate(dt=np.array([0.1, 0.2])),
+        r"dt = .*0\.1, 0\.2.* must be one number",
+    ),
+    "certificate with no time step": (lambda _: validate(dt=None), r"dt .*None"),
+    "certificate of a float of steps": (lambda _: validate(n_steps=4e3), r"n_steps = 4000.0 must be a whole"),
+    "certificate of few replicas": (
+        lambda _: validate(n_replicas=7),
+        r"n_replicas = 7 must be at least 8",
+    ),
+    "certificate of a group in a string": (
+        lambda _: validate(only="symmetry"),
+        r"only = 'symmetry' must be a sequence of groups",
+    ),
+    "certificate of a number of groups": (lambda _: validate(only=3), r"only = 3 must be a sequence"),
+    "certificate of no group": (lambda _: validate(only=()), r"only = \(\) must name some of symmetry"),
+    "certificate of an unknown group": (
+        lambda _: validate(only=("symmetry", "beauty")),
+        r"only = .*beauty.* must name some of symmetry",
+    ),
+    "certificate of volumes without pressure": (
+        lambda _: validate(only=("volume",), temperature=90.0),
+        r"volume needs a pressure",
+    ),
+    "certificate with an int for a key": (lambda _: validate(key=0), r"key = 0 is not a key of JAX"),
+    "certificate with limits of a dictionary": (
+        lambda _: validate(limits={"closest": 0.3}),
+        r"limits is of type dict, but must be a Limits",
+    ),
+    "certificate with limits below zero": (
+        lambda _: validate(limits=difmd.Limits(closest=-1.0)),
+        r"closest = -1.0 sums of covalent radii must be finite",
+    ),
+}
+
+TABLES = (
+    STRUCTURES,
+    POTENTIALS,
+    INTEGRATORS,
+    NEIGHBORS,
+    EVALUATIONS,
+    RUNS,
+    MODELS,
+    FOLDERS,
+    DATA,
+    CERTIFICATES,
+)
 ROWS = {name: row for table in TABLES for name, row in table.items()}
 
 

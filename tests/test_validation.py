@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import ase.build
 import jax
@@ -11,11 +12,14 @@ import pytest
 
 import difmd
 from difmd import plots, units
-from difmd.errors import InputError
+from difmd.errors import REMEDIES, Flag, InputError, SimulationError, Status
 from difmd.system import make_system
-from difmd.validation import GROUPS, KineticEnergies, TimeSteps, Volumes
+from difmd.validation import GROUPS, KineticEnergies, TimeSteps, Volumes, derivatives, sampling
+from difmd.validation.energy_conservation import check_energy_conservation, check_fluctuation
 from difmd.validation.ensembles import check_equipartition, check_kinetic_energy, check_volume
+from difmd.validation.failures import reason
 from difmd.validation.histograms import jackknife, log_ratio_slope
+from difmd.validation.rest import at_rest
 
 CUTOFF = 5.5
 AT_REST = GROUPS[:3]
@@ -150,11 +154,11 @@ def test_just_the_broken_row_fails(argon, name):
 
 def test_a_sound_potential_passes(sound):
     assert sound.passed and not sound.failures
-    assert [check.group for check in sound.checks] == 6 * ["symmetry"] + 2 * ["derivatives"] + 2 * ["cutoff"]
+    assert [check.group for check in sound.checks] == 6 * ["symmetry"] + 3 * ["derivatives"] + 2 * ["cutoff"]
     assert all(check.outcome == "passed" for check in sound.checks)
     assert row(sound, "force jump Ar–Ar").note == "smooth"
     text = str(sound)
-    assert "Ar32, float64" in text and "seed (0, 1)" in text and "10 passed" in text
+    assert "Ar32, float64" in text and "seed (0, 1)" in text and "11 passed" in text
     flat = sound.as_json()
     assert json.loads(json.dumps(flat)) == flat
     assert flat["derivatives.forces.outcome"] == "passed" and flat["derivatives.forces.error"] is None
@@ -168,6 +172,103 @@ def test_a_sum_is_seen_to_end_at_either_cutoff(argon):
     )
     assert failures(found) == {"energy jump Ar–Ar"}
     assert row(found, "energy jump Ar–Ar").note.startswith("truncated, at 4.7 Å")
+
+
+@pytest.mark.parametrize("what", ["energy", "force"])
+def test_two_atoms_without_a_finite_energy_or_force(argon, what):
+    """At some distances, which the system does not have."""
+
+    def apply(params, system, neighbors):
+        energy = SWITCHED.apply(params, system, neighbors)
+        if system.n_atoms > 2:
+            return energy
+        distance = jnp.linalg.norm(system.positions[1] - system.positions[0])
+        inside = jnp.abs(distance - 4.55) < 0.05
+        # The derivative of a root at zero.
+        root = 1e-9 * jnp.sqrt(jnp.where(inside, 0 * distance, 1.0))
+        return energy + (root if what == "force" else jnp.where(inside, jnp.nan, 0.0))
+
+    found = difmd.validate(
+        with_energy(apply), PARAMS, argon, only=("cutoff",), key=jax.random.key(1), progress=False
+    )
+    assert failures(found) == {"energy jump Ar–Ar", "force jump Ar–Ar"}
+    for check in found.failures:
+        assert 4.5 <= float(re.search(r"not finite at (\S+) Å", check.note)[1]) < 4.52
+    assert not found.scans
+
+
+@pytest.fixture(scope="module")
+def rest(argon):
+    return at_rest(SWITCHED, PARAMS, argon, jax.random.key(1))
+
+
+def disturbed(monkeypatch, directions, amount):
+    """Energies at one of the six displacements along each of these directions differ by an amount."""
+    right = derivatives.energies_of
+
+    def wrong(*args):
+        energies = right(*args)
+        # Not the strains.
+        return energies if len(energies) == 36 else energies.at[6 * np.array(directions) + 4].add(amount)
+
+    monkeypatch.setattr(derivatives, "energies_of", wrong)
+
+
+@pytest.mark.parametrize(
+    "directions, amount, outcome, told",
+    [
+        ([5], np.nan, "failed", "1 of 48 derivatives"),
+        (range(2), 1.0, "passed", "22 of 24 random directions of all atoms"),
+        (range(3), 1.0, "inconclusive", "21 of 24 random directions of all atoms"),
+        (range(45, 48), 1.0, "inconclusive", "21 of 24 of single atoms"),
+    ],
+)
+def test_directions_that_cannot_be_judged(monkeypatch, rest, directions, amount, outcome, told):
+    """Few of a kind may meet a discontinuity; none may be NaN."""
+    monkeypatch.setattr(derivatives, "_MOST", 10)
+    disturbed(monkeypatch, list(directions), amount)
+    forces, stress = derivatives.check_derivatives(SWITCHED, PARAMS, rest, np.random.default_rng(0))
+    assert forces.outcome == outcome and told in forces.note
+    assert stress.outcome == "passed"
+
+
+def test_a_kind_of_directions_fails_by_itself(monkeypatch, rest):
+    """Wrong forces are seen along one kind where the other cannot be judged."""
+    monkeypatch.setattr(derivatives, "_MOST", 10)
+    disturbed(monkeypatch, list(range(24)), 1.0)
+    wrong = rest._replace(found=rest.found._replace(forces=1.01 * rest.found.forces))
+    forces, _ = derivatives.check_derivatives(SWITCHED, PARAMS, wrong, np.random.default_rng(0))
+    assert forces.outcome == "failed" and forces.value > forces.bound
+
+
+@pytest.mark.parametrize("only", [("derivatives", "kinetic_energy"), ("kinetic_energy",)])
+def test_a_system_whose_forces_are_finite_only_once_it_is_shaken(argon, only):
+    """The length of a vector that vanishes as given."""
+    apart = np.asarray(argon.positions[1] - argon.positions[0])
+
+    def kinked(params, system, neighbors):
+        vector = system.positions[1] - system.positions[0] - apart
+        return SWITCHED.apply(params, system, neighbors) + 1e-3 * jnp.sqrt(jnp.sum(vector**2))
+
+    found = difmd.validate(
+        with_energy(kinked), PARAMS, argon, temperature=60.0, n_steps=100, n_replicas=8, only=only,
+        key=jax.random.key(1), progress=False,
+    )  # fmt: skip
+    assert failures(found) == {"numbers not finite as given", "kinetic energy"}
+    # Two atoms, and the stress of both.
+    assert row(found, "numbers not finite as given").value == 6 + 9
+    assert "forces at the start are not finite" in row(found, "kinetic energy").note
+
+
+def test_nothing_that_applies_is_no_pass():
+    atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True)
+    cluster = make_system(atoms.positions, atoms.numbers)
+    found = difmd.validate(
+        SWITCHED, PARAMS, cluster, temperature=60.0, pressure=0.0, only=("volume",), progress=False
+    )
+    assert outcomes(found.checks) == ["not applicable"]
+    assert not found.passed and not found.as_json()["passed"]
+    assert "Not shown to be fit for dynamics by what was asked for: no row applies." in str(found)
 
 
 @pytest.mark.parametrize("pbc", [False, (True, True, False)], ids=["cluster", "slab"])
@@ -206,7 +307,7 @@ def test_single_precision(argon):
 def test_energy_conservation(argon, name, is_sound):
     potential = SWITCHED if is_sound else BROKEN[name][0]
     found = difmd.validate(
-        potential, PARAMS, argon, temperature=60.0, dt=6 * units.FS, n_steps=400, n_replicas=4,
+        potential, PARAMS, argon, temperature=60.0, dt=6 * units.FS, n_steps=400, n_replicas=8,
         only=("energy_conservation",), key=jax.random.key(2), progress=False,
     )  # fmt: skip
     exponent = row(found, "exponent of fluctuation in dt")
@@ -220,12 +321,52 @@ def test_energy_conservation(argon, name, is_sound):
 
 def test_a_run_that_explodes_is_a_row_that_fails(argon):
     found = difmd.validate(
-        SWITCHED, PARAMS, argon, temperature=60.0, dt=1000 * units.FS, n_steps=100, n_replicas=4,
+        SWITCHED, PARAMS, argon, temperature=60.0, dt=1000 * units.FS, n_steps=100, n_replicas=8,
         only=("cutoff", "energy_conservation"), progress=False,
     )  # fmt: skip
     assert failures(found) == {"energy conservation"}
     assert "time step" in row(found, "energy conservation").note
     assert row(found, "energy jump Ar–Ar").outcome == "passed"
+
+
+def test_limits_reach_every_run(argon, monkeypatch):
+    """A row that fails by them says how to change them."""
+    limits = difmd.Limits(closest=3.0)
+    found = difmd.validate(
+        SWITCHED, PARAMS, argon, temperature=60.0, n_steps=100, n_replicas=8, only=("kinetic_energy",),
+        limits=limits, progress=False,
+    )  # fmt: skip
+    assert "`validate(limits=difmd.Limits(closest=))`" in row(found, "kinetic energy").note
+
+    def refuse(*args, **given):
+        assert given["limits"] is limits
+        raise SimulationError("seen")
+
+    monkeypatch.setattr(sampling, "simulate", refuse)
+    neighbors = difmd.neighbor_list(argon, cutoff=CUTOFF, skin=0.1)
+    bath = difmd.velocity_verlet(dt=units.FS)
+    key = jax.random.key(0)
+    start = difmd.initialize(SWITCHED, PARAMS, bath, argon, jnp.zeros((32, 3)), key, neighbors)
+    model, more = (SWITCHED, PARAMS), {"dt": units.FS, "n_steps": 100, "limits": limits, "temperature": 60.0}
+    for run in (
+        lambda: sampling.equilibrated(*model, argon, **more, n_replicas=8, key=key),
+        lambda: sampling.kinetic_energies(*model, start, **more),
+        lambda: sampling.volumes(*model, start, **more, pressure=0.0, key=key),
+        lambda: check_energy_conservation(*model, start, **more, key=key),
+    ):
+        with pytest.raises(SimulationError, match="seen"):
+            run()
+
+
+@pytest.mark.parametrize("flag", REMEDIES)
+def test_remedies_name_no_argument_that_validate_lacks(flag):
+    status = Status(flags=jnp.array([0, flag], jnp.int32), first_bad_step=jnp.array([-1, 7], jnp.int32))
+    said = reason(SimulationError("", status=status))
+    assert said.endswith("(first at step 7, in 1 of 2 replicas)")
+    if flag in (Flag.OFF_GRID, Flag.NOT_CONVERGED):
+        # Of gradients and of relaxation.
+        return
+    assert not re.search("skin|slack|rebuild_every|neighbor_list|simulate|time constant|compressib", said)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +378,7 @@ def test_a_run_that_explodes_is_a_row_that_fails(argon):
         ({"temperature": -1.0}, "temperature = -1.0"),
         ({"temperature": 60.0, "dt": 0.0}, "dt = 0.0"),
         ({"pressure": np.nan}, "pressure = nan"),
-        ({"n_replicas": 2}, "n_replicas = 2"),
+        ({"n_replicas": 7}, "n_replicas = 7 must be at least 8"),
         ({"n_steps": 10}, "n_steps = 10"),
         ({"only": ("forces",)}, "only"),
         ({"only": ("volume",)}, "volume needs dynamics"),
@@ -305,6 +446,23 @@ def test_kinetic_energies_of_a_thermostat_that_is_wrong():
     assert outcomes(check_kinetic_energy(kinetic(width=np.sqrt(0.5)))) == ["passed", "failed"]
     assert outcomes(check_kinetic_energy(kinetic(heat=(1.05, 1.05))))[0] == "failed"
     assert outcomes(check_kinetic_energy(kinetic(frames=8)))[1] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "value, error, outcome",
+    [
+        (0.01, 0.001, "passed"),
+        (0.03, 0.001, "failed"),
+        (0.021, 0.0, "failed"),
+        (0.01, 0.003, "inconclusive"),
+        (0.03, 0.003, "inconclusive"),
+    ],
+)
+def test_a_fluctuation_is_judged_within_its_error(value, error, outcome):
+    found = TimeSteps(np.array([4.0, 2.0, 1.0]), np.full(3, value), np.full(3, error), 0.0, 0.1, 8.0)
+    check = check_fluctuation(found)
+    assert check.outcome == outcome
+    assert ("use a smaller dt" in check.note) == (outcome != "passed")
 
 
 def test_kinds_of_atoms_with_different_temperatures():

@@ -51,8 +51,12 @@ class Certificate(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether every row that was asked for and is applicable passed; an inconclusive one did not."""
-        return not self.failures and not any(check.outcome == "inconclusive" for check in self.checks)
+        """Whether every row that was asked for and is applicable passed, and there is one at least.
+
+        An inconclusive one did not pass.
+        """
+        outcomes = {check.outcome for check in self.checks}
+        return "passed" in outcomes and not outcomes & {"failed", "inconclusive"}
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -83,7 +87,9 @@ class Certificate(NamedTuple):
                 counts[check.outcome] += 1
         verdict = "Fit" if self.passed else "Not fit" if self.failures else "Not shown to be fit"
         said = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
-        return "\n".join([*lines, "", f"{verdict} for dynamics by what was asked for: {said}."])
+        return "\n".join(
+            [*lines, "", f"{verdict} for dynamics by what was asked for: {said or 'no row applies'}."]
+        )
 
     def as_json(self) -> dict[str, Any]:
         """One flat dictionary for a file; numbers of rows are under "group.name.value" and so on.

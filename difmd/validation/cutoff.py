@@ -30,6 +30,8 @@ _NOISE = 60
 # Distances of a scan of two atoms by themselves, and between how many of them it is repeated.
 _POINTS, _SUSPECTS = 401, 3
 
+_SAFE = "give roots, logarithms and quotients safe operands on both branches of a mask"
+
 # Pairs near the cut-off that are tried until one can be moved there without meeting others.
 _TRIED = 50
 
@@ -59,7 +61,8 @@ def check_cutoff(
 
     All other atoms stay where they are, so that potentials of many bodies are looked at where they are used.
     Two atoms by themselves are scanned as well, where the potential allows it: jumps of their energy at
-    shorter distances, as of a sum whose terms have cut-offs of their own, count.
+    shorter distances, as of a sum whose terms have cut-offs of their own, count. Where energy or force
+    are not finite, both rows fail.
 
     Args:
         potential: the energy model.
@@ -67,7 +70,7 @@ def check_cutoff(
         rest: the configuration.
 
     Returns:
-        Two rows for each pair of species, and the scans of those that could be scanned.
+        Two rows for each pair of species, and the scans of those that could be scanned to finite numbers.
     """
     from ase.data import chemical_symbols
 
@@ -86,14 +89,21 @@ def check_cutoff(
             rows += [without(_GROUP, "not applicable", reason, name) for name in names]
             continue
         energy, force = _jumps(potential, params, *moved, limits.gap)
-        where = f"at {potential.cutoff:.4g} Å"
+        at = potential.cutoff
+        broken = None if np.isfinite([energy, force]).all() else potential.cutoff
         scan = _scanner(potential, params, rest, int(first), int(second))
         if scan is not None:
             curve = scan(start, 1.05 * potential.cutoff)
             # In float32 distances differ by little more than the first interval of a second zoom.
-            inside, at = _largest_jump(scan, curve, 2 if eps < 1e-12 else 1)
-            if inside > energy:
-                energy, where = inside, f"at {at:.4g} Å"
+            inside, where = _largest_jump(scan, curve, 2 if eps < 1e-12 else 1)
+            if np.isinf(inside):
+                broken = where
+            elif inside > energy:
+                energy, at = inside, where
+        if broken is not None:
+            reason = f"energy or force is not finite at {broken:.4g} Å: {_SAFE}"
+            rows += [without(_GROUP, "failed", reason, name) for name in names]
+            continue
         bounds = (
             limits.jump * rest.largest_force + _NOISE * eps * abs(float(rest.found.energy)),
             limits.jump * rest.largest_force,
@@ -103,7 +113,7 @@ def check_cutoff(
             judged(
                 _GROUP, names[0], energy, bounds[0],
                 "energy is not conserved as pairs cross: let it end smoothly, as switched(onset) does",
-                unit="eV", note=f"{kind}, {where}" if kind == "truncated" else kind,
+                unit="eV", note=f"{kind}, at {at:.4g} Å" if kind == "truncated" else kind,
             ),
             judged(
                 _GROUP, names[1], force, bounds[1],
@@ -215,16 +225,22 @@ def _scanner(
 
 
 def _largest_jump(scan: Callable[[float, float], _Curve], curve: _Curve, n_zooms: int) -> tuple[float, float]:
-    """The largest jump of the energy [eV], and at what distance [Å].
+    """The largest jump of the energy [eV], and at what distance [Å]; infinite where something is not finite.
 
     The trapezoidal rule misses a third power of the interval where the energy is smooth, and the jump where
     it is not; intervals that miss more than those beside them are looked at again.
     """
 
+    def broken(curve: _Curve) -> np.ndarray:
+        return curve.distances[~(np.isfinite(curve.energies) & np.isfinite(curve.forces))]
+
     def missed(curve: _Curve) -> np.ndarray:
         width = np.diff(curve.distances)
         return np.abs(np.diff(curve.energies) + width * (curve.forces[1:] + curve.forces[:-1]) / 2)
 
+    # What is not finite spreads to all that it is compared with.
+    if len(broken(curve)):
+        return np.inf, float(broken(curve)[0])
     first = missed(curve)
     beside = np.maximum(np.r_[first[1], first[:-1]], np.r_[first[1:], first[-2]])
     sizes = []
@@ -232,6 +248,8 @@ def _largest_jump(scan: Callable[[float, float], _Curve], curve: _Curve, n_zooms
         part, at = curve, int(k)
         for _ in range(n_zooms):
             part = scan(*part.distances[at : at + 2])
+            if len(broken(part)):
+                return np.inf, float(broken(part)[0])
             at = int(np.argmax(missed(part)))
         sizes.append((float(missed(part)[at]), float(part.distances[at])))
     return max(sizes)

@@ -9,14 +9,12 @@ from jaxtyping import Float
 
 from difmd import units
 from difmd.observables.statistics import Estimate, over_replicas
-from difmd.validation.checks import SIGMAS, Check, judged_with_error
+from difmd.validation.checks import LONGER, SIGMAS, Check, judged_with_error
 from difmd.validation.histograms import jackknife, log_ratio_slope
 
 # Relative deviation of kinetic energies from those of the canonical ensemble that a time step may cause,
 # (ωΔt)²/4 of the fastest vibration; of their variance it is twice that.
 _STEP_BIAS = 0.01
-
-_LONGER = "too short to tell: raise n_steps or n_replicas"
 
 
 class KineticEnergies(NamedTuple):
@@ -71,12 +69,12 @@ def check_kinetic_energy(found: KineticEnergies) -> list[Check]:
         judged_with_error(
             "kinetic_energy", "mean / (N_f kT/2)", float(mean.value), float(mean.stderr),
             "the temperature is not that of the bath: use a smaller dt, and look at forces and masses",
-            expected=1.0, allowance=_STEP_BIAS, resolution=0.05, longer=_LONGER,
+            expected=1.0, allowance=_STEP_BIAS, resolution=0.05, longer=LONGER,
         ),
         judged_with_error(
             "kinetic_energy", "variance / (N_f (kT)²/2)", float(variance.value), float(variance.stderr),
             "kinetic energies are not gamma distributed: use a smaller dt, and a canonical thermostat",
-            expected=1.0, allowance=2 * _STEP_BIAS, resolution=0.3, longer=_LONGER,
+            expected=1.0, allowance=2 * _STEP_BIAS, resolution=0.3, longer=LONGER,
         ),
     ]  # fmt: skip
 
@@ -100,7 +98,7 @@ def check_equipartition(found: KineticEnergies) -> list[Check]:
         judged_with_error(
             "equipartition", f"T({label}) / T", float(value[k]), float(stderr[k]),
             "kinds of atoms differ in temperature: use a smaller dt, and look at what heats or cools them",
-            expected=1.0, allowance=_STEP_BIAS, resolution=0.1, longer=_LONGER,
+            expected=1.0, allowance=_STEP_BIAS, resolution=0.1, longer=LONGER,
         )
         for k, label in enumerate(found.labels)
     ]  # fmt: skip
@@ -143,13 +141,13 @@ def check_volume(found: Volumes) -> list[Check]:
     return [
         judged_with_error(
             "volume", "slope of ln p(V) ratio / −2ΔP/kT", float(slopes.value), float(slopes.stderr), remedy,
-            expected=1.0, allowance=0.02, resolution=0.75, longer=_LONGER,
+            expected=1.0, allowance=0.02, resolution=0.75, longer=LONGER,
             note=f"ΔP = {width / 2 / units.BAR:.3g} bar",
         ),
         # The third derivative of V(P) makes a difference over a finite ΔP too large by a few per cent.
         judged_with_error(
             "volume", "compressibility: fluctuation / response", float(ratios.value), float(ratios.stderr),
-            remedy, expected=1.0, allowance=0.05, resolution=0.75, longer=_LONGER,
+            remedy, expected=1.0, allowance=0.05, resolution=0.75, longer=LONGER,
             note=f"−(1/V) dV/dP = {response * units.GPA:.3g} /GPa",
         ),
     ]  # fmt: skip

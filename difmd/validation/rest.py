@@ -15,6 +15,7 @@ from difmd.forces import Evaluation, evaluate
 from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential
 from difmd.system import System
+from difmd.validation.checks import Check, judged
 
 # Forces of a perfect crystal vanish, and what vanishes shows no error [Å].
 _SHAKEN = 0.05
@@ -30,6 +31,7 @@ class Rest(NamedTuple):
         system: the configuration.
         neighbors: its list, with a skin of 0.5 Å.
         found: energy, forces and stress.
+        given: those of the configuration as it was given, before it was shaken.
         largest_force: [eV/Å].
         n_atoms: without padding.
     """
@@ -37,15 +39,16 @@ class Rest(NamedTuple):
     system: System
     neighbors: Neighbors
     found: Evaluation
+    given: Evaluation
     largest_force: float
     n_atoms: int
 
 
 def at_rest(potential: Potential, params: Params, system: System, key: Key[Array, ""]) -> Rest:
-    """Shake a system by 0.05 Å and evaluate it.
+    """Evaluate a system as it is, and shaken by 0.05 Å.
 
     Raises:
-        InputError: energy or forces are not finite, or all of them vanish.
+        InputError: energy or forces of the shaken system are not finite, or all of them vanish.
     """
     real = np.asarray(system.atomic_numbers) > 0
     noise = jax.random.normal(key, system.positions.shape, system.positions.dtype)
@@ -62,7 +65,30 @@ def at_rest(potential: Potential, params: Params, system: System, key: Key[Array
         raise InputError(
             f"no force acts on any atom: give a system with atoms closer than {potential.cutoff:g} Å"
         )
-    return Rest(moved, neighbors, found, size, int(real.sum()))
+    given = evaluated(potential, params, system, list_of(potential, system, neighbors))
+    return Rest(moved, neighbors, found, given, size, int(real.sum()))
+
+
+def check_given(rest: Rest) -> Check:
+    """Whether energy, forces and, in a periodic system, stress of the configuration as given are finite.
+
+    High symmetry is where angles are 0 or π and bonds along axes, and what shaking hides dynamics begin with.
+
+    Args:
+        rest: the configuration.
+
+    Returns:
+        A row that counts the numbers that are not finite.
+    """
+    found = [rest.given.energy, rest.given.forces]
+    if np.asarray(rest.system.pbc).all():
+        found.append(rest.given.stress)
+    n_bad = sum(int(np.sum(~np.isfinite(np.asarray(x)))) for x in found)
+    return judged(
+        "derivatives", "numbers not finite as given", n_bad, 0,
+        "energy, forces or stress of the system as given are not finite, though they are once it is shaken: "
+        "look for roots, angles and quotients that diverge at high symmetry, and use safe operands",
+    )  # fmt: skip
 
 
 def list_of(potential: Potential, system: System, like: Neighbors | None = None) -> Neighbors:

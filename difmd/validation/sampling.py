@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
+from difmd.errors import SimulationError
+from difmd.guards import Limits
 from difmd.integrators import MDState, cell_rescaling, langevin, velocity_verlet
 from difmd.integrators.cell_rescaling import WATER
 from difmd.potentials import Params, Potential
@@ -33,7 +35,7 @@ _LONGER = 2
 
 def equilibrated(
     potential: Potential, params: Params, system: System, *, temperature: float, dt: float, n_steps: int,
-    n_replicas: int, key: Key[Array, ""],
+    n_replicas: int, limits: Limits, key: Key[Array, ""],
 ) -> MDState:  # fmt: skip
     """Replicas of a system after Langevin dynamics, each with noise of its own.
 
@@ -43,15 +45,14 @@ def equilibrated(
     systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (n_replicas, *x.shape)), system)
     run = simulate(
         potential, params, systems, _bath(dt, temperature), n_steps=n_steps, temperature=temperature,
-        save_every=EVERY, key=key, progress=False,
+        save_every=EVERY, key=key, limits=limits, progress=False,
     )  # fmt: skip
-    assert run.state is not None
-    return run.state
+    return _end(run)
 
 
 def newtonian(
     potential: Potential, params: Params, start: MDState, *, dt: float, n_steps: int, chunk_steps: int,
-    key: Key[Array, ""],
+    limits: Limits, key: Key[Array, ""],
 ) -> Trajectory:  # fmt: skip
     """Velocity Verlet from there; runs with the same chunks compile once.
 
@@ -60,21 +61,23 @@ def newtonian(
     """
     return simulate(
         potential, params, start.system, velocity_verlet(dt=dt), n_steps=n_steps, save_every=EVERY,
-        chunk_steps=chunk_steps, momenta=start.momenta, key=key, progress=False,
+        chunk_steps=chunk_steps, momenta=start.momenta, key=key, limits=limits, progress=False,
     )  # fmt: skip
 
 
 def kinetic_energies(
-    potential: Potential, params: Params, start: MDState, *, temperature: float, dt: float, n_steps: int
-) -> KineticEnergies:
+    potential: Potential, params: Params, start: MDState, *, temperature: float, dt: float, n_steps: int,
+    limits: Limits,
+) -> KineticEnergies:  # fmt: skip
     """Of Langevin dynamics that go on from there.
 
     Raises:
         SimulationError: as `simulate`.
     """
     run = simulate(
-        potential, params, start, _bath(dt, temperature), n_steps=n_steps, save_every=EVERY, progress=False
-    )
+        potential, params, start, _bath(dt, temperature), n_steps=n_steps, save_every=EVERY, limits=limits,
+        progress=False,
+    )  # fmt: skip
     masses = np.asarray(start.system.masses, np.float64)
     each = np.sum(run.momenta.astype(np.float64) ** 2, axis=-1) / (2 * masses * units.KB * temperature)
     labels, members = kinds(jax.tree.map(lambda x: x[0], start.system))
@@ -100,7 +103,7 @@ def kinds(system: System) -> tuple[tuple[str, ...], list[np.ndarray]]:
 
 def volumes(
     potential: Potential, params: Params, start: MDState, *, temperature: float, pressure: float, dt: float,
-    n_steps: int, key: Key[Array, ""],
+    n_steps: int, limits: Limits, key: Key[Array, ""],
 ) -> Volumes:  # fmt: skip
     """Of stochastic cell rescaling at three pressures, each after a run at the middle one.
 
@@ -121,15 +124,14 @@ def volumes(
         press = cell_rescaling(pressure=outside, compressibility=compressibility, **settings)
         return simulate(
             potential, params, start.system, press, n_steps=steps, save_every=EVERY,
-            momenta=start.momenta, key=key, progress=False,
+            momenta=start.momenta, key=key, limits=limits, progress=False,
         )  # fmt: skip
 
     kT = units.KB * temperature
     compressibility = WATER
     for pilot in keys[:_PILOTS]:
         before = run(start, n_steps // 2, pressure, pilot, compressibility)
-        assert before.state is not None
-        start = before.state
+        start = _end(before)
         late = before.volume[len(before.volume) // 2 :]
         # What differs between replicas counts, as they may still relax slowly.
         width, mean = float(late.std()), float(late.mean())
@@ -140,6 +142,13 @@ def volumes(
         done = run(start, _LONGER * n_steps, float(outside), one, compressibility)
         samples.append(done.volume[len(done.volume) // 4 :])
     return Volumes(pressures, temperature, np.stack(samples))
+
+
+def _end(run: Trajectory) -> MDState:
+    """The last state of a run, which only trajectories from disk may lack."""
+    if run.state is None:
+        raise SimulationError("the run has no state to go on from", run)
+    return run.state
 
 
 def _bath(dt: float, temperature: float) -> Any:
