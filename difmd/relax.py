@@ -126,7 +126,7 @@ def relax(
             are held.
         pressure: P, for cells that are free [eV/Å³]; one for all, or one for each structure.
         force_tolerance: largest force f of an atom, or of a strain's coordinate, at which to stop [eV/Å];
-            stresses are then below f L/V with L = V^{1/3} N^{1/6}.
+            stresses are then below f L/V, with the length L of `relaxation.strains`.
         max_steps: to take at most; each is one evaluation of forces.
         save_every: steps between frames; with more of them the host is asked less often, which is quicker.
         skin: of the neighbour lists [Å].

@@ -60,9 +60,8 @@ def minimize(
     FIRE or L-BFGS, then one step of Newton's method. Derivatives of the result in the
     parameters, the pressure and a cell that is held are those of the minimum itself (see
     `gradients.implicit`), not of the way there. The enthalpy is U + P V; where the cell is free its strains
-    have coordinates and forces as `relaxation.strains` defines them.
-    Fixed atoms stay where they are; in a cell that is free, at their fractional coordinates. No force on
-    them counts.
+    have coordinates and forces as `relaxation.strains` defines them. Fixed atoms stay where they are; in a
+    cell that is free, at their fractional coordinates. No force on them counts.
 
     Args:
         potential: the energy model.
@@ -73,7 +72,8 @@ def minimize(
             others; None: the cell is held.
         pressure: P, for a cell that is free [eV/Å³].
         force_tolerance: largest force f of an atom, or of a strain's coordinate, at which to stop [eV/Å];
-            stresses are then below f L/V. The Newton step squares what is left.
+            stresses are then below f L/V, with the length L of `relaxation.strains`. The Newton step squares
+            what is left.
         max_steps: to take at most; `NOT_CONVERGED` tells when they were not enough.
         optimizer: `fire()`, the default, or `lbfgs()`.
 
