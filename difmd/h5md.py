@@ -274,10 +274,17 @@ def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System
 
 @contextlib.contextmanager
 def joined(paths: Sequence[Path]) -> Iterator[Callable[[str, int, int], np.ndarray]]:
-    """`read(name, low, high)` over the frames of files that follow each other."""
+    """`read(name, low, high)` over the frames of files that follow each other.
+
+    Raises:
+        Damaged: one of them is gone or cannot be opened, saying why.
+    """
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(h5py().File(path, "r")) for path in paths]
-        lengths = [int(file["difmd"].attrs["last"] - file["difmd"].attrs["first"]) for file in files]
+        try:
+            files = [stack.enter_context(h5py().File(path, "r")) for path in paths]
+            lengths = [int(file["difmd"].attrs["last"] - file["difmd"].attrs["first"]) for file in files]
+        except _UNREADABLE as error:
+            raise Damaged(str(error)) from error
         begins = [sum(lengths[:k]) for k in range(len(lengths))]
 
         def read(name: str, low: int, high: int) -> np.ndarray:

@@ -13,11 +13,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from difmd.checks import check_whole
-from difmd.errors import Flag, InputError, SimulationError, Status, check_positive, describe
+from difmd.errors import Flag, InputError, SimulationError, Status, describe
 from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
-from difmd.relaxation.descent import Descent, begin, check_goal, goes_on, step
+from difmd.relaxation.descent import Descent, begin, check_goal, check_positive_number, goes_on, step
 from difmd.relaxation.lbfgs import lbfgs
 from difmd.relaxation.optimizer import Optimizer
 from difmd.relaxation.point import landscape
@@ -110,9 +110,8 @@ def relax(
     larger where they overflow: the steps since the host last looked are done again, and nothing is lost but
     time. For derivatives of what is found, continue with `difmd.relaxation.minimize`.
 
-    Where the cell is free, a strain ε deforms positions r and cell h to r(1 + ε) and h(1 + ε). Of strain ε_k
-    in mode k the coordinate is s = L ε_k with L = V^{1/3} N^{1/6}; its force −∂(U + P V)/∂s counts as that of
-    an atom. A residual stress τ is a force τ V/L, so that forces below f mean stresses below f L/V.
+    Where the cell is free its strains have coordinates and forces as `relaxation.strains` defines them.
+    Structures of different precision relax each in its own.
 
     Atoms of `System.fixed` stay where they are; in a cell that is free, at their fractional coordinates. No
     force on them counts.
@@ -126,7 +125,8 @@ def relax(
             `difmd.relaxation`, or others, as `any_strain()[:2]`, which holds the third axis; None: the cells
             are held.
         pressure: P, for cells that are free [eV/Å³]; one for all, or one for each structure.
-        force_tolerance: largest force of an atom, or of a strain's coordinate, at which to stop [eV/Å].
+        force_tolerance: largest force f of an atom, or of a strain's coordinate, at which to stop [eV/Å];
+            stresses are then below f L/V, with the length L of `relaxation.strains`.
         max_steps: to take at most; each is one evaluation of forces.
         save_every: steps between frames; with more of them the host is asked less often, which is quicker.
         skin: of the neighbour lists [Å].
@@ -147,7 +147,7 @@ def relax(
         raise InputError(f"optimizer = {optimizer!r} is none: write difmd.fire() or difmd.lbfgs()")
     check_goal(strains, pressure, force_tolerance, max_steps)
     check_whole("save_every", save_every)
-    check_positive("skin", skin, "Å")
+    check_positive_number("skin", skin, "Å")
     structures = one_by_one(systems, pressure)
     for one in structures:
         _check_structure(potential, params, one, strains)

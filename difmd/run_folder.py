@@ -58,8 +58,9 @@ class RunFolder:
         self.folder = Path(folder)
         self.system, self.settings, self.every, self.dt = system, settings, every, dt
         ensure_writable(self.folder / _PARTS)
-        self.files, damaged = found_in(self.folder, settings)
-        self.messages = [f"{what}: what it held is computed again" for what in damaged]
+        self.files, lost = found_in(self.folder, settings)
+        again = f"frames from {self.n_frames + 1} on are computed again"
+        self.messages = [f"{what}: {again}" for what in lost]
 
     @property
     def n_frames(self) -> int:
@@ -82,7 +83,7 @@ class RunFolder:
         first, last = self.n_frames, self.n_frames + len(frames.energy)
         leaves = [np.asarray(plain(leaf)) for leaf in jax.tree.leaves(state)]
         end = h5md.End(leaves, meta, self.settings, first, last)
-        path = self.folder / _PARTS / f"{last:012d}.h5"
+        path = self.folder / _PARTS / _name(last)
         self._write(path, lambda name, low, high: getattr(frames, name)[low:high], end)
         self.files.append(File(path, end))
         of_parts = last - (self.files[0].end.last if self.files[0].path.name == TRAJECTORY else 0)
@@ -130,7 +131,9 @@ class RunFolder:
 
 
 def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], list[str]]:
-    """Files of a run without gap from its start, and which others are damaged and how (host).
+    """Files of a run without gap from its start, and what else is damaged or missing (host).
+
+    Frames after a gap are of no use, as nothing says how the run got there.
 
     Args:
         folder: of the run.
@@ -140,7 +143,8 @@ def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], lis
         InputError: they are of another run.
     """
     files: list[File] = []
-    damaged: list[str] = []
+    damaged: dict[Path, str] = {}
+    missing: list[str] = []
 
     def read(path: Path) -> h5md.End | None:
         if not path.exists():
@@ -148,7 +152,9 @@ def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], lis
         try:
             end = h5md.read_end(path)
         except h5md.Damaged as error:
-            damaged.append(f"{path} is damaged ({error})")
+            # Gone since, when parts are joined, is not damaged.
+            if path.exists():
+                damaged[path] = f"{path} is damaged ({error})"
             return None
         if settings is not None and end.settings != settings:
             raise InputError(
@@ -162,11 +168,43 @@ def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], lis
         if end is not None:
             files = [File(folder / name, end)]
             break
+    reached = told = files[-1].end.last if files else 0
     for path in sorted((folder / _PARTS).glob("[0-9]*.h5")):
-        end, reached = read(path), files[-1].end.last if files else 0
-        if end is not None and end.first == reached:
+        end = read(path)
+        if end is None:
+            # Of what is damaged the name tells where it ended.
+            told = max(told, int(path.stem)) if path in damaged and path.stem.isdigit() else told
+            continue
+        if end.first == reached:
             files.append(File(path, end))
-    return files, damaged
+            reached = end.last
+        elif end.first > told:
+            missing.append(f"frames {told + 1} to {end.first} in {folder} are missing")
+        told = max(told, end.last)
+    # Between two renames of a join there are parts besides.
+    if [file.path.name for file in files] == [_PREVIOUS] and not (damaged or missing):
+        missing.append(f"{folder / TRAJECTORY} is missing")
+    # A part that was written anew in other lengths may leave one that nothing needs.
+    needed = [what for path, what in damaged.items() if path.parent == folder or path.name > _name(reached)]
+    return files, needed + missing
+
+
+def _name(last: int) -> str:
+    """Of the part that ends with this frame."""
+    return f"{last:012d}.h5"
+
+
+def listing(path: Path) -> dict[Path, tuple[int, ...]]:
+    """Files of a run, or the one that is given, as they are now; one that was replaced differs."""
+    paths = [path]
+    if path.is_dir():
+        paths = [path / TRAJECTORY, path / _PREVIOUS, *(path / _PARTS).glob("[0-9]*.h5")]
+    found: dict[Path, tuple[int, ...]] = {}
+    for each in paths:
+        with contextlib.suppress(FileNotFoundError):
+            stat = each.stat()
+            found[each] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return found
 
 
 @contextlib.contextmanager

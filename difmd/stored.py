@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from difmd.checks import as_path
 from difmd.errors import InputError
 from difmd.integrators import Integrator, MDState
 from difmd.integrators.base import check_integrator, start, state_shapes
-from difmd.run_folder import TRAJECTORY, File, found_in
+from difmd.run_folder import TRAJECTORY, File, found_in, listing
 from difmd.system import System
 from difmd.trajectory import Trajectory
 
 # Frames that are read at a time.
 _BLOCK = 64
+
+# Looks at files of a run that goes on, at most: its parts become one file while they are read.
+_LOOKS = 5
 
 _REMEDY = "copy it again, or make the same call of simulate again, which computes what is missing"
 
@@ -32,7 +36,8 @@ def read_trajectory(
 ) -> Trajectory:
     """Read what `simulate(…, folder=…)` wrote, also while it still runs or after it was stopped (host).
 
-    All files are compared with their checksums, block by block, whichever frames are kept.
+    All files are compared with their checksums, block by block, whichever frames are kept. Of a run that
+    makes one file of its parts meanwhile they are read again.
 
     Args:
         path: the folder of a run, or one H5MD file of it, such as its `trajectory.h5`.
@@ -47,13 +52,38 @@ def read_trajectory(
         the last frame of the run, whichever frames are kept, or None where it takes the integrator.
 
     Raises:
-        InputError: there is no such run; a file is damaged, cut off, or not by `simulate`; frames that are no
-            slice; another integrator than that of the run; h5py is not installed.
+        InputError: there is no such run; a file is damaged, cut off, missing between others, or not by
+            `simulate`; frames that are no slice; another integrator than that of the run; h5py is not
+            installed.
     """
     h5md.h5py()
     if not isinstance(frames, slice):
         raise InputError(f"frames = {frames!r} must be a slice, such as slice(0, None, 10)")
-    files = _files(as_path("path", path))
+    path = as_path("path", path)
+    for _ in range(_LOOKS - 1):
+        before = listing(path)
+        with contextlib.suppress(h5md.Damaged, OSError):
+            try:
+                return _read(path, frames, integrator)
+            except InputError:
+                # What a run does meanwhile is no damage.
+                if listing(path) == before:
+                    raise
+    try:
+        return _read(path, frames, integrator)
+    except (h5md.Damaged, OSError) as error:
+        raise InputError(f"trajectory {path} cannot be read ({error}): {_REMEDY}") from error
+
+
+def _read(path: Path, frames: slice, integrator: Integrator | None) -> Trajectory:
+    """A look at files which another process may replace.
+
+    Raises:
+        InputError: as `read_trajectory`.
+        Damaged: a file was gone or another one when it was to be read.
+        OSError: likewise.
+    """
+    files = _files(path)
     end = files[-1].end
     first, n_frames = files[0].end.first, end.last - files[0].end.first
     try:
@@ -84,12 +114,17 @@ def _files(path: Path) -> Sequence[File]:
     """The files of a run, or the one that is given.
 
     Raises:
-        InputError: there are none, or one is damaged.
+        InputError: there are none, or one is damaged or missing.
+        Damaged: some were replaced meanwhile.
     """
     if path.is_dir():
-        files, damaged = found_in(path)
-        if damaged:
-            raise InputError(f"{'; '.join(damaged)}: {_REMEDY}")
+        before = listing(path)
+        files, lost = found_in(path)
+        # Parts that go while they are listed look like a run that is shorter.
+        if not before.items() <= listing(path).items():
+            raise h5md.Damaged("its files are replaced again and again")
+        if lost:
+            raise InputError(f"{'; '.join(lost)}: {_REMEDY}")
         if not files:
             raise InputError(
                 f"{path} holds no frame of a run: give the folder= of simulate, or its {TRAJECTORY}"

@@ -132,6 +132,11 @@ def validate(**changes):
     return difmd.validate(**given)
 
 
+def relax_all(**changes):
+    given = {"potential": lj(), "params": PARAMS, "systems": argon(), "progress": False, **changes}
+    return difmd.relax(**given)
+
+
 def params(**changes):
     return {name: value for name, value in {**PARAMS, **changes}.items() if value is not None}
 
@@ -908,6 +913,86 @@ RUNS = {
             system=make(cell=None), neighbors=neighbor_list(make(cell=None)), strains=any_strain()
         ),
         r"only a cell with three periodic directions can be relaxed",
+    ),
+    "minimize under two pressures": (
+        lambda _: relax(pressure=np.zeros(2), strains=any_strain()),
+        r"pressure = .* eV/Å³ must be one number",
+    ),
+    "nothing to relax": (lambda _: relax_all(systems=None), r"systems is a NoneType: convert it with"),
+    "text to relax": (lambda _: relax_all(systems="argon"), r"systems is a str: convert it with"),
+    "empty list to relax": (lambda _: relax_all(systems=[]), r"systems is empty: give at least one"),
+    "ASE's atoms to relax": (
+        lambda _: relax_all(systems=[argon(), atoms()]),
+        r"systems\[1\] is a Atoms: convert it with difmd.from_ase",
+    ),
+    "batch within a list to relax": (
+        lambda _: relax_all(systems=[argon(), replicas()]),
+        r"systems\[1\] is a batch: give a batch by itself",
+    ),
+    "batch of batches to relax": (
+        lambda _: relax_all(systems=jax.tree.map(lambda x: x[None], replicas())),
+        r"positions of a system must have shape .* got \[1, 2, 32, 3\]",
+    ),
+    "NaN position to relax": (
+        lambda _: relax_all(systems=[argon(), argon().replace(positions=changed(X, (2, 1), NAN))]),
+        r"systems\[1\]: positions\[2, 1\] = nan is not finite",
+    ),
+    "unknown species to relax": (
+        lambda _: relax_all(systems=[argon(), make(X, changed(AR, 0, 36))]),
+        r"systems\[1\]: the potential has no parameters for Kr",
+    ),
+    "masses in single precision to relax": (
+        lambda _: relax_all(systems=[argon(), argon().replace(masses=jnp.full(32, 39.9, jnp.float32))]),
+        r"systems\[1\]: masses .*float32.*positions float64",
+    ),
+    "masses too few to relax": (
+        lambda _: relax_all(systems=argon().replace(masses=jnp.ones(31))),
+        r"masses of a system have shape \[31\]",
+    ),
+    "text for a potential to relax": (
+        lambda _: relax_all(potential="lj"),
+        r"potential is of type str, but must be a Potential",
+    ),
+    "pressure of text to relax": (
+        lambda _: relax_all(pressure="1 bar", strains=any_strain()),
+        r"pressure is not an array of numbers: '1 bar'",
+    ),
+    "no pressure to relax": (
+        lambda _: relax_all(pressure=None, strains=any_strain()),
+        r"pressure is not an array of numbers: None",
+    ),
+    "pressures of another number": (
+        lambda _: relax_all(pressure=[0.0, 0.1], strains=any_strain()),
+        r"pressure has shape \[2\], but there are 1 structures",
+    ),
+    "NaN pressure to relax": (
+        lambda _: relax_all(pressure=NAN, strains=any_strain()),
+        r"pressure = nan eV/Å³ must be finite",
+    ),
+    "two tolerances": (
+        lambda _: relax_all(force_tolerance=np.array([1e-3, 1e-4])),
+        r"force_tolerance = .* eV/Å must be one number",
+    ),
+    "tolerances in a list": (
+        lambda _: relax_all(force_tolerance=[1e-3]),
+        r"force_tolerance = \[0.001\] must be a real number",
+    ),
+    "optimizer by name": (
+        lambda _: relax_all(optimizer="fire"),
+        r"optimizer = 'fire' is none: write difmd.fire\(\)",
+    ),
+    "frames of no steps to relax": (lambda _: relax_all(save_every=0), r"save_every = 0 must be at least 1"),
+    "negative skin to relax": (lambda _: relax_all(skin=-0.5), r"skin = -0.5 Å must be positive"),
+    "two skins to relax": (lambda _: relax_all(skin=np.ones(2)), r"skin = .* Å must be one number"),
+    "half a step to relax": (lambda _: relax_all(max_steps=1.5), r"max_steps = 1.5 must be a whole number"),
+    "asymmetric strains to relax": (
+        lambda _: relax_all(strains=changed(np.zeros((1, 3, 3)), (0, 0, 1), 1.0)),
+        r"strains must be symmetric",
+    ),
+    "strains by name": (lambda _: relax_all(strains="any"), r"strains is not an array of numbers: 'any'"),
+    "strains of text": (
+        lambda _: relax_all(strains=[[["a"] * 3] * 3]),
+        r"strains is not an array of numbers",
     ),
     "calculator of text": (lambda _: Calculator("lj", PARAMS), r"potential .*str|str is no potential"),
     "calculator without skin": (

@@ -377,6 +377,19 @@ def test_an_interrupt_keeps_what_was_done(monkeypatch):
     np.testing.assert_array_equal(waiting.system.positions, free.positions)
 
 
+def test_each_structure_keeps_its_precision():
+    systems = [difmd.from_ase(crystal(seed=n), dtype=kind) for n, kind in enumerate(("float64", "float32"))]
+    # Parameters are in float64.
+    with jax.numpy_dtype_promotion("standard"):
+        found = relaxed(systems, force_tolerance=1e-3)
+    for one, system in zip(found, systems, strict=True):
+        for name in ("positions", "masses", "cell"):
+            assert getattr(one.system, name).dtype == system.positions.dtype, name
+        assert one.positions.dtype == one.cells.dtype == system.positions.dtype
+        assert one.is_converged
+    np.testing.assert_array_equal(found[0].positions, relaxed(systems[0], force_tolerance=1e-3).positions)
+
+
 @pytest.mark.parametrize("optimizer", [pytest.param("fire", marks=slow), "lbfgs"])
 def test_float32_relaxes_to_its_precision(optimizer):
     system = difmd.from_ase(crystal(), dtype=jnp.float32)
@@ -400,7 +413,7 @@ def test_frames_go_to_ase_and_into_a_plot(different, tmp_path, monkeypatch):
     back = ase.io.read(tmp_path / "way.extxyz", index=":")
     assert len(back) == len(found[0].steps) and back[-1].info["step"] == found[0].n_steps
     np.testing.assert_allclose(back[-1].get_potential_energy(), found[0].energy, rtol=1e-7)
-    plots.plot_relaxation(tmp_path / "way.png", found)
+    assert plots.plot_relaxation(tmp_path / "way.png", found) is saved[0]
     left, right = saved[0].axes
     above = found[0].energies - found[0].energies[-1]
     np.testing.assert_allclose(left.lines[0].get_ydata(), above[above > 1e-15])
@@ -424,6 +437,8 @@ def unchecked():
         ({"systems": ["argon"]}, r"systems\[0\] is a str"),
         ({"optimizer": "fire"}, "optimizer = 'fire'"),
         ({"force_tolerance": -1.0}, "force_tolerance = -1.0"),
+        ({"force_tolerance": np.array([1e-3])}, "force_tolerance = .* must be one number"),
+        ({"pressure": "1 bar", "strains": any_strain()}, "pressure is not an array of numbers"),
         ({"max_steps": 0}, "max_steps = 0"),
         ({"max_steps": 1.5}, "max_steps = 1.5"),
         ({"save_every": 0}, "save_every = 0"),

@@ -168,6 +168,24 @@ def test_damaged_files_are_told_and_computed_again(tmp_path, monkeypatch, spoil,
         simulate(tmp_path / "spoiled", 60)
 
 
+@pytest.mark.parametrize(("lost", "told"), [(1, "frames 3 to 4"), (0, "frames 1 to 2")])
+def test_missing_parts_are_told_and_computed_again(tmp_path, monkeypatch, lost, told, each_chunk):
+    simulate(tmp_path / "whole", 40)
+    with monkeypatch.context() as patch:
+        patch.setattr("difmd.run_folder.RunFolder.join", lambda self: None)
+        simulate(tmp_path / "gap", 40)
+    sorted((tmp_path / "gap" / "parts").iterdir())[lost].unlink()
+    begin = 2 * lost + 1
+    with pytest.warns(
+        UserWarning, match=f"{told} in .* are missing: frames from {begin} on are computed again"
+    ):
+        simulate(tmp_path / "gap", 40)
+    assert content(tmp_path / "gap") == content(tmp_path / "whole")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        simulate(tmp_path / "gap", 40)
+
+
 def test_fewer_steps_than_there_are_are_refused(tmp_path):
     simulate(tmp_path, 20)
     with pytest.raises(InputError, match="more than n_steps"):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import difmd
-from difmd import units
+from difmd import h5md, units
 from difmd.errors import InputError
+from difmd.run_folder import RunFolder, found_in
 
 h5py = pytest.importorskip("h5py")
 
@@ -117,6 +118,155 @@ def test_a_run_that_is_not_finished(tmp_path, monkeypatch):
     second = difmd.read_trajectory(parts[1])
     np.testing.assert_array_equal(second.positions, run.positions[2:])
     np.testing.assert_array_equal(second.times, run.times[2:])
+
+
+@pytest.fixture
+def in_parts(tmp_path, monkeypatch):
+    """A run of four parts of two frames each that was not joined, and what it returned."""
+    with monkeypatch.context() as patch:
+        patch.setattr("difmd.committed.WRITE_EVERY", 0.0)
+        patch.setattr("difmd.run_folder.RunFolder.join", lambda self: None)
+        run = simulate(tmp_path, crystal(), n_steps=40)
+    assert [path.name for path in parts_in(tmp_path)] == [f"{n:012d}.h5" for n in (2, 4, 6, 8)]
+    return tmp_path, run
+
+
+def parts_in(folder):
+    return sorted((folder / "parts").iterdir())
+
+
+def join(folder):
+    """What the process of the run does when its parts are many."""
+    settings = found_in(folder)[0][0].end.settings
+    RunFolder(folder, crystal(), settings, every=5, dt=4 * units.FS).join()
+
+
+@pytest.mark.parametrize(
+    ("lost", "frames"), [((1,), "3 to 4"), ((0, 1), "1 to 4"), ((2,), "5 to 6"), ((0, 2), "1 to 2")]
+)
+def test_parts_that_are_missing_are_told(in_parts, lost, frames):
+    folder, _ = in_parts
+    for path in [parts_in(folder)[k] for k in lost]:
+        path.unlink()
+    with pytest.raises(InputError, match=f"frames {frames} in .* are missing.*same call of simulate again"):
+        difmd.read_trajectory(folder)
+
+
+def test_what_is_damaged_is_not_missing_besides(in_parts):
+    folder, _ = in_parts
+    parts_in(folder)[1].write_bytes(b"")
+    with pytest.raises(InputError, match=r"000004.h5 is damaged") as caught:
+        difmd.read_trajectory(folder)
+    assert "frames" not in str(caught.value)
+
+
+def test_a_damaged_part_that_nothing_needs_is_passed_over(in_parts):
+    folder, run = in_parts
+    (folder / "parts" / "000000000003.h5").write_bytes(b"")
+    assert_same(difmd.read_trajectory(folder), run)
+
+
+def test_a_trajectory_that_is_missing_beside_an_older_one_is_told(tmp_path):
+    for n_steps in (20, 40):
+        simulate(tmp_path, crystal(), n_steps=n_steps)
+    (tmp_path / "trajectory.h5").unlink()
+    with pytest.raises(InputError, match=r"trajectory.h5 is missing"):
+        difmd.read_trajectory(tmp_path)
+
+
+def once(action, function, *, before):
+    """The function, with something that happens before or after its first call."""
+    calls = []
+
+    def wrapped(*args, **options):
+        is_first = not calls
+        calls.append(1)
+        if is_first and before:
+            action()
+        found = function(*args, **options)
+        if is_first and not before:
+            action()
+        return found
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("place", "function", "before"),
+    [
+        ("difmd.stored.found_in", found_in, True),
+        ("difmd.stored.found_in", found_in, False),
+        ("difmd.h5md.read_end", h5md.read_end, True),
+        ("difmd.h5md.read_end", h5md.read_end, False),
+        ("difmd.h5md.read_start", h5md.read_start, True),
+        ("difmd.h5md.joined", h5md.joined, True),
+    ],
+)
+@pytest.mark.parametrize("has_trajectory", [False, True])
+def test_parts_become_one_file_while_they_are_read(
+    in_parts, monkeypatch, place, function, before, has_trajectory
+):
+    folder, run = in_parts
+    if has_trajectory:
+        # The first parts are joined already.
+        later = {path: path.read_bytes() for path in parts_in(folder)[2:]}
+        for path in later:
+            path.unlink()
+        join(folder)
+        for path, whole in later.items():
+            path.write_bytes(whole)
+
+    def action():
+        with monkeypatch.context() as patch:
+            patch.setattr(place, function)
+            join(folder)
+
+    monkeypatch.setattr(place, once(action, function, before=before))
+    assert_same(difmd.read_trajectory(folder), run)
+    assert not parts_in(folder)
+
+
+def test_parts_that_go_one_by_one_do_not_shorten_a_run(in_parts, monkeypatch):
+    """The last ones went first, and were not listed any more."""
+    folder, run = in_parts
+    kept = {path: path.read_bytes() for path in parts_in(folder)[:2]}
+
+    def action():
+        join(folder)
+        whole = (folder / "trajectory.h5").read_bytes()
+        (folder / "trajectory.h5").unlink()
+        for path, content in kept.items():
+            path.write_bytes(content)
+        monkeypatch.setattr("difmd.stored.found_in", once(later(whole), found_in, before=False))
+
+    def later(whole):
+        def write():
+            (folder / "trajectory.h5").write_bytes(whole)
+
+        return write
+
+    def first(path):
+        action()
+        from difmd import stored
+
+        return stored.found_in(path)
+
+    monkeypatch.setattr("difmd.stored.found_in", first)
+    assert_same(difmd.read_trajectory(folder), run)
+
+
+def test_files_that_stay_away_are_told(in_parts, monkeypatch):
+    folder, _ = in_parts
+    looks = []
+
+    def gone(paths):
+        looks.append(paths)
+        raise FileNotFoundError("no such file")
+
+    monkeypatch.setattr("difmd.h5md.joined", gone)
+    with pytest.raises(InputError, match=r"cannot be read \(no such file\): copy it again"):
+        difmd.read_trajectory(folder)
+    assert 1 < len(looks) < 10
 
 
 def test_in_ase(tmp_path):

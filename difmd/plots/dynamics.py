@@ -48,7 +48,7 @@ def plot_energy(path: str | Path, run: Trajectory) -> Figure:
     return figure
 
 
-def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) -> None:
+def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) -> Figure:
     """How far the energy is above that of the end, and the largest force, against the step.
 
     Where the cell was free under a pressure, it is the enthalpy. Differences below its rounding are left out.
@@ -56,6 +56,9 @@ def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) 
     Args:
         path: file to write.
         found: of `difmd.relax`; one structure, a batch or a list of them.
+
+    Returns:
+        The figure, which a notebook shows.
     """
     from difmd.relaxation import Relaxation
 
@@ -83,3 +86,4 @@ def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) 
     if 1 < len(ones) <= COLORED:
         axes[1].legend(frameon=False, fontsize=7)
     save(figure, path)
+    return figure

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from difmd.checks import check_whole
+from difmd.checks import check_whole, real_numbers
 from difmd.errors import Flag, InputError, Status, check_positive
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check
@@ -94,16 +94,28 @@ def check_goal(strains: Any, pressure: Any, force_tolerance: float, max_steps: i
     """Refuse what no relaxation can aim at; a traced pressure passes (host).
 
     Raises:
-        InputError: a tolerance or a number of steps that is not positive, a pressure that is not finite, or
-            one on a cell that is held.
+        InputError: a tolerance or a number of steps that is not positive, a tolerance that is no single
+            number, a pressure that is not finite, or one on a cell that is held.
     """
-    check_positive("force_tolerance", force_tolerance, "eV/Å")
+    check_positive_number("force_tolerance", force_tolerance, "eV/Å")
     check_whole("max_steps", max_steps)
     if isinstance(pressure, jax.core.Tracer):
         return
-    if not np.isfinite(np.asarray(pressure)).all():
+    pressures = real_numbers("pressure", pressure)
+    if not np.isfinite(pressures).all():
         raise InputError(f"pressure = {pressure} eV/Å³ must be finite")
-    if strains is None and np.any(np.asarray(pressure) != 0):
+    if strains is None and (pressures != 0).any():
         raise InputError(
             f"pressure = {pressure} eV/Å³ does nothing to a cell that is held: pass strains=any_strain() too"
         )
+
+
+def check_positive_number(name: str, value: Any, unit: str) -> None:
+    """Refuse what is not one number, positive and finite (host).
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
+    check_positive(name, value, unit)
+    if np.ndim(value):
+        raise InputError(f"{name} = {value} {unit} must be one number, for all structures")

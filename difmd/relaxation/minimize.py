@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from difmd.errors import Flag, Status
+from difmd.errors import Flag, InputError, Status
 from difmd.gradients.implicit import stationary_point
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check
@@ -59,11 +59,9 @@ def minimize(
 
     FIRE or L-BFGS, then one step of Newton's method. Derivatives of the result in the
     parameters, the pressure and a cell that is held are those of the minimum itself (see
-    `gradients.implicit`), not of the way there. The enthalpy is U + P V; a strain ε deforms positions r and
-    cell h to r(1 + ε) and h(1 + ε). Of strain ε_k in mode k the coordinate is s = L ε_k with
-    L = V^{1/3} N^{1/6}, so that its stiffness is like that of an atom, and its force −∂(U + P V)/∂s.
-    Fixed atoms stay where they are; in a cell that is free, at their fractional coordinates. No force on
-    them counts.
+    `gradients.implicit`), not of the way there. The enthalpy is U + P V; where the cell is free its strains
+    have coordinates and forces as `relaxation.strains` defines them. Fixed atoms stay where they are; in a
+    cell that is free, at their fractional coordinates. No force on them counts.
 
     Args:
         potential: the energy model.
@@ -73,7 +71,9 @@ def minimize(
         strains: modes in which the cell is free: `any_strain()`, `axial_strain()`, `isotropic_strain()`, or
             others; None: the cell is held.
         pressure: P, for a cell that is free [eV/Å³].
-        force_tolerance: largest force at which to stop [eV/Å]; the Newton step squares what is left.
+        force_tolerance: largest force f of an atom, or of a strain's coordinate, at which to stop [eV/Å];
+            stresses are then below f L/V, with the length L of `relaxation.strains`. The Newton step squares
+            what is left.
         max_steps: to take at most; `NOT_CONVERGED` tells when they were not enough.
         optimizer: `fire()`, the default, or `lbfgs()`.
 
@@ -82,10 +82,12 @@ def minimize(
 
     Raises:
         InputError: strains that are not symmetric 3×3 matrices, finite and independent of each other, or of
-            a cell without three periodic directions; a pressure on a cell that is held; a tolerance or a
-            number of steps that is not positive.
+            a cell without three periodic directions; a pressure that is not one finite number, or on a cell
+            that is held; a tolerance or a number of steps that is not positive.
     """
     check_goal(strains, pressure, force_tolerance, max_steps)
+    if np.ndim(pressure):
+        raise InputError(f"pressure = {pressure} eV/Å³ must be one number")
     optimizer = fire() if optimizer is None else optimizer
     modes = jnp.asarray(checked_modes(strains, neighbors.periodic), system.positions.dtype)
     surface = landscape(potential, params, system, modes, pressure)

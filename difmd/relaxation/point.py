@@ -20,7 +20,7 @@ class Point(NamedTuple):
 
     Attributes:
         positions: in the cell before it is strained [Å]; [atoms, 3].
-        strains: of each mode, times a length [Å]; [modes].
+        strains: the coordinate s of each mode, as `relaxation.strains` defines it [Å]; [modes].
     """
 
     positions: Float[Array, "*batch atoms 3"]
@@ -40,10 +40,7 @@ class Landscape(NamedTuple):
 
 
 def landscape(potential: Potential, params: Params, system: System, modes: Array, pressure: Any) -> Landscape:
-    """The enthalpy as a function of positions and strains.
-
-    Of strain ε_k in mode k the coordinate is s = L ε_k with L = V^{1/3} N^{1/6}, so that its stiffness is
-    like that of an atom.
+    """The enthalpy as a function of positions and of the coordinates of strains, see `relaxation.strains`.
 
     Args:
         potential: the energy model.

@@ -1,4 +1,10 @@
-"""Strains: modes in which a cell is free, what they do to a system, and what ties it where it is."""
+"""Strains: modes in which a cell is free, what they do to a system, and what ties it where it is.
+
+A strain ε deforms positions r and cell h to r(1 + ε) and h(1 + ε). Of strain ε_k in mode k the coordinate in
+a relaxation is s = L ε_k with L = V^{1/3} N^{1/6}, so that its stiffness is like that of an atom; its force
+−∂(U + P V)/∂s counts as that of an atom. A residual stress τ is a force τ V/L, so that forces below f mean
+stresses below f L/V.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd.checks import real_numbers
 from difmd.errors import InputError
 from difmd.lattice import product
 from difmd.system import System
@@ -45,13 +52,13 @@ def checked_modes(strains: Any, periodic: tuple[bool, ...]) -> Any:
     """
     if strains is None:
         return np.zeros((0, 3, 3))
-    if np.shape(strains)[1:] != (3, 3) or not len(strains):
-        raise InputError(f"strains must have shape [modes, 3, 3], got {list(np.shape(strains))}")
+    matrices = strains if isinstance(strains, jax.core.Tracer) else real_numbers("strains", strains)
+    if matrices.shape[1:] != (3, 3) or not len(matrices):
+        raise InputError(f"strains must have shape [modes, 3, 3], got {list(matrices.shape)}")
     if not all(periodic):
         raise InputError("only a cell with three periodic directions can be relaxed: leave strains away")
     if isinstance(strains, jax.core.Tracer):
         return strains
-    matrices = np.asarray(strains)
     if not np.isfinite(matrices).all():
         raise InputError("strains are not finite")
     if not np.allclose(matrices, np.swapaxes(matrices, 1, 2)):
@@ -80,5 +87,5 @@ def tether(system: System, moves: Float[Array, "atoms 3"]) -> Float[Array, "atom
     mean = jnp.sum(jnp.where(mobile, moves, 0), axis=0, keepdims=True) / n_mobile
     if system.fixed is not None:
         # Fixed atoms hold the others, and these may move on average.
-        mean = jnp.where(jnp.any(system.fixed), 0, mean)
+        mean = jnp.where(system.holds_atoms, 0, mean)
     return _TETHER * jnp.where(mobile, mean, moves)

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from difmd.checks import real_numbers
 from difmd.errors import Flag, InputError, Status
 from difmd.relaxation.result import Relaxation
-from difmd.system import System
+from difmd.system import System, check_system
 
 # Structures that relax together have at least this share of the atoms of the largest.
 _SHARE = 0.5
@@ -84,8 +85,8 @@ def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
     """Structures of a system, a batch or a sequence, each with its pressure (host).
 
     Raises:
-        InputError: there are none, one is no system or a batch within a sequence, or pressures that are
-            neither one nor one for each.
+        InputError: there are none, one is no system, of fields that do not fit each other, or a batch within
+            a sequence, or pressures that are neither one nor one for each.
     """
     is_sequence = isinstance(systems, Sequence) and not isinstance(systems, str)
     given = systems if is_sequence else [systems]
@@ -97,6 +98,10 @@ def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
                 f"{name} is a {type(system).__name__}: convert it with difmd.from_ase or build a System with "
                 "difmd.make_system"
             )
+        try:
+            check_system(system)
+        except InputError as error:
+            raise (InputError(f"{name}: {error}") if is_sequence else error) from None
         # On the host, where taking one out of a batch costs nothing.
         host = jax.tree.map(np.asarray, system)
         if host.positions.ndim == 2:
@@ -108,7 +113,7 @@ def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
             found += [(f"{name}[{k}]", one) for k, one in enumerate(ones)]
     if not found:
         raise InputError("systems is empty: give at least one structure")
-    pressures = np.asarray(pressure, np.float64)
+    pressures = real_numbers("pressure", pressure)
     if pressures.shape not in ((), (len(found),)):
         raise InputError(
             f"pressure has shape {list(pressures.shape)}, but there are {len(found)} structures: give one "
@@ -119,10 +124,11 @@ def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
 
 
 def groups(structures: Sequence[Structure]) -> list[list[Structure]]:
-    """Structures that may relax together: periodic in the same directions, and of about one size."""
-    found: dict[tuple[bool, ...], list[list[Structure]]] = {}
+    """Structures that may relax together: of one precision, periodic alike, and of about one size."""
+    found: dict[tuple[Any, ...], list[list[Structure]]] = {}
     for one in sorted(structures, key=lambda one: -one.system.n_atoms):
-        alike = found.setdefault(tuple(bool(flag) for flag in one.system.pbc), [])
+        precision = jax.dtypes.canonicalize_dtype(one.system.positions.dtype)
+        alike = found.setdefault((precision, *(bool(flag) for flag in one.system.pbc)), [])
         if not alike or one.system.n_atoms < _SHARE * alike[-1][0].system.n_atoms:
             alike.append([])
         alike[-1].append(one)
