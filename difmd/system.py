@@ -11,22 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from difmd.checks import check_type, real_numbers
+from difmd.checks import check_type
 from difmd.errors import InputError
 from difmd.lattice import signed_volume
 from difmd.precision import floats
+from difmd.structure_checks import cell_and_pbc, check_distinct, check_dtype, finite_floats, which_fixed
 
 if TYPE_CHECKING:
     import ase
-
-# Distances of so few atoms are found faster one by one than through a search.
-_FEW_ATOMS = 64
-
-# Atoms closer than this coincide [Å].
-_COINCIDE = 1e-4
-
-# Bins of a search as small as that would be many times more than atoms [Å].
-_SEARCHED = 1.0
 
 
 @jax.tree_util.register_dataclass
@@ -110,7 +102,7 @@ def host_system(
     Raises:
         InputError: as `make_system`.
     """
-    pos = _floats("positions", positions)
+    pos = finite_floats("positions", positions)
     if pos.ndim != 2 or pos.shape[1] != 3 or pos.shape[0] == 0:
         raise InputError(f"positions must have shape [atoms ≥ 1, 3], got {list(pos.shape)}")
     numbers = np.asarray(atomic_numbers)
@@ -130,14 +122,14 @@ def host_system(
 
         mass = np.where(real, atomic_masses[numbers], 1.0)
     else:
-        mass = _floats("masses", masses)
+        mass = finite_floats("masses", masses)
         if mass.shape != pos.shape[:1]:
             raise InputError(f"masses has shape {list(mass.shape)} but positions has {pos.shape[0]} atoms")
         if (mass <= 0).any():
             i = int(np.argmax(mass <= 0))
             raise InputError(f"masses[{i}] = {mass[i]} amu must be positive (padding atoms too)")
-    box, periodic = _cell_and_pbc(cell, pbc)
-    _check_distinct(pos[real], np.flatnonzero(real), box, periodic)
+    box, periodic = cell_and_pbc(cell, pbc)
+    check_distinct(pos[real], np.flatnonzero(real), box, periodic)
     # Copies, so that what the caller does with his arrays afterwards does not matter.
     fields: dict[str, Any] = {
         "positions": np.array(pos),
@@ -145,7 +137,7 @@ def host_system(
         "masses": np.array(mass),
         "cell": np.array(box),
         "pbc": np.array(periodic),
-        "fixed": _which_fixed(fixed, len(pos)),
+        "fixed": which_fixed(fixed, len(pos)),
     }
     return System(**fields)
 
@@ -179,7 +171,7 @@ def make_system(
             masses ≤ 0, atoms that coincide, a singular cell, fixed atoms that there are not, or a dtype that
             is not of floating point.
     """
-    _check_dtype(dtype)
+    check_dtype(dtype)
     host = host_system(positions, atomic_numbers, masses=masses, cell=cell, pbc=pbc, fixed=fixed)
     return System(
         positions=floats(host.positions, dtype),
@@ -304,68 +296,6 @@ def validate_system(system: System) -> None:
     )
 
 
-def _check_dtype(dtype: Any) -> None:
-    try:
-        is_floating = dtype is None or jnp.issubdtype(jnp.dtype(dtype), np.floating)
-    except TypeError:
-        is_floating = False
-    if not is_floating:
-        raise InputError(f"dtype = {dtype!r} must be one of floating point, such as 'float32' or 'float64'")
-
-
-def _floats(name: str, values: Any) -> np.ndarray:
-    array = real_numbers(name, values)
-    bad = ~np.isfinite(array)
-    if bad.any():
-        where = [int(i) for i in np.argwhere(bad)[0]]
-        raise InputError(f"{name}{where} = {array[tuple(where)]} is not finite")
-    return array
-
-
-def _cell_and_pbc(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
-    box: np.ndarray = np.zeros((3, 3))
-    if cell is not None:
-        box = _floats("cell", cell)
-        if box.shape == (3,):
-            box = np.diag(box)
-        if box.shape != (3, 3):
-            raise InputError(f"cell must have shape [3, 3] or [3], got {list(box.shape)}")
-    flags = np.asarray(cell is not None if pbc is None else pbc)
-    if flags.shape not in ((), (3,)) or flags.dtype != bool:
-        raise InputError(f"pbc must be a bool or three bools, got {pbc!r}")
-    periodic = np.broadcast_to(flags, 3)
-    vectors = box[periodic]
-    if len(vectors):
-        lengths = np.linalg.norm(vectors, axis=1)
-        spanned = np.sqrt(abs(np.linalg.det(vectors @ vectors.T)))
-        # Relative to the box of the same edges, so that the bound has no unit.
-        if (lengths == 0).any() or spanned <= 1e-8 * np.prod(lengths):
-            raise InputError(
-                f"cell is singular: its periodic vectors {vectors.tolist()} do not span a volume; "
-                "give linearly independent vectors or set pbc to False there"
-            )
-    return box, periodic
-
-
-def _which_fixed(fixed: Any, n_atoms: int) -> np.ndarray | None:
-    """A bool for each atom; None where none is fixed."""
-    if fixed is None:
-        return None
-    given = np.asarray(fixed)
-    if given.dtype == bool and given.shape != (n_atoms,):
-        raise InputError(f"fixed has shape {list(given.shape)}, but there are {n_atoms} atoms")
-    if given.dtype == bool:
-        return np.array(given)
-    if given.size and (given.ndim != 1 or not np.issubdtype(given.dtype, np.integer)):
-        raise InputError(f"fixed must be indices or bools of atoms, got {fixed!r}")
-    wrong = (given < -n_atoms) | (given >= n_atoms)
-    if wrong.any():
-        raise InputError(f"fixed holds {given[wrong][0]}, but there are {n_atoms} atoms")
-    mask = np.zeros(n_atoms, bool)
-    mask[given.astype(int)] = True
-    return mask
-
-
 def _fixed_by_ase(atoms: ase.Atoms) -> np.ndarray | None:
     """Indices of what `FixAtoms` holds, with a warning for other constraints."""
     from ase.constraints import FixAtoms
@@ -380,38 +310,3 @@ def _fixed_by_ase(atoms: ase.Atoms) -> np.ndarray | None:
                 stacklevel=3,
             )
     return np.array(indices, int) if indices else None
-
-
-def _check_distinct(positions: np.ndarray, labels: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
-    """Refuse atoms that coincide: every energy model is singular there."""
-    if len(positions) < 2:
-        return
-    found = _coinciding_few(positions, cell, pbc) if len(positions) <= _FEW_ATOMS else None
-    if found is None:
-        from difmd.neighbors.host import find_pairs
-
-        i, j, _, distance = find_pairs(positions, cell, pbc, cutoff=_SEARCHED)
-        (close,) = np.nonzero(distance < _COINCIDE)
-        found = [(i[n], j[n], distance[n]) for n in close]
-    if found:
-        first, second, apart = found[0]
-        raise InputError(
-            f"atoms {labels[first]} and {labels[second]} coincide (distance {apart:.1e} Å): "
-            "remove one of them or check the units of the positions"
-        )
-
-
-def _coinciding_few(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> list[Any] | None:
-    """Pairs that coincide, from all differences; None where the nearest image is not that of rounding."""
-    apart = positions[None, :] - positions[:, None]
-    if pbc.any():
-        vectors = cell[pbc]
-        inverse = np.linalg.pinv(vectors)
-        # Columns of the inverse are as long as a lattice plane is near. Atoms that coincide differ by a whole
-        # number of vectors to within distance/height of the planes.
-        if np.linalg.norm(inverse, axis=0).max() * _COINCIDE > 0.1:
-            return None
-        apart = apart - np.round(apart @ inverse) @ vectors
-    square = np.einsum("ijk,ijk->ij", apart, apart)
-    i, j = np.nonzero(square < _COINCIDE**2)
-    return [(a, b, np.sqrt(square[a, b])) for a, b in zip(i, j, strict=True) if a < b]
