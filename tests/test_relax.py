@@ -307,6 +307,8 @@ def test_constants_with_fixed_atoms_are_second_differences():
     np.testing.assert_allclose(strain @ constants @ strain, curvature, rtol=1e-3)
 
 
+# Each list that is larger compiles anew.
+@pytest.mark.slow
 def test_lists_without_room_grow_on_the_way(monkeypatch):
     """A crystal that is far too wide shrinks until its neighbours, and its images, are many more."""
     system = difmd.from_ase(crystal(shift=0.0, edge=6.1))

@@ -301,9 +301,8 @@ def test_single_precision(argon):
     assert {"forces"} <= failures(broken)
 
 
-@pytest.mark.parametrize(
-    "name, is_sound", [("sound", True), pytest.param("truncated", False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name, is_sound", [("sound", True), ("truncated", False)])
 def test_energy_conservation(argon, name, is_sound):
     potential = SWITCHED if is_sound else BROKEN[name][0]
     found = difmd.validate(
