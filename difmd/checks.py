@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,16 @@ def real_numbers(name: str, values: Any) -> np.ndarray:
         kind = type(values).__name__ if array.dtype == object or array.ndim == 0 else str(array.dtype)
         raise InputError(f"{name} is not an array of numbers: {reprlib.repr(values)} is of type {kind}")
     return array.astype(np.float64)
+
+
+def warn_of_pressure(pressure: Any) -> None:
+    """Warn of a pressure that is likely to lack its unit: 1 eV/Å³ is 160 GPa; traced ones pass (host)."""
+    if isinstance(pressure, jax.core.Tracer):
+        return
+    largest = float(np.max(np.abs(np.asarray(pressure, np.float64)), initial=0))
+    if largest >= 1:
+        warnings.warn(
+            f"a pressure of {largest:.3g} eV/Å³ is {160.2177 * largest:.0f} GPa: if that is not meant, write "
+            "`1 * units.BAR` or `1 * units.GPA`",
+            stacklevel=3,
+        )

@@ -125,6 +125,25 @@ def step_by_step(
     return _each(state, run)(state, neighbors)
 
 
+@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+def record_of_start(
+    potential: Potential, params: Params, integrator: Integrator, state: MDState, neighbors: Neighbors
+) -> Record:
+    """A state as a frame, with a leading axis of 1; its stress is not found."""
+
+    def record(state: MDState, neighbors: Neighbors) -> Record:
+        system = state.system
+        energy = potential.apply(params, system, neighbors)
+        received = jnp.full_like(energy, jnp.nan)
+        if integrator.reservoir is not None:
+            received = integrator.reservoir(state)
+        stress = jnp.full_like(system.cell, jnp.nan)
+        return Record(system.positions, state.momenta, energy, stress, system.cell, received)
+
+    current = _each(state, rebuild)(state.system, neighbors)
+    return jax.tree.map(lambda x: x[None], _each(state, record)(state, current))
+
+
 def _each(state: MDState, function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of one system, of all replicas."""
     return function if state.momenta.ndim == 2 else map_replicas(function, len(state.momenta))

@@ -118,6 +118,9 @@ REMEDIES = {
 }
 
 
+_OF_LISTS = Flag.NEIGHBOR_OVERFLOW | Flag.NEIGHBOR_STALE | Flag.CELL_TOO_SMALL
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Status:
@@ -154,7 +157,9 @@ def describe(status: Status) -> str:
     where = f"first at step {int(steps[bad].min())}"
     if flags.size > 1:
         where += f", in {int(bad.sum())} of {flags.size} replicas"
-    lines = [f"{flag.name}: {REMEDIES[flag]}" for flag in Flag if union & flag]
+    # What is wrong with a list may come of an explosion, and not the other way round.
+    order = sorted(Flag, key=lambda flag: (flag in _OF_LISTS, flag))
+    lines = [f"{flag.name}: {REMEDIES[flag]}" for flag in order if union & flag]
     return f"{'; '.join(lines)} ({where})"
 
 

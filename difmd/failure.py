@@ -7,15 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from ase.data import covalent_radii
 
 from difmd.checkpoint import atomically
 from difmd.chunk import step_by_step
 from difmd.errors import Flag, InputError, Status, flags_of
-from difmd.guards import Limits, flags_of_frames
+from difmd.guards import Limits, flags_of_frames, nearest_pair
 from difmd.integrators import Integrator, MDState
 from difmd.neighbors import Neighbors
-from difmd.neighbors.host import find_pairs
 from difmd.potentials import Params, Potential
 from difmd.system import to_ase
 
@@ -114,9 +112,9 @@ def told(states: tuple[MDState, ...], folder: Path | None) -> str:
     """Write the states to `failed.extxyz` where there is a folder, and say what there is to see (host)."""
     text = ""
     for state in states:
-        positions = np.asarray(state.system.positions, np.float64)
-        if np.isfinite(positions).all() and np.isfinite(np.asarray(state.system.cell)).all():
-            text = _closest(state) or text
+        found = nearest_pair(state.system)
+        if found is not None and found.relative < _NEAR:
+            text = f"; {found} at step {int(state.step)}"
     if folder is None:
         return f"{text}; `states` of this error holds what was before and at that step"
     from ase.io import write
@@ -134,23 +132,3 @@ def told(states: tuple[MDState, ...], folder: Path | None) -> str:
     except InputError as error:
         return f"{text}; `states` of this error holds what was before and at that step ({error})"
     return f"{text}; what was before and at that step is in {folder / NAME}"
-
-
-def _closest(state: MDState) -> str:
-    """The pair that is nearest for its species, where it is nearer than molecules allow."""
-    numbers = np.asarray(state.system.atomic_numbers)
-    real = np.flatnonzero(numbers > 0)
-    radii = covalent_radii[numbers[real]]
-    cell, pbc = np.asarray(state.system.cell, np.float64), np.asarray(state.system.pbc)
-    reach = 2 * _NEAR * radii.max()
-    if pbc.any() and (1 / np.linalg.norm(np.linalg.pinv(cell[pbc]), axis=0)).min() < reach:
-        # So many images that a search would not end.
-        return ""
-    positions = np.asarray(state.system.positions, np.float64)[real]
-    i, j, _, distance = find_pairs(positions, cell, pbc, cutoff=reach)
-    relative = distance / (radii[i] + radii[j])
-    if not (relative < _NEAR).any():
-        return ""
-    k = int(np.argmin(relative))
-    first, second = sorted((int(real[i[k]]), int(real[j[k]])))
-    return f"; atoms {first} and {second} are {distance[k]:.2g} Å apart at step {int(state.step)}"

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from difmd.checks import check_type
 from difmd.errors import Flag, check_not_negative, check_positive
 from difmd.neighbors import Neighbors, extended_positions
+from difmd.neighbors.host import find_pairs
 from difmd.system import System
 from difmd.take import take
 
@@ -29,7 +30,8 @@ class Limits(NamedTuple):
     Attributes:
         energy_jump: largest change of the energy from one frame to the next [eV/atom]. The energy is U + K,
             and what baths received where the integrator tells; such an energy is conserved, and may besides
-            not change by more than all of K before, or 0.05 eV/atom. The start is no frame.
+            not change by more than all of K before, or 0.05 eV/atom. The start counts as a frame where K has
+            changed by as much.
         closest: smallest distance of two atoms, in sums of their covalent radii; 0 for atoms that may pass
             through each other.
     """
@@ -76,6 +78,75 @@ def closeness(system: System, neighbors: Neighbors) -> Float[Array, ""]:
 
     least, _ = lax.scan(nearer, jnp.full(own_radii.shape, jnp.inf, dtype), neighbors.indices)
     return jnp.sqrt(jnp.min(least, initial=jnp.inf))
+
+
+class NearestPair(NamedTuple):
+    """Two atoms, which `str` names.
+
+    Attributes:
+        first: number of the one.
+        second: number of the other; the same for an atom and its own image.
+        distance: [Å].
+        relative: the same in sums of their covalent radii.
+    """
+
+    first: int
+    second: int
+    distance: float
+    relative: float
+
+    def __str__(self) -> str:
+        """Such as "atoms 3 and 17 are 0.21 Å apart"."""
+        return f"atoms {self.first} and {self.second} are {self.distance:.2g} Å apart"
+
+
+def nearest_pair(system: System) -> NearestPair | None:
+    """The pair that is nearest for its species, if any is as near as covalent bonds (host).
+
+    None also where positions are not finite, or the cell is so small that a search would not end.
+
+    Args:
+        system: one system.
+    """
+    positions = np.asarray(system.positions, np.float64)
+    cell, pbc = np.asarray(system.cell, np.float64), np.asarray(system.pbc)
+    numbers = np.asarray(system.atomic_numbers)
+    real = np.flatnonzero(numbers > 0)
+    if not (len(real) and np.isfinite(positions).all() and np.isfinite(cell).all()):
+        return None
+    radii = covalent_radii[numbers[real]]
+    reach = 2 * radii.max()
+    if pbc.any() and (1 / np.linalg.norm(np.linalg.pinv(cell[pbc]), axis=0)).min() < 0.5 * reach:
+        return None
+    i, j, _, distance = find_pairs(positions[real], cell, pbc, cutoff=reach)
+    if not len(distance):
+        return None
+    relative = distance / (radii[i] + radii[j])
+    k = int(np.argmin(relative))
+    first, second = sorted((int(real[i[k]]), int(real[j[k]])))
+    return NearestPair(first, second, float(distance[k]), float(relative[k]))
+
+
+def has_moved(limits: Limits, system: System, momenta: Any, frames: Any) -> bool:
+    """Whether K has changed from these momenta to the first frame by what the energy may not (host).
+
+    The energy of a start costs an evaluation that must be compiled; of most runs K tells that it is needless.
+
+    Args:
+        limits: what is taken for broken.
+        system: one system or replicas.
+        momenta: of the start; [*replicas, atoms, 3].
+        frames: with momenta; [frames, *replicas, atoms, 3].
+    """
+    n_atoms = np.maximum((np.asarray(system.atomic_numbers) > 0).sum(axis=-1), 1)
+    masses = np.asarray(system.masses, np.float64)[..., None]
+
+    def kinetic(momenta: Any) -> np.ndarray:
+        return 0.5 * np.sum(np.asarray(momenta, np.float64) ** 2 / masses, axis=(-1, -2)) / n_atoms
+
+    before = kinetic(momenta)
+    limit = np.minimum(limits.energy_jump, np.maximum(_QUIET, before))
+    return bool(np.any(np.abs(kinetic(frames.momenta[0]) - before) > limit))
 
 
 def flags_of_frames(

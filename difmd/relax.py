@@ -12,8 +12,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from difmd.checks import check_whole
+from difmd.checks import check_whole, warn_of_pressure
 from difmd.errors import Flag, InputError, SimulationError, Status, describe
+from difmd.guards import nearest_pair
 from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
@@ -33,6 +34,9 @@ _CHUNK = 50
 
 # Flags that a larger list mends.
 _OF_LISTS = int(Flag.NEIGHBOR_OVERFLOW | Flag.CELL_TOO_SMALL)
+
+# Atoms closer than this are named, in sums of their covalent radii.
+_NEAR = 0.5
 
 # Structures that a message names, at most.
 _NAMED = 10
@@ -142,6 +146,7 @@ def relax(
             function would have returned, of which `is_converged` and `status` tell.
         SimulationInterrupted: Ctrl-C; likewise.
     """
+    warn_of_pressure(pressure)
     optimizer = lbfgs() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer = {optimizer!r} is none: write difmd.fire() or difmd.lbfgs()")
@@ -208,10 +213,15 @@ def _check_ends(structures: Sequence[Structure], tolerance: float, result: Calla
         first_bad_step=min(one.status.first_bad_step for one in found),
     )
     largest = max(float(one.largest_force) for one in found)
+    near = ""
+    for one, end in zip(moving, found, strict=True):
+        pair = nearest_pair(end.system)
+        if pair is not None and pair.relative < _NEAR:
+            near = f" {pair} in {one.name}."
     raise SimulationError(
         f"{len(moving)} of {len(structures)} structures are not at rest ({names}), forces up to "
         f"{largest:.1e} eV/Å where {tolerance:.1e} eV/Å were asked for; `.committed` has all as far as they "
-        f"came. {describe(union)}",
+        f"came.{near} {describe(union)}",
         result(),
     )
 

@@ -14,11 +14,11 @@ from jaxtyping import Array, Float, Key
 from difmd.batching import run_replicas
 from difmd.checkpoint import fingerprint
 from difmd.checks import as_path, check_key, check_whole
-from difmd.chunk import begin, run_chunk
+from difmd.chunk import begin, record_of_start, run_chunk
 from difmd.committed import Committed, Record, Watch
 from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
 from difmd.failure import NAME, states_at, status_of_frames, told
-from difmd.guards import Limits, check_limits
+from difmd.guards import Limits, check_limits, has_moved
 from difmd.integrators import Integrator, MDState
 from difmd.integrators.base import check_integrator, check_momenta, check_state
 from difmd.neighbors import (
@@ -178,6 +178,9 @@ def simulate(
                 bad_frames: Record | None = None
                 done, neighbors, replays = repaired(run, state.system, neighbors)
                 frames, closest = jax.tree.map(np.asarray, done.frames)
+                if before is None and has_moved(limits, first, state.momenta, frames):
+                    start = record_of_start(potential, params, integrator, state, neighbors)
+                    before = jax.tree.map(np.asarray, start)
                 status = status_of_frames(
                     limits, state, frames, closest, before=before, save_every=save_every
                 )

@@ -90,6 +90,8 @@ def _read(path: Path, frames: slice, integrator: Integrator | None) -> Trajector
         wanted = range(n_frames)[frames]
     except (TypeError, ValueError) as error:
         raise InputError(f"frames = {frames!r} is no slice of {n_frames} frames: {error}") from None
+    if not wanted:
+        raise InputError(f"frames = {frames!r} has none of the {n_frames} frames of this run")
     system = h5md.read_start(files[0].path)
     with h5md.joined([file.path for file in files]) as read:
         found = h5md.Frames(*(_chosen(read, name, wanted) for name in h5md.Frames._fields))

@@ -254,8 +254,8 @@ def check_system(system: Any) -> None:
     """
     if not isinstance(system, System):
         raise InputError(
-            f"system is a {type(system).__name__}: convert it with difmd.from_ase or build a System with "
-            "difmd.make_system"
+            f"system is of type {type(system).__name__}: convert it with difmd.from_ase or build a "
+            "System with difmd.make_system"
         )
     shape = np.shape(system.positions)
     if len(shape) not in (2, 3) or shape[-1] != 3:

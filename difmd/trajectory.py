@@ -49,12 +49,13 @@ class Trajectory(NamedTuple):
 
     @property
     def volume(self) -> np.ndarray:
-        """Of the cell [Å³]; [frames, *replicas]."""
+        """Of the cell [Å³], NaN without three periodic directions; [frames, *replicas]."""
         if self.cells is None:
             cells = np.broadcast_to(np.asarray(self.system.cell), (*self.stress.shape[:-2], 3, 3))
         else:
             cells = self.cells
-        return np.abs(np.linalg.det(cells.astype(np.float64)))
+        has_one = np.all(np.asarray(self.system.pbc), axis=-1)
+        return np.where(has_one, np.abs(np.linalg.det(cells.astype(np.float64))), np.nan)
 
     @property
     def kinetic_energy(self) -> np.ndarray:
@@ -82,7 +83,7 @@ class Trajectory(NamedTuple):
 
     @property
     def pressure(self) -> np.ndarray:
-        """(2K/3 − tr(stress) V/3)/V [eV/Å³]; [frames, *replicas]."""
+        """(2K/3 − tr(stress) V/3)/V [eV/Å³], NaN where there is no volume; [frames, *replicas]."""
         virial = np.trace(self.stress.astype(np.float64), axis1=-2, axis2=-1)
         return 2 * self.kinetic_energy / (3 * self.volume) - virial / 3
 

@@ -923,7 +923,7 @@ RUNS = {
     "empty list to relax": (lambda _: relax_all(systems=[]), r"systems is empty: give at least one"),
     "ASE's atoms to relax": (
         lambda _: relax_all(systems=[argon(), atoms()]),
-        r"systems\[1\] is a Atoms: convert it with difmd.from_ase",
+        r"systems\[1\] is of type Atoms: convert it with difmd.from_ase",
     ),
     "batch within a list to relax": (
         lambda _: relax_all(systems=[argon(), replicas()]),

@@ -155,6 +155,18 @@ def test_atoms_may_pass_through_each_other_where_that_is_allowed():
     assert len(done.times) == 20
 
 
+def test_a_run_that_is_over_before_its_first_frame_does_not_end_quietly():
+    """Two atoms that overlap and a step that is too large: afterwards the energy is constant, and far off."""
+    pair = difmd.make_system([[0.0, 0, 0], [2.5, 0, 0]], [18, 18])
+    options = {"system": pair, "n_steps": 400, "save_every": 100, "chunk_steps": 100}
+    with pytest.raises(SimulationError, match="ENERGY_JUMP.*first at step 100") as caught:
+        run(difmd.velocity_verlet(dt=9 * DT), **options)
+    assert int(caught.value.states[0].step) == 0
+    # With a step that is small enough its energy is that of the start, whatever K does.
+    done = run(difmd.velocity_verlet(dt=DT / 4), **options)
+    assert done.kinetic_energy[0] > 10 * units.KB * 60
+
+
 def test_a_jump_across_an_interruption_is_seen(tmp_path):
     """The first frame of a run that goes on is compared with the last one on disk."""
     potential = cliff(1.0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers
+from difmd.checks import real_numbers, warn_of_pressure
 from difmd.errors import InputError
 from difmd.integrators.base import MDState
 from difmd.integrators.schedule import Schedule, values_of
@@ -34,6 +34,7 @@ def check_barostat(pressure: Any, coupling: str) -> None:
     if isinstance(given, jax.core.Tracer):
         return
     array = real_numbers("pressure", given)
+    warn_of_pressure(array)
     if not np.isfinite(array).all():
         raise InputError(f"pressure = {pressure} eV/Å³ must be finite; write 1 * units.BAR")
     shape = array.shape[1:] if isinstance(pressure, Schedule) else array.shape

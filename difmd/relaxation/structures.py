@@ -95,8 +95,8 @@ def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
     for name, system in zip(names, given, strict=True):
         if not isinstance(system, System):
             raise InputError(
-                f"{name} is a {type(system).__name__}: convert it with difmd.from_ase or build a System with "
-                "difmd.make_system"
+                f"{name} is of type {type(system).__name__}: convert it with difmd.from_ase or build a "
+                "System with difmd.make_system"
             )
         try:
             check_system(system)

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
-from difmd.checks import check_key, check_whole, real_numbers
+from difmd.checks import check_key, check_whole, real_numbers, warn_of_pressure
 from difmd.errors import InputError, SimulationError, check_positive
-from difmd.guards import Limits, check_limits
+from difmd.guards import Limits, check_limits, nearest_pair
 from difmd.integrators import MDState
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.progress import progress_bar
@@ -152,7 +152,9 @@ def _checked(
 ) -> tuple[str, ...]:  # fmt: skip
     """The groups to check, after an `InputError` for what cannot work."""
     if not isinstance(potential, Potential):
-        raise InputError(f"potential is a {type(potential).__name__}: give a difmd.potentials.Potential")
+        raise InputError(
+            f"potential is of type {type(potential).__name__}: give a difmd.potentials.Potential"
+        )
     if not isinstance(system, System) or system.positions.ndim != 2:
         raise InputError("system must be one System, without replicas: use difmd.from_ase or make_system")
     check_positive("potential.cutoff", potential.cutoff, "Å")
@@ -165,11 +167,17 @@ def _checked(
         _check_scalar("pressure", pressure)
         if not np.isfinite(pressure):
             raise InputError(f"pressure = {pressure} eV/Å³ must be finite; write 1 * units.BAR")
+        warn_of_pressure(pressure)
     _check_scalar("dt", dt)
     check_positive("dt", dt, "Å√(amu/eV)")
     for name, number, least in (("n_steps", n_steps, _MULTIPLE), ("n_replicas", n_replicas, LEAST_REPLICAS)):
         check_whole(name, number, least=least)
     check_limits(limits)
+    near = nearest_pair(system)
+    if near is not None and near.relative < limits.closest:
+        raise InputError(
+            f"{near}: give a structure that is near equilibrium, or limits=difmd.Limits(closest=0)"
+        )
     if isinstance(only, str) or not (only is None or isinstance(only, Iterable)):
         raise InputError(f"only = {only!r} must be a sequence of groups: write only=({GROUPS[0]!r},)")
     groups = tuple(GROUPS if only is None else only)
