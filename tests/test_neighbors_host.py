@@ -14,6 +14,7 @@ from difmd import blocks
 from difmd.errors import Flag, InputError, Status, describe, flags_of
 from difmd.neighbors import check, grow, host, is_stale, neighbor_list, rebuild, types, update
 from difmd.neighbors.device import _argsort, _unpack
+from difmd.neighbors.host import find_pairs
 from difmd.neighbors.types import extended_positions
 from difmd.system import from_ase, make_system
 
@@ -323,3 +324,22 @@ def test_points_that_are_no_atoms_end_long_and_short_positions_alike(monkeypatch
     for long, axis in zip(extended_positions(system, neighbors), short, strict=True):
         np.testing.assert_array_equal(long, axis)
         assert axis[-2] == 1e6 and axis[-1] == -1e6
+
+
+@pytest.mark.parametrize("pbc", [[False] * 3, [True, False, False], [False, True, False]])
+@pytest.mark.parametrize("size", [5.0, 500.0, 5e6])
+def test_pairs_of_atoms_in_a_plane_and_on_a_line(pbc, size):
+    """However far apart: where there is no extent there are no bins, either."""
+    rng = np.random.default_rng(0)
+    x = size * rng.uniform(size=(40, 3))
+    x[:20] = x[20:] + 0.4
+    for squeeze in ([0, 1, 1], [0, 0, 1], [1e-9, 1, 1]):
+        points = x * np.asarray(squeeze)
+        cell = np.diag([2 * size, 3 * size, size])
+        i, j, _, distance = find_pairs(points, cell, pbc, cutoff=1.0)
+        apart = points[None] - points[:, None]
+        period = np.where(pbc, np.diag(cell), np.inf)
+        apart -= np.where(pbc, np.round(apart / period) * np.where(pbc, period, 0), 0)
+        square = np.sum(apart**2, axis=-1)
+        expected = np.argwhere((square < 1) & ~np.eye(40, dtype=bool))
+        np.testing.assert_array_equal(np.sort(i * 40 + j), np.sort(expected @ [40, 1]))

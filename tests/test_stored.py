@@ -92,7 +92,6 @@ def test_it_goes_on_from_the_state_that_was_read(tmp_path):
         slice(None, None, 2),
         slice(None, None, -1),
         slice(-2, None),
-        slice(9, None),
         slice(3, 0, -2),
     ],
 )
@@ -105,6 +104,12 @@ def test_slices_of_frames(tmp_path, monkeypatch, system, frames):
     for name in names:
         np.testing.assert_array_equal(getattr(found, name), getattr(run, name)[frames], err_msg=name)
     np.testing.assert_array_equal(found.state.momenta, run.state.momenta)
+
+
+def test_a_slice_that_has_no_frame_is_refused(tmp_path):
+    simulate(tmp_path, crystal())
+    with pytest.raises(InputError, match="none of the 4 frames"):
+        difmd.read_trajectory(tmp_path, frames=slice(9, None))
 
 
 def test_a_run_that_is_not_finished(tmp_path, monkeypatch):
