@@ -146,11 +146,11 @@ def relax(
             function would have returned, of which `is_converged` and `status` tell.
         SimulationInterrupted: Ctrl-C; likewise.
     """
-    warn_of_pressure(pressure)
     optimizer = lbfgs() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer = {optimizer!r} is none: write difmd.fire() or difmd.lbfgs()")
     check_goal(strains, pressure, force_tolerance, max_steps)
+    warn_of_pressure(pressure)
     check_whole("save_every", save_every)
     check_positive_number("skin", skin, "Å")
     structures = one_by_one(systems, pressure)

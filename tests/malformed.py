@@ -918,8 +918,8 @@ RUNS = {
         lambda _: relax(pressure=np.zeros(2), strains=any_strain()),
         r"pressure = .* eV/Å³ must be one number",
     ),
-    "nothing to relax": (lambda _: relax_all(systems=None), r"systems is a NoneType: convert it with"),
-    "text to relax": (lambda _: relax_all(systems="argon"), r"systems is a str: convert it with"),
+    "nothing to relax": (lambda _: relax_all(systems=None), r"systems is of type NoneType: convert it with"),
+    "text to relax": (lambda _: relax_all(systems="argon"), r"systems is of type str: convert it with"),
     "empty list to relax": (lambda _: relax_all(systems=[]), r"systems is empty: give at least one"),
     "ASE's atoms to relax": (
         lambda _: relax_all(systems=[argon(), atoms()]),
@@ -1317,7 +1317,10 @@ DATA = {
 }
 
 CERTIFICATES = {
-    "certificate of text": (lambda _: validate(potential="lj"), r"potential is a str: give a .*Potential"),
+    "certificate of text": (
+        lambda _: validate(potential="lj"),
+        r"potential is of type str: give .*Potential",
+    ),
     "certificate of replicas": (
         lambda _: validate(system=replicas()),
         r"system must be one System, without replicas",
