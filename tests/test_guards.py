@@ -179,7 +179,10 @@ def test_a_jump_across_an_interruption_is_seen(tmp_path):
         run(bath, **options | {"limits": difmd.Limits(energy_jump=1e-3)}, n_steps=40)
 
 
-@pytest.mark.parametrize("kind", ["temperature", "pressure", "unequal"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("pressure", "unequal")]
+
+
+@pytest.mark.parametrize("kind", ["temperature", *SLOW])
 def test_where_nothing_is_conserved_nothing_is_said_to_be(kind):
     """With ramps and unequal pressures the sum that is conserved else moves: it is no jump."""
     given = {"temperature": 60.0, "pressure": 0.0, "time_constant": TAU, "piston_time": 5 * TAU, "dt": DT}

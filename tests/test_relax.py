@@ -95,7 +95,7 @@ def cluster():
 
 
 CASES = {f.__name__: f for f in (silicon, argon, alloy, vacancy, diamond, titanium, cluster)}
-QUICK = {"alloy", "cluster"}
+QUICK = {"cluster"}
 
 
 @functools.cache
