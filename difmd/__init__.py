@@ -6,11 +6,22 @@ The pipeline, one module an arrow: `System` → `potentials` → `forces` → `i
 
 from typing import TYPE_CHECKING
 
-from difmd import gradients, integrators, neighbors, observables, potentials, units
-from difmd.cache import enable_cache
+from difmd import (
+    forces,
+    gradients,
+    integrators,
+    neighbors,
+    observables,
+    potentials,
+    simulation,
+    trajectory,
+    units,
+)
+from difmd._internal.compilation_cache import enable_cache
+from difmd._internal.lazy import importer
+from difmd._internal.version import __version__ as __version__
 from difmd.errors import DifmdError, InputError, SimulationError, Status
-from difmd.forces import evaluate, forces
-from difmd.guards import Limits
+from difmd.forces import evaluate
 from difmd.integrators import (
     cell_rescaling,
     csvr,
@@ -21,8 +32,6 @@ from difmd.integrators import (
     ramp,
     velocity_verlet,
 )
-from difmd.lazy import importer
-from difmd.model import Model, load, save
 from difmd.neighbors import neighbor_list
 from difmd.potentials import (
     buckingham,
@@ -41,27 +50,24 @@ from difmd.potentials import (
     truncated,
     zbl,
 )
-from difmd.relax import relax
-from difmd.relaxation import Relaxation, fire, lbfgs
-from difmd.rollout import initialize, rollout
-from difmd.simulate import SimulationInterrupted, simulate
-from difmd.stored import read_trajectory
+from difmd.potentials.model_file import Model, load, save
+from difmd.relaxation import Relaxation, fire, lbfgs, relax
+from difmd.simulation import Limits, SimulationInterrupted, initialize, rollout, simulate
 from difmd.system import System, from_ase, make_system, to_ase
-from difmd.trajectory import Trajectory
+from difmd.trajectory import Trajectory, read_trajectory
 
 if TYPE_CHECKING:
-    from difmd import data, datasets, training
+    from difmd import data, datasets, fitting, interop, plots, relaxation, sensitivity, training, validation
     from difmd.potentials import invariant, mace, nequip
     from difmd.validation import validate
 else:
+    _LAZY = ("data", "datasets", "fitting", "interop", "plots", "sensitivity", "training", "validation")
     __getattr__ = importer(
         __name__,
-        {name: f"difmd.{name}" for name in ("data", "datasets", "training")}
+        {name: f"difmd.{name}" for name in _LAZY}
         | dict.fromkeys(("invariant", "mace", "nequip"), "difmd.potentials.networks")
         | {"validate": "difmd.validation"},
     )
-
-__version__ = "0.1.0"
 
 # Before anything is compiled, by the user's own code too.
 enable_cache()
@@ -88,11 +94,14 @@ __all__ = [
     "evaluate",
     "ewald",
     "fire",
+    "enable_cache",
+    "fitting",
     "forces",
     "from_ase",
     "gradients",
     "initialize",
     "integrators",
+    "interop",
     "invariant",
     "langevin",
     "lbfgs",
@@ -108,24 +117,30 @@ __all__ = [
     "nose_hoover",
     "observables",
     "pair_prior",
+    "plots",
     "potentials",
     "ramp",
     "read_eam",
     "read_trajectory",
     "relax",
+    "relaxation",
     "rollout",
     "save",
+    "sensitivity",
     "shifted",
     "simulate",
+    "simulation",
     "stillinger_weber",
     "switched",
     "tabulated",
     "tersoff",
     "to_ase",
     "training",
+    "trajectory",
     "truncated",
     "units",
     "validate",
+    "validation",
     "velocity_verlet",
     "zbl",
 ]

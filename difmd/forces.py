@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import check_type
+from difmd._internal.argument_checks import check_type
+from difmd._internal.lattice import product
 from difmd.errors import InputError
-from difmd.lattice import product
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import is_stale
 from difmd.potentials.base import Params, Potential, check_model, validate_inputs

@@ -11,11 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from difmd.checks import check_type
+from difmd._internal.argument_checks import check_type
+from difmd._internal.dtypes import floats
+from difmd._internal.lattice import signed_volume
+from difmd._internal.structure_checks import (
+    cell_and_pbc,
+    check_distinct,
+    check_dtype,
+    finite_floats,
+    which_fixed,
+)
 from difmd.errors import InputError
-from difmd.lattice import signed_volume
-from difmd.precision import floats
-from difmd.structure_checks import cell_and_pbc, check_distinct, check_dtype, finite_floats, which_fixed
 
 if TYPE_CHECKING:
     import ase

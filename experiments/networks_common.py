@@ -15,9 +15,9 @@ import numpy as np
 
 import difmd
 from difmd import data, plots, training, units
-from difmd.checkpoint import fingerprint
+from difmd._internal.checkpoint import fingerprint
+from difmd._internal.progress import progress_bar
 from difmd.fitting import FitInterrupted
-from difmd.progress import progress_bar
 
 _SERIES = ("positions", "momenta", "potential_energy", "stress")
 

@@ -600,11 +600,11 @@ EVALUATIONS = {
         r"params .*\['network'\]",
     ),
     "params of forces without a name": (
-        lambda _: evaluate(difmd.forces, params=params(sigma=None)),
+        lambda _: evaluate(difmd.forces.forces, params=params(sigma=None)),
         r"params .*\['sigma'\]",
     ),
     "NaN params of forces": (
-        lambda _: evaluate(difmd.forces, params=params(sigma=np.array([NAN]))),
+        lambda _: evaluate(difmd.forces.forces, params=params(sigma=np.array([NAN]))),
         r"params\['sigma'\] = \[nan\]",
     ),
     "text for a potential": (lambda _: evaluate(potential="lj"), r"potential .*str.*Potential"),
@@ -616,10 +616,16 @@ EVALUATIONS = {
         lambda _: evaluate(potential=difmd.lennard_jones),
         r"potential .*function.*Potential",
     ),
-    "no potential": (lambda _: evaluate(difmd.forces, potential=None), r"potential .*NoneType.*Potential"),
+    "no potential": (
+        lambda _: evaluate(difmd.forces.forces, potential=None),
+        r"potential .*NoneType.*Potential",
+    ),
     "ASE's atoms for a system": (lambda _: evaluate(system=atoms()), r"system .*Atoms.*from_ase"),
     "no system": (lambda _: evaluate(system=None), r"system .*NoneType"),
-    "positions for a system": (lambda _: evaluate(difmd.forces, system=X), r"system .*ndarray.*make_system"),
+    "positions for a system": (
+        lambda _: evaluate(difmd.forces.forces, system=X),
+        r"system .*ndarray.*make_system",
+    ),
     "replicas for a system": (lambda _: evaluate(system=replicas()), r"2 replicas.*vmap"),
     "no neighbors": (lambda _: evaluate(neighbors=None), r"neighbors .*NoneType.*neighbor_list"),
     "pairs for neighbors": (lambda _: evaluate(neighbors=[(0, 1)]), r"neighbors .*list.*neighbor_list"),
@@ -1259,7 +1265,7 @@ def flip(file, place):
 
 
 def resumed(tmp, change, like=PARAMS):
-    from difmd.checkpoint import load_checkpoint, save_checkpoint
+    from difmd._internal.checkpoint import load_checkpoint, save_checkpoint
 
     path = tmp / "checkpoint.npz"
     save_checkpoint(path, PARAMS, {"step": 5})

@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import resource
 import numpy as np
-from difmd.allocator import keep_memory
+from difmd._internal.allocator import keep_memory
 
 kept = keep_memory()
 np.ones(5 * 2**20)

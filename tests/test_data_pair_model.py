@@ -5,8 +5,8 @@ import pytest
 from pairs import brute_force
 
 from difmd.data import Frame
-from difmd.data.geometry import displacement, find_pairs_once, nearest_ratios
-from difmd.data.pair_model import fit_pair_model, predict
+from difmd.data.examination.geometry import displacement, find_pairs_once, nearest_ratios
+from difmd.data.examination.pair_model import fit_pair_model, predict
 from difmd.system import host_system
 
 CELL = np.array([[9.0, 0, 0], [1.0, 9.5, 0], [-1.5, 0.5, 10.0]])

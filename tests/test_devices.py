@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import difmd
 from difmd import units
-from difmd.batching import n_shares
+from difmd._internal.replicas import n_shares
 
 assert len(jax.devices()) == n_devices and n_shares(8, 32) == max(n_devices, n_cores)
 assert n_shares(7, 32) == 1

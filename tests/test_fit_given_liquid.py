@@ -22,10 +22,10 @@ from difmd.fitting import (
     produce,
     state_points,
 )
-from difmd.fitting.estimate import diffusion_samples
-from difmd.gradients.diffusion import share_of
+from difmd.fitting.liquids.estimate import diffusion_samples
 from difmd.observables import diffusivity
 from difmd.potentials import lennard_jones, switched
+from difmd.sensitivity.diffusion import share_of
 
 T, EDGE, N_ATOMS = 200.0, 16.5, 32
 POTENTIAL = lennard_jones(

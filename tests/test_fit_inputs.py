@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from difmd import datasets, units
-from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
+from difmd._internal.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd.errors import InputError
 from difmd.fitting import (
     DiffusivityTarget,
@@ -171,12 +171,14 @@ def test_checkpoint_of_another_structure(checkpoint, change):
         load_checkpoint(checkpoint, {**TREE, **change})
 
 
-@pytest.mark.parametrize("where", ["difmd.checkpoint.os.replace", "difmd.checkpoint.np.savez"])
+@pytest.mark.parametrize(
+    "where", ["difmd._internal.checkpoint.os.replace", "difmd._internal.checkpoint.np.savez"]
+)
 def test_full_disk_keeps_the_previous_checkpoint(checkpoint, monkeypatch, where):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(where, full)
+    monkeypatch.setattr(f"difmd._internal.checkpoint.{where}", full)
     with pytest.raises(InputError, match="No space left on device"):
         save_checkpoint(checkpoint, {"x": jnp.zeros(2)}, {})
     monkeypatch.undo()

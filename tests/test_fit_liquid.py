@@ -24,14 +24,14 @@ from difmd.fitting import (
     produce,
     state_points,
 )
-from difmd.fitting.liquid import crystal
-from difmd.fitting.structure import densities, n_stored, reweighted_structures, store, structure_of
-from difmd.gradients import reweighting
+from difmd.fitting.liquids.liquid import crystal
+from difmd.fitting.targets.structure import densities, n_stored, reweighted_structures, store, structure_of
 from difmd.neighbors import find_pairs
 from difmd.observables import radial_distribution
 from difmd.potentials import lennard_jones, switched
+from difmd.sensitivity import reweighting
 
-POINTS = importlib.import_module("difmd.fitting.state_points")
+POINTS = importlib.import_module("difmd.fitting.liquids.state_points_term")
 T, DENSITY = 200.0, 200 * units.KG_PER_M3
 # A warm dense gas, in which the criterion for a crystal is safe for so small a box.
 SAMPLING = Sampling(

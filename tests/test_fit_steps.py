@@ -15,12 +15,12 @@ from difmd.fitting import (
     logarithmic,
     relative_residual,
 )
-from difmd.fitting.estimate import _moving_mean
-from difmd.gradients import equilibrium_gradient
-from difmd.gradients.diffusion import DiffusionWindow, diffusion_sample
+from difmd.fitting.liquids.estimate import _moving_mean
 from difmd.integrators import draw_momenta
 from difmd.neighbors import neighbor_list, rebuild
 from difmd.potentials import lennard_jones, switched
+from difmd.sensitivity import equilibrium_gradient
+from difmd.sensitivity.diffusion import DiffusionWindow, diffusion_sample
 
 # Optimiser and coordinates
 

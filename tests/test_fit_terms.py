@@ -7,7 +7,7 @@ import optax
 import pytest
 from killed import run_killed
 
-from difmd.checkpoint import fingerprint
+from difmd._internal.checkpoint import fingerprint
 from difmd.errors import InputError
 from difmd.fitting import (
     FitError,

@@ -25,14 +25,14 @@ from difmd.fitting import (
     logarithmic,
     relative_residual,
 )
-from difmd.fitting.liquid import crystal
-from difmd.gradients import EquilibriumGradient
+from difmd.fitting.liquids.liquid import crystal
 from difmd.neighbors import neighbor_list
 from difmd.observables import Diffusivity, Estimate
 from difmd.potentials import lennard_jones, switched
+from difmd.sensitivity import EquilibriumGradient
 
-POINTS = importlib.import_module("difmd.fitting.state_points")
-FIT = importlib.import_module("difmd.fitting.fit")
+POINTS = importlib.import_module("difmd.fitting.liquids.state_points_term")
+FIT = importlib.import_module("difmd.fitting.driver")
 UNIT = 1e-9 * units.M2_PER_S
 
 

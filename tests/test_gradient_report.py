@@ -7,12 +7,13 @@ import pytest
 
 from difmd import plots, units
 from difmd.errors import InputError
-from difmd.gradients import direct, forward, gradient_report, tangent_growth
-from difmd.gradients.report import squared_displacement
+from difmd.gradients import direct, forward
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, switched
-from difmd.rollout import initialize, rollout
+from difmd.sensitivity import gradient_report, tangent_growth
+from difmd.sensitivity.reports import squared_displacement
+from difmd.simulation.rollouts import initialize, rollout
 
 DT, EVERY, N_STEPS = 4 * units.FS, 10, 40
 POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=6.5, truncation=switched(5.5))

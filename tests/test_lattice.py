@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from difmd.lattice import complete_cell, heights, invert, signed_volume
+from difmd._internal.lattice import complete_cell, heights, invert, signed_volume
 
 
 @pytest.mark.parametrize("of", [np.asarray, jnp.asarray], ids=["NumPy", "JAX"])

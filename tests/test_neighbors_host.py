@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pairs import brute_force, is_subset, pairs_of
 
-from difmd import blocks
+from difmd._internal import cpu_layout
+from difmd._internal.pairs import find_pairs
 from difmd.errors import Flag, InputError, Status, describe, flags_of
 from difmd.neighbors import check, grow, host, is_stale, neighbor_list, rebuild, types, update
 from difmd.neighbors.device import _argsort, _unpack
-from difmd.neighbors.host import find_pairs
 from difmd.neighbors.types import extended_positions
 from difmd.system import from_ase, make_system
 
@@ -138,12 +138,12 @@ def test_large_systems_are_searched_in_blocks_alike(batched, monkeypatch):
     whole = neighbor_list(system, cutoff=1.5, skin=0.2)
     assert whole.indices.shape[-1] == 20
     with monkeypatch.context() as patch:
-        patch.setattr(blocks, "_SHORT", 0)
+        patch.setattr(cpu_layout, "_SHORT", 0)
         padded = neighbor_list(system, cutoff=1.5, skin=0.2)
     assert padded.indices.shape[-1] > 20
-    monkeypatch.setattr(blocks, "SEARCHED", 9)
-    plain, begun = blocks.split, []
-    monkeypatch.setattr(blocks, "split", lambda *given: begun.append(plain(*given)) or begun[-1])
+    monkeypatch.setattr(cpu_layout, "SEARCHED", 9)
+    plain, begun = cpu_layout.split, []
+    monkeypatch.setattr(cpu_layout, "split", lambda *given: begun.append(plain(*given)) or begun[-1])
     # Of `rebuild` itself JAX would take what it traced with blocks of the usual size.
     anew = rebuild.__wrapped__
     build = jax.jit(jax.vmap(anew) if batched else lambda s, n: anew(s, n))
@@ -175,8 +175,8 @@ def test_sorting_is_stable_however_many_words_the_keys_take(largest):
 @pytest.mark.parametrize("n_replicas", [1, 3, 64, 128, 512])
 @pytest.mark.parametrize("n_atoms", [1, 256, 4000, 16_384, 32_768, 256_000])
 def test_lengths_of_large_arrays_stay_off_multiples_of_four_kibibytes(n_atoms, n_replicas, monkeypatch):
-    monkeypatch.setattr(blocks, "n_cores", lambda: 2)
-    n = blocks.columns(n_atoms, n_replicas)
+    monkeypatch.setattr(cpu_layout, "n_cores", lambda: 2)
+    n = cpu_layout.columns(n_atoms, n_replicas)
     if n_atoms * n_replicas < 2048 or n_replicas == 512:
         assert n == n_atoms
     else:
@@ -186,16 +186,16 @@ def test_lengths_of_large_arrays_stay_off_multiples_of_four_kibibytes(n_atoms, n
 @pytest.mark.parametrize("n_cores", [1, 2, 6, 7, 29, 36, 48])
 @pytest.mark.parametrize("n_atoms", [60_001, 1_000_003])
 def test_cores_share_the_columns_of_a_large_system_equally(n_atoms, n_cores, monkeypatch):
-    monkeypatch.setattr(blocks, "n_cores", lambda: n_cores)
-    n = blocks.columns(n_atoms, 1)
+    monkeypatch.setattr(cpu_layout, "n_cores", lambda: n_cores)
+    n = cpu_layout.columns(n_atoms, 1)
     assert n % math.lcm(16, n_cores) == 0 and n_atoms <= n <= 1.02 * n_atoms and 64 <= n % 512 <= 448
 
 
 @pytest.mark.parametrize("n", [1, 16_040, 16_041, 20_000, 64_161, 256_000, 1_000_000])
-@pytest.mark.parametrize("size", [blocks.SUMMED, blocks.SEARCHED])
+@pytest.mark.parametrize("size", [cpu_layout.SUMMED, cpu_layout.SEARCHED])
 def test_blocks_are_equal_and_do_little_twice(n, size, monkeypatch):
-    monkeypatch.setattr(blocks, "n_cores", lambda: 2)
-    parts = blocks.split(n, size)
+    monkeypatch.setattr(cpu_layout, "n_cores", lambda: 2)
+    parts = cpu_layout.split(n, size)
     if n <= size:
         assert parts is None
         return

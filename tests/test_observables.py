@@ -23,7 +23,7 @@ from difmd.observables import (
     with_control,
 )
 from difmd.system import make_system
-from difmd.trajectory import Trajectory
+from difmd.trajectory.trajectory import Trajectory
 
 
 def ornstein_uhlenbeck(rng, *, decay, shape):

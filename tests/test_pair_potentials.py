@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import difmd
-from difmd import blocks
+from difmd._internal import cpu_layout
 from difmd.errors import InputError
 from difmd.potentials import slots
 from difmd.units import COULOMB
@@ -67,9 +67,9 @@ def test_large_systems_are_summed_in_blocks_alike(monkeypatch):
             return jnp.sum(found.forces**2) + jnp.sum(found.stress**2), found
 
         found = []
-        for size in (blocks.SUMMED, 4):
+        for size in (cpu_layout.SUMMED, 4):
             with monkeypatch.context() as patch:
-                patch.setattr(blocks, "SUMMED", size)
+                patch.setattr(cpu_layout, "SUMMED", size)
                 patch.setattr(slots, "_UNROLL", 1)
                 # A new function each time, so that it is traced anew.
                 found.append(jax.jit(jax.grad(lambda p, work=work: work(p), has_aux=True))(params))

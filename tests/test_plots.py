@@ -94,7 +94,7 @@ def test_fit(tmp_path, figures, n_species):
 
 @pytest.mark.parametrize("replicas", [None, 3])
 def test_energy(tmp_path, figures, argon, replicas):
-    from difmd.trajectory import Trajectory
+    from difmd.trajectory.trajectory import Trajectory
 
     rng = np.random.default_rng(0)
     shape = (5,) if replicas is None else (5, replicas)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from difmd.reductions import cumulative, largest, whole_rows
+from difmd._internal.reductions import cumulative, largest, whole_rows
 
 
 def test_nan_is_seen_in_many_replicas():

@@ -27,7 +27,7 @@ from difmd.potentials import lennard_jones, morse, stillinger_weber, switched, t
 from difmd.relaxation import any_strain, axial_strain, minimize
 
 # `difmd.relax` is the function.
-MODULE = importlib.import_module("difmd.relax")
+MODULE = importlib.import_module("difmd.relaxation.driver")
 slow = pytest.mark.slow
 OPTIMIZERS = {"fire": difmd.fire(), "lbfgs": difmd.lbfgs()}
 NOBLE = lennard_jones(

@@ -8,10 +8,10 @@ from scipy.stats import norm
 
 from difmd import units
 from difmd.errors import Flag, InputError, flags_of
-from difmd.gradients import energies_of, log_mixture, reweighted, reweighting
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, switched
-from difmd.rollout import rollout
+from difmd.sensitivity import energies_of, log_mixture, reweighted, reweighting
+from difmd.simulation.rollouts import rollout
 from difmd.system import make_system
 
 T = 300.0

@@ -11,11 +11,11 @@ import pytest
 from difmd import units
 from difmd.errors import Flag, InputError, Status, flags_of
 from difmd.gradients import checkpointed, direct
+from difmd.gradients.segment import check_motion
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
-from difmd.motion import check_motion
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, slots, switched
-from difmd.rollout import initialize, rollout
+from difmd.simulation.rollouts import initialize, rollout
 
 POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=5.6, truncation=switched(4.5))
 PARAMS = POTENTIAL.init(jax.random.key(0))

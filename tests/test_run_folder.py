@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import difmd
 from difmd import units
-import difmd.committed
+import difmd.simulation.recorder
 
 difmd.committed.WRITE_EVERY = 0.0
 folder, n_steps = sys.argv[1], int(sys.argv[2].split("/")[-1])
@@ -72,7 +72,7 @@ def content(folder):
 @pytest.fixture
 def each_chunk(monkeypatch):
     """A file after every chunk."""
-    monkeypatch.setattr("difmd.committed.WRITE_EVERY", 0.0)
+    monkeypatch.setattr("difmd.simulation.recorder.WRITE_EVERY", 0.0)
 
 
 def test_on_disk_is_what_is_in_memory(tmp_path):
@@ -117,7 +117,7 @@ def test_parts_of_a_run_make_the_same_file(tmp_path, each_chunk):
 def test_killed_before_parts_were_joined(tmp_path, monkeypatch, each_chunk):
     simulate(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("difmd.run_folder.RunFolder.join", lambda self: None)
+        patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
         simulate(tmp_path / "killed")
     assert not (tmp_path / "killed" / "trajectory.h5").exists()
     simulate(tmp_path / "killed")
@@ -150,7 +150,7 @@ def test_damaged_files_are_told_and_computed_again(tmp_path, monkeypatch, spoil,
     else:
         # It stops before parts are joined.
         with monkeypatch.context() as patch:
-            patch.setattr("difmd.run_folder.RunFolder.join", lambda self: None)
+            patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
             simulate(tmp_path / "spoiled", 40)
         path = sorted((tmp_path / "spoiled" / "parts").iterdir())[2]
     whole = path.read_bytes()
@@ -172,7 +172,7 @@ def test_damaged_files_are_told_and_computed_again(tmp_path, monkeypatch, spoil,
 def test_missing_parts_are_told_and_computed_again(tmp_path, monkeypatch, lost, told, each_chunk):
     simulate(tmp_path / "whole", 40)
     with monkeypatch.context() as patch:
-        patch.setattr("difmd.run_folder.RunFolder.join", lambda self: None)
+        patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
         simulate(tmp_path / "gap", 40)
     sorted((tmp_path / "gap" / "parts").iterdir())[lost].unlink()
     begin = 2 * lost + 1

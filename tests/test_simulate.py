@@ -13,12 +13,12 @@ from difmd.errors import InputError, SimulationError
 from difmd.integrators import langevin, velocity_verlet
 from difmd.neighbors import automatic_skin, neighbor_list
 from difmd.potentials import lennard_jones, switched
-from difmd.simulate import SimulationInterrupted, simulate
+from difmd.simulation.driver import SimulationInterrupted, simulate
 from difmd.system import make_system
-from difmd.trajectory import kinetic_temperature
+from difmd.trajectory.trajectory import kinetic_temperature
 
 # `difmd.simulate` is the function.
-MODULE = importlib.import_module("difmd.simulate")
+MODULE = importlib.import_module("difmd.simulation.driver")
 POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=120 * units.KB, cutoff=6.0, truncation=switched(5.0))
 PARAMS = POTENTIAL.init(jax.random.key(0))
 NVE = velocity_verlet(dt=5 * units.FS)

@@ -385,7 +385,7 @@ def test_remedies_name_no_argument_that_validate_lacks(flag):
     ],
 )
 def test_bad_inputs_are_named_before_anything_runs(argon, changes, culprit, monkeypatch):
-    monkeypatch.setattr("difmd.validation.inspection.at_rest", None)
+    monkeypatch.setattr("difmd.validation.driver.at_rest", None)
     given = {"potential": SWITCHED, "params": PARAMS, "system": argon, "progress": False} | changes
     if given["system"] == "Kr":
         given["system"] = argon.replace(atomic_numbers=jnp.full(32, 36))

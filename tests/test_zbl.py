@@ -24,7 +24,10 @@ def dimers(potential, pairs, radii):
     neighbors = difmd.neighbor_list(system, cutoff=potential.cutoff)
     params = potential.init(jax.random.key(0))
     forces, energies = jax.jit(
-        lambda s: (difmd.forces(potential, params, s, neighbors), potential.atomic(params, s, neighbors))
+        lambda s: (
+            difmd.forces.forces(potential, params, s, neighbors),
+            potential.atomic(params, s, neighbors),
+        )
     )(system)
     np.testing.assert_allclose(forces[0::2], -forces[1::2], atol=1e-9)
     return np.asarray(energies).reshape(-1, 2).sum(axis=1), np.asarray(forces)[1::2, 0]

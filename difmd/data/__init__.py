@@ -5,13 +5,13 @@
 """
 
 from difmd.data.batches import Batch, Batches, Labels, make_batches
-from difmd.data.doctor import Examination, examine
-from difmd.data.energy_stress import StressOffset, mend_stress, stress_offset
-from difmd.data.findings import Finding, Verdict
+from difmd.data.examination.driver import Examination, examine
+from difmd.data.examination.energy_stress import StressOffset, mend_stress, stress_offset
+from difmd.data.examination.findings import Finding, Verdict
 from difmd.data.frames import Frame, hash_frames, is_isolated_atom
 from difmd.data.label_units import Units
-from difmd.data.labels import Keys
-from difmd.data.read import read, stream
+from difmd.data.readers.labels import Keys
+from difmd.data.readers.read_files import read, stream
 from difmd.data.references import ReferenceEnergies, excess_energies, reference_energies
 from difmd.data.split import Parts, Split, load_split, save_split, split, take_split
 from difmd.data.statistics import Statistics, nearest_distances, statistics

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from difmd._internal.dtypes import default_float
+from difmd._internal.progress import progress_bar
 from difmd.data.frames import Frame
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.packed import Pairs, packed, pairs_of
-from difmd.precision import default_float
-from difmd.progress import progress_bar
 from difmd.system import System
 
 # Slots come in groups, so that frames differ in fewer sizes.

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from difmd._internal.pairs import find_pairs
 from difmd.data.frames import Frame
 from difmd.data.references import excess_energies, reference_energies
 from difmd.errors import InputError
-from difmd.neighbors.host import find_pairs
 from difmd.potentials.slots import places_of
 
 

@@ -1,11 +1,11 @@
 """Fits to measured quantities, through the trajectory."""
 
 from difmd.fitting.diffusivity import fit_diffusivity
-from difmd.fitting.estimate import StatePoint, measure, measure_diffusivity
+from difmd.fitting.driver import fit
 from difmd.fitting.first_principles import first_principles
-from difmd.fitting.fit import fit
 from difmd.fitting.gauss_newton import gauss_newton
-from difmd.fitting.liquid import (
+from difmd.fitting.liquids.estimate import StatePoint, measure, measure_diffusivity
+from difmd.fitting.liquids.liquid import (
     Replicas,
     Sampling,
     box_length,
@@ -15,11 +15,11 @@ from difmd.fitting.liquid import (
     melt,
     produce,
 )
-from difmd.fitting.residuals import absolute_residual, relative_residual
+from difmd.fitting.liquids.state_points_term import state_points
 from difmd.fitting.result import FitError, FitInterrupted, FitResult
-from difmd.fitting.state_points import state_points
-from difmd.fitting.structure import Structure
-from difmd.fitting.targets import DiffusivityTarget, StructureTarget, at_temperatures, read_targets
+from difmd.fitting.targets.residuals import absolute_residual, relative_residual
+from difmd.fitting.targets.structure import Structure
+from difmd.fitting.targets.target import DiffusivityTarget, StructureTarget, at_temperatures, read_targets
 from difmd.fitting.terms import Evaluation, Residuals, Term, least_squares, prior, scalar_loss
 from difmd.fitting.transforms import Transform, bounded, identity, logarithmic
 

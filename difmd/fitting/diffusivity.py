@@ -9,11 +9,11 @@ from typing import Any
 import optax
 from jaxtyping import Array, Key
 
-from difmd.fitting.fit import fit
-from difmd.fitting.liquid import Replicas, Sampling
+from difmd.fitting.driver import fit
+from difmd.fitting.liquids.liquid import Replicas, Sampling
+from difmd.fitting.liquids.state_points_term import state_points
 from difmd.fitting.result import FitResult
-from difmd.fitting.state_points import state_points
-from difmd.fitting.targets import DiffusivityTarget
+from difmd.fitting.targets.target import DiffusivityTarget
 from difmd.fitting.transforms import Transform
 from difmd.potentials import Params, Potential
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from difmd._internal.reductions import largest
 from difmd.errors import InputError
+from difmd.gradients.base import GradientMethod
 from difmd.gradients.floats import floats, instantiated, is_marked, marks_of, moved_by
-from difmd.gradients.methods import GradientMethod
-from difmd.motion import Carry, Extent, Inputs, Plan, segment, segment_with_extent
+from difmd.gradients.segment import Carry, Extent, Inputs, Plan, segment, segment_with_extent
 from difmd.neighbors import Neighbors, rebuild
-from difmd.reductions import largest
 from difmd.system import System
 
 

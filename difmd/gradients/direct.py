@@ -6,8 +6,8 @@ from typing import Any
 
 from jax import lax
 
-from difmd.gradients.methods import GradientMethod
-from difmd.motion import Carry, Inputs, Plan, segment
+from difmd.gradients.base import GradientMethod
+from difmd.gradients.segment import Carry, Inputs, Plan, segment
 
 
 def direct() -> GradientMethod:

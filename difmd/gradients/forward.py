@@ -14,10 +14,10 @@ from jaxtyping import Array
 
 from difmd.errors import InputError
 from difmd.forces import forces_and_virial, plain_forces
+from difmd.gradients.base import GradientMethod
 from difmd.gradients.floats import floats
-from difmd.gradients.methods import GradientMethod
+from difmd.gradients.segment import Carry, Inputs, Plan, segment
 from difmd.integrators import on_mobile
-from difmd.motion import Carry, Inputs, Plan, segment
 
 
 def forward(*, most: int = 64) -> GradientMethod:

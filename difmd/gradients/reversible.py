@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from difmd._internal.fixed_point import is_outside, resolution_of, rounded
 from difmd.errors import Flag, InputError, Status
+from difmd.gradients.base import GradientMethod
 from difmd.gradients.floats import floats, instantiated, is_marked, marks_of
-from difmd.gradients.methods import GradientMethod
+from difmd.gradients.segment import Carry, Inputs, Plan, check_motion
 from difmd.integrators import MDState, on_mobile
 from difmd.integrators.base import Reversible
-from difmd.integrators.fixed_point import is_outside, resolution_of, rounded
-from difmd.motion import Carry, Inputs, Plan, check_motion
 from difmd.neighbors import Neighbors, rebuild, update
 from difmd.neighbors.types import check
 from difmd.system import System

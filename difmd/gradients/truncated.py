@@ -11,9 +11,9 @@ from jax import lax
 from jaxtyping import Array
 
 from difmd.errors import InputError
+from difmd.gradients.base import GradientMethod
 from difmd.gradients.checkpointed import checkpointed
-from difmd.gradients.methods import GradientMethod
-from difmd.motion import Carry, Inputs, Plan
+from difmd.gradients.segment import Carry, Inputs, Plan
 
 
 def truncated(*, n_steps: int) -> GradientMethod:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from difmd.checks import check_key
+from difmd._internal.argument_checks import check_key
+from difmd._internal.fixed_point import Resolution
 from difmd.errors import InputError, check_not_negative, check_positive
-from difmd.integrators.fixed_point import Resolution
 from difmd.integrators.schedule import Schedule, values_of
 from difmd.system import System, check_system
 from difmd.units import KB

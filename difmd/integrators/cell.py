@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers, warn_of_pressure
+from difmd._internal.argument_checks import real_numbers, warn_of_pressure
+from difmd._internal.lattice import product
 from difmd.errors import InputError
 from difmd.integrators.base import MDState
 from difmd.integrators.schedule import Schedule, values_of
-from difmd.lattice import product
 
 COUPLINGS = ("isotropic", "anisotropic", "triclinic")
 """The shape stays; the three edges change by themselves along x, y and z; or all of the cell does."""

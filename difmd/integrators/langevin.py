@@ -10,10 +10,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from difmd._internal.fixed_point import Resolution, rounded
 from difmd.errors import check_not_negative, check_positive
 from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, check_temperature, start
 from difmd.integrators.contraction import Bits, bits_for, contract, expand
-from difmd.integrators.fixed_point import Resolution, rounded
 from difmd.integrators.schedule import Schedule, at
 from difmd.system import System
 from difmd.units import KB

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import check_whole
+from difmd._internal.argument_checks import check_whole
+from difmd._internal.lattice import product
 from difmd.errors import check_positive
 from difmd.integrators.base import (
     Forces,
@@ -30,7 +31,6 @@ from difmd.integrators.cell import (
 )
 from difmd.integrators.nose_hoover import Bath, Chain, bath_of, chain_energy, half_step
 from difmd.integrators.schedule import Schedule, at, is_ramp
-from difmd.lattice import product
 
 _FREE = {"isotropic": 1, "anisotropic": 3, "triclinic": 6}
 

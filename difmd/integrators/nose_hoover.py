@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.checks import check_whole
+from difmd._internal.argument_checks import check_whole
 from difmd.integrators.base import (
     ForceFunction,
     Integrator,

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from difmd._internal.fixed_point import Resolution, rounded
 from difmd.errors import check_positive
 from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, start
-from difmd.integrators.fixed_point import Resolution, rounded
 from difmd.system import System
 
 

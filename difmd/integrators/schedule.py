@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
 from difmd.errors import InputError
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from difmd._internal.lattice import complete_cell, heights, invert, product
 from difmd.errors import InputError, check_positive
-from difmd.lattice import complete_cell, heights, invert, product
 from difmd.neighbors import Neighbors, has_overflowed, neighbor_list, update
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.system import System

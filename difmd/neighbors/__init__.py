@@ -1,8 +1,8 @@
 """Exact neighbour lists: `neighbor_list` on the host, `update` and `rebuild` under jit."""
 
+from difmd._internal.pairs import find_pairs
 from difmd.neighbors.device import rebuild, update
 from difmd.neighbors.host import (
-    find_pairs,
     grow,
     has_overflowed,
     neighbor_list,

@@ -17,15 +17,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-from difmd import blocks
-from difmd.batching import cond_any
+from difmd._internal import cpu_layout
+from difmd._internal.gather import add_at, take, take_runs
+from difmd._internal.lattice import complete_cell, heights, invert, product
+from difmd._internal.reductions import cumulative, largest, whole_rows
+from difmd._internal.replicas import cond_any
 from difmd.errors import InputError
-from difmd.lattice import complete_cell, heights, invert, product
-from difmd.neighbors.twins import find_twins
+from difmd.neighbors.reverse_edges import find_twins
 from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
-from difmd.reductions import cumulative, largest, whole_rows
 from difmd.system import System
-from difmd.take import add_at, take, take_runs
 
 WORD = 32
 """Comparisons in a word."""
@@ -249,7 +249,7 @@ def _search(
     positions = [jnp.concatenate([axis, jnp.full(width, axis[-2])]) for axis in positions]
     n_columns = len(sorted_.bins)
     indices = jnp.zeros((neighbors.capacity, n_columns), jnp.int32)
-    parts = blocks.split(n_columns, blocks.SEARCHED)
+    parts = cpu_layout.split(n_columns, cpu_layout.SEARCHED)
     if parts is None:
         return find(indices, jnp.int32(0), n_columns)
     starts, length = parts

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from difmd import blocks
-from difmd.batching import n_shares
-from difmd.checks import check_type, check_whole
+from difmd._internal import cpu_layout
+from difmd._internal.argument_checks import check_type, check_whole
+from difmd._internal.lattice import complete_cell, heights, signed_volume
+from difmd._internal.pairs import as_triple, find_pairs
+from difmd._internal.replicas import n_shares
 from difmd.errors import InputError, check_not_negative, check_positive
-from difmd.lattice import complete_cell, heights, signed_volume
 from difmd.neighbors.device import WORD, rebuild
-from difmd.neighbors.twins import no_twins
+from difmd.neighbors.reverse_edges import no_twins
 from difmd.neighbors.types import Grid, Neighbors
 from difmd.system import System, check_system
 
@@ -43,51 +44,6 @@ _GROUP = 4
 
 # A cell may shrink by so much before it needs a list of more images.
 _SHRINK = 1.02
-
-
-def find_pairs(
-    positions: Any, cell: Any, pbc: Any, cutoff: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs closer than `cutoff`, each from both sides, images counted one by one (host).
-
-    Args:
-        positions: [Å]; [atoms, 3].
-        cell: rows are lattice vectors [Å]; [3, 3].
-        pbc: [3].
-        cutoff: [Å].
-
-    Returns:
-        senders i [pairs], receivers j [pairs], shifts S [pairs, 3] and distances [pairs], with
-        r_ij = r_j − r_i + S·cell. A pair of an atom with its own image is included, with itself not.
-    """
-    from vesin import NeighborList
-
-    periodic = _as_triple(pbc)
-    full = complete_cell(np.asarray(cell, np.float64), periodic)
-    points = np.asarray(positions, np.float64)
-    n_points = len(points)
-    if not all(periodic):
-        points = np.concatenate([points, _corners(points @ np.linalg.inv(full), periodic, cutoff) @ full])
-    search = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True)
-    i, j, shifts, distances = search.compute(
-        points=points, box=full, periodic=np.asarray(periodic), quantities="ijSd"
-    )
-    if n_points < len(points):
-        own = (i < n_points) & (j < n_points)
-        i, j, shifts, distances = i[own], j[own], shifts[own], distances[own]
-    return i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64), distances
-
-
-def _corners(fractions: np.ndarray, periodic: tuple[bool, bool, bool], cutoff: float) -> np.ndarray:
-    """Two points out of reach of all, such that what holds everything is as wide in all open directions.
-
-    vesin divides by zero, which ends the process, where atoms are far apart in one open direction and in a
-    plane across another.
-    """
-    is_open = ~np.asarray(periodic)
-    low = fractions.min(axis=0) - 2 * cutoff
-    wide = np.max((fractions.max(axis=0) - low)[is_open]) + 2 * cutoff
-    return np.where(is_open, np.stack([low, low + wide]), 0.0)
 
 
 def neighbor_list(
@@ -199,7 +155,7 @@ def _sized(
     host = jax.tree.map(np.asarray, system)
     n_replicas = len(host.positions) if batched else 1
     replicas = [jax.tree.map(lambda x, r=r: x[r], host) if batched else host for r in range(n_replicas)]
-    pbcs = {_as_triple(replica.pbc) for replica in replicas}
+    pbcs = {as_triple(replica.pbc) for replica in replicas}
     if len(pbcs) > 1:
         raise InputError(f"replicas of one batch must share pbc, got {sorted(pbcs)}")
     periodic = pbcs.pop()
@@ -240,7 +196,7 @@ def _sized(
         if (grid.bins, grid.reach) == (like.grid.bins, like.grid.reach):
             grid = grid._replace(held=max(grid.held, like.grid.held))
     # As many replicas lie end to end as `run_replicas` runs together.
-    columns = blocks.columns(system.n_atoms, n_replicas // n_shares(n_replicas, system.n_atoms))
+    columns = cpu_layout.columns(system.n_atoms, n_replicas // n_shares(n_replicas, system.n_atoms))
     empty = Neighbors(
         **_empty(replicas[0], columns, slots, n_extended, twins),
         cutoff=float(cutoff),
@@ -367,11 +323,6 @@ def _whole_words(held: float) -> int:
     """Rounded up to what a comparison of runs takes in anyway."""
     words = max(1, int(np.ceil(held / WORD)))
     return 8 * words * max(1, int(np.ceil(held / (8 * words))))
-
-
-def _as_triple(pbc: Any) -> tuple[bool, bool, bool]:
-    a, b, c = (bool(flag) for flag in np.broadcast_to(np.asarray(pbc), 3))
-    return a, b, c
 
 
 def _most_neighbors(system: System, reach: float, periodic: tuple[bool, bool, bool]) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from difmd.neighbors.host import find_pairs
+from difmd._internal.pairs import find_pairs
 from difmd.neighbors.types import Grid, Neighbors, Twins
 from difmd.system import System
 

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from difmd._internal.gather import take
+from difmd._internal.reductions import largest
 from difmd.errors import Flag, Status
-from difmd.reductions import largest
 from difmd.system import System
-from difmd.take import take
 
 # Where unused entries point: farther than any cut-off, near enough for finite squares.
 _FAR = 1e6

@@ -16,7 +16,7 @@ from difmd.observables.correlation import (
     velocity_autocorrelation,
 )
 from difmd.observables.statistics import Estimate, over_replicas, with_control
-from difmd.trajectory import Trajectory
+from difmd.trajectory.trajectory import Trajectory
 from difmd.units import KB
 
 CUBIC_MADELUNG = 2.837297

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.gradients.implicit import solve_symmetric
 from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.relaxation import any_strain, deform, tether
+from difmd.relaxation.implicit import solve_symmetric
 from difmd.system import System
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.lattice import product
+from difmd._internal.lattice import product
 from difmd.system import System
 
 SOLID_ABOVE = 0.35

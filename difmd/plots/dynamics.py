@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from difmd.relaxation import Relaxation
-    from difmd.trajectory import Trajectory
+    from difmd.trajectory.trajectory import Trajectory
 
 
 def plot_energy(path: str | Path, run: Trajectory) -> Figure:

@@ -13,7 +13,7 @@ from difmd.observables import Diffusivity
 from difmd.plots.figure import new_figure, save
 
 if TYPE_CHECKING:
-    from difmd.gradients import GradientReport
+    from difmd.sensitivity import GradientReport
 
 
 _D_UNIT = 1e-9 * units.M2_PER_S
@@ -77,7 +77,7 @@ def plot_gradient_report(path: str | Path, report: GradientReport) -> None:
 
     Args:
         path: file to write.
-        report: of `difmd.gradients.gradient_report`.
+        report: of `difmd.sensitivity.gradient_report`.
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 

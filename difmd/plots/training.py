@@ -30,7 +30,7 @@ def plot_data(path: str | Path, frames: Sequence[Frame]) -> None:
             `difmd.data.reference_energies` finds.
     """
     from difmd.data import excess_energies, is_isolated_atom, reference_energies
-    from difmd.data.geometry import find_pairs_once
+    from difmd.data.examination.geometry import find_pairs_once
 
     together = [frame for frame in frames if not is_isolated_atom(frame)]
     figure, axes = new_figure(2, 2, size=(8.5, 6.4))

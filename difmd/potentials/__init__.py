@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from difmd.lazy import importer
+from difmd._internal.lazy import importer
 from difmd.potentials.atomic_energies import atomic_energies
 from difmd.potentials.base import (
     Params,

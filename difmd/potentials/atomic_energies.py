@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.dtypes import floats
+from difmd._internal.gather import take
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.slots import known, species_numbers, types_of
-from difmd.precision import floats
 from difmd.system import System
-from difmd.take import take
 
 # No pair matters; a list needs some reach.
 _CUTOFF = 1.0

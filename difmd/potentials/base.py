@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import check_type
+from difmd._internal.argument_checks import check_type
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
 from difmd.potentials.describe import made_from, summary

@@ -10,14 +10,14 @@ import numpy as np
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.dtypes import floats
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairFunction, pair_potential
 from difmd.potentials.slots import species_numbers, types_of
-from difmd.precision import floats
 from difmd.system import System
 from difmd.units import COULOMB
 

@@ -10,8 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from difmd._internal.lazy import import_late
 from difmd.errors import InputError
-from difmd.lazy import import_late
 
 _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")

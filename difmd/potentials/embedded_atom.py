@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd._internal.dtypes import floats
 from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
@@ -18,7 +19,6 @@ from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import symmetric
 from difmd.potentials.slots import Row, entry, species_numbers
 from difmd.potentials.splines import coefficients, spline
-from difmd.precision import floats
 
 
 @described

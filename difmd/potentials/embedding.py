@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from difmd._internal.gather import take
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
     Sites,
@@ -26,7 +27,6 @@ from difmd.potentials.slots import (
     types_of_pairs,
     virial_terms,
 )
-from difmd.take import take
 
 # Terms are large, and XLA computes them once for each sum: more of them in a loop make it slower.
 _UNROLL = 1

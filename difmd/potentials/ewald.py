@@ -13,9 +13,9 @@ from jax import lax
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.lattice import invert, product
 from difmd.errors import InputError, check_positive
-from difmd.lattice import invert, product
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.coulomb import charged_pairs

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.dtypes import floats
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described, named
 from difmd.potentials.pair import inverse, pair_potential
 from difmd.potentials.slots import species_numbers
 from difmd.potentials.truncation import Truncation
-from difmd.precision import floats
 
 MixingRule: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 """`mix(sigma, epsilon) -> (sigma, epsilon)`: [species] each to [species, species] each."""

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.dtypes import floats
+from difmd._internal.fixed_point import rounded
+from difmd._internal.gather import take
 from difmd.errors import InputError, check_positive
-from difmd.integrators.fixed_point import rounded
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
@@ -36,9 +38,7 @@ from difmd.potentials.slots import (
     virial_terms,
 )
 from difmd.potentials.truncation import Truncation, tail_energy, truncated
-from difmd.precision import floats
 from difmd.system import System
-from difmd.take import take
 
 PairFunction: TypeAlias = Callable[[Any, Array], Array]
 """`phi(pair_params, r_squared) -> energy`, element-wise."""

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd._internal.dtypes import floats
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.describe import described
 from difmd.potentials.envelope import polynomial_envelope
 from difmd.potentials.pair import pair_potential, symmetric
 from difmd.potentials.slots import species_numbers
-from difmd.precision import floats
 
 
 @described

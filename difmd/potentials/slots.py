@@ -19,15 +19,15 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
-from difmd import blocks
-from difmd.batching import of_all_replicas
+from difmd._internal import cpu_layout
+from difmd._internal.gather import take
+from difmd._internal.lattice import complete_cell, invert, product
+from difmd._internal.reductions import largest
+from difmd._internal.replicas import of_all_replicas
 from difmd.errors import InputError, check_positive
-from difmd.lattice import complete_cell, invert, product
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.potentials.base import Params, Potential
-from difmd.reductions import largest
 from difmd.system import System
-from difmd.take import take
 
 # Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
 # out of registers in float64.
@@ -235,7 +235,7 @@ def sum_over_slots(
         return visit(total, jnp.int32(n_slots - rest), rest) if rest else total
 
     # Up to two blocks go at once.
-    parts = blocks.split(n_columns, blocks.SUMMED) if n_columns > 2 * blocks.SUMMED else None
+    parts = cpu_layout.split(n_columns, cpu_layout.SUMMED) if n_columns > 2 * cpu_layout.SUMMED else None
     if parts is None:
         return sums(jnp.int32(0), n_columns)
     starts, length = parts

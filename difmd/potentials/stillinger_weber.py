@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd._internal.dtypes import floats
+from difmd._internal.gather import take
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import PairValues, pair_table, pair_tables, symmetric
 from difmd.potentials.slots import checked_tables, entry, species_numbers
-from difmd.precision import floats
-from difmd.take import take
 
 # Nearer to the cut-off than this share of it e^{σ/(r − rc)} is below 1e-40, and is left out: at the cut-off
 # itself its derivatives, powers of 1/(r − rc) times it, are 0 · ∞.

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.dtypes import floats
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
@@ -17,7 +18,6 @@ from difmd.potentials.pair import pair_potential, symmetric
 from difmd.potentials.slots import species_numbers
 from difmd.potentials.splines import coefficients, spline
 from difmd.potentials.truncation import Truncation
-from difmd.precision import floats
 
 
 @described

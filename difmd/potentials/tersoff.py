@@ -12,14 +12,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from difmd._internal.dtypes import floats
+from difmd._internal.gather import add_at, take
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.lennard_jones import lorentz_berthelot
 from difmd.potentials.pair import PairValues, pair_table
 from difmd.potentials.slots import Sites, slot_potential, species_numbers, types_of_pairs, virial_terms
-from difmd.precision import floats
-from difmd.take import add_at, take
 
 
 class TersoffElement(NamedTuple):

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.lattice import signed_volume
 from difmd.errors import InputError
-from difmd.lattice import signed_volume
 from difmd.potentials.describe import described, summary
 
 _Pair = Callable[[Any, Array], Array]

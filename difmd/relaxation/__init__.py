@@ -3,6 +3,7 @@
 `minimize` is pure and differentiable; `difmd.relax` drives the same steps on the host, for many structures.
 """
 
+from difmd.relaxation.driver import relax
 from difmd.relaxation.fire import fire
 from difmd.relaxation.lbfgs import lbfgs
 from difmd.relaxation.minimize import Minimum, minimize
@@ -23,5 +24,6 @@ __all__ = [
     "isotropic_strain",
     "lbfgs",
     "minimize",
+    "relax",
     "tether",
 ]

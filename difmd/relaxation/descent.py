@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from difmd.checks import check_whole, real_numbers
+from difmd._internal.argument_checks import check_whole, real_numbers
 from difmd.errors import Flag, InputError, Status, check_positive
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check

@@ -10,7 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from difmd.checks import check_whole
+from difmd._internal.argument_checks import check_whole
 from difmd.errors import check_positive
 from difmd.relaxation.optimizer import Optimizer
 from difmd.relaxation.point import Point, longest

@@ -11,12 +11,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from difmd.errors import Flag, InputError, Status
-from difmd.gradients.implicit import stationary_point
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
 from difmd.relaxation.descent import begin, check_goal, goes_on, step
 from difmd.relaxation.fire import fire
+from difmd.relaxation.implicit import stationary_point
 from difmd.relaxation.optimizer import Optimizer
 from difmd.relaxation.point import Point, landscape, longest
 from difmd.relaxation.strains import checked_modes, tether

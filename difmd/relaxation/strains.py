@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.lattice import product
 from difmd.errors import InputError
-from difmd.lattice import product
 from difmd.system import System
 
 # Stiffness of what holds the centre, and atoms that do not move [eV/Å²].

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
 from difmd.errors import Flag, InputError, Status
 from difmd.relaxation.result import Relaxation
 from difmd.system import System, check_system

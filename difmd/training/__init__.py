@@ -1,14 +1,14 @@
 """Fit potentials to energies, forces, stresses and dipoles of given configurations."""
 
 from difmd.training.committee import Consensus, consensus, train_committee
+from difmd.training.driver import train
 from difmd.training.gradient import loss_and_gradient, predict
 from difmd.training.loss import Weights, loss
 from difmd.training.metrics import Errors, Residuals, residuals
 from difmd.training.recipe import Recipe
-from difmd.training.report import Report, report
+from difmd.training.reports import Report, report
 from difmd.training.result import CommitteeResult, TrainingError, TrainingInterrupted, TrainingResult
 from difmd.training.selection import all_but, only
-from difmd.training.train import train
 
 __all__ = [
     "CommitteeResult",

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from difmd.model import save
+from difmd._internal.version import __version__
 from difmd.potentials import Params, Potential
+from difmd.potentials.model_file import save
 from difmd.training.recipe import Recipe
 
 NO_DESCRIPTION = (
@@ -37,8 +38,6 @@ def provenance(
         counts: frames of each part of the data.
         hashes: of each part of the data, from `hash_frames`.
     """
-    from difmd import __version__
-
     settings = dataclasses.asdict(recipe)
     for name in ("start", "end"):
         settings[name] = {k: float(w) for k, w in getattr(recipe, name)._asdict().items()}

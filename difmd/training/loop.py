@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from difmd.allocator import keep_memory
-from difmd.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
+from difmd._internal.allocator import keep_memory
+from difmd._internal.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
+from difmd._internal.progress import Advance, progress_bar
 from difmd.data.batches import Batch, Batches, make_batches
 from difmd.data.frames import Frame, hash_frames
 from difmd.errors import InputError
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
-from difmd.progress import Advance, progress_bar
 from difmd.training import kept
 from difmd.training.checks import check_data
 from difmd.training.loss import Weights

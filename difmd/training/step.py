@@ -14,11 +14,11 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from difmd.batching import map_replicas
+from difmd._internal.dtypes import default_float
+from difmd._internal.replicas import map_replicas
 from difmd.data.batches import Batch
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
-from difmd.precision import default_float
 from difmd.training.gradient import loss_and_gradient, predict
 from difmd.training.loss import Counts, Weights, count, loss
 from difmd.training.recipe import Recipe

@@ -3,9 +3,9 @@
 from difmd.validation.certificate import Certificate
 from difmd.validation.checks import GROUPS, Check
 from difmd.validation.cutoff import CutoffScan
+from difmd.validation.driver import validate
 from difmd.validation.energy_conservation import TimeSteps
 from difmd.validation.ensembles import KineticEnergies, Volumes
-from difmd.validation.inspection import validate
 
 __all__ = [
     "GROUPS",

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
-from difmd.guards import Limits
 from difmd.integrators import MDState
 from difmd.observables.statistics import over_replicas
 from difmd.potentials import Params, Potential
+from difmd.simulation.limits import Limits
 from difmd.validation.checks import LONGER, Check, judged_with_error
 from difmd.validation.sampling import newtonian
 

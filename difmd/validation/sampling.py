@@ -11,13 +11,13 @@ from jaxtyping import Array, Key
 
 from difmd import units
 from difmd.errors import SimulationError
-from difmd.guards import Limits
 from difmd.integrators import MDState, cell_rescaling, langevin, velocity_verlet
 from difmd.integrators.cell_rescaling import WATER
 from difmd.potentials import Params, Potential
-from difmd.simulate import simulate
+from difmd.simulation.driver import simulate
+from difmd.simulation.limits import Limits
 from difmd.system import System
-from difmd.trajectory import Trajectory
+from difmd.trajectory.trajectory import Trajectory
 from difmd.validation.ensembles import KineticEnergies, Volumes
 
 EVERY = 10

@@ -27,7 +27,7 @@ from report import hardware
 
 import difmd
 from difmd import units
-from difmd.checkpoint import ensure_writable
+from difmd._internal.checkpoint import ensure_writable
 from difmd.fitting import (
     DiffusivityTarget,
     FitInterrupted,
@@ -38,7 +38,7 @@ from difmd.fitting import (
     measure_diffusivity,
     melt,
 )
-from difmd.fitting.fit import CHECKPOINT
+from difmd.fitting.driver import CHECKPOINT
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

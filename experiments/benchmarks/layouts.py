@@ -19,8 +19,8 @@ from jax import lax
 from worker import CUTOFF, SKIN, timed
 
 import difmd
+from difmd._internal.gather import add_at, take
 from difmd.neighbors import extended_positions, neighbor_list
-from difmd.take import add_at, take
 
 FAR = 1e6
 
@@ -160,7 +160,7 @@ def all_layouts(
     )
 
     def whole(system: difmd.System, neighbors: Any) -> list[Any]:
-        return list(difmd.forces(potential, params, system, neighbors).T)
+        return list(difmd.forces.forces(potential, params, system, neighbors).T)
 
     return {
         "difmd.forces": (whole, (system, neighbors)),

@@ -157,7 +157,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         """One force evaluation, and one rebuild of the list."""
         system, _ = load(request)
         neighbors = neighbor_list(system, cutoff=CUTOFF, skin=SKIN)
-        force = jax.jit(lambda s, n: difmd.forces(potential, params, s, n))
+        force = jax.jit(lambda s, n: difmd.forces.forces(potential, params, s, n))
         build = jax.jit(rebuild)
         jax.block_until_ready((force(system, neighbors), build(system, neighbors)))
 

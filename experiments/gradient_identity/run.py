@@ -27,18 +27,18 @@ from report import hardware
 
 import difmd
 from difmd import datasets, units
-from difmd.checkpoint import ensure_writable
+from difmd._internal.checkpoint import ensure_writable
+from difmd._internal.progress import progress_bar
 from difmd.fitting import Replicas, Sampling, equilibrate, melt, produce
-from difmd.fitting.estimate import (
+from difmd.fitting.liquids.estimate import (
     diffusion_samples,
     diffusion_window,
     gradients_along,
     kinetic_excess,
     origins_of,
 )
-from difmd.gradients import equilibrium_gradient
 from difmd.observables import Estimate, with_control
-from difmd.progress import progress_bar
+from difmd.sensitivity import equilibrium_gradient
 
 TEMPERATURE, DENSITY = 107.0, 429.08 * units.KG_PER_M3
 PARAMS = {"sigma": 3.73, "epsilon": 148.0 * units.KB}

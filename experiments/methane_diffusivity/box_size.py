@@ -19,10 +19,10 @@ from rich.table import Table
 
 import difmd
 from difmd import datasets, units
-from difmd.checkpoint import ensure_writable
+from difmd._internal.checkpoint import ensure_writable
+from difmd._internal.progress import progress_bar
 from difmd.fitting import Sampling, at_temperatures, box_length, melt, produce, read_targets
 from difmd.observables import diffusivity, finite_size_correction
-from difmd.progress import progress_bar
 
 UNIT = 1e-9 * units.M2_PER_S
 TEMPERATURES = (91.0, 109.0)

@@ -22,7 +22,8 @@ from rich.table import Table
 
 import difmd
 from difmd import datasets, plots, units
-from difmd.checkpoint import ensure_writable
+from difmd._internal.checkpoint import ensure_writable
+from difmd._internal.progress import progress_bar
 from difmd.fitting import (
     DiffusivityTarget,
     FitInterrupted,
@@ -38,8 +39,7 @@ from difmd.fitting import (
     melt,
     read_targets,
 )
-from difmd.fitting.fit import CHECKPOINT
-from difmd.progress import progress_bar
+from difmd.fitting.driver import CHECKPOINT
 
 FITTED_AT = (91.0, 99.0, 107.0)
 START = {"sigma_A": 3.60, "epsilon_K": 130.0}

@@ -22,7 +22,7 @@ from rich.table import Table
 
 import difmd
 from difmd import datasets, units
-from difmd.checkpoint import ensure_writable
+from difmd._internal.checkpoint import ensure_writable
 from difmd.fitting import (
     DiffusivityTarget,
     FitInterrupted,
@@ -37,7 +37,7 @@ from difmd.fitting import (
     read_targets,
     state_points,
 )
-from difmd.gradients import reweighting
+from difmd.sensitivity import reweighting
 
 TRUE = {"sigma": 3.73, "epsilon_K": 148.0}
 """Of the united atom of TraPPE, Martin & Siepmann 1998, doi:10.1021/jp972543+."""

@@ -35,9 +35,9 @@ from ase.md.velocitydistribution import thermalize_momenta
 
 import difmd
 from difmd import data, potentials, training, units
+from difmd._internal.progress import progress_bar
 from difmd.data import Frame
 from difmd.potentials import Potential
-from difmd.progress import progress_bar
 
 SETTINGS: dict[str, Any] = {
     "method": "PBE0",

@@ -22,7 +22,7 @@ from rich.table import Table
 
 import difmd
 from difmd import units
-from difmd.checkpoint import ensure_writable
+from difmd._internal.checkpoint import ensure_writable
 from difmd.fitting import FitInterrupted, Term, fit, gauss_newton, least_squares
 from difmd.observables import elastic_constants
 from difmd.relaxation import isotropic_strain, minimize

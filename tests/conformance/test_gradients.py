@@ -15,7 +15,7 @@ from difmd.gradients.checkpointed import factors
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
 from difmd.potentials import lennard_jones, mace, stillinger_weber, switched
-from difmd.rollout import initialize, rollout
+from difmd.simulation.rollouts import initialize, rollout
 from difmd.system import make_system
 
 EXACT = {

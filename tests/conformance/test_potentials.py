@@ -12,9 +12,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from potentials import CUTOFF, N_ATOMS, ONSET, ROWS, liquid, perturbed, roomy_list
 
+from difmd._internal.fixed_point import rounded
 from difmd.errors import InputError
 from difmd.forces import evaluate, forces
-from difmd.integrators.fixed_point import rounded
 from difmd.neighbors import neighbor_list, rebuild
 
 WEIGHTS = np.array([1, -8, 8, -1]) / 12

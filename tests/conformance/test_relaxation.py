@@ -12,12 +12,12 @@ from ase.optimize import BFGS
 
 from difmd import units
 from difmd.errors import Flag, InputError, flags_of
-from difmd.gradients.implicit import solve_symmetric, stationary_point
 from difmd.interop.ase import Calculator
 from difmd.neighbors import neighbor_list
 from difmd.observables import elastic_constants
 from difmd.potentials import lennard_jones, stillinger_weber, switched
 from difmd.relaxation import any_strain, axial_strain, isotropic_strain, minimize
+from difmd.relaxation.implicit import solve_symmetric, stationary_point
 from difmd.system import from_ase, make_system
 
 

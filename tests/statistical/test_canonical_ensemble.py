@@ -8,7 +8,7 @@ import scipy.stats
 
 import difmd
 from difmd import units
-from difmd.batching import map_replicas
+from difmd._internal.replicas import map_replicas
 from difmd.fitting import Sampling, melt
 from difmd.integrators import draw_momenta
 from difmd.neighbors import neighbor_list

@@ -7,7 +7,7 @@ import pytest
 
 import difmd
 from difmd import units
-from difmd.batching import map_replicas
+from difmd._internal.replicas import map_replicas
 from difmd.integrators import draw_momenta
 from difmd.neighbors import grow, neighbor_list
 from difmd.observables.statistics import over_replicas

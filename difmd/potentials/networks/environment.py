@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from difmd._internal.gather import take
 from difmd.neighbors import Neighbors, extended_positions
-from difmd.neighbors.twins import find_twins
+from difmd.neighbors.reverse_edges import find_twins
 from difmd.neighbors.types import Twins
 from difmd.potentials.slots import types_of
 from difmd.system import System
-from difmd.take import take
 
 
 class Environment(NamedTuple):

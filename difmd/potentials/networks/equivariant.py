@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from difmd._internal.gather import spread, take
 from difmd.potentials.networks.environment import Environment
 from difmd.potentials.networks.harmonics import Irrep, coupling, natural
 from difmd.potentials.networks.radial import RadialNetwork
-from difmd.take import spread, take
 
 Features: TypeAlias = Mapping[Irrep, Float[Array, "centers m channels"]]
 

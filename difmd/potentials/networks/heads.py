@@ -8,12 +8,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from difmd._internal.gather import take
 from difmd.potentials.envelope import polynomial_envelope
 from difmd.potentials.networks.environment import Environment
 from difmd.potentials.networks.equivariant import Features, Linear
 from difmd.potentials.networks.harmonics import natural
 from difmd.potentials.networks.radial import silu
-from difmd.take import take
 
 _SCALAR, _VECTOR = natural(0), natural(1)
 

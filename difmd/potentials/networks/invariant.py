@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.checks import check_whole
+from difmd._internal.argument_checks import check_whole
+from difmd._internal.gather import take
 from difmd.errors import check_positive
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
@@ -19,7 +20,6 @@ from difmd.potentials.networks.harmonics import natural, spherical_harmonics
 from difmd.potentials.networks.network import SpeciesValues, network_potential
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
-from difmd.take import take
 
 _SCALAR = natural(0)
 

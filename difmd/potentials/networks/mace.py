@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from difmd.checks import check_whole
+from difmd._internal.argument_checks import check_whole
+from difmd._internal.gather import take
 from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
@@ -19,7 +20,6 @@ from difmd.potentials.networks.network import SpeciesValues, network_potential
 from difmd.potentials.networks.product_basis import SymmetricContraction
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
-from difmd.take import take
 
 
 class MACE(nn.Module):

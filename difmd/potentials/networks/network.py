@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd.checks import real_numbers
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.dtypes import default_float, floats
+from difmd._internal.gather import take
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import Twins
@@ -22,9 +24,7 @@ from difmd.potentials.networks.environment import Environment, environment
 from difmd.potentials.networks.heads import Outputs
 from difmd.potentials.pair import PairValues, pair_table
 from difmd.potentials.slots import known, species_numbers
-from difmd.precision import default_float, floats
 from difmd.system import System
-from difmd.take import take
 
 SpeciesValues: TypeAlias = float | Sequence[float] | np.ndarray
 """One number for all species, or one for each."""

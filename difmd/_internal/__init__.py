@@ -1,0 +1,1 @@
+"""Helpers that other packages of difmd share; nothing here is public."""

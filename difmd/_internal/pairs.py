@@ -1,0 +1,59 @@
+"""Pairs of positions within a distance, on the host, by the library vesin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from difmd._internal.lattice import complete_cell
+
+
+def find_pairs(
+    positions: Any, cell: Any, pbc: Any, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs closer than `cutoff`, each from both sides, images counted one by one (host).
+
+    Args:
+        positions: [Å]; [atoms, 3].
+        cell: rows are lattice vectors [Å]; [3, 3].
+        pbc: [3].
+        cutoff: [Å].
+
+    Returns:
+        senders i [pairs], receivers j [pairs], shifts S [pairs, 3] and distances [pairs], with
+        r_ij = r_j − r_i + S·cell. A pair of an atom with its own image is included, with itself not.
+    """
+    from vesin import NeighborList
+
+    periodic = as_triple(pbc)
+    full = complete_cell(np.asarray(cell, np.float64), periodic)
+    points = np.asarray(positions, np.float64)
+    n_points = len(points)
+    if not all(periodic):
+        points = np.concatenate([points, _corners(points @ np.linalg.inv(full), periodic, cutoff) @ full])
+    search = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True)
+    i, j, shifts, distances = search.compute(
+        points=points, box=full, periodic=np.asarray(periodic), quantities="ijSd"
+    )
+    if n_points < len(points):
+        own = (i < n_points) & (j < n_points)
+        i, j, shifts, distances = i[own], j[own], shifts[own], distances[own]
+    return i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64), distances
+
+
+def _corners(fractions: np.ndarray, periodic: tuple[bool, bool, bool], cutoff: float) -> np.ndarray:
+    """Two points out of reach of all, such that what holds everything is as wide in all open directions.
+
+    vesin divides by zero, which ends the process, where atoms are far apart in one open direction and in a
+    plane across another.
+    """
+    is_open = ~np.asarray(periodic)
+    low = fractions.min(axis=0) - 2 * cutoff
+    wide = np.max((fractions.max(axis=0) - low)[is_open]) + 2 * cutoff
+    return np.where(is_open, np.stack([low, low + wide]), 0.0)
+
+
+def as_triple(pbc: Any) -> tuple[bool, bool, bool]:
+    a, b, c = (bool(flag) for flag in np.broadcast_to(np.asarray(pbc), 3))
+    return a, b, c

@@ -1,0 +1,145 @@
+"""What makes arrays a structure: numbers, a cell, atoms that are apart (host)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from difmd._internal.argument_checks import real_numbers
+from difmd._internal.pairs import find_pairs
+from difmd.errors import InputError
+
+# Distances of so few atoms are found faster one by one than through a search.
+_FEW_ATOMS = 64
+
+# Atoms closer than this coincide [Å].
+_COINCIDE = 1e-4
+
+# Bins of a search as small as that would be many times more than atoms [Å].
+_SEARCHED = 1.0
+
+
+def check_dtype(dtype: Any) -> None:
+    """Refuse a dtype that is not of floating point; None is.
+
+    Raises:
+        InputError: naming it.
+    """
+    try:
+        is_floating = dtype is None or jnp.issubdtype(jnp.dtype(dtype), np.floating)
+    except TypeError:
+        is_floating = False
+    if not is_floating:
+        raise InputError(f"dtype = {dtype!r} must be one of floating point, such as 'float32' or 'float64'")
+
+
+def finite_floats(name: str, values: Any) -> np.ndarray:
+    """An array of float64, all of it finite.
+
+    Raises:
+        InputError: no numbers, or the first that is not finite.
+    """
+    array = real_numbers(name, values)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        where = [int(i) for i in np.argwhere(bad)[0]]
+        raise InputError(f"{name}{where} = {array[tuple(where)]} is not finite")
+    return array
+
+
+def cell_and_pbc(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A cell [3, 3] and what is periodic [3], from what `host_system` takes.
+
+    Raises:
+        InputError: of other shapes, or periodic vectors that span no volume.
+    """
+    box: np.ndarray = np.zeros((3, 3))
+    if cell is not None:
+        box = finite_floats("cell", cell)
+        if box.shape == (3,):
+            box = np.diag(box)
+        if box.shape != (3, 3):
+            raise InputError(f"cell must have shape [3, 3] or [3], got {list(box.shape)}")
+    flags = np.asarray(cell is not None if pbc is None else pbc)
+    if flags.shape not in ((), (3,)) or flags.dtype != bool:
+        raise InputError(f"pbc must be a bool or three bools, got {pbc!r}")
+    periodic = np.broadcast_to(flags, 3)
+    vectors = box[periodic]
+    if len(vectors):
+        lengths = np.linalg.norm(vectors, axis=1)
+        spanned = np.sqrt(abs(np.linalg.det(vectors @ vectors.T)))
+        # Relative to the box of the same edges, so that the bound has no unit.
+        if (lengths == 0).any() or spanned <= 1e-8 * np.prod(lengths):
+            raise InputError(
+                f"cell is singular: its periodic vectors {vectors.tolist()} do not span a volume; "
+                "give linearly independent vectors or set pbc to False there"
+            )
+    return box, periodic
+
+
+def which_fixed(fixed: Any, n_atoms: int) -> np.ndarray | None:
+    """A bool for each atom, [n_atoms], from indices or bools; None where nothing is given.
+
+    Raises:
+        InputError: atoms that there are not.
+    """
+    if fixed is None:
+        return None
+    given = np.asarray(fixed)
+    if given.dtype == bool and given.shape != (n_atoms,):
+        raise InputError(f"fixed has shape {list(given.shape)}, but there are {n_atoms} atoms")
+    if given.dtype == bool:
+        return np.array(given)
+    if given.size and (given.ndim != 1 or not np.issubdtype(given.dtype, np.integer)):
+        raise InputError(f"fixed must be indices or bools of atoms, got {fixed!r}")
+    wrong = (given < -n_atoms) | (given >= n_atoms)
+    if wrong.any():
+        raise InputError(f"fixed holds {given[wrong][0]}, but there are {n_atoms} atoms")
+    mask = np.zeros(n_atoms, bool)
+    mask[given.astype(int)] = True
+    return mask
+
+
+def check_distinct(positions: np.ndarray, labels: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
+    """Refuse atoms that coincide: every energy model is singular there.
+
+    Args:
+        positions: [Å]; [atoms, 3].
+        labels: numbers to call the atoms by; [atoms].
+        cell: [Å]; [3, 3].
+        pbc: [3].
+
+    Raises:
+        InputError: naming two of them and their distance.
+    """
+    if len(positions) < 2:
+        return
+    found = _coinciding_few(positions, cell, pbc) if len(positions) <= _FEW_ATOMS else None
+    if found is None:
+        i, j, _, distance = find_pairs(positions, cell, pbc, cutoff=_SEARCHED)
+        (close,) = np.nonzero(distance < _COINCIDE)
+        found = [(i[n], j[n], distance[n]) for n in close]
+    if found:
+        first, second, apart = found[0]
+        raise InputError(
+            f"atoms {labels[first]} and {labels[second]} coincide (distance {apart:.1e} Å): "
+            "remove one of them or check the units of the positions"
+        )
+
+
+def _coinciding_few(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> list[Any] | None:
+    """Pairs that coincide, from all differences; None where the nearest image is not that of rounding."""
+    apart = positions[None, :] - positions[:, None]
+    if pbc.any():
+        vectors = cell[pbc]
+        inverse = np.linalg.pinv(vectors)
+        # Columns of the inverse are as long as a lattice plane is near. Atoms that coincide differ by a whole
+        # number of vectors to within distance/height of the planes.
+        if np.linalg.norm(inverse, axis=0).max() * _COINCIDE > 0.1:
+            return None
+        apart = apart - np.round(apart @ inverse) @ vectors
+    square = np.einsum("ijk,ijk->ij", apart, apart)
+    i, j = np.nonzero(square < _COINCIDE**2)
+    return [(a, b, np.sqrt(square[a, b])) for a, b in zip(i, j, strict=True) if a < b]

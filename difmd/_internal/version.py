@@ -1,0 +1,3 @@
+"""The version of difmd, which files carry."""
+
+__version__ = "0.2.0"

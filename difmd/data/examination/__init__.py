@@ -1,0 +1,1 @@
+"""Examination of data sets: units, signs, stress conventions, repeats and outliers."""

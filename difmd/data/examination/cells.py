@@ -1,0 +1,67 @@
+"""Whether cells and periodic directions make sense."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from difmd.data.examination.findings import Finding, Verdict, name_frames
+from difmd.data.examination.geometry import covalent_radii, find_pairs_once
+from difmd.data.examination.survey import BONDED, Survey
+from difmd.data.frames import Frame
+
+ITEM = "cells"
+
+
+def check_cells(s: Survey) -> Finding:
+    """Periodic directions without room, and cells that look periodic without being said to be."""
+    tight, forgotten, empty = [], [], []
+    counts = {"periodic": 0, "partly periodic": 0, "not periodic": 0}
+    for k, frame in enumerate(s.frames):
+        if not s.usable[k]:
+            continue
+        pbc = frame.pbc
+        counts["periodic" if pbc.all() else "partly periodic" if pbc.any() else "not periodic"] += 1
+        if pbc.any():
+            # The shortest way to an image of oneself is no shorter than the planes are apart.
+            planes = 1 / np.linalg.norm(np.linalg.pinv(frame.cell[pbc]), axis=0)
+            if planes.min() < 1.0:
+                tight.append(k)
+            if pbc.all() and frame.n_atoms > 1 and _fill(frame.numbers, frame.volume) < 0.02:
+                empty.append(k)
+        elif np.linalg.norm(frame.cell, axis=1).min() > 0 and frame.n_atoms > 1:
+            full = frame.replace(system=frame.system.replace(pbc=np.ones(3, bool)))
+            if abs(np.linalg.det(frame.cell)) > 1e-3 and _bonds(full) > _bonds(frame):
+                forgotten.append(k)
+    summary = ", ".join(f"{count} frames {name}" for name, count in counts.items() if count)
+    if tight:
+        return Finding(
+            ITEM,
+            Verdict.WRONG,
+            f"{summary}; lattice planes less than 1 Å apart in {name_frames(s.frames, tight)}",
+            "check the unit of the cell",
+            tuple(tight),
+        )
+    if forgotten:
+        return Finding(
+            ITEM,
+            Verdict.DOUBTFUL,
+            f"{summary}; {len(forgotten)} are not periodic, yet atoms are bonded across faces of the cell: "
+            f"{name_frames(s.frames, forgotten)}",
+            "set pbc=True where they are crystals or liquids",
+            tuple(forgotten),
+        )
+    if empty:
+        summary += f"; {len(empty)} are mostly vacuum, as boxes around molecules are"
+    return Finding(ITEM, Verdict.OK, summary)
+
+
+def _fill(numbers: np.ndarray, volume: float | None) -> float:
+    """Share of the volume within the covalent radii."""
+    assert volume is not None
+    return float(np.sum(4 / 3 * np.pi * covalent_radii(numbers) ** 3) / volume)
+
+
+def _bonds(frame: Frame) -> int:
+    radii = covalent_radii(frame.numbers)
+    pairs = find_pairs_once(frame, BONDED * 2 * float(radii.max()))
+    return int(np.sum(pairs.distances < BONDED * (radii[pairs.i] + radii[pairs.j])))

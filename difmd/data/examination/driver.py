@@ -1,0 +1,203 @@
+"""`examine`: everything that can be checked of a data set before anything is fitted to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from difmd.data.examination.cells import check_cells
+from difmd.data.examination.duplicates import check_duplicates
+from difmd.data.examination.energy_force import check_energy_forces
+from difmd.data.examination.energy_stress import check_energy_stress
+from difmd.data.examination.findings import Finding, Verdict
+from difmd.data.examination.outliers import check_outliers
+from difmd.data.examination.quality import (
+    check_close_atoms,
+    check_finite,
+    check_labels,
+    check_net_forces,
+)
+from difmd.data.examination.stress_checks import check_stress
+from difmd.data.examination.survey import survey
+from difmd.data.examination.unit_checks import check_absolute_units, check_mixed_units
+from difmd.data.frames import Frame
+from difmd.data.references import ReferenceEnergies, reference_energies
+from difmd.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLORS = {
+    Verdict.OK: "green",
+    Verdict.UNKNOWN: "dim",
+    Verdict.DOUBTFUL: "yellow",
+    Verdict.WRONG: "bold red",
+}
+
+# A survey of so many frames takes longer than one likes to wait without a sign.
+_MANY = 5000
+
+
+class Examination(NamedTuple):
+    """What `examine` found.
+
+    Attributes:
+        findings: one or more for each item, in a fixed order.
+        n_frames: how many frames were examined.
+        n_atoms: smallest and largest number of atoms.
+        elements: chemical symbols.
+        references: reference energies; None without energies.
+    """
+
+    findings: tuple[Finding, ...]
+    n_frames: int
+    n_atoms: tuple[int, int]
+    elements: tuple[str, ...]
+    references: ReferenceEnergies | None
+
+    def find(self, item: str) -> Finding:
+        """The finding of an item, the worst where there are several.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        found = [finding for finding in self.findings if finding.item == item]
+        if not found:
+            items = ", ".join(dict.fromkeys(finding.item for finding in self.findings))
+            raise InputError(f"there is no item {item!r} in this examination; there are {items}")
+        return max(found, key=lambda finding: _severity(finding.verdict))
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all: WRONG, DOUBTFUL or OK."""
+        worst = max((finding.verdict for finding in self.findings), key=_severity, default=Verdict.OK)
+        return Verdict.OK if worst is Verdict.UNKNOWN else worst
+
+    def table(self) -> Table:
+        """A table for `rich`."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=self._title(), title_justify="left", show_lines=False)
+        table.add_column("item", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("what was found")
+        for finding in self.findings:
+            text = Text(finding.summary)
+            if finding.remedy:
+                text.append(f"\n→ {finding.remedy}", style="italic")
+            table.add_row(finding.item, Text(finding.verdict.value, style=_COLORS[finding.verdict]), text)
+        return table
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        from rich.console import Console
+
+        buffer = StringIO()
+        Console(file=buffer, width=120, color_system=None).print(self.table())
+        return buffer.getvalue()
+
+    def raise_if_wrong(self) -> None:
+        """Refuse to go on with a data set of which something is WRONG.
+
+        Raises:
+            InputError: with what is wrong, and the remedies.
+        """
+        wrong = [finding for finding in self.findings if finding.verdict is Verdict.WRONG]
+        if wrong:
+            lines = [f"{finding.item}: {finding.summary}; {finding.remedy}" for finding in wrong]
+            raise InputError("the data are wrong: " + " | ".join(lines))
+
+    def report(self) -> dict[str, Any]:
+        """All of it in plain types, for JSON."""
+        return {
+            "n_frames": self.n_frames,
+            "n_atoms": list(self.n_atoms),
+            "elements": list(self.elements),
+            "verdict": self.verdict.value,
+            "reference_energies_eV": None
+            if self.references is None
+            else {str(z): energy for z, energy in self.references.energies.items()},
+            "findings": [
+                {
+                    "item": finding.item,
+                    "verdict": finding.verdict.value,
+                    "summary": finding.summary,
+                    "remedy": finding.remedy,
+                    "frames": [int(i) for i in finding.frames],
+                }
+                for finding in self.findings
+            ],
+        }
+
+    def _title(self) -> str:
+        low, high = self.n_atoms
+        atoms = f"{low}" if low == high else f"{low} to {high}"
+        return f"{self.n_frames} frames of {atoms} atoms, {' '.join(self.elements)}: {self.verdict.value}"
+
+
+def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examination:
+    """Check a data set: labels, geometry, units, signs, orders, repeats and outliers.
+
+    What is compared with physics (units of forces, sign and order of the stress) goes through a pair
+    potential fitted to the forces; where that does not describe them, the verdict is UNKNOWN. Nothing is
+    changed.
+
+    Args:
+        frames: as `read` gives them, in the order of the file: consecutive frames of a trajectory tell
+            whether forces are the derivative of the energy.
+        progress: show a bar; default: for 5 000 frames or more.
+
+    Returns:
+        The `Examination`.
+
+    Raises:
+        InputError: there are no frames.
+    """
+    from ase.data import chemical_symbols
+
+    if not len(frames):
+        raise InputError("there are no frames to examine")
+    s = survey(frames, progress=len(frames) >= _MANY if progress is None else progress)
+    findings = [check_labels(s), check_finite(s), check_cells(s), check_close_atoms(s), check_duplicates(s)]
+    references, finding = _references(frames, s.usable)
+    findings.append(finding)
+    outliers = list(check_outliers(s))
+    mixed = list(check_mixed_units(s))
+    findings += outliers + mixed
+    # Frames that are known to be off would only blur what the others say.
+    exclude = {
+        int(i) for finding in (*outliers, *mixed) if finding.verdict is not Verdict.OK for i in finding.frames
+    }
+    findings += [check_net_forces(s), check_energy_forces(s, exclude), check_absolute_units(s)]
+    findings += [*check_stress(s), check_energy_stress(s, exclude)]
+    numbers = np.unique(np.concatenate([frame.numbers for frame in frames]))
+    return Examination(
+        findings=tuple(found._replace(frames=tuple(int(i) for i in found.frames)) for found in findings),
+        n_frames=len(frames),
+        n_atoms=(int(s.sizes.min()), int(s.sizes.max())),
+        elements=tuple(chemical_symbols[z] for z in numbers),
+        references=references,
+    )
+
+
+def _references(frames: Sequence[Frame], usable: np.ndarray) -> tuple[ReferenceEnergies | None, Finding]:
+    from ase.data import chemical_symbols
+
+    item = "reference energies"
+    sound = [frame for frame, ok in zip(frames, usable, strict=True) if ok]
+    if not any(frame.energy is not None for frame in sound):
+        return None, Finding(item, Verdict.UNKNOWN, "there are no energies")
+    try:
+        references = reference_energies(sound)
+    except InputError as error:
+        return None, Finding(item, Verdict.UNKNOWN, str(error))
+    values = ", ".join(f"{chemical_symbols[z]} {energy:.3f}" for z, energy in references.energies.items())
+    return references, Finding(item, Verdict.OK, f"{values} eV ({references.note})")
+
+
+def _severity(verdict: Verdict) -> int:
+    return [Verdict.OK, Verdict.UNKNOWN, Verdict.DOUBTFUL, Verdict.WRONG].index(verdict)

@@ -1,0 +1,113 @@
+"""Distances within a frame, and displacements from one frame to another."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from difmd._internal.pairs import find_pairs
+from difmd.data.frames import Frame
+
+# Distances of so few atoms are found faster one by one than through a search.
+_FEW_ATOMS = 64
+
+
+class Pairs(NamedTuple):
+    """Pairs of a frame, each once.
+
+    Attributes:
+        i: int [pairs].
+        j: int [pairs].
+        vectors: r_ij = r_j − r_i, to the image in question [Å]; [pairs, 3].
+        distances: [Å]; [pairs].
+    """
+
+    i: np.ndarray
+    j: np.ndarray
+    vectors: np.ndarray
+    distances: np.ndarray
+
+    def within(self, cutoff: float) -> Pairs:
+        """Those closer than `cutoff` [Å]."""
+        near = self.distances < cutoff
+        return Pairs(*(field[near] for field in self))
+
+
+def find_pairs_once(frame: Frame, cutoff: float) -> Pairs:
+    """All pairs closer than `cutoff` [Å], each once, images counted one by one."""
+    positions = frame.positions
+    if not frame.pbc.any() and frame.n_atoms <= _FEW_ATOMS:
+        i, j = np.triu_indices(frame.n_atoms, 1)
+        vectors = positions[j] - positions[i]
+        distances = np.sqrt(np.einsum("pk,pk->p", vectors, vectors))
+        near = distances < cutoff
+        return Pairs(i[near], j[near], vectors[near], distances[near])
+    i, j, shifts, distances = find_pairs(positions, frame.cell, frame.pbc, cutoff)
+    first = np.where(shifts[:, 0] != 0, shifts[:, 0], np.where(shifts[:, 1] != 0, shifts[:, 1], shifts[:, 2]))
+    once = (i < j) | ((i == j) & (first > 0))
+    i, j, shifts, distances = i[once], j[once], shifts[once], distances[once]
+    vectors = positions[j] - positions[i] + shifts @ frame.cell
+    return Pairs(i, j, vectors, distances)
+
+
+def covalent_radii(numbers: np.ndarray) -> np.ndarray:
+    """Covalent radii [Å] (Cordero et al., Dalton Trans. 2008, 2832, doi:10.1039/b801115j); as `numbers`."""
+    from ase.data import covalent_radii as radii
+
+    return np.asarray(radii)[numbers]
+
+
+def nearest_ratios(frame: Frame) -> tuple[np.ndarray, tuple[int, int, float]]:
+    """How near each atom's nearest neighbour is, over the sum of the covalent radii.
+
+    Args:
+        frame: the atoms.
+
+    Returns:
+        The ratios [atoms], infinite above 2.5; and the closest pair: i, j and its distance [Å], infinite
+        where there is none.
+    """
+    # Most atoms have a neighbour nearby, and a search twice as far costs eight times as much.
+    near = _nearest_within(frame, 1.3)
+    return near if np.isfinite(near[0]).all() else _nearest_within(frame, 2.5)
+
+
+def _nearest_within(frame: Frame, reach: float) -> tuple[np.ndarray, tuple[int, int, float]]:
+    radii = covalent_radii(frame.numbers)
+    nearest = np.full(frame.n_atoms, np.inf)
+    pairs = find_pairs_once(frame, reach * 2 * float(radii.max()))
+    if not len(pairs.i):
+        return nearest, (0, 0, np.inf)
+    ratio = pairs.distances / (radii[pairs.i] + radii[pairs.j])
+    np.minimum.at(nearest, pairs.i, ratio)
+    np.minimum.at(nearest, pairs.j, ratio)
+    closest = int(np.argmin(ratio))
+    return nearest, (int(pairs.i[closest]), int(pairs.j[closest]), float(pairs.distances[closest]))
+
+
+def displacement(first: Frame, second: Frame) -> tuple[np.ndarray, np.ndarray] | None:
+    """How the atoms move from one frame to another of the same atoms.
+
+    Periodic frames of one cell are compared image by image, each atom to its nearest; molecules after
+    turning the second onto the first (Kabsch, Acta Cryst. A 32, 922 (1976), doi:10.1107/S0567739476001873).
+
+    Returns:
+        Displacements Δr [Å]; [atoms, 3], and the rotation that turned the second frame, to be applied to its
+        forces as `forces @ rotation`; [3, 3]. None where the frames have other atoms or another cell.
+    """
+    if not np.array_equal(first.numbers, second.numbers) or not np.array_equal(first.pbc, second.pbc):
+        return None
+    if first.pbc.any():
+        if not np.allclose(first.cell, second.cell, rtol=0, atol=1e-6):
+            return None
+        vectors = first.cell[first.pbc]
+        apart = second.positions - first.positions
+        apart = apart - np.round(apart @ np.linalg.pinv(vectors)) @ vectors
+        return apart, np.eye(3)
+    here = first.positions - first.positions.mean(axis=0)
+    there = second.positions - second.positions.mean(axis=0)
+    u, _, vt = np.linalg.svd(there.T @ here)
+    handed = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt)) or 1.0])
+    rotation = u @ handed @ vt
+    return there @ rotation - here, rotation

@@ -1,0 +1,197 @@
+"""Sign, unit and order of the stress, against the virial of a pair potential fitted to the forces."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from difmd import units
+from difmd.data.examination.findings import Finding, Verdict, name_frames
+from difmd.data.examination.survey import Survey
+from difmd.data.label_units import HARTREE
+from difmd.units import BOHR
+
+ITEM = "stress"
+ORDER = "order of the shear stress"
+
+_FACTORS = {
+    "GPa": 1 / units.GPA,
+    "kbar": 1 / (1e3 * units.BAR),
+    "bar": 1 / units.BAR,
+    "hartree/bohr³": BOHR**3 / HARTREE,
+    "kcal/mol/Å³": 1 / units.KCAL_PER_MOL,
+}
+
+# Slopes of sound sets lie between 0.4 and 1.8.
+_OFF = 4.0
+_WEAK = 0.5
+_FEWEST = 5
+
+
+class _Stress(NamedTuple):
+    """Labels and model of the frames that have both; components yz, xz, xy off the diagonal."""
+
+    frames: np.ndarray
+    label_diagonal: np.ndarray
+    model_diagonal: np.ndarray
+    label_shear: np.ndarray
+    model_shear: np.ndarray
+    volumes: np.ndarray
+
+    def take(self, mask: np.ndarray) -> _Stress:
+        return _Stress(*(field[mask] for field in self))
+
+
+def check_stress(s: Survey) -> Iterator[Finding]:
+    """Findings on sign and unit, and on the order of the off-diagonal components, kind by kind."""
+    labelled = [
+        k for k, f in enumerate(s.frames) if s.usable[k] and f.stress is not None and f.volume is not None
+    ]
+    if not labelled:
+        yield Finding(ITEM, Verdict.UNKNOWN, "no periodic frame has a stress")
+        return
+    skew = [k for k in labelled if _skewness(s.frames[k].stress) > 0.01]
+    if skew:
+        yield Finding(
+            "symmetry of the stress",
+            Verdict.DOUBTFUL,
+            f"{len(skew)} of {len(labelled)} stresses are not symmetric: {name_frames(s.frames, skew)}",
+            "check the order of the nine numbers, or take the symmetric part",
+            tuple(skew),
+        )
+    compared = np.array([k for k in labelled if np.isfinite(s.model_stress[k]).all()], int)
+    if len(compared) < _FEWEST or s.model is None or s.model.correlation < 0.6:
+        yield Finding(ITEM, Verdict.UNKNOWN, "no pair potential describes the forces well enough")
+        return
+    parts = _parts(s, compared)
+    yield _check_scale(s, parts)
+    kinds = [s.frames[k].kind for k in compared]
+    whole = _check_order(s, parts, "")
+    findings = []
+    for kind in sorted(set(kinds)):
+        here = np.array([other == kind for other in kinds])
+        if here.sum() >= _FEWEST and len(set(kinds)) > 1:
+            findings.append(_check_order(s, parts.take(here), f"in kind {kind!r} "))
+    odd = [finding for finding in findings if finding.verdict in (Verdict.WRONG, Verdict.DOUBTFUL)]
+    # Where no kind is in order, the order is that of the whole.
+    alike = whole.verdict is Verdict.WRONG and not any(f.verdict is Verdict.OK for f in findings)
+    yield from [whole] if alike or not odd else odd
+
+
+def _check_scale(s: Survey, parts: _Stress) -> Finding:
+    """Sign and unit, from the diagonal without its mean, on which forces say nothing."""
+    label, model = parts.label_diagonal.ravel(), parts.model_diagonal.ravel()
+    correlation = _correlation(label, model)
+    if abs(correlation) < _WEAK:
+        return Finding(
+            ITEM,
+            Verdict.UNKNOWN,
+            f"the virial of a pair potential hardly follows the labels (correlation {correlation:.2f})",
+        )
+    slope = float(label @ model / (model @ model))
+    summary = (
+        f"{slope:.3g} times the virial of a pair potential, less its mean (correlation {correlation:.2f}, "
+        f"{len(parts.frames)} frames)"
+    )
+    causes, remedies = [], []
+    if slope < 0:
+        causes.append("of the other sign: compression is positive")
+        remedies.append("turn the sign: a negative number in Units(stress=...)")
+    if not 1 / _OFF < abs(slope) < _OFF:
+        # Were they virials, the ratio would grow with the volume.
+        candidates = _FACTORS | {"eV, a virial without the volume": float(np.median(parts.volumes))}
+        gaps = {name: abs(np.log(abs(slope) / f)) for name, f in candidates.items()}
+        least = min(gaps.values())
+        near = [name for name, gap in gaps.items() if gap < least + 0.5 and gap < np.log(3)]
+        causes.append(f"as if in {' or '.join(near)}" if near else "of an unknown unit")
+        remedies.append("read with the right Units(stress=...) or Keys(virial=...)")
+    if causes:
+        return Finding(
+            ITEM, Verdict.WRONG, f"{summary}: {', '.join(causes)}", "; ".join(remedies), tuple(parts.frames)
+        )
+    return Finding(ITEM, Verdict.OK, summary)
+
+
+def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
+    """Which order of the off-diagonal components follows the model's best."""
+    names = np.array(["yz", "xz", "xy"])
+    label, model = parts.label_shear, parts.model_shear
+    # The sign is judged elsewhere.
+    sign = np.sign(np.sum(parts.label_diagonal * parts.model_diagonal)) or 1.0
+    scores = {
+        order: sign * np.sum(label[:, order] * model, axis=1) for order in itertools.permutations(range(3))
+    }
+    as_is = scores[0, 1, 2]
+    # For significance, frames of large and of small stress count about alike.
+    size = np.linalg.norm(label, axis=1) * np.linalg.norm(model, axis=1)
+    size = size + np.median(size) + 1e-300
+    norm = np.sqrt(np.sum(label**2) * np.sum(model**2)) + 1e-300
+    correlation = as_is.sum() / norm
+    best = max(scores, key=lambda order: scores[order].sum())
+    summary = (
+        f"{where}correlation with the virial of a pair potential {correlation:.2f} ({len(label)} frames)"
+    )
+    if best != (0, 1, 2):
+        if _significance((scores[best] - as_is) / size) > 5 and scores[best].sum() / norm > 0.7:
+            # label[:, best] follows model: what is stored as yz, xz, xy is really the inverse.
+            really = names[np.argsort(best)]
+            return Finding(
+                ORDER,
+                Verdict.WRONG,
+                f"{summary}, but {scores[best].sum() / norm:.2f} if what is given as yz xz xy is taken for "
+                f"{' '.join(really)}",
+                "reorder the components: ASE has xx yy zz yz xz xy, VASP xx yy zz xy yz zx",
+                tuple(parts.frames),
+            )
+    # Where the model has shear of its usual size, labels that do not follow are suspect.
+    strong = np.sum(model**2) > 0.1 * len(model) * np.median(np.sum(parts.model_diagonal**2, axis=1))
+    if abs(correlation) < 0.3 and strong and where and len(label) >= 2 * _FEWEST:
+        return Finding(
+            ORDER,
+            Verdict.DOUBTFUL,
+            f"{summary}: the labels do not follow, in any order",
+            "check convergence and order of the components of these frames, or leave their stress out",
+            tuple(parts.frames),
+        )
+    others = [_significance((as_is - score) / size) for order, score in scores.items() if order != (0, 1, 2)]
+    if correlation > _WEAK and min(others) > 3:
+        return Finding(ORDER, Verdict.OK, summary)
+    return Finding(ORDER, Verdict.UNKNOWN, f"{summary}: orders cannot be told apart")
+
+
+def _parts(s: Survey, compared: np.ndarray) -> _Stress:
+    label = np.array([s.frames[k].stress for k in compared])
+    label = 0.5 * (label + np.swapaxes(label, 1, 2))
+    model = s.model_stress[compared]
+    diagonal, rows, columns = [0, 1, 2], [1, 0, 0], [2, 2, 1]
+
+    def deviator(tensor: np.ndarray) -> np.ndarray:
+        values = tensor[:, diagonal, diagonal]
+        return values - values.mean(axis=1, keepdims=True)
+
+    volumes = np.array([s.frames[k].volume for k in compared])
+    return _Stress(
+        compared,
+        deviator(label),
+        deviator(model),
+        label[:, rows, columns],
+        model[:, rows, columns],
+        volumes,
+    )
+
+
+def _significance(values: np.ndarray) -> float:
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.inf
+    return float(values.mean() / error) if error > 0 else 0.0
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / (np.sqrt((a @ a) * (b @ b)) + 1e-300))
+
+
+def _skewness(stress: np.ndarray | None) -> float:
+    assert stress is not None
+    return float(np.abs(stress - stress.T).max() / (np.abs(stress).max() + 1e-300))

@@ -1,0 +1,219 @@
+"""`Survey`: what the checks need to know of every frame, gathered in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from difmd._internal.progress import progress_bar
+from difmd.data.examination.geometry import Pairs, covalent_radii, find_pairs_once, nearest_ratios
+from difmd.data.examination.pair_model import PairModel, fit_pair_model, predict
+from difmd.data.frames import LABELS, Frame
+
+# Widths of the radial functions of a fingerprint, and how far they reach [Å].
+_WIDTHS = np.array([0.7, 1.0, 1.5, 2.2, 3.0])
+_REACH = 4.5
+
+# Pairs closer than so many sums of covalent radii lie on top of each other.
+COLLIDING = 0.4
+
+# A stretched bond is still one up to so many sums of covalent radii.
+BONDED = 1.25
+
+
+class Bonds(NamedTuple):
+    """Bonded pairs of one pair of elements, over all frames.
+
+    Attributes:
+        number: how many.
+        distance: mean length [Å].
+        stiffness: mean φ'' of the pair model [eV/Å²].
+        coordination: bonds of an atom, of whatever kind, mean over the pairs.
+    """
+
+    number: int
+    distance: float
+    stiffness: float
+    coordination: float
+
+
+class Survey(NamedTuple):
+    """Numbers of every frame; NaN where there is none.
+
+    Attributes:
+        frames: all frames, good or bad.
+        usable: bool [frames]; positions and labels are finite, and of the right shapes.
+        faults: what is the matter with those that are not, by index.
+        sizes: atoms; int [frames].
+        energies: label [eV]; [frames].
+        force_rms: root mean square of the force components [eV/Å]; [frames].
+        nearest: median over atoms of nearest distance / sum of covalent radii; [frames].
+        closest: i, j, distance [Å] and ratio of the closest pair; [frames, 4].
+        fingerprint: numbers that do not change when a frame is turned or renumbered; [frames, functions].
+        model: pair potential fitted to the forces; None where there are too few.
+        scale: factor from the model's forces to the labels; [frames].
+        match: correlation of the model's forces with the labels; [frames].
+        model_energies: [eV]; [frames].
+        model_forces: [eV/Å]; one array a frame, None where there is none.
+        model_stress: virial stress of the model [eV/Å³]; [frames, 3, 3].
+        laplacians: Σ_i ∇_i² U of the model [eV/Å²]; [frames].
+        bonds: by pair of elements.
+    """
+
+    frames: Sequence[Frame]
+    usable: np.ndarray
+    faults: dict[int, str]
+    sizes: np.ndarray
+    energies: np.ndarray
+    force_rms: np.ndarray
+    nearest: np.ndarray
+    closest: np.ndarray
+    fingerprint: np.ndarray
+    model: PairModel | None
+    scale: np.ndarray
+    match: np.ndarray
+    model_energies: np.ndarray
+    model_forces: list[np.ndarray | None]
+    model_stress: np.ndarray
+    laplacians: np.ndarray
+    bonds: dict[tuple[int, int], Bonds]
+
+
+def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
+    """Gather what the checks need.
+
+    Args:
+        frames: any.
+        progress: show a bar.
+
+    Returns:
+        The `Survey`.
+    """
+    n = len(frames)
+    faults = {i: fault for i, frame in enumerate(frames) if (fault := _fault(frame))}
+    usable = np.array([i not in faults for i in range(n)], bool)
+    columns = {
+        name: np.full(n, np.nan) for name in ("rms", "nearest", "scale", "match", "energy", "laplacian")
+    }
+    closest = np.full((n, 4), np.nan)
+    fingerprint = np.full((n, len(_WIDTHS)), np.nan)
+    stress = np.full((n, 3, 3), np.nan)
+    forces: list[np.ndarray | None] = [None] * n
+    sums: dict[tuple[int, int], np.ndarray] = {}
+    with progress_bar("examining frames", 2 * n, enabled=progress) as advance:
+        for i, frame in enumerate(frames):
+            advance(1)
+            if not usable[i]:
+                continue
+            ratios, pair = nearest_ratios(frame)
+            columns["nearest"][i] = np.median(ratios)
+            if np.isfinite(pair[2]):
+                closest[i] = (*pair, ratios.min())
+            if frame.forces is not None:
+                columns["rms"][i] = np.sqrt(np.mean(frame.forces**2))
+        # A yardstick should not be bent by atoms on top of each other.
+        with np.errstate(invalid="ignore"):
+            ordinary = usable & ~(closest[:, 3] < COLLIDING)
+        model = fit_pair_model([frame for i, frame in enumerate(frames) if ordinary[i]])
+        for i, frame in enumerate(frames):
+            advance(1)
+            if not ordinary[i]:
+                continue
+            pairs = find_pairs_once(frame, _REACH if model is None else max(_REACH, model.cutoff))
+            fingerprint[i] = _fingerprint(frame, pairs.within(_REACH))
+            if model is None or frame.n_atoms == 1:
+                continue
+            guess = predict(model, frame, pairs.within(model.cutoff))
+            forces[i] = guess.forces
+            columns["energy"][i] = guess.energy
+            columns["laplacian"][i] = guess.laplacian
+            if frame.volume is not None:
+                stress[i] = guess.virial / frame.volume
+            _add_bonds(sums, frame, guess.pairs, guess.stiffness)
+            square = np.sum(guess.forces**2)
+            if frame.forces is not None and square > 0 and columns["rms"][i] > 0:
+                product = np.sum(guess.forces * frame.forces)
+                columns["scale"][i] = product / square
+                columns["match"][i] = product / np.sqrt(square * np.sum(frame.forces**2))
+    return Survey(
+        frames=frames,
+        usable=usable,
+        faults=faults,
+        sizes=np.array([frame.n_atoms for frame in frames], int),
+        energies=np.array(
+            [
+                f.energy if ok and f.energy is not None else np.nan
+                for f, ok in zip(frames, usable, strict=True)
+            ]
+        ),
+        force_rms=columns["rms"],
+        nearest=columns["nearest"],
+        closest=closest,
+        fingerprint=fingerprint,
+        model=model,
+        scale=columns["scale"],
+        match=columns["match"],
+        model_energies=columns["energy"],
+        model_forces=forces,
+        model_stress=stress,
+        laplacians=columns["laplacian"],
+        bonds={pair: Bonds(int(s[0]), *map(float, s[1:] / s[0])) for pair, s in sorted(sums.items())},
+    )
+
+
+def _fault(frame: Frame) -> str:
+    """What makes a frame unusable, or nothing."""
+    n_atoms = len(frame.numbers)
+    shapes = {"forces": (n_atoms, 3), "stress": (3, 3), "dipole": (3,), "charges": (n_atoms,), "energy": ()}
+    if not np.isfinite(frame.positions).all():
+        atom = int(np.argwhere(~np.isfinite(frame.positions))[0][0])
+        return f"position of atom {atom} is {frame.positions[atom].tolist()}"
+    if not np.isfinite(frame.cell).all():
+        return "its cell is not finite"
+    for name in LABELS:
+        value = getattr(frame, name)
+        if value is None:
+            continue
+        array = np.asarray(value, np.float64)
+        if array.shape != shapes[name]:
+            return f"{name} has shape {list(array.shape)}, not {list(shapes[name])}"
+        bad = np.argwhere(~np.isfinite(array))
+        if len(bad):
+            where = f" of atom {bad[0][0]}" if name in ("forces", "charges") else ""
+            return f"{name}{where} is {array[tuple(bad[0])]}"
+    return ""
+
+
+def _fingerprint(frame: Frame, pairs: Pairs) -> np.ndarray:
+    """Sums over pairs of smooth functions of the distance, weighted by elements."""
+    z = frame.numbers.astype(float)
+    # No two pairs of elements have the same weight.
+    weight = np.sqrt(z[pairs.i] + z[pairs.j]) + np.sqrt(z[pairs.i] * z[pairs.j] + 0.5)
+    fade = weight * (1 - (pairs.distances / _REACH) ** 2) ** 3
+    sums = (fade[:, None] * np.exp(-((pairs.distances[:, None] / _WIDTHS) ** 2))).sum(axis=0)
+    return sums / frame.n_atoms
+
+
+def _add_bonds(
+    sums: dict[tuple[int, int], np.ndarray], frame: Frame, pairs: Pairs, stiffness: np.ndarray
+) -> None:
+    radii = covalent_radii(frame.numbers)
+    bonded = pairs.distances < BONDED * (radii[pairs.i] + radii[pairs.j])
+    i, j = pairs.i[bonded], pairs.j[bonded]
+    number = np.bincount(np.concatenate([i, j]), minlength=frame.n_atoms)
+    a, b = frame.numbers[i], frame.numbers[j]
+    code = 119 * np.minimum(a, b) + np.maximum(a, b)
+    for kind in np.unique(code):
+        here = code == kind
+        entry = np.array(
+            [
+                here.sum(),
+                pairs.distances[bonded][here].sum(),
+                stiffness[bonded][here].sum(),
+                0.5 * (number[i] + number[j])[here].sum(),
+            ]
+        )
+        pair = (int(kind) // 119, int(kind) % 119)
+        sums[pair] = sums.get(pair, 0.0) + entry

@@ -1,0 +1,1 @@
+"""Liquids at a state point: melted, equilibrated, sampled, and measured."""

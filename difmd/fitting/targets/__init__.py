@@ -1,0 +1,1 @@
+"""Measured quantities that a fit aims at."""

@@ -1,0 +1,189 @@
+"""A step and a segment of a rollout, as pure functions of all that they depend on.
+
+`rollout` makes a `Plan` of them, and a gradient method decides how they follow each other.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool
+
+from difmd._internal.lattice import invert, product
+from difmd._internal.reductions import largest
+from difmd.errors import Flag, Status
+from difmd.forces import forces_and_virial
+from difmd.integrators import Forces, Integrator, MDState
+from difmd.neighbors import Neighbors, rebuild, update
+from difmd.neighbors.types import check
+from difmd.potentials import Params, Potential
+from difmd.system import System
+
+# Of a cell in one step: barostats of any use take less than a thousandth of it.
+_STRAIN = 0.1
+
+
+class Inputs(NamedTuple):
+    """What a rollout depends on besides its start.
+
+    Attributes:
+        params: of the potential.
+        integrator: how to step; its numbers count.
+        neighbors: the list that others are rebuilt from; nothing flows through it.
+    """
+
+    params: Params
+    integrator: Integrator
+    neighbors: Neighbors
+
+
+class Carry(NamedTuple):
+    """What one segment hands to the next.
+
+    Attributes:
+        state: where it ended.
+        neighbors: the list where it is updated when needed; None where each segment builds its own.
+        status: sticky flags.
+    """
+
+    state: MDState
+    neighbors: Neighbors | None
+    status: Status
+
+
+class Extent(NamedTuple):
+    """The boxes that atoms stayed in.
+
+    Attributes:
+        lowest: of each coordinate [Å]; [atoms, 3].
+        highest: of each coordinate [Å]; [atoms, 3].
+    """
+
+    lowest: Array
+    highest: Array
+
+    def with_(self, positions: Array) -> Extent:
+        """The boxes that hold these positions, too."""
+        return Extent(jnp.minimum(self.lowest, positions), jnp.maximum(self.highest, positions))
+
+
+class Plan(NamedTuple):
+    """How a rollout is laid out; all of it static.
+
+    Attributes:
+        potential: the energy model.
+        force: `force(potential, params, system, neighbors)`, as `difmd.forces`.
+        save: `save(state, neighbors)`, what is kept of a frame.
+        save_every: steps from one frame to the next.
+        n_frames: frames of a segment.
+        n_segments: segments.
+        rebuilds: whether each segment begins with a new list; else it is updated when needed.
+    """
+
+    potential: Potential
+    force: Callable[[Potential, Params, System, Neighbors], Array]
+    save: Callable[[MDState, Neighbors], Any]
+    save_every: int
+    n_frames: int
+    n_segments: int
+    rebuilds: bool
+
+
+def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = None) -> Carry:
+    """One step, with a `fixed` list or with that of the carry, which is updated when needed."""
+    current = _list_of(carry, fixed)
+
+    def current_for(system: System) -> Neighbors:
+        nonlocal current
+        if fixed is None:
+            current = update(system, current)
+        return current
+
+    force = Forces(
+        lambda system: plan.force(plan.potential, inputs.params, system, current_for(system)),
+        lambda system: forces_and_virial(plan.potential, inputs.params, system, current_for(system)),
+    )
+    state = inputs.integrator.step(carry.state, force)
+    # A list that is updated when needed cannot be stale.
+    status = check(state.system, current, carry.status, state.step, stale=fixed is not None)
+    status = check_motion(state, current, inputs.integrator.dt, status)
+    if state.virial is not None:
+        status = check_cell(carry.state.system.cell, state, status)
+    return Carry(state, current if fixed is None else None, status)
+
+
+def segment(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = None) -> tuple[Carry, Any]:
+    """The steps from one rebuild to the next, or to the next frame where the list is updated when needed.
+
+    Args:
+        plan: how it is laid out.
+        inputs: what it depends on besides its start.
+        carry: its start.
+        fixed: the list of all its steps; default: built here where the plan rebuilds.
+
+    Returns:
+        Where it ends, and what was saved, [n_frames, ...].
+    """
+    (carry, _), frames = _segment(plan, inputs, carry, fixed, None)
+    return carry, frames
+
+
+def segment_with_extent(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any, Extent]:
+    """`segment`, and how far atoms went in it."""
+    start = carry.state.system.positions
+    (carry, extent), frames = _segment(plan, inputs, carry, None, Extent(start, start))
+    assert extent is not None
+    return carry, frames, extent
+
+
+def _segment(
+    plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None, extent: Extent | None
+) -> tuple[tuple[Carry, Extent | None], Any]:
+    # A list that is built here is constant over the segment and no part of what its steps carry, so that
+    # reverse mode keeps it once and not per step.
+    if fixed is None and plan.rebuilds:
+        fixed = rebuild(carry.state.system, inputs.neighbors)
+
+    def one(both: tuple[Carry, Extent | None], _: None) -> tuple[Any, None]:
+        carry, extent = both
+        carry = step(plan, inputs, carry, fixed)
+        return (carry, extent if extent is None else extent.with_(carry.state.system.positions)), None
+
+    def frame(both: tuple[Carry, Extent | None], _: None) -> tuple[Any, Any]:
+        both, _ = lax.scan(one, both, None, length=plan.save_every)
+        return both, plan.save(both[0].state, _list_of(both[0], fixed))
+
+    return lax.scan(frame, (carry, extent), None, length=plan.n_frames)
+
+
+def _list_of(carry: Carry, fixed: Neighbors | None) -> Neighbors:
+    found = carry.neighbors if fixed is None else fixed
+    assert found is not None
+    return found
+
+
+def check_motion(state: MDState, neighbors: Neighbors, dt: Array | float, status: Status) -> Status:
+    """Add to `status` what is wrong with a state after a step: not finite, or too far a step."""
+    # A maximum keeps NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
+    fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])
+    step = dt * largest(fastest / state.system.masses)
+    status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & has_finite_forces(state)), state.step)
+    # An explosion may stay finite for a long time, with every list and every number meaningless.
+    return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)
+
+
+def check_cell(before: Array, state: MDState, status: Status) -> Status:
+    """Add to `status` whether a step changed the cell so much that its equations do not hold."""
+    change = product(invert(before), state.system.cell) - jnp.eye(3, dtype=before.dtype)
+    # A NaN compares False and is reported as non-finite.
+    return status.raise_flag(Flag.CELL_COLLAPSE, jnp.max(jnp.abs(change)) > _STRAIN, state.step)
+
+
+def has_finite_forces(state: MDState) -> Bool[Array, ""]:
+    """Whether all forces, and the positions that they are of, are finite."""
+    # As in `check_motion`; one sum of both, as it is the maximum that costs.
+    return jnp.isfinite(largest(jnp.abs(sum((state.system.positions + state.forces).T))))

@@ -1,0 +1,68 @@
+"""Undirected pairs of a list: which two entries are one pair, seen from its two atoms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from difmd._internal.gather import add_at, take
+from difmd.neighbors.types import Neighbors, Twins
+
+# Lattice translations along a vector that are told from each other.
+_SHIFTS = 1001
+
+
+def find_twins(neighbors: Neighbors) -> Twins:
+    """Match the entries of a list, which holds each pair twice, by sorting them.
+
+    A pair is known by its two centers and the lattice translation between them as the lower of them sees it;
+    between an atom and its own image, as the entry sees it whose translation comes later.
+
+    Args:
+        neighbors: a list that has not overflowed, with images up to 500 cells away.
+
+    Returns:
+        `Twins` with room for half as many pairs as there are entries, and one for the unused.
+    """
+    n_slots, n_columns = neighbors.indices.shape
+    n_extended = neighbors.parents.shape[0]
+    indices = neighbors.indices.T.reshape(-1)
+    is_used = indices < n_extended
+    safe = jnp.where(is_used, indices, 0)
+    here = jnp.repeat(jnp.arange(n_columns, dtype=jnp.int32), n_slots)
+    there = take(take(neighbors.rank, neighbors.parents), safe)
+    code = jnp.zeros(n_extended, jnp.int32)
+    for vector in range(3):
+        # Centers lie in the cell, neighbours in an image of it.
+        image = neighbors.images[vector] + take(neighbors.wraps[:, vector], neighbors.parents)
+        code = code * _SHIFTS + image
+    code = take(code, safe)
+    is_turned = (here > there) | ((here == there) & (code < 0))
+    low = jnp.where(is_used, jnp.minimum(here, there), n_columns)
+    keys = (low, jnp.maximum(here, there), jnp.where(is_turned, -code, code))
+    entry = jnp.arange(len(indices), dtype=jnp.int32)
+    *keys_in_order, order = lax.sort((*keys, entry), num_keys=3)
+    differs = [key[1:] != key[:-1] for key in keys_in_order]
+    begins = jnp.concatenate([jnp.ones(1, bool), differs[0] | differs[1] | differs[2]])
+    # A pair at the very reach of a list may have been found from one side only: it has no twin, and lies
+    # beyond the cut-off.
+    is_first = begins & ~jnp.concatenate([begins[1:], jnp.ones(1, bool)]) & take(is_used, order)
+    is_second = jnp.concatenate([jnp.zeros(1, bool), is_first[:-1]])
+    n_pairs = -(-len(indices) // 2)
+    number = jnp.cumsum(is_first, dtype=jnp.int32) - 1
+    pair = add_at(len(indices), order, jnp.where(is_first | is_second, number, n_pairs))
+    sides = [
+        add_at(n_pairs + 1, jnp.where(side, number, n_pairs), jnp.where(side, order, 0))
+        for side in (is_first, is_second)
+    ]
+    return Twins(pair=pair.reshape(n_columns, n_slots), entries=jnp.stack(sides))
+
+
+def no_twins(n_columns: int, n_slots: int) -> Twins:
+    """What `find_twins` fills, of zeros in NumPy (host)."""
+    pair: Any = np.zeros((n_columns, n_slots), np.int32)
+    entries: Any = np.zeros((2, -(-pair.size // 2) + 1), np.int32)
+    return Twins(pair=pair, entries=entries)

@@ -1,0 +1,117 @@
+"""A fitted potential in one file: what it is, its parameters, and where they come from."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from difmd import potentials
+from difmd._internal.argument_checks import as_path
+from difmd._internal.checkpoint import write_archive
+from difmd.errors import InputError
+from difmd.potentials import Params, Potential
+
+_FORMAT = 1
+
+
+class Model(NamedTuple):
+    """What `load` returns: `potential, params = load(path)[:2]`.
+
+    Attributes:
+        potential: the energy model.
+        params: its parameters, in the precision of JAX's default.
+        provenance: what was saved with it, such as data, errors and versions.
+    """
+
+    potential: Potential
+    params: Params
+    provenance: dict[str, Any]
+
+
+def save(
+    path: str | Path, potential: Potential, params: Params, *, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Write a potential with its parameters, without pickle; the file is complete or not there.
+
+    The file is a NumPy archive: the arrays of `params`, and JSON with the factory of the potential, its
+    arguments and the units (eV, Å, amu).
+
+    Args:
+        path: such as "methane.npz".
+        potential: made by a factory of difmd from numbers, words, tables, truncations and mixing rules, or a
+            sum of such.
+        params: of the potential, finite.
+        provenance: anything that JSON can hold.
+
+    Raises:
+        InputError: a potential that cannot be described, parameters that are not finite, a provenance that is
+            not JSON, or a file that cannot be written.
+    """
+    path = as_path("path", path)
+    potentials.check_model(potential, params)
+    if potential.description is None:
+        raise InputError(
+            "this potential cannot be saved: it is made of functions that difmd does not know (by "
+            "pair_potential, a mixing rule of your own, …). Keep the code that makes it, and its parameters "
+            "with numpy.savez"
+        )
+    potentials.check_finite(params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    meta = {
+        "format": _FORMAT,
+        "potential": potential.description,
+        "units": {"energy": "eV", "length": "Å", "mass": "amu"},
+        "params": [name for name, _ in _places(params)],
+        "provenance": dict(provenance or {}),
+    }
+    try:
+        text = json.dumps(meta, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"provenance cannot be written as JSON: {error}") from error
+    arrays = {f"leaf_{n}": np.asarray(leaf) for n, (_, leaf) in enumerate(leaves)}
+    arrays["meta"] = np.frombuffer(text.encode(), np.uint8)
+    write_archive(path, arrays)
+
+
+def load(path: str | Path) -> Model:
+    """Read what `save` wrote.
+
+    Raises:
+        InputError: no such file, a damaged one, or one of a newer difmd.
+    """
+    path = as_path("path", path)
+    if not path.exists():
+        raise InputError(f"there is no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            meta = json.loads(archive["meta"].tobytes())
+            stored = [archive[f"leaf_{n}"] for n in range(len(meta["params"]))]
+        version = meta["format"]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no model of difmd, or it is damaged: {error}") from error
+    if version != _FORMAT:
+        raise InputError(
+            f"{path} has the format {version}, and this difmd reads {_FORMAT}: install a newer one"
+        )
+    try:
+        potential = potentials.from_description(meta["potential"])
+    except (KeyError, AttributeError, ValueError, TypeError) as error:
+        raise InputError(f"{path} describes no potential that difmd can make: {error}") from error
+    like = jax.eval_shape(potential.init, jax.random.key(0))
+    if [(name, x.shape) for name, x in zip(meta["params"], stored, strict=True)] != _places(like):
+        raise InputError(f"{path}: its parameters are not those of the potential that it describes")
+    leaves = [jnp.asarray(x, y.dtype) for x, y in zip(stored, jax.tree.leaves(like), strict=True)]
+    params = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return Model(potential, params, meta["provenance"])
+
+
+def _places(params: Params) -> list[tuple[str, tuple[int, ...]]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(jax.tree_util.keystr(place), np.shape(leaf)) for place, leaf in leaves]

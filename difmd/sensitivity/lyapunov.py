@@ -1,0 +1,150 @@
+"""How fast neighbouring trajectories part, which bounds how far a gradient can usefully go back."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from difmd.errors import InputError, Status
+from difmd.forces import plain_forces
+from difmd.gradients.segment import Carry, Inputs, Plan, segment
+from difmd.integrators import MDState, velocity_verlet
+from difmd.neighbors import Neighbors, rebuild
+from difmd.potentials import Params, Potential
+from difmd.system import System
+
+
+class TangentGrowth(NamedTuple):
+    """Size of a small difference between two trajectories, over its size at the start.
+
+    Attributes:
+        times: [Å√(amu/eV)]; [segments].
+        log_growth: ln(|δ(t)|/|δ(0)|), of the vector of all (δr/Å, δp/√(m eV)); [segments].
+        status: sticky flags.
+    """
+
+    times: Float[Array, "segments"]
+    log_growth: Float[Array, "segments"]
+    status: Status
+
+
+def tangent_growth(
+    potential: Potential,
+    params: Params,
+    system: System,
+    momenta: Float[Array, "atoms 3"],
+    neighbors: Neighbors,
+    *,
+    dt: float | Float[Array, ""],
+    n_steps: int,
+    rebuild_every: int,
+    key: Key[Array, ""],
+) -> TangentGrowth:
+    """Follow an infinitesimal difference along a Newtonian trajectory; pure.
+
+    It is rescaled after every segment. The slope of `log_growth` at long times is the largest Lyapunov
+    exponent λ, and derivatives through the trajectory grow as exp(λt).
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        system: the start.
+        momenta: at the start; [atoms, 3].
+        neighbors: a list with skin and enough capacity.
+        dt: time step [Å√(amu/eV)].
+        n_steps: of them, rounded down to whole segments.
+        rebuild_every: steps of a segment, after which the list is built anew.
+        key: seed of the difference.
+
+    Returns:
+        `TangentGrowth`.
+
+    Raises:
+        InputError: fewer steps than a segment.
+
+    References:
+        Benettin et al., Phys. Rev. A 14, 2338 (1976), doi:10.1103/PhysRevA.14.2338.
+    """
+    if not 1 <= rebuild_every <= n_steps:
+        raise InputError(f"rebuild_every = {rebuild_every} must lie between 1 and n_steps = {n_steps}")
+    run = functools.partial(
+        _segment, potential, params, neighbors, dt, rebuild_every, jax.random.key(0), system
+    )
+    roots = jnp.sqrt(system.masses)[:, None]
+    seeds = jax.random.normal(key, (2, *momenta.shape), momenta.dtype)
+    is_mobile = system.is_mobile[:, None]
+
+    def scaled(tangent: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        size = jnp.sqrt(sum(jnp.vdot(x, x) for x in (tangent[0], tangent[1] / roots)))
+        return (tangent[0] / size, tangent[1] / size), size
+
+    def step(now: Any, _: None) -> tuple[Any, Array]:
+        point, tangent, status = now
+        point, tangent, status = jax.jvp(lambda p: run(p, status), (point,), (tangent,), has_aux=True)
+        tangent, size = scaled(tangent)
+        return (point, tangent, status), jnp.log(size)
+
+    tangent, _ = scaled((jnp.where(is_mobile, seeds[0], 0), jnp.where(is_mobile, roots * seeds[1], 0)))
+    begin = ((system.positions, momenta), tangent, Status.ok())
+    n_segments = n_steps // rebuild_every
+    (_, _, status), growth = lax.scan(step, begin, None, length=n_segments)
+    times = dt * rebuild_every * jnp.arange(1, n_segments + 1, dtype=growth.dtype)
+    return TangentGrowth(times, jnp.cumsum(growth), status)
+
+
+def lyapunov_exponents(
+    times: Float[np.ndarray, "segments"], log_growth: Float[np.ndarray, "replicas segments"]
+) -> Float[np.ndarray, "replicas"]:
+    """Mean slopes of `TangentGrowth.log_growth` without the first third, where directions turn (host).
+
+    Args:
+        times: of one replica [Å√(amu/eV)]; [segments].
+        log_growth: [replicas, segments].
+
+    Returns:
+        λ of each replica [1/time]; NaN for one segment, which has no slope.
+    """
+    n = log_growth.shape[1]
+    if n < 2:
+        return np.full(len(log_growth), np.nan)
+    begin = min(n // 3, n - 2)
+    return (log_growth[:, -1] - log_growth[:, begin]) / (times[-1] - times[begin])
+
+
+def _segment(
+    potential: Potential,
+    params: Params,
+    neighbors: Neighbors,
+    dt: Any,
+    n_steps: int,
+    key: Array,
+    system: System,
+    point: tuple[Array, Array],
+    status: Status,
+) -> tuple[tuple[Array, Array], Status]:
+    plan = Plan(
+        potential=potential, force=plain_forces, save=_nothing, save_every=n_steps, n_frames=1, n_segments=1,
+        rebuilds=True,
+    )  # fmt: skip
+    system = system.replace(positions=point[0])
+    integrator = velocity_verlet(dt=dt)
+    current = rebuild(system, neighbors)
+    state = MDState(
+        system=system,
+        momenta=point[1],
+        forces=plain_forces(potential, params, system, current),
+        key=key,
+        step=jnp.int32(0),
+    )
+    carry, _ = segment(plan, Inputs(params, integrator, neighbors), Carry(state, None, status))
+    return (carry.state.system.positions, carry.state.momenta), carry.status
+
+
+def _nothing(state: MDState, neighbors: Neighbors) -> None:
+    del state, neighbors

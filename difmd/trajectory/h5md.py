@@ -1,0 +1,310 @@
+"""Frames in H5MD files, which MDAnalysis and others open; each carries the state after it, and a checksum.
+
+Lengths are in Å, times in ps, velocities in Å/ps, energies in eV. The format is that of de Buyl, Colberg &
+Höfling, Comput. Phys. Commun. 185, 1546 (2014), doi:10.1016/j.cpc.2014.01.018.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from difmd._internal.checkpoint import atomically
+from difmd.errors import InputError
+from difmd.system import System
+from difmd.units import PS
+
+_VERSION = (1, 1)
+
+# Frames that are copied at a time.
+_BLOCK = 64
+
+
+class Frames(NamedTuple):
+    """What is kept of each frame.
+
+    Attributes:
+        positions: unwrapped [Å]; [frames, *replicas, atoms, 3].
+        velocities: [Å/ps]; [frames, *replicas, atoms, 3].
+        cells: [Å]; [frames, *replicas, 3, 3].
+        energy: [eV]; [frames, *replicas].
+        stress: of interactions, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
+        reservoir: energy that baths have received [eV], NaN where that is not kept; [frames, *replicas].
+    """
+
+    positions: Float[np.ndarray, "frames *rest"]
+    velocities: Float[np.ndarray, "frames *rest"]
+    cells: Float[np.ndarray, "frames *rest"]
+    energy: Float[np.ndarray, "frames *rest"]
+    stress: Float[np.ndarray, "frames *rest"]
+    reservoir: Float[np.ndarray, "frames *rest"]
+
+
+class End(NamedTuple):
+    """What a file keeps besides its frames, to go on from.
+
+    Attributes:
+        leaves: of the state after the last frame.
+        meta: whatever JSON takes.
+        settings: fingerprint of all that the frames depend on.
+        first: number of the frame before the first one in the file.
+        last: number of the last one.
+    """
+
+    leaves: list[np.ndarray]
+    meta: dict[str, Any]
+    settings: str
+    first: int
+    last: int
+
+
+# Where each series lies, and its unit.
+_OF_PARTICLES = {
+    "positions": ("position", "Angstrom"),
+    "velocities": ("velocity", "Angstrom ps-1"),
+    "cells": ("box/edges", "Angstrom"),
+}
+_OBSERVED = {
+    "energy": ("potential_energy", "eV"),
+    "stress": ("stress", "eV Angstrom-3"),
+    "reservoir": ("reservoir", "eV"),
+}
+
+
+# What a file that was cut off or changed makes of HDF5.
+_UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
+
+
+class Damaged(Exception):
+    """A file that is cut off, was changed, or is none of ours."""
+
+
+def write(
+    path: Path,
+    system: System,
+    read: Callable[[str, int, int], np.ndarray],
+    end: End,
+    *,
+    dt: float,
+    every: int,
+    previous: Path | None = None,
+) -> None:
+    """Write a file, which is complete or not there; its bytes depend on what it holds alone.
+
+    Args:
+        path: of the file.
+        system: where the run began; one system or replicas.
+        read: `read(name, low, high)`, frames `low` to `high` of a series of `Frames`, counted from 0.
+        end: what else it holds.
+        dt: time step [Å√(amu/eV)].
+        every: steps from frame to frame.
+        previous: where to keep what was there before.
+
+    Raises:
+        InputError: it cannot be written; what was there before is kept.
+    """
+    with (
+        atomically(path, what="trajectory ", previous=previous) as partial,
+        h5py().File(partial, "w") as file,
+    ):
+        _fill(file, system, read, end, dt, every)
+
+
+def read_end(path: Path) -> End:
+    """What a file keeps besides its frames, once its checksum is found right.
+
+    Raises:
+        Damaged: saying why.
+    """
+    try:
+        with h5py().File(path, "r") as file:
+            group = file["difmd"]
+            attributes = dict(group.attrs)
+            n_leaves = sum(name.startswith("state_") for name in group)
+            leaves = [np.asarray(group[f"state_{n}"][()]) for n in range(n_leaves)]
+            end = End(
+                leaves,
+                json.loads(attributes["meta"]),
+                str(attributes["settings"]),
+                int(attributes["first"]),
+                int(attributes["last"]),
+            )
+            if _digest(lambda *of: series(file, *of), end, _start_in(file)) != attributes["sha256"]:
+                raise Damaged("its checksum is another")
+            return end
+    except _UNREADABLE as error:
+        raise Damaged(str(error)) from error
+
+
+def read_start(path: Path) -> System:
+    """Where the run of a file began, in NumPy.
+
+    Raises:
+        Damaged: saying why.
+    """
+    try:
+        with h5py().File(path, "r") as file:
+            return _start_in(file)
+    except _UNREADABLE as error:
+        raise Damaged(str(error)) from error
+
+
+def _start_in(file: Any) -> System:
+    """The start in an open file."""
+    groups = [file[f"particles/{name}"] for name in sorted(file["particles"])]
+    start = file["difmd/start"]
+
+    def each(of: Callable[[Any], Any]) -> Any:
+        found = [np.asarray(of(group)) for group in groups]
+        return np.stack(found) if start["positions"].ndim == 3 else found[0]
+
+    return System(
+        positions=start["positions"][()],
+        atomic_numbers=each(lambda group: group["species"][()]),
+        masses=each(lambda group: group["mass"][()]),
+        cell=start["cell"][()],
+        # Bytes or text, as h5py has it.
+        pbc=each(lambda group: [x in (b"periodic", "periodic") for x in group["box"].attrs["boundary"]]),
+        fixed=start["fixed"][()] if "fixed" in start else None,
+    )
+
+
+def velocities_of(momenta: np.ndarray, system: System) -> np.ndarray:
+    """Velocities [Å/ps] from momenta, as a file has them."""
+    return (momenta / np.asarray(system.masses)[..., None] * PS).astype(momenta.dtype)
+
+
+def momenta_of(velocities: np.ndarray, system: System) -> np.ndarray:
+    """Momenta [amu Å/time] from the velocities in a file."""
+    return (velocities * np.asarray(system.masses)[..., None] / PS).astype(velocities.dtype)
+
+
+def series(file: Any, name: str, low: int, high: int) -> np.ndarray:
+    """Frames `low` to `high` of a series in an open file."""
+    if name in _OBSERVED:
+        return file[f"observables/{_OBSERVED[name][0]}/value"][low:high]
+    place = _OF_PARTICLES[name][0]
+    groups = sorted(file["particles"])
+    parts = [file[f"particles/{group}/{place}/value"][low:high] for group in groups]
+    return parts[0] if groups == ["all"] else np.stack(parts, axis=1)
+
+
+def _fill(
+    file: Any, system: System, read: Callable[[str, int, int], np.ndarray], end: End, dt: float, every: int
+) -> None:
+    """Everything, in one order."""
+    file.create_group("h5md").attrs["version"] = _VERSION
+    for role in ("author", "creator"):
+        group = file.create_group(f"h5md/{role}")
+        group.attrs["name"], group.attrs["version"] = "difmd", "1"
+    steps = every * np.arange(end.first + 1, end.last + 1)
+    times = steps * (dt / PS)
+    numbers, masses, pbc = (np.asarray(x) for x in (system.atomic_numbers, system.masses, system.pbc))
+    batched = numbers.ndim == 2
+    names = [f"replica_{r:04d}" for r in range(len(numbers))] if batched else ["all"]
+    n_frames = end.last - end.first
+
+    def element(place: str, value: np.ndarray, unit: str) -> Any:
+        group = file.create_group(place)
+        group["step"], group["time"] = steps, times
+        group["time"].attrs["unit"] = "ps"
+        made = group.create_dataset("value", shape=(n_frames, *value.shape), dtype=value.dtype)
+        made.attrs["unit"] = unit
+        return made
+
+    for r, name in enumerate(names):
+        own = file.create_group(f"particles/{name}")
+        at = (r,) if batched else ()
+        own["species"], own["mass"] = numbers[at], masses[at]
+        own["mass"].attrs["unit"] = "amu"
+        box = own.create_group("box")
+        box.attrs["dimension"] = 3
+        box.attrs["boundary"] = [b"periodic" if p else b"none" for p in pbc[at]]
+    for series_name in Frames._fields:
+        first = read(series_name, 0, 1)[0]
+        if series_name in _OBSERVED:
+            place, unit = _OBSERVED[series_name]
+            targets = [element(f"observables/{place}", first, unit)]
+        else:
+            place, unit = _OF_PARTICLES[series_name]
+            targets = [
+                element(f"particles/{name}/{place}", first[r] if batched else first, unit)
+                for r, name in enumerate(names)
+            ]
+        for low in range(0, n_frames, _BLOCK):
+            high = min(low + _BLOCK, n_frames)
+            block = read(series_name, low, high)
+            if len(targets) == 1 and not (batched and series_name in _OF_PARTICLES):
+                targets[0][low:high] = block
+            else:
+                for r, target in enumerate(targets):
+                    target[low:high] = block[:, r]
+    group = file.create_group("difmd")
+    for key in ("positions", "cell", "fixed"):
+        if getattr(system, key) is not None:
+            group[f"start/{key}"] = np.asarray(getattr(system, key))
+    for n, leaf in enumerate(end.leaves):
+        group[f"state_{n}"] = leaf
+    group.attrs["meta"] = json.dumps(end.meta, sort_keys=True)
+    for key in ("settings", "first", "last"):
+        group.attrs[key] = getattr(end, key)
+    group.attrs["sha256"] = _digest(read, end, system)
+
+
+def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System) -> str:
+    """The checksum of all series and of what a file keeps besides them."""
+    digest = hashlib.sha256()
+    n_frames = end.last - end.first
+    for name in Frames._fields:
+        for low in range(0, n_frames, _BLOCK):
+            digest.update(np.ascontiguousarray(read(name, low, min(low + _BLOCK, n_frames))).tobytes())
+    for leaf in (*end.leaves, *jax.tree.leaves(start)):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    digest.update(json.dumps([end.meta, end.settings, end.first, end.last], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def joined(paths: Sequence[Path]) -> Iterator[Callable[[str, int, int], np.ndarray]]:
+    """`read(name, low, high)` over the frames of files that follow each other.
+
+    Raises:
+        Damaged: one of them is gone or cannot be opened, saying why.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            files = [stack.enter_context(h5py().File(path, "r")) for path in paths]
+            lengths = [int(file["difmd"].attrs["last"] - file["difmd"].attrs["first"]) for file in files]
+        except _UNREADABLE as error:
+            raise Damaged(str(error)) from error
+        begins = [sum(lengths[:k]) for k in range(len(lengths))]
+
+        def read(name: str, low: int, high: int) -> np.ndarray:
+            return np.concatenate([
+                series(file, name, max(low - begin, 0), min(high - begin, length))
+                for file, begin, length in zip(files, begins, lengths, strict=True)
+                if begin < high and low < begin + length
+            ])  # fmt: skip
+
+        yield read
+
+
+def h5py() -> Any:
+    """The package.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import h5py as package
+    except ImportError as error:
+        raise InputError("h5py is needed for trajectories on disk: pip install h5py") from error
+    return package

@@ -1,0 +1,174 @@
+"""Models in a file: what is loaded is what was saved, and a damaged file is named."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import difmd
+from difmd.errors import InputError
+from difmd.neighbors import neighbor_list
+from difmd.potentials import (
+    TERSOFF_1989,
+    Truncation,
+    atomic_energies,
+    embedded_atom,
+    ewald,
+    from_description,
+    invariant,
+    lennard_jones,
+    mace,
+    morse,
+    nequip,
+    pair_prior,
+    shifted,
+    switched,
+    tabulated,
+    tersoff,
+    truncated,
+    waldman_hagler,
+    zbl,
+)
+from difmd.potentials.model_file import load, save
+from difmd.system import make_system
+
+SYSTEM = make_system([[0.0, 0.0, 0.0], [0.1, 2.3, 0.2], [2.0, 0.3, -0.4]], [1, 8, 1], cell=[9.0, 8.0, 8.5])
+
+R = np.linspace(0.5, 4.0, 30)
+
+POTENTIALS = {
+    "truncated": lambda: morse(
+        ["H", "O"], depth=0.1, width=1.0, distance=2.0, cutoff=4.0, truncation=truncated()
+    ),
+    "shifted": lambda: lennard_jones(
+        ["H", "O"], sigma=[2.0, 2.5], epsilon=0.01, cutoff=4.0, truncation=shifted(), mixing=waldman_hagler
+    ),
+    "switched": lambda: lennard_jones(
+        ["H", "O"], sigma=2.0, epsilon=0.01, cutoff=4.0, truncation=switched(3.25)
+    ),
+    "tabulated": lambda: tabulated(
+        ["H", "O"], distances=R, energies=np.exp(-R), truncation=switched(onset=3.0)
+    ),
+    "ewald": lambda: ewald(["H", "O"], charges=[0.4, -0.8], cell=[9.0, 8.0, 8.5], cutoff=4.0, accuracy=1e-3),
+    "embedded_atom": lambda: embedded_atom(
+        ["H", "O"],
+        dr=0.15,
+        pair=np.broadcast_to(np.exp(-R), (2, 2, 30)),
+        density=np.broadcast_to(np.exp(-2 * R), (2, 30)),
+        drho=0.1,
+        embedding=-np.broadcast_to(R, (2, 30)),
+        cutoff=4.0,
+    ),
+    "tersoff": lambda: tersoff(["H", "O"], elements={"H": TERSOFF_1989["Si"], "O": TERSOFF_1989["C"]}),
+    "lennard_jones": lambda: lennard_jones(("H", "O"), sigma=[2.0, 2.5], epsilon=0.01, cutoff=4.0),
+    "mace": lambda: mace(["H", "O"], cutoff=4.0, channels=2, max_ell=1, scale=np.array([0.5, 2.0])),
+    "mace, distances held": lambda: mace(
+        ["H", "O"], cutoff=4.0, channels=2, max_ell=1, nearest=np.array([[1.4, 0.9], [0.9, 2.2]])
+    ),
+    "priors and network": lambda: (
+        zbl(["H", "O"], cutoff=[[1.5, 2.5], [2.5, 3.0]])
+        + pair_prior(["H", "O"], cutoff=4.0, coefficients=np.linspace(-0.1, 0.2, 8))
+        + invariant(["H", "O"], cutoff=4.0, n_atom_basis=3, n_functions=3, shift=[-13.6, -430.0])
+    ),
+    "sum": lambda: (
+        nequip(["H", "O"], cutoff=4.0, num_features=2, num_layers=2)
+        + lennard_jones(["H", "O"], sigma=2.0, epsilon=0.02, cutoff=5.0)
+        + atomic_energies([1, 8], energies=[-13.6, -430.0])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(POTENTIALS))
+def test_what_is_loaded_is_what_was_saved(name, tmp_path):
+    potential = POTENTIALS[name]()
+    params = jax.tree.map(lambda x: 1.01 * x, potential.init(jax.random.key(4)))
+    path = tmp_path / "model.npz"
+    save(path, potential, params, provenance={"data": "made up", "seed": 4})
+    found = load(path)
+    assert found.provenance == {"data": "made up", "seed": 4}
+    assert (found.potential.cutoff, found.potential.species) == (potential.cutoff, potential.species)
+    neighbors = neighbor_list(SYSTEM, cutoff=potential.cutoff)
+    ours, expected = (
+        jax.jit(lambda params, which=which: difmd.evaluate(which, params, SYSTEM, neighbors))(params)
+        for which, params in ((found.potential, found.params), (potential, params))
+    )
+    np.testing.assert_array_equal(ours.energy, expected.energy)
+    np.testing.assert_array_equal(ours.forces, expected.forces)
+    assert b"pickle" not in path.read_bytes()
+
+
+def test_a_network_is_loaded_where_none_was_asked_for_before(tmp_path):
+    """What describes networks is imported with the first of them."""
+    potential = POTENTIALS["mace"]()
+    path = tmp_path / "model.npz"
+    save(path, potential, potential.init(jax.random.key(0)))
+    code = f"import sys, difmd; assert 'flax' not in sys.modules; print(difmd.load({str(path)!r}).potential)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "mace(" in done.stdout, done.stderr
+
+
+def potential_arguments():
+    return POTENTIALS["lennard_jones"]().description["arguments"]
+
+
+def test_what_a_potential_shows_is_the_call_that_made_it():
+    ended = lennard_jones(["H", "O"], sigma=2.0, epsilon=0.02, cutoff=5, truncation=switched(4.0))
+    whole = ended + POTENTIALS["mace"]()
+    text = repr(whole)
+    assert text.startswith("Potential: H O, cutoff 5 Å, lennard_jones(species=['H', 'O'], sigma=2.0, ")
+    assert "truncation=switched(onset=4.0), mixing=lorentz_berthelot" in text
+    assert " + mace(species=['H', 'O'], cutoff=4.0, channels=2" in text
+    assert repr(switched(4.0)) == "Truncation: switched(onset=4.0)"
+    assert "pair=<table 2 × 2 × 30>" in repr(POTENTIALS["embedded_atom"]())
+    own = lennard_jones(["H"], sigma=1.0, epsilon=1.0, cutoff=3.0, mixing=lambda s, e: (s, e))
+    assert repr(own) == "Potential: H, cutoff 3 Å, made of functions"
+
+
+def test_what_cannot_be_saved_or_loaded_is_said(tmp_path):
+    path = tmp_path / "model.npz"
+    potential = POTENTIALS["mace"]()
+    params = potential.init(jax.random.key(0))
+    with pytest.raises(InputError, match="no file"):
+        load(path)
+    own = Truncation(end=lambda phi, cutoff: phi, missing=lambda phi, pair, cutoff: 0, onset=0.0, jumps=True)
+    for strange in (
+        lennard_jones(["H"], sigma=1.0, epsilon=1.0, cutoff=3.0, truncation=own),
+        lennard_jones(["H"], sigma=1.0, epsilon=1.0, cutoff=3.0, mixing=lambda s, e: (s, e)),
+    ):
+        with pytest.raises(InputError, match="cannot be saved"):
+            save(path, strange, strange.init(jax.random.key(0)))
+    with pytest.raises(InputError, match=r"switched\(onset=2.0\) is no potential"):
+        from_description({"name": "switched", "arguments": {"onset": 2.0}})
+    with pytest.raises(InputError, match="no function 'harmonic'"):
+        arguments = {**potential_arguments(), "mixing": {"function": "harmonic"}}
+        from_description({"name": "lennard_jones", "arguments": arguments})
+    with pytest.raises(InputError, match="not those of this potential"):
+        save(path, potential, {"scale": np.ones(2)})
+    with pytest.raises(InputError, match="not finite"):
+        save(path, potential, {**params, "scale": np.full(2, np.nan)})
+    with pytest.raises(InputError, match="JSON"):
+        save(path, potential, params, provenance={"when": object()})
+    assert not path.exists()
+    save(path, potential, params)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"something else"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged"):
+            load(path)
+    with pytest.raises(InputError, match="cannot write"):
+        save(tmp_path / "nowhere" / "model.npz", potential, params)
+
+
+def test_what_can_be_saved_can_be_run():
+    """A description, which has no hash, must not keep a potential from being compiled for."""
+    for make in POTENTIALS.values():
+        assert len({make()}) == 1
+    potential = POTENTIALS["lennard_jones"]()
+    params = potential.init(jax.random.key(0))
+    run = difmd.simulate(
+        potential, params, SYSTEM, difmd.velocity_verlet(dt=0.2 * difmd.units.FS), n_steps=4, save_every=2,
+        temperature=100.0, key=jax.random.key(1), progress=False,
+    )  # fmt: skip
+    assert np.isfinite(run.positions).all()

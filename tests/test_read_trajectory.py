@@ -1,0 +1,371 @@
+"""`read_trajectory` and `Trajectory.to_ase`: what was written comes back, and what is damaged is told."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import difmd
+from difmd import units
+from difmd.errors import InputError
+from difmd.trajectory import h5md
+from difmd.trajectory.run_folder import RunFolder, found_in
+
+h5py = pytest.importorskip("h5py")
+
+POTENTIAL = difmd.lennard_jones(["Ar"], sigma=3.4, epsilon=0.0103, cutoff=6.0, truncation=difmd.switched(5.0))
+PARAMS = POTENTIAL.init(jax.random.key(0))
+NVE = difmd.velocity_verlet(dt=4 * units.FS)
+CSVR = difmd.csvr(dt=4 * units.FS, temperature=60.0, time_constant=0.1 * units.PS)
+NPT = difmd.cell_rescaling(
+    dt=4 * units.FS, temperature=60.0, pressure=100 * units.BAR, friction=1 / units.PS,
+    time_constant=0.5 * units.PS,
+)  # fmt: skip
+
+
+def crystal(**more):
+    x = 5.5 * np.stack(np.meshgrid(*[np.arange(2)] * 3), -1).reshape(-1, 1, 3)
+    x = (x + 2.75 * np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]])).reshape(-1, 3)
+    return difmd.make_system(
+        x, np.full(len(x), 18), masses=np.linspace(30, 50, len(x)), cell=[11.0] * 3, **more
+    )
+
+
+def simulate(folder, system, integrator=NVE, n_steps=20, **more):
+    start = {} if isinstance(system, difmd.integrators.MDState) else START
+    return difmd.simulate(
+        POTENTIAL, PARAMS, system, integrator, n_steps=n_steps, save_every=5, chunk_steps=10, folder=folder,
+        progress=False, skin=1.0, **start, **more,
+    )  # fmt: skip
+
+
+START = {"temperature": 60.0, "key": jax.random.key(0)}
+
+
+def replicas(n=2):
+    return jax.tree.map(lambda x: jnp.stack([x] * n), crystal())
+
+
+def assert_same(found, expected):
+    """Every field of two trajectories."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (place, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        if hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert np.asarray(a).dtype == np.asarray(b).dtype, place
+        np.testing.assert_array_equal(a, b, err_msg=str(place))
+
+
+@pytest.mark.parametrize(
+    ("system", "integrator", "needed"),
+    [
+        (crystal(), NVE, False),
+        (crystal(fixed=[0, 3]), NVE, False),
+        (replicas(), CSVR, True),
+        (crystal(), NPT, True),
+    ],
+    ids=["NVE", "fixed", "replicas", "NPT"],
+)
+def test_what_simulate_returned_comes_back(tmp_path, system, integrator, needed):
+    run = simulate(tmp_path, system, integrator)
+    assert_same(difmd.read_trajectory(tmp_path, integrator=integrator), run)
+    found = difmd.read_trajectory(tmp_path / "trajectory.h5")
+    assert (found.state is None) == needed
+    assert_same(found._replace(state=run.state), run)
+
+
+def test_it_goes_on_from_the_state_that_was_read(tmp_path):
+    whole = simulate(None, crystal(), n_steps=40)
+    simulate(tmp_path / "first", crystal())
+    state = difmd.read_trajectory(tmp_path / "first").state
+    more = simulate(tmp_path / "more", state)
+    np.testing.assert_array_equal(more.positions, whole.positions[4:])
+    # Its frames are counted from step 0 of the state.
+    np.testing.assert_allclose(difmd.read_trajectory(tmp_path / "more").times, whole.times[4:], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        slice(1, 3),
+        slice(None, None, 2),
+        slice(None, None, -1),
+        slice(-2, None),
+        slice(3, 0, -2),
+    ],
+)
+@pytest.mark.parametrize("system", [crystal(), replicas()], ids=["one", "replicas"])
+def test_slices_of_frames(tmp_path, monkeypatch, system, frames):
+    monkeypatch.setattr("difmd.trajectory.read._BLOCK", 2)
+    run = simulate(tmp_path, system)
+    found = difmd.read_trajectory(tmp_path, frames=frames)
+    names = ("times", "positions", "momenta", "potential_energy", "stress", "cells", "reservoir")
+    for name in names:
+        np.testing.assert_array_equal(getattr(found, name), getattr(run, name)[frames], err_msg=name)
+    np.testing.assert_array_equal(found.state.momenta, run.state.momenta)
+
+
+def test_a_slice_that_has_no_frame_is_refused(tmp_path):
+    simulate(tmp_path, crystal())
+    with pytest.raises(InputError, match="none of the 4 frames"):
+        difmd.read_trajectory(tmp_path, frames=slice(9, None))
+
+
+def test_a_run_that_is_not_finished(tmp_path, monkeypatch):
+    """Its frames are in parts still, of which one by itself is a trajectory, too."""
+    monkeypatch.setattr("difmd.simulation.recorder.WRITE_EVERY", 0.0)
+    monkeypatch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
+    run = simulate(tmp_path, crystal())
+    assert_same(difmd.read_trajectory(tmp_path), run)
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert len(parts) == 2
+    second = difmd.read_trajectory(parts[1])
+    np.testing.assert_array_equal(second.positions, run.positions[2:])
+    np.testing.assert_array_equal(second.times, run.times[2:])
+
+
+@pytest.fixture
+def in_parts(tmp_path, monkeypatch):
+    """A run of four parts of two frames each that was not joined, and what it returned."""
+    with monkeypatch.context() as patch:
+        patch.setattr("difmd.simulation.recorder.WRITE_EVERY", 0.0)
+        patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
+        run = simulate(tmp_path, crystal(), n_steps=40)
+    assert [path.name for path in parts_in(tmp_path)] == [f"{n:012d}.h5" for n in (2, 4, 6, 8)]
+    return tmp_path, run
+
+
+def parts_in(folder):
+    return sorted((folder / "parts").iterdir())
+
+
+def join(folder):
+    """What the process of the run does when its parts are many."""
+    settings = found_in(folder)[0][0].end.settings
+    RunFolder(folder, crystal(), settings, every=5, dt=4 * units.FS).join()
+
+
+@pytest.mark.parametrize(
+    ("lost", "frames"), [((1,), "3 to 4"), ((0, 1), "1 to 4"), ((2,), "5 to 6"), ((0, 2), "1 to 2")]
+)
+def test_parts_that_are_missing_are_told(in_parts, lost, frames):
+    folder, _ = in_parts
+    for path in [parts_in(folder)[k] for k in lost]:
+        path.unlink()
+    with pytest.raises(InputError, match=f"frames {frames} in .* are missing.*same call of simulate again"):
+        difmd.read_trajectory(folder)
+
+
+def test_what_is_damaged_is_not_missing_besides(in_parts):
+    folder, _ = in_parts
+    parts_in(folder)[1].write_bytes(b"")
+    with pytest.raises(InputError, match=r"000004.h5 is damaged") as caught:
+        difmd.read_trajectory(folder)
+    assert "frames" not in str(caught.value)
+
+
+def test_a_damaged_part_that_nothing_needs_is_passed_over(in_parts):
+    folder, run = in_parts
+    (folder / "parts" / "000000000003.h5").write_bytes(b"")
+    assert_same(difmd.read_trajectory(folder), run)
+
+
+def test_a_trajectory_that_is_missing_beside_an_older_one_is_told(tmp_path):
+    for n_steps in (20, 40):
+        simulate(tmp_path, crystal(), n_steps=n_steps)
+    (tmp_path / "trajectory.h5").unlink()
+    with pytest.raises(InputError, match=r"trajectory.h5 is missing"):
+        difmd.read_trajectory(tmp_path)
+
+
+def once(action, function, *, before):
+    """The function, with something that happens before or after its first call."""
+    calls = []
+
+    def wrapped(*args, **options):
+        is_first = not calls
+        calls.append(1)
+        if is_first and before:
+            action()
+        found = function(*args, **options)
+        if is_first and not before:
+            action()
+        return found
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("place", "function", "before"),
+    [
+        ("difmd.trajectory.read.found_in", found_in, True),
+        ("difmd.trajectory.read.found_in", found_in, False),
+        ("difmd.trajectory.h5md.read_end", h5md.read_end, True),
+        ("difmd.trajectory.h5md.read_end", h5md.read_end, False),
+        ("difmd.trajectory.h5md.read_start", h5md.read_start, True),
+        ("difmd.trajectory.h5md.joined", h5md.joined, True),
+    ],
+)
+@pytest.mark.parametrize("has_trajectory", [False, True])
+def test_parts_become_one_file_while_they_are_read(
+    in_parts, monkeypatch, place, function, before, has_trajectory
+):
+    folder, run = in_parts
+    if has_trajectory:
+        # The first parts are joined already.
+        later = {path: path.read_bytes() for path in parts_in(folder)[2:]}
+        for path in later:
+            path.unlink()
+        join(folder)
+        for path, whole in later.items():
+            path.write_bytes(whole)
+
+    def action():
+        with monkeypatch.context() as patch:
+            patch.setattr(place, function)
+            join(folder)
+
+    monkeypatch.setattr(place, once(action, function, before=before))
+    assert_same(difmd.read_trajectory(folder), run)
+    assert not parts_in(folder)
+
+
+def test_parts_that_go_one_by_one_do_not_shorten_a_run(in_parts, monkeypatch):
+    """The last ones went first, and were not listed any more."""
+    folder, run = in_parts
+    kept = {path: path.read_bytes() for path in parts_in(folder)[:2]}
+
+    def action():
+        join(folder)
+        whole = (folder / "trajectory.h5").read_bytes()
+        (folder / "trajectory.h5").unlink()
+        for path, content in kept.items():
+            path.write_bytes(content)
+        monkeypatch.setattr("difmd.trajectory.read.found_in", once(later(whole), found_in, before=False))
+
+    def later(whole):
+        def write():
+            (folder / "trajectory.h5").write_bytes(whole)
+
+        return write
+
+    def first(path):
+        action()
+        from difmd.trajectory import read as stored
+
+        return stored.found_in(path)
+
+    monkeypatch.setattr("difmd.trajectory.read.found_in", first)
+    assert_same(difmd.read_trajectory(folder), run)
+
+
+def test_files_that_stay_away_are_told(in_parts, monkeypatch):
+    folder, _ = in_parts
+    looks = []
+
+    def gone(paths):
+        looks.append(paths)
+        raise FileNotFoundError("no such file")
+
+    monkeypatch.setattr("difmd.trajectory.h5md.joined", gone)
+    with pytest.raises(InputError, match=r"cannot be read \(no such file\): copy it again"):
+        difmd.read_trajectory(folder)
+    assert 1 < len(looks) < 10
+
+
+def test_in_ase(tmp_path):
+    simulate(tmp_path, crystal(fixed=[0, 3]), NVE)
+    run = difmd.read_trajectory(tmp_path)
+    atoms = run.to_ase()
+    assert len(atoms) == 4
+    last = atoms[-1]
+    np.testing.assert_array_equal(last.positions, run.positions[-1])
+    np.testing.assert_array_equal(last.cell, run.cells[-1])
+    # ASE's unit of time: 1 fs is ase.units.fs of it.
+    from ase.units import fs
+
+    moved = (run.positions[-1] - run.positions[-3]) / (40 * fs)
+    np.testing.assert_allclose(atoms[-2].get_velocities(), moved, atol=0.05 * np.abs(moved).max())
+    assert last.get_kinetic_energy() == pytest.approx(run.kinetic_energy[-1], rel=1e-12)
+    assert last.get_potential_energy() == run.potential_energy[-1]
+    np.testing.assert_array_equal(last.get_stress(voigt=False), run.stress[-1])
+    assert last.info["time_ps"] == pytest.approx(0.08)
+    assert [a.info["time_ps"] for a in run.to_ase(frames=slice(0, 1))] == pytest.approx([0.02])
+    np.testing.assert_array_equal(last.constraints[0].get_indices(), [0, 3])
+
+
+def test_replicas_and_no_cell_in_ase():
+    run = simulate(None, replicas())
+    np.testing.assert_array_equal(run.to_ase(replica=1)[2].positions, run.positions[2, 1])
+    for wrong in (None, 2, -1, True):
+        with pytest.raises(InputError, match=f"replica = {wrong} must be a number 0 .. 1"):
+            run.to_ase(replica=wrong)
+    dimer = difmd.make_system([[0.0, 0, 0], [3.8, 0, 0]], [18, 18])
+    run = simulate(None, dimer)
+    (atoms,) = run.to_ase(frames=slice(-1, None))
+    assert "stress" not in atoms.calc.results
+    with pytest.raises(InputError, match="replica = 0, but this trajectory is of one system"):
+        run.to_ase(replica=0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    simulate(folder, crystal(), CSVR)
+    return folder / "trajectory.h5"
+
+
+PLACES = (
+    "particles/all/position/value", "particles/all/velocity/value", "particles/all/box/edges/value",
+    "particles/all/species", "particles/all/mass", "observables/potential_energy/value",
+    "observables/stress/value", "difmd/state_0", "difmd/start/positions",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_bit_that_flipped_is_found(finished, tmp_path, place):
+    spoiled = bytearray(finished.read_bytes())
+    with h5py.File(finished) as file:
+        spoiled[file[place].id.get_offset()] ^= 1
+    (tmp_path / "spoiled.h5").write_bytes(spoiled)
+    with pytest.raises(InputError, match=r"spoiled.h5 cannot be read \(its checksum is another\)"):
+        difmd.read_trajectory(tmp_path / "spoiled.h5")
+
+
+def test_wherever_a_file_is_spoiled_or_cut_it_is_told_or_sound(finished, tmp_path):
+    """No other error than `InputError`, and no frames that differ."""
+    whole, path = finished.read_bytes(), tmp_path / "spoiled.h5"
+    expected = difmd.read_trajectory(finished)
+    rng = np.random.default_rng(0)
+    n_refused = 0
+    for n in range(150):
+        spoiled = bytearray(whole)
+        at = int(rng.integers(len(whole)))
+        if n % 5 == 0:
+            del spoiled[at:]
+        else:
+            spoiled[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(spoiled)
+        try:
+            found = difmd.read_trajectory(path)
+        except InputError as error:
+            assert "spoiled.h5" in str(error)
+            n_refused += 1
+        else:
+            assert_same(found, expected)
+    assert n_refused >= 60
+
+
+def test_a_damaged_file_of_a_run_is_named_with_the_remedy(finished, tmp_path):
+    (tmp_path / "trajectory.h5").write_bytes(finished.read_bytes()[:5000])
+    with pytest.raises(
+        InputError, match=r"trajectory.h5 is damaged .*truncated.*same call of simulate again"
+    ):
+        difmd.read_trajectory(tmp_path)
+
+
+def test_another_integrator_is_refused(finished):
+    with pytest.raises(InputError, match="integrator has another state than that of this run"):
+        difmd.read_trajectory(finished, integrator=NVE)
