@@ -254,7 +254,7 @@ def _forces(
             return jax.jvp(energy, (varied.get("r", r),), (v,))[1]
 
         everything = {"r": r, "params": params, "cell": cell}
-        if wanted and potential.uses_twins:
+        if wanted and potential.uses_reverse_edges:
             # One pass for all, as that over the parameters of a network goes through everything anyway.
             varied = jax.grad(along_v)({name: everything[name] for name in ("r", *wanted)})
         else:

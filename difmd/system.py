@@ -220,6 +220,24 @@ def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
     )
 
 
+def as_system(structure: Any) -> System:
+    """A `System` as it is, and `ase.Atoms` converted by `from_ase` (host).
+
+    Args:
+        structure: `System` or `ase.Atoms`.
+
+    Returns:
+        The `System`, whose fields fit each other.
+
+    Raises:
+        InputError: another object, or as `from_ase`.
+    """
+    if hasattr(structure, "get_atomic_numbers"):
+        return from_ase(structure)
+    check_system(structure)
+    return structure
+
+
 def to_ase(system: System) -> ase.Atoms:
     """Convert to `ase.Atoms`, leaving out padding atoms.
 

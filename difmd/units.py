@@ -32,7 +32,10 @@ KJ_PER_MOL = KCAL_PER_MOL / 4.184
 """One kJ/mol [eV]."""
 
 M2_PER_S = 1e20 * _TIME
-"""One m²/s, for diffusivities [Å²/(Å√(amu/eV))]; tables are in units of ``1e-9 * M2_PER_S``."""
+"""One m²/s [Å²/(Å√(amu/eV))]."""
+
+D = 1e-9 * M2_PER_S
+"""10⁻⁹ m²/s, the usual unit of diffusivities in liquids [Å²/(Å√(amu/eV))]: write ``value / units.D``."""
 
 PA_S = 1e-9 * GPA / _TIME
 """One Pa·s, for viscosities [eV/Å³ · Å√(amu/eV)]; liquids are tabulated in ``1e-6 * PA_S``."""

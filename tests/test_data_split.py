@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from difmd.data import Frame, hash_frames, is_isolated_atom, load_split, save_split, split, take_split
+from difmd.data import Frame, apply_split, hash_frames, is_isolated_atom, load_split, save_split, split
 from difmd.errors import InputError
 from difmd.system import host_system
 
@@ -36,7 +36,7 @@ def test_fractions_counts_and_determinism():
     again, other = split(frames, valid=0.2, test=0.1, seed=5), split(frames, valid=0.2, test=0.1, seed=6)
     np.testing.assert_array_equal(chosen.valid, again.valid)
     assert not np.array_equal(chosen.valid, other.valid)
-    parts = take_split(frames, chosen)
+    parts = apply_split(frames, chosen)
     assert [frame.energy for frame in parts.valid] == list(chosen.valid)
 
 
@@ -108,7 +108,7 @@ def test_file(tmp_path):
     with pytest.raises(InputError, match="splits other frames, of a.xyz, b.xyz: their hash differs"):
         load_split(path, frames[::-1])
     with pytest.raises(InputError, match="the split holds 21 frames, up to number 20, but there are 5"):
-        take_split(frames[:5], chosen)
+        apply_split(frames[:5], chosen)
     with pytest.raises(InputError, match="no file .*other.json: make one with save_split"):
         load_split(tmp_path / "other.json", frames)
     path.write_text('{"format": 2}')

@@ -277,7 +277,7 @@ def test_atomic_energies_add_and_pull_at_nothing():
 
 
 def test_dynamics_with_a_network_conserve_energy():
-    """The list holds pairs with their twins, is rebuilt on the way, and grows where it is too small."""
+    """The list holds reverse edges, is rebuilt on the way, and grows where it is too small."""
     system = water()
     potential = mace(
         ["H", "O"], cutoff=3.0, channels=2, max_ell=1, correlation=2, radial_hidden=(8,), scale=0.3
@@ -292,9 +292,9 @@ def test_dynamics_with_a_network_conserve_energy():
     kinetic = np.sum(np.asarray(run.momenta) ** 2 / np.asarray(system.masses)[:, None], axis=(2, 3)) / 2
     total = np.asarray(run.potential_energy) + kinetic
     assert np.all(np.ptp(kinetic, axis=0) > 1000 * np.ptp(total, axis=0))
-    listed = neighbor_list(system, cutoff=3.0, skin=0.2, twins=potential.uses_twins)
+    listed = neighbor_list(system, cutoff=3.0, skin=0.2, reverse_edges=potential.uses_reverse_edges)
     bare = neighbor_list(system, cutoff=3.0, skin=0.2)
-    assert listed.twins is not None and bare.twins is None
+    assert listed.reverse_edges is not None and bare.reverse_edges is None
     np.testing.assert_allclose(
         potential.apply(params, system, listed), potential.apply(params, system, bare), rtol=1e-13
     )

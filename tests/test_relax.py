@@ -313,7 +313,7 @@ def test_lists_without_room_grow_on_the_way(monkeypatch):
     """A crystal that is far too wide shrinks until its neighbours, and its images, are many more."""
     system = difmd.from_ase(crystal(shift=0.0, edge=6.1))
     near = relaxed(difmd.from_ase(crystal()), strains=axial_strain())
-    flags, repaired = Flag(0), MODULE.repaired
+    flags, replay_on_overflow = Flag(0), MODULE.replay_on_overflow
 
     def tight(*args, **options):
         return neighbor_list(*args, slack=1.0, **options)
@@ -325,10 +325,10 @@ def test_lists_without_room_grow_on_the_way(monkeypatch):
             flags |= flags_of(result.status)
             return result
 
-        return repaired(noted, start, neighbors)
+        return replay_on_overflow(noted, start, neighbors)
 
     monkeypatch.setattr(MODULE, "neighbor_list", tight)
-    monkeypatch.setattr(MODULE, "repaired", watched)
+    monkeypatch.setattr(MODULE, "replay_on_overflow", watched)
     found = relaxed(system, strains=axial_strain(), save_every=100)
     assert flags == Flag.NEIGHBOR_OVERFLOW | Flag.CELL_TOO_SMALL
     assert found.is_converged

@@ -7,7 +7,7 @@ import pytest
 
 from difmd.neighbors import neighbor_list, rebuild
 from difmd.neighbors.packed import packed, pairs_of
-from difmd.neighbors.reverse_edges import find_twins
+from difmd.neighbors.reverse_edges import find_reverse_edges
 from difmd.system import make_system
 
 CELL = np.array([[4.2, 0.0, 0.0], [1.1, 3.9, 0.0], [-0.7, 0.6, 4.6]])
@@ -36,14 +36,14 @@ def vectors(system, neighbors):
 def test_each_entry_has_one_twin(n, pbc):
     system = crowd(n, seed=n, pbc=pbc, spread=1.0 if n < 10 else 2.0)
     neighbors = neighbor_list(system, cutoff=5.0, skin=0.4)
-    assert_twins(system, neighbors, jax.jit(find_twins)(neighbors))
+    assert_reverse_edges(system, neighbors, jax.jit(find_reverse_edges)(neighbors))
 
 
-def assert_twins(system, neighbors, twins):
+def assert_reverse_edges(system, neighbors, reverse_edges):
     apart = vectors(system, neighbors).reshape(-1, 3)
     is_used = np.isfinite(apart[:, 0])
-    first, second = np.asarray(twins.entries)
-    pair = np.asarray(twins.pair).reshape(-1)
+    first, second = np.asarray(reverse_edges.entries)
+    pair = np.asarray(reverse_edges.pair).reshape(-1)
     n_pairs = is_used.sum() // 2
     there = first != second
     assert there.sum() == n_pairs
@@ -72,7 +72,7 @@ def test_packed_lists_hold_the_same_pairs(n, pbc):
         n_pairs=len(found.senders) // 2 + 2,
     )
     whole = system.replace(positions=padded)
-    assert_twins(whole, neighbors, neighbors.twins)
+    assert_reverse_edges(whole, neighbors, neighbors.reverse_edges)
     expected = neighbor_list(system, cutoff=5.0)
     ours, theirs = (
         np.sort(lengths[np.isfinite(lengths)])
@@ -82,9 +82,10 @@ def test_packed_lists_hold_the_same_pairs(n, pbc):
         )
     )
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
-    again = find_twins(jax.tree.map(jnp.asarray, neighbors))
+    again = find_reverse_edges(jax.tree.map(jnp.asarray, neighbors))
     ours, theirs = (
-        {tuple(sorted(pair)) for pair in np.asarray(t.entries).T.tolist()} for t in (neighbors.twins, again)
+        {tuple(sorted(pair)) for pair in np.asarray(t.entries).T.tolist()}
+        for t in (neighbors.reverse_edges, again)
     )
     assert ours == theirs
 
@@ -96,22 +97,22 @@ def test_a_pair_seen_from_one_side_only_has_no_twin():
     used = np.argwhere(np.asarray(neighbors.indices) < neighbors.parents.shape[0])
     slot, column = used[len(used) // 2]
     lacking = neighbors.replace(indices=neighbors.indices.at[slot, column].set(neighbors.parents.shape[0]))
-    twins = find_twins(lacking)
+    reverse_edges = find_reverse_edges(lacking)
     apart = vectors(system, lacking).reshape(-1, 3)
-    first, second = np.asarray(twins.entries)
+    first, second = np.asarray(reverse_edges.entries)
     there = first != second
     assert there.sum() == len(used) // 2 - 1
     np.testing.assert_allclose(apart[first[there]], -apart[second[there]], atol=1e-12)
-    pair = np.asarray(twins.pair).reshape(-1)
+    pair = np.asarray(reverse_edges.pair).reshape(-1)
     single = set(np.flatnonzero(np.isfinite(apart[:, 0]))) - {*first[there], *second[there]}
     assert len(single) == 1 and pair[single.pop()] == len(first) - 1
 
 
-def test_a_rebuild_keeps_twins_up_to_date():
+def test_a_rebuild_keeps_reverse_edges_up_to_date():
     system = crowd(12, seed=3, spread=1.5)
     neighbors = neighbor_list(system, cutoff=4.0, skin=0.3, slack=1.5)
-    neighbors = neighbors.replace(twins=find_twins(neighbors))
+    neighbors = neighbors.replace(reverse_edges=find_reverse_edges(neighbors))
     moved = system.replace(positions=system.positions + np.random.default_rng(1).normal(0, 0.5, (12, 3)))
     fresh = jax.jit(rebuild)(moved, neighbors)
-    assert_twins(moved, fresh, fresh.twins)
-    assert not np.array_equal(fresh.twins.entries, neighbors.twins.entries)
+    assert_reverse_edges(moved, fresh, fresh.reverse_edges)
+    assert not np.array_equal(fresh.reverse_edges.entries, neighbors.reverse_edges.entries)

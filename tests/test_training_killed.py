@@ -18,7 +18,7 @@ from difmd import data, datasets, potentials, training
 
 folder, out = sys.argv[1:]
 frames = data.read(datasets.methanol())[::20]
-parts = data.take_split(frames, data.split(frames, valid=0.2, seed=0))
+parts = data.apply_split(frames, data.split(frames, valid=0.2, seed=0))
 stats = data.statistics(parts.train, cutoff=3.0)
 network = potentials.invariant(
     stats.species, cutoff=3.0, scale=stats.scale, avg_num_neighbors=stats.avg_num_neighbors

@@ -25,7 +25,7 @@ def check_type(name: str, value: Any, kind: type, remedy: str) -> None:
         raise InputError(f"{name} is of type {type(value).__name__}, but must be a {kind.__name__}: {remedy}")
 
 
-def check_whole(name: str, value: Any, *, least: int = 1) -> None:
+def check_integer(name: str, value: Any, *, least: int = 1) -> None:
     """Refuse what is no whole number, or less than that.
 
     Raises:

@@ -13,7 +13,7 @@ from difmd.data.label_units import Units
 from difmd.data.readers.labels import Keys
 from difmd.data.readers.read_files import read, stream
 from difmd.data.references import ReferenceEnergies, excess_energies, reference_energies
-from difmd.data.split import Parts, Split, load_split, save_split, split, take_split
+from difmd.data.split import Parts, Split, apply_split, load_split, save_split, split
 from difmd.data.statistics import Statistics, nearest_distances, statistics
 
 __all__ = [
@@ -46,5 +46,5 @@ __all__ = [
     "statistics",
     "stream",
     "stress_offset",
-    "take_split",
+    "apply_split",
 ]

@@ -135,7 +135,7 @@ def _blocks(members: np.ndarray, frames: Sequence[Frame], block: int) -> list[li
     return blocks
 
 
-def take_split(frames: Sequence[Frame], chosen: Split) -> Parts:
+def apply_split(frames: Sequence[Frame], chosen: Split) -> Parts:
     """The frames themselves.
 
     Args:
@@ -168,7 +168,7 @@ def save_split(path: str | Path, chosen: Split, frames: Sequence[Frame]) -> None
     Raises:
         InputError: the split is not one of these frames.
     """
-    take_split(frames, chosen)
+    apply_split(frames, chosen)
     # The name of a frame in its file follows the first comma.
     files = list(dict.fromkeys(frame.source.split(", ")[0] for frame in frames))
     content = {
@@ -217,5 +217,5 @@ def load_split(path: str | Path, frames: Sequence[Frame]) -> Split:
             f"{path} splits other frames, of {files}: their hash differs. Read the same files in the same "
             "order with the same keys and units, or split anew"
         )
-    take_split(frames, chosen)
+    apply_split(frames, chosen)
     return chosen

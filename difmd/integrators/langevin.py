@@ -114,11 +114,11 @@ def _reversible_step(
     number = state.step + jnp.where(sign > 0, 0, -1).astype(state.step.dtype)
     noise = rounded(noise_of(kept, temperature, state, number), resolution.momenta)
 
-    def rub(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
+    def apply_friction(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
         found, bits = contract(momenta / scale, lost, bits, number)
         return found * scale + noise, bits
 
-    def unrub(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
+    def undo_friction(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
         found, bits = expand((momenta - noise) / scale, lost, bits, number)
         return found * scale, bits
 
@@ -127,7 +127,7 @@ def _reversible_step(
 
     momenta = state.momenta + rounded(0.5 * sign * dt * state.forces, resolution.momenta)
     positions = drift(system.positions, momenta)
-    momenta, bits = lax.cond(sign > 0, rub, unrub, momenta, bits)
+    momenta, bits = lax.cond(sign > 0, apply_friction, undo_friction, momenta, bits)
     system = system.replace(positions=drift(positions, momenta))
     forces = force(system)
     momenta = momenta + rounded(0.5 * sign * dt * forces, resolution.momenta)

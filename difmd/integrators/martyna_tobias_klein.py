@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd._internal.argument_checks import check_whole
+from difmd._internal.argument_checks import check_integer
 from difmd._internal.lattice import product
 from difmd.errors import check_positive
 from difmd.integrators.base import (
@@ -96,7 +96,7 @@ def martyna_tobias_klein(
     check_bath(dt, temperature, time_constant)
     check_positive("piston_time", piston_time, "Å√(amu/eV)")
     check_barostat(pressure, coupling)
-    check_whole("length", length)
+    check_integer("length", length)
     numbers = (temperature, pressure, time_constant, piston_time)
     reservoir = jax.tree_util.Partial(_Reservoir(coupling), *numbers)
     return Integrator(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd._internal.argument_checks import check_whole
+from difmd._internal.argument_checks import check_integer
 from difmd.integrators.base import (
     ForceFunction,
     Integrator,
@@ -74,7 +74,7 @@ def nose_hoover(
         Phys. Lett. A 150, 262 (1990), and Suzuki, Phys. Lett. A 146, 319 (1990) (the parts).
     """
     check_bath(dt, temperature, time_constant)
-    check_whole("length", length)
+    check_integer("length", length)
     energy = jax.tree_util.Partial(_energy, temperature, time_constant)
     return Integrator(
         init=jax.tree_util.Partial(_Init(length)),

@@ -116,7 +116,7 @@ class Calculator(ASECalculator):
             skin=self.skin,
             # Shapes stay as they were, and so does what was compiled for them.
             like=kept,
-            twins=self.potential.uses_twins,
+            reverse_edges=self.potential.uses_reverse_edges,
         )
         self._neighbors = made
         return made

@@ -105,7 +105,9 @@ def to_jax_md(
     def allocate(R: Array, *, box: Any = None, **unused: Any) -> JaxMDNeighbors:
         del unused
         moved = _moved(system, R, box, fractional_coordinates, periodic)
-        found = neighbor_list(moved, cutoff=potential.cutoff, skin=skin, twins=potential.uses_twins)
+        found = neighbor_list(
+            moved, cutoff=potential.cutoff, skin=skin, reverse_edges=potential.uses_reverse_edges
+        )
         if has_overflowed(found):
             raise InputError("the list does not fit what it was measured on: give positions that are finite")
         return JaxMDNeighbors(moved, found, fractional_coordinates)

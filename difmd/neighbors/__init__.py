@@ -3,13 +3,13 @@
 from difmd._internal.pairs import find_pairs
 from difmd.neighbors.device import rebuild, update
 from difmd.neighbors.host import (
+    allocate,
+    capacity_of,
     grow,
     has_overflowed,
     neighbor_list,
-    rebuilt,
-    room_for,
-    room_of,
-    with_room,
+    rebuild_on_host,
+    with_capacity,
 )
 from difmd.neighbors.skin import automatic_skin
 from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
@@ -26,9 +26,9 @@ __all__ = [
     "is_stale",
     "neighbor_list",
     "rebuild",
-    "rebuilt",
-    "room_for",
-    "room_of",
+    "rebuild_on_host",
+    "allocate",
+    "capacity_of",
     "update",
-    "with_room",
+    "with_capacity",
 ]

@@ -23,7 +23,7 @@ from difmd._internal.lattice import complete_cell, heights, invert, product
 from difmd._internal.reductions import cumulative, largest, whole_rows
 from difmd._internal.replicas import cond_any
 from difmd.errors import InputError
-from difmd.neighbors.reverse_edges import find_twins
+from difmd.neighbors.reverse_edges import find_reverse_edges
 from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
 from difmd.system import System
 
@@ -100,7 +100,9 @@ def rebuild(system: System, neighbors: Neighbors, reach: Float[Array, ""] | floa
     indices, count, longest = _search(extended_positions(system, fresh), sorted_, reach**2, neighbors)
     most = largest(count).astype(jnp.int32)
     found = fresh.replace(indices=indices, n_neighbors=most, n_held=longest.astype(jnp.int32))
-    return found if neighbors.twins is None else found.replace(twins=find_twins(found))
+    return (
+        found if neighbors.reverse_edges is None else found.replace(reverse_edges=find_reverse_edges(found))
+    )
 
 
 def _is_too_small(margin: Float[Array, "3"], neighbors: Neighbors) -> Bool[Array, ""]:

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from difmd._internal import cpu_layout
-from difmd._internal.argument_checks import check_type, check_whole
+from difmd._internal.argument_checks import check_integer, check_type
 from difmd._internal.lattice import complete_cell, heights, signed_volume
 from difmd._internal.pairs import as_triple, find_pairs
 from difmd._internal.replicas import n_shares
 from difmd.errors import InputError, check_not_negative, check_positive
 from difmd.neighbors.device import WORD, rebuild
-from difmd.neighbors.reverse_edges import no_twins
+from difmd.neighbors.reverse_edges import no_reverse_edges
 from difmd.neighbors.types import Grid, Neighbors
 from difmd.system import System, check_system
 
@@ -54,7 +54,7 @@ def neighbor_list(
     slack: float = _SLACK,
     capacity: int | None = None,
     like: Neighbors | None = None,
-    twins: bool = False,
+    reverse_edges: bool = False,
     shrink: float = 1.0,
 ) -> Neighbors:
     """Build an exact neighbour list, with room to spare for what follows (host).
@@ -68,7 +68,7 @@ def neighbor_list(
         capacity: slots per atom, instead of what these positions need times `slack`.
         like: another list for as many atoms, whose capacities are taken where they are larger, so that
             functions compiled for it serve again.
-        twins: whether to match the two entries of each pair, which networks do at every evaluation otherwise.
+        reverse_edges: match the two entries of each pair now; otherwise networks do so at every evaluation.
         shrink: by how much the cell may become smaller along each vector, beyond the 2 % that it always may.
 
     Returns:
@@ -78,12 +78,12 @@ def neighbor_list(
         InputError: cutoff not positive, skin negative, slack below 1, positions not finite, a cell without
             volume, or replicas whose pbc differ; or as `rebuild`.
     """
-    empty, _ = _sized(system, cutoff, skin, slack, capacity, like, twins, shrink)
+    empty, _ = _sized(system, cutoff, skin, slack, capacity, like, reverse_edges, shrink)
     return _filled(system, empty, slack, capacity)
 
 
-def room_for(
-    system: System, *, cutoff: float, skin: float, capacity: int | None = None, twins: bool = False
+def allocate(
+    system: System, *, cutoff: float, skin: float, capacity: int | None = None, reverse_edges: bool = False
 ) -> tuple[Neighbors, int]:
     """A list with room for these positions, for a run that begins with a `rebuild` (host).
 
@@ -94,7 +94,7 @@ def room_for(
         cutoff: [Å].
         skin: [Å].
         capacity: slots per atom to begin with.
-        twins: whether to match the two entries of each pair.
+        reverse_edges: whether to match the two entries of each pair.
 
     Returns:
         The list, and how often it was grown, as it is where `capacity` does not do.
@@ -102,7 +102,7 @@ def room_for(
     Raises:
         InputError: as `neighbor_list`.
     """
-    empty, is_sure = _sized(system, cutoff, skin, _SLACK, capacity, None, twins)
+    empty, is_sure = _sized(system, cutoff, skin, _SLACK, capacity, None, reverse_edges)
     if is_sure:
         if system.positions.ndim == 3:
             n_replicas = len(system.positions)
@@ -118,7 +118,7 @@ def room_for(
 
 def _filled(system: System, empty: Neighbors, slack: float, capacity: int | None) -> Neighbors:
     """An empty list built, and grown unless its capacity was given; see `neighbor_list`."""
-    built = rebuilt(system, empty)
+    built = rebuild_on_host(system, empty)
     if capacity is None:
         # A list that lacks images or runs does not see all neighbours, so that one more round may be needed.
         for _ in range(4):
@@ -135,7 +135,7 @@ def _sized(
     slack: float,
     capacity: int | None,
     like: Neighbors | None,
-    twins: bool,
+    reverse_edges: bool,
     shrink: float = 1.0,
 ) -> tuple[Neighbors, bool]:
     """An empty list of one system or replica, and whether it surely has room for all; see `neighbor_list`."""
@@ -147,7 +147,7 @@ def _sized(
         if factor < 1:
             raise InputError(f"{name} = {factor} must be at least 1")
     if capacity is not None:
-        check_whole("capacity", capacity)
+        check_integer("capacity", capacity)
     if like is not None:
         check_type("like", like, Neighbors, "give what neighbor_list returned")
     batched = system.positions.ndim == 3
@@ -198,7 +198,7 @@ def _sized(
     # As many replicas lie end to end as `run_replicas` runs together.
     columns = cpu_layout.columns(system.n_atoms, n_replicas // n_shares(n_replicas, system.n_atoms))
     empty = Neighbors(
-        **_empty(replicas[0], columns, slots, n_extended, twins),
+        **_empty(replicas[0], columns, slots, n_extended, reverse_edges),
         cutoff=float(cutoff),
         skin=float(skin),
         periodic=periodic,
@@ -230,30 +230,30 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
     n_extended = _rounded(enough(neighbors.parents.shape[-1], neighbors.n_extended))
     grid = neighbors.grid._replace(held=_whole_words(enough(neighbors.grid.held, neighbors.n_held)))
     one = system if system.positions.ndim == 2 else jax.tree.map(lambda x: x[0], system)
-    empty = _empty(one, neighbors.centers.shape[-1], slots, n_extended, neighbors.twins is not None)
-    return rebuilt(system, neighbors.replace(**empty, grid=grid))
+    empty = _empty(one, neighbors.centers.shape[-1], slots, n_extended, neighbors.reverse_edges is not None)
+    return rebuild_on_host(system, neighbors.replace(**empty, grid=grid))
 
 
-def room_of(neighbors: Neighbors) -> dict[str, Any]:
-    """The room that a list has, as JSON takes it, for `with_room` (host)."""
+def capacity_of(neighbors: Neighbors) -> dict[str, Any]:
+    """The room that a list has, as JSON takes it, for `with_capacity` (host)."""
     return {
         "slots": neighbors.capacity, "extended": neighbors.parents.shape[-1], "grid": list(neighbors.grid)
     }  # fmt: skip
 
 
-def with_room(system: System, neighbors: Neighbors, room: dict[str, Any]) -> Neighbors:
+def with_capacity(system: System, neighbors: Neighbors, room: dict[str, Any]) -> Neighbors:
     """A list for a run that begins with a `rebuild`, with the room that another one had (host).
 
     Args:
         system: one system, or a batch.
         neighbors: a list for it.
-        room: of `room_of`.
+        room: of `capacity_of`.
     """
     bins, reach, held = room["grid"]
     batched = system.positions.ndim == 3
     one = jax.tree.map(lambda x: x[0], system) if batched else system
     empty = _empty(
-        one, neighbors.centers.shape[-1], room["slots"], room["extended"], neighbors.twins is not None
+        one, neighbors.centers.shape[-1], room["slots"], room["extended"], neighbors.reverse_edges is not None
     )
     if batched:
         n = len(system.positions)
@@ -266,7 +266,7 @@ def has_overflowed(neighbors: Neighbors) -> bool:
     return any(np.max(np.asarray(count)) > room for count, room in neighbors.counts)
 
 
-def _empty(system: System, columns: int, slots: int, n_extended: int, twins: bool) -> dict[str, Any]:
+def _empty(system: System, columns: int, slots: int, n_extended: int, reverse_edges: bool) -> dict[str, Any]:
     """The arrays of a list whose contents do not matter, in NumPy, which compiles nothing."""
     n_atoms = system.n_atoms
     centers = np.zeros(columns, np.int32)
@@ -284,11 +284,11 @@ def _empty(system: System, columns: int, slots: int, n_extended: int, twins: boo
         "n_extended": np.int32(0),
         "n_held": np.int32(0),
         "too_small": np.bool_(False),
-        "twins": no_twins(columns, slots) if twins else None,
+        "reverse_edges": no_reverse_edges(columns, slots) if reverse_edges else None,
     }
 
 
-def rebuilt(system: System, template: Neighbors) -> Neighbors:
+def rebuild_on_host(system: System, template: Neighbors) -> Neighbors:
     """`rebuild` for one system or a batch, compiled once for all that calls it (host).
 
     Args:
@@ -300,7 +300,7 @@ def rebuilt(system: System, template: Neighbors) -> Neighbors:
     # Shapes alone matter; nothing is fetched from a device.
     one = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), system)
     slots, columns = template.indices.shape[-2:]
-    empty = _empty(one, columns, slots, template.parents.shape[-1], template.twins is not None)
+    empty = _empty(one, columns, slots, template.parents.shape[-1], template.reverse_edges is not None)
     return _rebuild_batch(system, template.replace(**empty))
 
 

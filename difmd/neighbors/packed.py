@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from difmd._internal.pairs import find_pairs
-from difmd.neighbors.types import Grid, Neighbors, Twins
+from difmd.neighbors.types import Grid, Neighbors, ReverseEdges
 from difmd.system import System
 
 
@@ -114,7 +114,7 @@ def packed(
         "n_extended": np.int32(len(pairs.parents)),
         "n_held": np.int32(0),
         "too_small": np.bool_(False),
-        "twins": Twins(*both),
+        "reverse_edges": ReverseEdges(*both),
     }
     return Neighbors(
         **arrays, cutoff=float(cutoff), skin=0.0, periodic=pbc, grid=Grid((1, 1, 1), (1, 1, 1), 0)

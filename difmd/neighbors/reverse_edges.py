@@ -9,13 +9,13 @@ import numpy as np
 from jax import lax
 
 from difmd._internal.gather import add_at, take
-from difmd.neighbors.types import Neighbors, Twins
+from difmd.neighbors.types import Neighbors, ReverseEdges
 
 # Lattice translations along a vector that are told from each other.
 _SHIFTS = 1001
 
 
-def find_twins(neighbors: Neighbors) -> Twins:
+def find_reverse_edges(neighbors: Neighbors) -> ReverseEdges:
     """Match the entries of a list, which holds each pair twice, by sorting them.
 
     A pair is known by its two centers and the lattice translation between them as the lower of them sees it;
@@ -25,7 +25,7 @@ def find_twins(neighbors: Neighbors) -> Twins:
         neighbors: a list that has not overflowed, with images up to 500 cells away.
 
     Returns:
-        `Twins` with room for half as many pairs as there are entries, and one for the unused.
+        `ReverseEdges` with room for half as many pairs as there are entries, and one for the unused.
     """
     n_slots, n_columns = neighbors.indices.shape
     n_extended = neighbors.parents.shape[0]
@@ -58,11 +58,11 @@ def find_twins(neighbors: Neighbors) -> Twins:
         add_at(n_pairs + 1, jnp.where(side, number, n_pairs), jnp.where(side, order, 0))
         for side in (is_first, is_second)
     ]
-    return Twins(pair=pair.reshape(n_columns, n_slots), entries=jnp.stack(sides))
+    return ReverseEdges(pair=pair.reshape(n_columns, n_slots), entries=jnp.stack(sides))
 
 
-def no_twins(n_columns: int, n_slots: int) -> Twins:
-    """What `find_twins` fills, of zeros in NumPy (host)."""
+def no_reverse_edges(n_columns: int, n_slots: int) -> ReverseEdges:
+    """What `find_reverse_edges` fills, of zeros in NumPy (host)."""
     pair: Any = np.zeros((n_columns, n_slots), np.int32)
     entries: Any = np.zeros((2, -(-pair.size // 2) + 1), np.int32)
-    return Twins(pair=pair, entries=entries)
+    return ReverseEdges(pair=pair, entries=entries)

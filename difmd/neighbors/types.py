@@ -41,7 +41,7 @@ class Grid(NamedTuple):
     held: int
 
 
-class Twins(NamedTuple):
+class ReverseEdges(NamedTuple):
     """Undirected pairs, each two entries of a list; entry c · slots + k is the k-th neighbour of center c.
 
     Attributes:
@@ -76,7 +76,7 @@ class Neighbors:
         n_extended: number of extended positions needed, which may exceed those there; int32 [].
         n_held: positions in the fullest run of bins, which may exceed `grid.held`; int32 [].
         too_small: the cell needs more images than `grid` allows for; bool [].
-        twins: undirected pairs, kept up to date where a list has them; None where nothing asked for them.
+        reverse_edges: undirected pairs, updated with the list; None where they were not asked for.
         cutoff: [Å]; static.
         skin: [Å]; static.
         periodic: periodic directions; static.
@@ -96,7 +96,7 @@ class Neighbors:
     n_extended: Int[Array, "*batch"]
     n_held: Int[Array, "*batch"]
     too_small: Bool[Array, "*batch"]
-    twins: Twins | None = None
+    reverse_edges: ReverseEdges | None = None
     cutoff: float = dataclasses.field(metadata={"static": True})
     skin: float = dataclasses.field(metadata={"static": True})
     periodic: tuple[bool, bool, bool] = dataclasses.field(metadata={"static": True})

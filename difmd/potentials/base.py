@@ -41,7 +41,7 @@ class Potential:
             charges and dipoles of atoms from the same pass; None where it knows of no charges.
         species: atomic numbers it is defined for, or None for any.
         validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
-        uses_twins: whether it evaluates pairs once for both atoms, and wants lists with `twins`.
+        uses_reverse_edges: whether it evaluates each pair once, and needs lists with `reverse_edges`.
         on_grid: `on_grid(exponent)` is the same potential, its forces sums of multiples of 2^exponent [eV/Å]
             and therefore the same whatever list they come from; None where none is known.
         pull_back: `pull_back(params, system, neighbors, v)` → ∂/∂(params, positions) of Σ v · F in one pass
@@ -57,7 +57,7 @@ class Potential:
     with_multipoles: Callable[[Params, System, Neighbors], tuple[Float[Array, ""], Multipoles]] | None = None
     species: frozenset[int] | None = None
     validate: Callable[[System], None] = _nothing_wrong
-    uses_twins: bool = False
+    uses_reverse_edges: bool = False
     on_grid: Callable[[int], Potential] | None = None
     pull_back: Callable[[Params, System, Neighbors, Array], tuple[Params, Array] | None] | None = None
     # Not hashable, and functions tell potentials apart.
@@ -156,7 +156,7 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         with_multipoles=with_multipoles if has_charges else None,
         species=species,
         validate=validate,
-        uses_twins=first.uses_twins or second.uses_twins,
+        uses_reverse_edges=first.uses_reverse_edges or second.uses_reverse_edges,
         on_grid=on_grid,
         pull_back=pull_back if is_quick else None,
         description=description,

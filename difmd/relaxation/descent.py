@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from difmd._internal.argument_checks import check_whole, real_numbers
+from difmd._internal.argument_checks import check_integer, real_numbers
 from difmd.errors import Flag, InputError, Status, check_positive
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check
@@ -98,7 +98,7 @@ def check_goal(strains: Any, pressure: Any, force_tolerance: float, max_steps: i
             number, a pressure that is not finite, or one on a cell that is held.
     """
     check_positive_number("force_tolerance", force_tolerance, "eV/Å")
-    check_whole("max_steps", max_steps)
+    check_integer("max_steps", max_steps)
     if isinstance(pressure, jax.core.Tracer):
         return
     pressures = real_numbers("pressure", pressure)

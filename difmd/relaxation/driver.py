@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from difmd._internal.argument_checks import check_whole, warn_of_pressure
+from difmd._internal.argument_checks import check_integer, warn_of_pressure
 from difmd._internal.progress import progress_bar
 from difmd.errors import Flag, InputError, SimulationError, Status, describe
 from difmd.neighbors import Neighbors, neighbor_list
@@ -24,7 +24,7 @@ from difmd.relaxation.point import landscape
 from difmd.relaxation.result import Relaxation
 from difmd.relaxation.strains import checked_modes
 from difmd.relaxation.structures import Frame, Structure, groups, one_by_one, stacked, together
-from difmd.simulation.driver import SimulationInterrupted, repaired
+from difmd.simulation.driver import SimulationInterrupted, replay_on_overflow
 from difmd.simulation.limits import nearest_pair
 from difmd.system import System, validate_system
 from difmd.trajectory.run_folder import terminable
@@ -43,7 +43,7 @@ _NAMED = 10
 
 
 class _Chunk(NamedTuple):
-    """What `_advance` returns; `status` tells of lists only, which `repaired` mends."""
+    """What `_advance` returns; `status` tells of lists only, which `replay_on_overflow` mends."""
 
     descents: Descent
     systems: System
@@ -151,7 +151,7 @@ def relax(
         raise InputError(f"optimizer = {optimizer!r} is none: write difmd.fire() or difmd.lbfgs()")
     check_goal(strains, pressure, force_tolerance, max_steps)
     warn_of_pressure(pressure)
-    check_whole("save_every", save_every)
+    check_integer("save_every", save_every)
     check_positive_number("skin", skin, "Å")
     structures = one_by_one(systems, pressure)
     for one in structures:
@@ -241,7 +241,9 @@ def _relax_group(
     modes = jnp.asarray(checked_modes(strains, tuple(bool(x) for x in group[0].system.pbc)), dtype)
     pressures = jnp.asarray([one.pressure for one in group], dtype)
     tolerance = jnp.asarray(plan.force_tolerance, dtype)
-    neighbors = neighbor_list(systems, cutoff=potential.cutoff, skin=plan.skin, twins=potential.uses_twins)
+    neighbors = neighbor_list(
+        systems, cutoff=potential.cutoff, skin=plan.skin, reverse_edges=potential.uses_reverse_edges
+    )
     descents = _begin(optimizer, len(modes), systems, neighbors)
     now, n_done, n_ended, until = systems, 0, 0, 0
     while True:
@@ -252,7 +254,7 @@ def _relax_group(
                 potential, optimizer, params, systems, modes, pressures, tolerance, jnp.int32(until), start
             )
 
-        chunk, _, _ = repaired(run, now, descents.neighbors)
+        chunk, _, _ = replay_on_overflow(run, now, descents.neighbors)
         descents, now = chunk.descents, chunk.systems
         is_moving = np.asarray(goes_on(descents, tolerance, plan.max_steps))
         is_at_rest = np.asarray(descents.largest <= tolerance)

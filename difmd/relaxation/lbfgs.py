@@ -10,7 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from difmd._internal.argument_checks import check_whole
+from difmd._internal.argument_checks import check_integer
 from difmd.errors import check_positive
 from difmd.relaxation.optimizer import Optimizer
 from difmd.relaxation.point import Point, longest
@@ -70,7 +70,7 @@ def lbfgs(*, memory: int = 20, stiffness: float = 70.0, max_step: float = 0.2) -
         Nocedal & Wright, Numerical Optimization, 2nd ed. (2006), algorithms 7.4 and 7.5.
         Hager & Zhang, SIAM J. Optim. 16, 170 (2005), doi:10.1137/030601880 (eq. 1.7).
     """
-    check_whole("memory", memory)
+    check_integer("memory", memory)
     check_positive("stiffness", stiffness, "eV/Å²")
     check_positive("max_step", max_step, "Å")
     return _lbfgs(int(memory), float(stiffness), float(max_step))

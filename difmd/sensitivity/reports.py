@@ -29,7 +29,7 @@ from difmd.neighbors import Neighbors, rebuild
 from difmd.observables.statistics import over_replicas
 from difmd.potentials import Params, Potential
 from difmd.sensitivity.lyapunov import lyapunov_exponents, tangent_growth
-from difmd.simulation.replay import repaired
+from difmd.simulation.replay import replay_on_overflow
 from difmd.simulation.rollouts import initialize, rollout
 from difmd.system import System
 
@@ -214,7 +214,7 @@ def gradient_report(
             batched = (systems, neighbors, keys)
             return run_replicas(_follow, static, shared, batched, n_atoms=systems.n_atoms)
 
-        found, neighbors, _ = repaired(run, systems, neighbors)
+        found, neighbors, _ = replay_on_overflow(run, systems, neighbors)
         advance(1)
         first = jax.tree.map(lambda x: x[0], (systems, neighbors, keys))
         costs = _costs(static, (params, integrator, kelvin), first, methods, advance)

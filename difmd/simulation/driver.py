@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from difmd._internal.argument_checks import as_path, check_key, check_whole
+from difmd._internal.argument_checks import as_path, check_integer, check_key
 from difmd._internal.checkpoint import fingerprint
 from difmd._internal.progress import progress_bar
 from difmd._internal.replicas import run_replicas
@@ -19,15 +19,15 @@ from difmd.integrators import Integrator, MDState
 from difmd.integrators.base import check_integrator, check_momenta, check_state
 from difmd.neighbors import (
     Neighbors,
+    allocate,
     automatic_skin,
-    room_for,
 )
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.simulation.chunk import begin, record_of_start, run_chunk
 from difmd.simulation.failure import NAME, states_at, status_of_frames, told
 from difmd.simulation.limits import Limits, check_limits, has_moved
 from difmd.simulation.recorder import Committed, Record, Watch
-from difmd.simulation.replay import repaired
+from difmd.simulation.replay import replay_on_overflow
 from difmd.simulation.rollouts import Rollout
 from difmd.system import System, check_system, validate_system
 from difmd.trajectory.run_folder import RunFolder, terminable
@@ -116,8 +116,12 @@ def simulate(
     if skin is None:
         real = np.asarray(first.atomic_numbers) > 0
         skin = automatic_skin(np.asarray(first.masses)[real], dt=dt, cutoff=potential.cutoff)
-    neighbors, n_growths = room_for(
-        first, cutoff=potential.cutoff, skin=skin, capacity=capacity, twins=potential.uses_twins
+    neighbors, n_growths = allocate(
+        first,
+        cutoff=potential.cutoff,
+        skin=skin,
+        capacity=capacity,
+        reverse_edges=potential.uses_reverse_edges,
     )
     if isinstance(system, MDState):
         state = system
@@ -170,7 +174,7 @@ def simulate(
                     return done
 
                 bad_frames: Record | None = None
-                done, neighbors, replays = repaired(run, state.system, neighbors)
+                done, neighbors, replays = replay_on_overflow(run, state.system, neighbors)
                 frames, closest = jax.tree.map(np.asarray, done.frames)
                 if before is None and has_moved(limits, first, state.momenta, frames):
                     start = record_of_start(potential, params, integrator, state, neighbors)
@@ -227,7 +231,7 @@ def _checked(
 ) -> System:  # fmt: skip
     """The system to start from, after an `InputError` for what cannot run."""
     for name, number in (("n_steps", n_steps), ("save_every", save_every), ("chunk_steps", chunk_steps)):
-        check_whole(name, number)
+        check_integer(name, number)
     if n_steps % save_every:
         raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
     first = system.system if isinstance(system, MDState) else system

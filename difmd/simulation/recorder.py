@@ -10,7 +10,7 @@ import numpy as np
 
 from difmd import units
 from difmd.integrators import Integrator, MDState
-from difmd.neighbors import Neighbors, room_of, with_room
+from difmd.neighbors import Neighbors, capacity_of, with_capacity
 from difmd.system import System
 from difmd.trajectory import h5md
 from difmd.trajectory.run_folder import RunFolder
@@ -70,13 +70,13 @@ class Committed:
             return state, neighbors
         self.start, meta = disk.end(state)
         self.n_replays = meta["n_replays"]
-        return self.start, with_room(self.system, neighbors, meta["room"])
+        return self.start, with_capacity(self.system, neighbors, meta["room"])
 
     def add(self, frames: Record, state: MDState, replays: int, neighbors: Neighbors) -> None:
         """A clean chunk: its frames, the state after it, and the list that it needed."""
         # Frames and state in one assignment, which Ctrl-C cannot come between.
         record = Record(*(np.asarray(x) for x in frames))
-        self.chunks.append((record, state, room_of(neighbors)))
+        self.chunks.append((record, state, capacity_of(neighbors)))
         self.n_replays += replays
         if time.monotonic() - self.written > WRITE_EVERY:
             self.flush()

@@ -8,14 +8,14 @@ from typing import TypeVar
 import jax
 
 from difmd.errors import Flag, SimulationError, describe, flags_of
-from difmd.neighbors import Neighbors, grow, has_overflowed, neighbor_list, rebuilt
+from difmd.neighbors import Neighbors, grow, has_overflowed, neighbor_list, rebuild_on_host
 from difmd.system import System
 
 _MAX_GROWTHS = 10
 _Result = TypeVar("_Result")
 
 
-def repaired(
+def replay_on_overflow(
     run: Callable[[Neighbors], _Result], system: System, neighbors: Neighbors
 ) -> tuple[_Result, Neighbors, int]:
     """Run, and on overflow run again from the same start with a larger list (host).
@@ -42,13 +42,14 @@ def repaired(
         if flags & Flag.CELL_TOO_SMALL and not exploded:
             # More room each time, as the start of the chunk tells nothing of how far the cell went.
             neighbors = neighbor_list(
-                system, cutoff=neighbors.cutoff, skin=neighbors.skin, twins=neighbors.twins is not None,
+                system, cutoff=neighbors.cutoff, skin=neighbors.skin,
+                reverse_edges=neighbors.reverse_edges is not None,
                 shrink=1.1 ** (growths + 1),
             )  # fmt: skip
         elif flags & Flag.NEIGHBOR_OVERFLOW and not (exploded and growths >= 2):
             # Forces that miss a pair may well explode, so the list comes first; an explosion fills any
             # list, so it does so only twice.
-            neighbors = rebuilt(system, neighbors)
+            neighbors = rebuild_on_host(system, neighbors)
             neighbors = grow(system, neighbors, at_least=1.0 if has_overflowed(neighbors) else 1.3)
             while has_overflowed(neighbors):
                 # A list that lacks images or runs did not see all neighbours.

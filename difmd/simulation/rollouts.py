@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Key
 
-from difmd._internal.argument_checks import check_key, check_type, check_whole
+from difmd._internal.argument_checks import check_integer, check_key, check_type
 from difmd.errors import InputError, Status
 from difmd.forces import check_shapes, forces, forces_and_virial
 from difmd.gradients.base import GradientMethod
@@ -137,7 +137,7 @@ def rollout(
     check_shapes(potential, params, state.system, neighbors)
     for name, number in (("n_steps", n_steps), ("save_every", save_every), ("rebuild_every", rebuild_every)):
         if number is not None:
-            check_whole(name, number)
+            check_integer(name, number)
     if not callable(save):
         raise InputError(f"save = {save!r} must be a function of a state and its list")
     # The forces of the start are those of this list.

@@ -209,7 +209,7 @@ def _scanner(
     try:
         system = make_system([[0, 0, 0], [near, 0, 0]], [first, second], dtype=dtype)
         potential.validate(system)
-        neighbors = neighbor_list(system, cutoff=potential.cutoff, twins=potential.uses_twins)
+        neighbors = neighbor_list(system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
         jax.eval_shape(potential.apply, params, system, neighbors)
     except InputError:
         return None

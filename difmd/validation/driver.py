@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
-from difmd._internal.argument_checks import check_key, check_whole, real_numbers, warn_of_pressure
+from difmd._internal.argument_checks import check_integer, check_key, real_numbers, warn_of_pressure
 from difmd._internal.progress import progress_bar
 from difmd.errors import InputError, SimulationError, check_positive
 from difmd.integrators import MDState
@@ -171,7 +171,7 @@ def _checked(
     _check_scalar("dt", dt)
     check_positive("dt", dt, "Å√(amu/eV)")
     for name, number, least in (("n_steps", n_steps, _MULTIPLE), ("n_replicas", n_replicas, LEAST_REPLICAS)):
-        check_whole(name, number, least=least)
+        check_integer(name, number, least=least)
     check_limits(limits)
     near = nearest_pair(system)
     if near is not None and near.relative < limits.closest:

@@ -94,7 +94,12 @@ def check_given(rest: Rest) -> Check:
 def list_of(potential: Potential, system: System, like: Neighbors | None = None) -> Neighbors:
     """A list for a system, if possible of the shape of another one, so that nothing is compiled again."""
     return neighbor_list(
-        system, cutoff=potential.cutoff, skin=_SKIN, slack=1.3, like=like, twins=potential.uses_twins
+        system,
+        cutoff=potential.cutoff,
+        skin=_SKIN,
+        slack=1.3,
+        like=like,
+        reverse_edges=potential.uses_reverse_edges,
     )
 
 

@@ -37,7 +37,7 @@ def main() -> int:
 def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     """50 of the 500 frames are held out, and choose nothing but the epoch."""
     frames = common.read("3bpa/train_300K.extxyz.gz")
-    parts = data.take_split(frames, data.split(frames, valid=50, seed=arguments.seed))
+    parts = data.apply_split(frames, data.split(frames, valid=50, seed=arguments.seed))
     fitted = common.fit(parts, arguments.out, arguments)
     distorted = [distort(fitted, parts.valid, width, arguments.seed) for width in STRETCHES]
     run = common.dynamics(

@@ -219,7 +219,9 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
             if request["model"] == "MACE"
             else difmd.lennard_jones(["Ar"], sigma=sigma, epsilon=epsilon, cutoff=cutoff)
         )
-        neighbors = neighbor_list(system, cutoff=cutoff, skin=SKIN * sigma, twins=model.uses_twins)
+        neighbors = neighbor_list(
+            system, cutoff=cutoff, skin=SKIN * sigma, reverse_edges=model.uses_reverse_edges
+        )
         integrator = difmd.velocity_verlet(dt=DT * sigma * (mass / epsilon) ** 0.5)
 
         def msd(params: Any) -> Any:

@@ -43,7 +43,7 @@ def fit(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = data.split(
         frames, valid=n_valid, test=len(frames) - arguments.frames - n_valid, seed=arguments.seed
     )
-    parts = data.take_split(frames, chosen)
+    parts = data.apply_split(frames, chosen)
     stats = data.statistics(parts.train, cutoff=arguments.cutoff)
     network = common.network_of(stats, arguments, charges=True, atomic_dipoles=not arguments.charges_only)
     recipe = training.Recipe(

@@ -222,7 +222,7 @@ def fit(
     frames: list[Frame], folder: Path, arguments: argparse.Namespace
 ) -> tuple[Potential, training.TrainingResult]:
     """A network for the dynamics."""
-    parts = data.take_split(frames, data.split(frames, valid=0.1, seed=arguments.seed))
+    parts = data.apply_split(frames, data.split(frames, valid=0.1, seed=arguments.seed))
     stats = data.statistics(parts.train, cutoff=NETWORK["cutoff"])
     network = potentials.mace(
         stats.species, scale=stats.scale, avg_num_neighbors=stats.avg_num_neighbors, **NETWORK

@@ -42,7 +42,7 @@ def main() -> int:
     try:
         frames = data.read(arguments.frames)
         chosen = data.split(frames, valid=0.1, test=0.1, by_kind=True, seed=arguments.seed)
-        parts = data.take_split(frames, chosen)
+        parts = data.apply_split(frames, chosen)
         network, fitted = fit(parts, arguments)
         found = training.report(network, fitted, valid=parts.valid, test=parts.test)
         print(found)

@@ -56,7 +56,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
         # Where energies and stresses contradict each other, those of training frames tell by how much.
         offset = data.stress_offset(frames)
         frames = data.mend_stress(frames, offset)
-        parts = data.take_split(frames, data.split(frames, valid=0.1, by_kind=True, seed=arguments.seed))
+        parts = data.apply_split(frames, data.split(frames, valid=0.1, by_kind=True, seed=arguments.seed))
         if element in WITH_TEST:
             test = data.mend_stress(common.read(f"mlearn_{element}/test.extxyz.gz"), offset)
             parts = parts._replace(test=test)

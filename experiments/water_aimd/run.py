@@ -37,7 +37,7 @@ def main() -> int:
 def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     """40 of the 320 frames are held out; the frames are not in the order of time."""
     frames = common.read("water_pbe0ts_deepmd/train.extxyz.gz")
-    parts = data.take_split(frames, data.split(frames, valid=40, seed=arguments.seed))
+    parts = data.apply_split(frames, data.split(frames, valid=40, seed=arguments.seed))
     fitted = common.fit(parts, arguments.out, arguments)
     run = common.dynamics(
         fitted, parts.valid[0].system, arguments, temperature=TEMPERATURE, picoseconds=arguments.picoseconds,

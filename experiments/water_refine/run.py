@@ -70,7 +70,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     name = "quick" if arguments.quick else arguments.size
     size, folder = SIZES[name], arguments.out / f"{name}_seed_{arguments.seed}"
     frames = common.read("water_pbe0ts_deepmd/train.extxyz.gz")
-    parts = data.take_split(frames, data.split(frames, valid=40, seed=arguments.seed))
+    parts = data.apply_split(frames, data.split(frames, valid=40, seed=arguments.seed))
     network, trained = train(parts, size, folder, arguments.seed)
     sampling = fitting.Sampling(
         n_atoms=frames[0].system.n_atoms,

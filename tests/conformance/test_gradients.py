@@ -57,7 +57,7 @@ def problem(kind):
     """A loss of 200 steps of Langevin dynamics as a function of all that it can be differentiated in."""
     potential, params, system = crystal(kind)
     neighbors = neighbor_list(
-        system, cutoff=potential.cutoff, skin=0.8, slack=1.5, twins=potential.uses_twins
+        system, cutoff=potential.cutoff, skin=0.8, slack=1.5, reverse_edges=potential.uses_reverse_edges
     )
     rng = np.random.default_rng(6)
     weights = jnp.asarray(rng.normal(size=(10, 8, 3)))

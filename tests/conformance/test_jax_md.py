@@ -45,7 +45,9 @@ def silicon(**more):
 
 
 def known(potential, params, system):
-    neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=0.5, twins=potential.uses_twins)
+    neighbors = neighbor_list(
+        system, cutoff=potential.cutoff, skin=0.5, reverse_edges=potential.uses_reverse_edges
+    )
     return difmd.evaluate(potential, params, system, neighbors)
 
 

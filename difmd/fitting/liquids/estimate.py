@@ -347,7 +347,11 @@ def gradients_along(
         elif flags == Flag.NEIGHBOR_STALE:
             skin = 1.3 * neighbors.skin
             neighbors = neighbor_list(
-                systems, cutoff=potential.cutoff, skin=skin, slack=1.1, twins=potential.uses_twins
+                systems,
+                cutoff=potential.cutoff,
+                skin=skin,
+                slack=1.1,
+                reverse_edges=potential.uses_reverse_edges,
             )
         else:
             break

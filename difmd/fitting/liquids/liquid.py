@@ -19,7 +19,7 @@ from difmd.integrators import Integrator, MDState, draw_momenta, langevin, veloc
 from difmd.neighbors import Neighbors, neighbor_list, rebuild
 from difmd.observables import is_liquid
 from difmd.potentials import Params, Potential
-from difmd.simulation.replay import repaired
+from difmd.simulation.replay import replay_on_overflow
 from difmd.simulation.rollouts import initialize, rollout
 from difmd.system import System, make_system
 
@@ -277,7 +277,12 @@ def list_of(potential: Potential, systems: System, sampling: Sampling, like: Nei
     """A neighbour list for replicas of a liquid, of the shape of `like` where that will do."""
     skin = _SKIN * potential.cutoff if sampling.skin is None else sampling.skin
     return neighbor_list(
-        systems, cutoff=potential.cutoff, skin=skin, slack=1.1, like=like, twins=potential.uses_twins
+        systems,
+        cutoff=potential.cutoff,
+        skin=skin,
+        slack=1.1,
+        like=like,
+        reverse_edges=potential.uses_reverse_edges,
     )
 
 
@@ -358,7 +363,7 @@ def equilibrate(
             shared = (params, integrator)
             return run_replicas(_advance, static, shared, batched, n_atoms=systems.n_atoms)
 
-        done, lists, _ = repaired(run, systems, lists)
+        done, lists, _ = replay_on_overflow(run, systems, lists)
         replicas = replicas._replace(systems=done.systems, neighbors=lists)
     return replicas
 
@@ -421,7 +426,7 @@ def produce(
             batched = (systems, momenta, neighbors, keys)
             return run_replicas(_advance, static, shared, batched, n_atoms=systems.n_atoms)
 
-        done, lists, _ = repaired(run, systems, lists)
+        done, lists, _ = replay_on_overflow(run, systems, lists)
         replicas = replicas._replace(systems=done.systems, neighbors=lists)
         momenta = done.momenta
         parts.append(done.frames)

@@ -301,7 +301,7 @@ def _fingerprint_energy(potential: Potential, params: Params, system: System) ->
     """The energy of a shaken crystal to four digits, by which potentials are told apart."""
     noise = jax.random.normal(jax.random.key(0), system.positions.shape, system.positions.dtype)
     shaken = system.replace(positions=system.positions + 0.2 * noise)
-    neighbors = neighbor_list(shaken, cutoff=potential.cutoff, twins=potential.uses_twins)
+    neighbors = neighbor_list(shaken, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
     return f"{float(jax.jit(potential.apply)(params, shaken, neighbors)):.3e}"
 
 

@@ -17,7 +17,7 @@ from difmd.fitting.targets.target import StructureTarget
 from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.sensitivity.reweighting import over_states, reweighted
-from difmd.simulation.replay import repaired
+from difmd.simulation.replay import replay_on_overflow
 from difmd.system import System
 from difmd.units import KB
 
@@ -196,7 +196,9 @@ def energies_and_gradients(
     shape = systems.positions.shape[:2]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), systems)
     first = jax.tree.map(lambda x: x[0], flat)
-    found, _, _ = repaired(lambda lists: _energies(potential, params, flat, lists), first, neighbors)
+    found, _, _ = replay_on_overflow(
+        lambda lists: _energies(potential, params, flat, lists), first, neighbors
+    )
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (found.energies, found.slopes))
 
 

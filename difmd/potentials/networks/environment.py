@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from difmd._internal.gather import take
 from difmd.neighbors import Neighbors, extended_positions
-from difmd.neighbors.reverse_edges import find_twins
-from difmd.neighbors.types import Twins
+from difmd.neighbors.reverse_edges import find_reverse_edges
+from difmd.neighbors.types import ReverseEdges
 from difmd.potentials.slots import types_of
 from difmd.system import System
 
@@ -28,7 +28,7 @@ class Environment(NamedTuple):
         senders: center that each neighbour is, or is an image of; 0 in unused slots; int [centers, slots].
         vectors: x, y and z of r_ij = r_j − r_i [Å]; out of reach in unused slots; float [centers, slots].
         distances: |r_ij| [Å]; [centers, slots].
-        twins: which entries are one pair.
+        reverse_edges: which entries are one pair.
         lengths: distance of each pair [Å], held above `nearest`; out of reach for pairs that are not there;
             [pairs].
     """
@@ -40,7 +40,7 @@ class Environment(NamedTuple):
         Float[Array, "centers slots"], Float[Array, "centers slots"], Float[Array, "centers slots"]
     ]
     distances: Float[Array, "centers slots"]
-    twins: Twins
+    reverse_edges: ReverseEdges
     lengths: Float[Array, "pairs"]
 
 
@@ -75,16 +75,18 @@ def environment(
     away = jnp.asarray(2 * cutoff, squared.dtype)
     x, y, z = (jnp.where(is_near, a, away if axis == 2 else 0) for axis, a in enumerate(apart))
     distances = jnp.sqrt(jnp.where(is_near, squared, away**2))
-    twins = find_twins(neighbors) if neighbors.twins is None else neighbors.twins
+    reverse_edges = (
+        find_reverse_edges(neighbors) if neighbors.reverse_edges is None else neighbors.reverse_edges
+    )
     # Where there is no pair, both its entries are the same.
-    is_pair = twins.entries[0] != twins.entries[1]
-    lengths = jnp.where(is_pair, take(distances.reshape(-1), twins.entries[0]), away)
+    is_pair = reverse_edges.entries[0] != reverse_edges.entries[1]
+    lengths = jnp.where(is_pair, take(distances.reshape(-1), reverse_edges.entries[0]), away)
     # The two extended positions that are no atoms stand for center 0, whose contribution is zero there.
     center_of = jnp.concatenate([take(neighbors.rank, neighbors.parents), jnp.zeros(2, jnp.int32)])
     types = take(types_of(numbers, system.atomic_numbers), neighbors.order)
     senders = jnp.where(is_near, take(center_of, indices), 0)
     if nearest is not None:
-        first = twins.entries[0]
+        first = reverse_edges.entries[0]
         here, there = take(types, first // indices.shape[1]), take(types, take(senders.reshape(-1), first))
         table = jnp.asarray(nearest, lengths.dtype).reshape(-1)
         lengths = held_above(lengths, take(table, here * len(numbers) + there))
@@ -94,7 +96,7 @@ def environment(
         senders=senders,
         vectors=(x, y, z),
         distances=distances,
-        twins=twins,
+        reverse_edges=reverse_edges,
         lengths=lengths,
     )
     return found, neighbors.rank

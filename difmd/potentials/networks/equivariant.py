@@ -111,7 +111,7 @@ class Convolution(nn.Module):
             widths=widths, hidden=self.hidden, n_functions=self.n_functions, cutoff=self.cutoff, p=self.p
         )
         # One evaluation serves both atoms of a pair.
-        weights = [spread(w, env.twins.pair, env.twins.entries) for w in radial(env.lengths)]
+        weights = [spread(w, env.reverse_edges.pair, env.reverse_edges.entries) for w in radial(env.lengths)]
         gathered = {irrep: take(x, env.senders) for irrep, x in features.items()}
         found: dict[Irrep, list[Array]] = {}
         for (first, l2, third), weight in zip(paths, weights, strict=True):

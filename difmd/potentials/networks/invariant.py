@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd._internal.argument_checks import check_whole
+from difmd._internal.argument_checks import check_integer
 from difmd._internal.gather import take
 from difmd.errors import check_positive
 from difmd.potentials.base import Potential
@@ -135,8 +135,8 @@ def invariant(
         "p": p,
     }
     for name, value in counts.items():
-        check_whole(name, value)
-    check_whole("l_max", l_max, least=0)
+        check_integer(name, value)
+    check_integer("l_max", l_max, least=0)
     check_positive("avg_num_neighbors", avg_num_neighbors, "neighbours")
     module = Invariant(
         n_species=len(species),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from difmd._internal.argument_checks import check_whole
+from difmd._internal.argument_checks import check_integer
 from difmd._internal.gather import take
 from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Potential
@@ -156,9 +156,9 @@ def mace(
         "p": p,
     }
     for name, value in counts.items():
-        check_whole(name, value)
-    check_whole("max_L", max_L, least=0)
-    check_whole("max_ell", max_ell, least=0)
+        check_integer(name, value)
+    check_integer("max_L", max_L, least=0)
+    check_integer("max_ell", max_ell, least=0)
     check_positive("avg_num_neighbors", avg_num_neighbors, "neighbours")
     module = MACE(
         n_species=len(species),

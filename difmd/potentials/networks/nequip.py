@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from difmd._internal.argument_checks import check_whole
+from difmd._internal.argument_checks import check_integer
 from difmd._internal.gather import take
 from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Potential
@@ -172,8 +172,8 @@ def nequip(
         )
     counts = {"num_features": num_features, "num_layers": num_layers, "n_functions": n_functions, "p": p}
     for name, value in counts.items():
-        check_whole(name, value)
-    check_whole("l_max", l_max, least=0)
+        check_integer(name, value)
+    check_integer("l_max", l_max, least=0)
     check_positive("avg_num_neighbors", avg_num_neighbors, "neighbours")
     module = NequIP(
         n_species=len(species),

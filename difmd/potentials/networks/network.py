@@ -17,7 +17,7 @@ from difmd._internal.dtypes import default_float, floats
 from difmd._internal.gather import take
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
-from difmd.neighbors.types import Twins
+from difmd.neighbors.types import ReverseEdges
 from difmd.potentials.base import Params, Potential, check_names
 from difmd.potentials.multipoles import Multipoles
 from difmd.potentials.networks.environment import Environment, environment
@@ -141,7 +141,7 @@ def network_potential(
         cutoff=cutoff,
         with_multipoles=with_multipoles if charges else None,
         species=frozenset(numbers),
-        uses_twins=True,
+        uses_reverse_edges=True,
     )
 
 
@@ -159,7 +159,7 @@ def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:
         senders=jnp.zeros(shape, jnp.int32),
         vectors=(zero, zero, away),
         distances=away,
-        twins=Twins(jnp.zeros(shape, jnp.int32), jnp.zeros((2, 1), jnp.int32)),
+        reverse_edges=ReverseEdges(jnp.zeros(shape, jnp.int32), jnp.zeros((2, 1), jnp.int32)),
         lengths=away[:1, 0],
     )
 

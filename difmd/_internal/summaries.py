@@ -1,0 +1,78 @@
+"""Summaries of public types for `repr` and for notebooks: a few lines, never the arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+MAX_LINES = 6
+"""Lines of a `repr`."""
+
+_WIDTH = 100
+
+
+def summary(title: str, rows: Mapping[str, Any]) -> str:
+    """A title and at most five rows `label: value`."""
+    lines = [title] + [f"  {label}: {_clipped(short(value))}" for label, value in rows.items()]
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = [f"  and {', '.join(list(rows)[MAX_LINES - 2 :])}"]
+    return "\n".join(_clipped(line) for line in lines)
+
+
+def fields_summary(value: Any) -> str:
+    """A `repr` of any dataclass or named tuple: `Name(field=…, …)`, arrays as dtype and shape."""
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value) if field.repr]
+    else:
+        names = list(value._fields)
+    lines: list[str] = []
+    line = f"{type(value).__name__}("
+    for k, name in enumerate(names):
+        part = f"{name}={short(getattr(value, name))}" + ("" if k == len(names) - 1 else ", ")
+        if len(line) + len(part) > _WIDTH:
+            lines, line = [*lines, line.rstrip()], "  "
+        line += _clipped(part)
+    lines.append(line + ")")
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = ["  …)"]
+    return "\n".join(lines)
+
+
+def html_table(title: str, rows: Mapping[str, Any]) -> str:
+    """An HTML table of rows `label, value` under a title, for `_repr_html_`."""
+    body = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(str(label))}</th>"
+        f"<td style='text-align:left'>{html.escape(short(value))}</td></tr>"
+        for label, value in rows.items()
+    )
+    return f"<table><caption><b>{html.escape(title)}</b></caption><tbody>{body}</tbody></table>"
+
+
+def short(value: Any) -> str:
+    """A value in a few words: arrays as `float64[32, 3]`, containers by their size."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        if np.ndim(value) == 0 and isinstance(value, np.generic | np.ndarray):
+            return f"{value:.6g}" if np.issubdtype(value.dtype, np.floating) else str(value)
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(str(key) for key in value) + "}"
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        if len(value) > 4 or any(hasattr(item, "shape") or isinstance(item, Mapping) for item in value):
+            return f"{type(value).__name__} of {len(value)}"
+        return repr(value)
+    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        return type(value).__name__ + "(…)"
+    if callable(value):
+        return str(getattr(value, "__name__", type(value).__name__))
+    return repr(value) if not isinstance(value, str) else value
+
+
+def _clipped(text: str) -> str:
+    line = text.replace("\n", " ")
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
