@@ -101,8 +101,8 @@ def fit(parts: data.Parts, folder: Path, arguments: argparse.Namespace) -> Fitte
     found = training.report(network, result, valid=parts.valid, test=parts.test)
     print(found, flush=True)
     split = "test" if parts.test else "valid"
-    plots.plot_training(folder / "training.png", result)
-    plots.plot_parity(folder / "parity.png", found.residuals[split], frames=getattr(parts, split))
+    plots.plot_training(result, path=folder / "training.png")
+    plots.plot_parity(found.residuals[split], frames=getattr(parts, split), path=folder / "parity.png")
     row = {
         **{name: round(value, 3) for name, value in found.summary(split).items()},
         "split": split,

@@ -97,6 +97,6 @@ def test_reading_is_quick(shared_data):
 
 def test_plot(shared_data, tmp_path):
     frames = read(find(shared_data, "mlearn_Mo/train"))
-    plot_data(tmp_path / "data.png", frames)
+    plot_data(frames, path=tmp_path / "data.png")
     assert (tmp_path / "data.png").stat().st_size > 10_000
     assert np.isfinite([frame.energy for frame in frames]).all()

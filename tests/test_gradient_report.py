@@ -83,7 +83,7 @@ def test_advice_and_costs(report):
 
 
 def test_plot(report, tmp_path):
-    plots.plot_gradient_report(tmp_path / "report.png", report)
+    plots.plot_gradient_report(report, path=tmp_path / "report.png")
     assert (tmp_path / "report.png").stat().st_size > 10_000
 
 

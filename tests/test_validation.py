@@ -428,11 +428,11 @@ def volumes(width=1.0, frames=400, drift=0.0):
 def test_every_panel_of_the_plot_is_drawn(sound, tmp_path):
     steps = TimeSteps(np.array([4.0, 2.0, 1.0]), np.array([16.0, 4.0, 1.0]), np.full(3, 0.1), 0.0, 0.1, 8.0)
     whole = sound._replace(time_steps=steps, kinetic=kinetic(), volumes=volumes())
-    figure = plots.plot_certificate(tmp_path / "certificate.png", whole)
+    figure = plots.plot_certificate(whole, path=tmp_path / "certificate.png")
     assert (tmp_path / "certificate.png").read_bytes().startswith(b"\x89PNG")
-    assert not any(text.get_text() == "not looked at" for axis in figure.axes for text in axis.texts)
-    bare = plots.plot_certificate(tmp_path / "bare.png", sound)
-    assert sum(text.get_text() == "not looked at" for axis in bare.axes for text in axis.texts) == 3
+    assert not any(text.get_text() == "not checked" for axis in figure.axes for text in axis.texts)
+    bare = plots.plot_certificate(sound)
+    assert sum(text.get_text() == "not checked" for axis in bare.axes for text in axis.texts) == 3
 
 
 def outcomes(rows):

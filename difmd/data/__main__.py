@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.plot:
         from difmd.plots import plot_data
 
-        plot_data(options.plot, frames)
+        plot_data(frames, path=options.plot)
         console.print(f"plotted to {options.plot}", markup=False)
     return int(examination.verdict is Verdict.WRONG)
 

@@ -1,4 +1,7 @@
-"""Plots of what difmd computes; matplotlib is imported when one is made."""
+"""Plots of trajectories, data, training, fits and certificates, each a Matplotlib figure.
+
+Matplotlib is imported when the first figure is made, pyplot never.
+"""
 
 from difmd.plots.certificate import plot_certificate
 from difmd.plots.dynamics import plot_energy, plot_relaxation

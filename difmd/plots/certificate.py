@@ -1,4 +1,4 @@
-"""The four panels of a certificate."""
+"""Plots of validation certificates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from difmd import units
-from difmd.plots.figure import few_ticks, new_figure, save
+from difmd.plots.figure import few_ticks, finish, new_figure, note
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,67 +17,66 @@ if TYPE_CHECKING:
     from difmd.validation import Certificate, CutoffScan, KineticEnergies, TimeSteps, Volumes
 
 
-def plot_certificate(path: str | Path, certificate: Certificate) -> Figure:
-    """Energy fluctuation against the time step, kinetic energies, the cut-off, and volumes against pressure.
+def plot_certificate(certificate: Certificate, *, path: str | Path | None = None) -> Figure:
+    """Plot energy conservation, kinetic energies, the cut-off, and volumes against pressure.
 
     Args:
-        path: file to write.
-        certificate: of `difmd.validate`; panels of what was not looked at say so.
+        certificate: from `difmd.validate`; panels of checks that were not run are marked.
+        path: image file to write; its folder is created.
 
     Returns:
-        The figure, which a notebook shows.
+        A Matplotlib figure with four panels.
     """
     figure, axes = new_figure(2, 2, size=(9.5, 7))
     _plot_time_steps(axes[0], certificate.time_steps)
     _plot_kinetic(axes[1], certificate.kinetic)
     _plot_scans(axes[2], certificate.scans)
     _plot_volumes(axes[3], certificate.volumes)
-    save(figure, path)
-    return figure
+    return finish(figure, path)
 
 
-def _plot_time_steps(axis: Any, found: TimeSteps | None) -> None:
-    axis.set(xlabel="dt [fs]", ylabel="fluctuation of total / kinetic energy")
-    if found is None:
-        _say_nothing(axis)
+def _plot_time_steps(axis: Any, steps: TimeSteps | None) -> None:
+    axis.set(xlabel="time step [fs]", ylabel="fluctuation, total / kinetic energy")
+    if steps is None:
+        note(axis, "not checked")
         return
-    dt = found.dt / units.FS
-    axis.errorbar(dt, found.fluctuation, found.stderr, fmt="o", capsize=3, label="velocity Verlet")
-    axis.plot(dt, found.fluctuation[-1] * (dt / dt[-1]) ** 2, "k--", lw=0.8, label="∝ dt²")
-    axis.axvline(found.largest_dt / units.FS, color="C1", ls=":", label="largest dt")
+    dt = steps.dt / units.FS
+    axis.errorbar(dt, steps.fluctuation, steps.stderr, fmt="o", capsize=3, label="velocity Verlet")
+    axis.plot(dt, steps.fluctuation[-1] * (dt / dt[-1]) ** 2, "k--", lw=0.8, label="∝ dt²")
+    axis.axvline(steps.largest_dt / units.FS, color="C1", ls=":", label="largest time step")
     axis.set(xscale="log", yscale="log")
     few_ticks(axis)
     axis.legend(frameon=False, fontsize="small")
 
 
-def _plot_kinetic(axis: Any, found: KineticEnergies | None) -> None:
+def _plot_kinetic(axis: Any, kinetic: KineticEnergies | None) -> None:
     axis.set(xlabel="kinetic energy / (N_f kT/2)", ylabel="probability density")
-    if found is None:
-        _say_nothing(axis)
+    if kinetic is None:
+        note(axis, "not checked")
         return
     from scipy.stats import gamma
 
-    half = found.n_free.sum() / 2
-    samples = found.total.ravel() / half
-    axis.hist(samples, bins=50, density=True, alpha=0.5, label="with a thermostat")
+    half = kinetic.n_free.sum() / 2
+    samples = kinetic.total.ravel() / half
+    axis.hist(samples, bins=50, density=True, alpha=0.5, label="sampled with a thermostat")
     x = np.linspace(samples.min(), samples.max(), 200)
     axis.plot(x, gamma(half, scale=1 / half).pdf(x), "k", lw=1, label="gamma distribution")
     axis.legend(frameon=False, fontsize="small")
 
 
 def _plot_scans(axis: Any, scans: Sequence[CutoffScan]) -> None:
-    axis.set(xlabel="distance of two atoms [Å]", ylabel="energy [meV], force [meV/Å]")
+    axis.set(xlabel="interatomic distance [Å]", ylabel="energy [meV], force [meV/Å]")
     if not scans:
-        _say_nothing(axis)
+        note(axis, "not checked")
         return
     heights = []
     for k, scan in enumerate(scans):
         name = "–".join(scan.pair)
         for values, style, label in (
-            (scan.energies, "-", f"{name}, {scan.kind}"), (scan.forces, "--", f"force {name}"),
+            (scan.energies, "-", f"{name}, {scan.kind}"), (scan.forces, "--", f"force, {name}"),
         ):  # fmt: skip
             axis.plot(scan.distances, 1e3 * values, style, color=f"C{k}", lw=1.2, label=label)
-            # The last tenth is what this is about.
+            # The limits of the axis follow the last tenth, next to the cut-off.
             late = scan.distances > 0.9 * scan.distances[-1]
             heights.append(1e3 * np.max(np.abs(values[late])))
     limit = 1.3 * max(heights) or 1.0
@@ -86,22 +85,18 @@ def _plot_scans(axis: Any, scans: Sequence[CutoffScan]) -> None:
     axis.legend(frameon=False, fontsize="small")
 
 
-def _plot_volumes(axis: Any, found: Volumes | None) -> None:
-    axis.set(xlabel="pressure [bar]", ylabel="⟨V⟩ [Å³]")
-    if found is None:
-        _say_nothing(axis)
+def _plot_volumes(axis: Any, volumes: Volumes | None) -> None:
+    axis.set(xlabel="pressure [bar]", ylabel="mean volume ⟨V⟩ [Å³]")
+    if volumes is None:
+        note(axis, "not checked")
         return
     from difmd.validation.histograms import jackknife
 
-    pressure = found.pressures / units.BAR
-    means = [jackknife(np.mean, samples) for samples in found.samples]
+    pressure = volumes.pressures / units.BAR
+    means = [jackknife(np.mean, samples) for samples in volumes.samples]
     values = np.array([mean.value for mean in means])
     axis.errorbar(pressure, values, [mean.stderr for mean in means], fmt="o", capsize=3, label="⟨V⟩")
-    slope = -jackknife(np.var, found.samples[1]).value / (units.KB * found.temperature) * units.BAR
+    slope = -jackknife(np.var, volumes.samples[1]).value / (units.KB * volumes.temperature) * units.BAR
     line = values[1] + slope * (pressure - pressure[1])
     axis.plot(pressure, line, "k--", lw=0.8, label="slope −⟨δV²⟩/kT")
     axis.legend(frameon=False, fontsize="small")
-
-
-def _say_nothing(axis: Any) -> None:
-    axis.text(0.5, 0.5, "not looked at", ha="center", va="center", transform=axis.transAxes)

@@ -1,4 +1,4 @@
-"""Energies of a run, and relaxations."""
+"""Plots of trajectories and relaxations."""
 
 from __future__ import annotations
 
@@ -9,81 +9,84 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from difmd import units
-from difmd.plots.figure import COLORED, new_figure, save
+from difmd.errors import InputError
+from difmd.plots.figure import COLORED, finish, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from difmd.relaxation import Relaxation
-    from difmd.trajectory.trajectory import Trajectory
+    from difmd.trajectory import Trajectory
 
 
-def plot_energy(path: str | Path, run: Trajectory) -> Figure:
-    """Total energy per atom against time, less that of the first frame, beside the potential energy.
+def plot_energy(run: Trajectory, *, path: str | Path | None = None) -> Figure:
+    """Plot the change of total and potential energy per atom since the first frame against time.
 
     Args:
-        path: file to write.
-        run: of `difmd.simulate`; of replicas each is a line.
+        run: from `difmd.simulate`; each replica is a line.
+        path: image file to write; its folder is created.
 
     Returns:
-        The figure, which a notebook shows.
+        A Matplotlib figure with two panels.
 
     Raises:
-        InputError: fewer than two frames.
+        InputError: `run` has fewer than two frames.
     """
-    from difmd.errors import InputError
-
     if len(run.times) < 2:
-        raise InputError("a plot of energies takes two frames or more: simulate with a smaller save_every")
+        raise InputError("plot_energy needs at least two frames: simulate with a smaller save_every")
     n_atoms = np.sum(np.asarray(run.system.atomic_numbers) > 0, axis=-1)
     figure, axes = new_figure(1, 2, size=(8.5, 3.4))
     for axis, energy, name in (
         (axes[0], run.total_energy, "total"),
         (axes[1], run.potential_energy.astype(np.float64), "potential"),
     ):
-        moved = 1e3 * (energy - energy[0]) / n_atoms
-        axis.plot(run.times / units.PS, moved.reshape(len(moved), -1), lw=0.7)
-        axis.set(xlabel="t [ps]", ylabel=f"{name} energy, change [meV/atom]")
-    save(figure, path)
-    return figure
+        change = 1e3 * (energy - energy[0]) / n_atoms
+        axis.plot(run.times / units.PS, change.reshape(len(change), -1), lw=0.7)
+        axis.set(xlabel="time [ps]", ylabel=f"change of {name} energy [meV/atom]")
+    return finish(figure, path)
 
 
-def plot_relaxation(path: str | Path, found: Relaxation | Sequence[Relaxation]) -> Figure:
-    """How far the energy is above that of the end, and the largest force, against the step.
+def plot_relaxation(
+    relaxation: Relaxation | Sequence[Relaxation], *, path: str | Path | None = None
+) -> Figure:
+    """Plot the energy above the final energy, and the largest force, against the step.
 
-    Where the cell was free under a pressure, it is the enthalpy. Differences below its rounding are left out.
+    With a free cell under pressure, the enthalpy takes the place of the energy. Differences below its
+    rounding error are left out.
 
     Args:
-        path: file to write.
-        found: of `difmd.relax`; one structure, a batch or a list of them.
+        relaxation: from `difmd.relax`: one structure, a batch, or a list.
+        path: image file to write; its folder is created.
 
     Returns:
-        The figure, which a notebook shows.
+        A Matplotlib figure with two panels.
     """
+    structures = _structures(relaxation)
+    figure, axes = new_figure(1, 2, size=(8, 3.2))
+    for k, structure in enumerate(structures):
+        label = f"structure {k}" if 1 < len(structures) <= COLORED else None
+        # Converged structures of a batch wait for the others.
+        steps = structure.steps <= structure.n_steps
+        above = structure.enthalpies - structure.enthalpies[-1]
+        rounding = np.finfo(structure.positions.dtype).eps * np.abs(structure.enthalpies[-1])
+        shown = steps & (above > rounding)
+        style = {"marker": ".", "ms": 4, "lw": 0.8, "alpha": 1.0 if len(structures) <= COLORED else 0.4}
+        axes[0].plot(structure.steps[shown], above[shown], label=label, **style)
+        axes[1].plot(structure.steps[steps], structure.largest_forces[steps], label=label, **style)
+    axes[1].axhline(structures[0].force_tolerance, color="k", ls="--", lw=0.8, label="force tolerance")
+    name = "enthalpy" if any(structure.pressure for structure in structures) else "energy"
+    axes[0].set(xlabel="step", ylabel=f"{name} − final {name} [eV]", yscale="log")
+    axes[1].set(xlabel="step", ylabel="largest force [eV/Å]", yscale="log")
+    axes[1].legend(frameon=False, fontsize=7)
+    return finish(figure, path)
+
+
+def _structures(relaxation: Relaxation | Sequence[Relaxation]) -> list[Relaxation]:
+    """Each structure by itself."""
     from difmd.relaxation import Relaxation
 
-    if not isinstance(found, Relaxation):
-        ones = list(found)
-    elif found.positions.ndim == 3:
-        ones = [found]
-    else:
-        ones = [found.at(k) for k in range(found.positions.shape[1])]
-    figure, axes = new_figure(1, 2, size=(8, 3.2))
-    for k, one in enumerate(ones):
-        label = f"structure {k}" if 1 < len(ones) <= COLORED else None
-        # A structure of a batch that is at rest waits for the others.
-        steps = one.steps <= one.n_steps
-        above = one.enthalpies - one.enthalpies[-1]
-        rounding = np.finfo(one.positions.dtype).eps * np.abs(one.enthalpies[-1])
-        shown = steps & (above > rounding)
-        style = {"marker": ".", "ms": 4, "lw": 0.8, "alpha": 1.0 if len(ones) <= COLORED else 0.4}
-        axes[0].plot(one.steps[shown], above[shown], label=label, **style)
-        axes[1].plot(one.steps[steps], one.largest_forces[steps], label=label, **style)
-    axes[1].axhline(ones[0].force_tolerance, color="k", ls="--", lw=0.8)
-    name = "enthalpy" if any(one.pressure for one in ones) else "energy"
-    axes[0].set(xlabel="step", ylabel=f"{name} above that of the end [eV]", yscale="log")
-    axes[1].set(xlabel="step", ylabel="largest force [eV/Å]", yscale="log")
-    if 1 < len(ones) <= COLORED:
-        axes[1].legend(frameon=False, fontsize=7)
-    save(figure, path)
-    return figure
+    if not isinstance(relaxation, Relaxation):
+        return list(relaxation)
+    if relaxation.positions.ndim == 3:
+        return [relaxation]
+    return [relaxation.at(k) for k in range(relaxation.positions.shape[1])]

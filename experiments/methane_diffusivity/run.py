@@ -266,16 +266,16 @@ def write(folder: Path, report: dict[str, Any], history: list[dict[str, Any]], s
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     plots.plot_diffusivities(
-        folder / "diffusivity.png",
         report["temperature_K"],
         experiment=report["D_exp"],
         before=report["D_before"],
         after=report["D_after"],
         stderr=report["D_stderr"],
         fitted_at=report["fitted_at_K"],
+        path=folder / "diffusivity.png",
     )
-    plots.plot_fit(folder / "fit.png", history)
-    plots.plot_correlations(folder / "correlations.png", shown.diffusivity, title="99 K, box:")
+    plots.plot_fit(history, path=folder / "fit.png")
+    plots.plot_correlations(shown.diffusivity, title="99 K:", path=folder / "correlations.png")
 
 
 def as_table(report: dict[str, Any]) -> Table:

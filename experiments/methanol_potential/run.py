@@ -54,9 +54,9 @@ def main() -> int:
         print(bad)
         return 1
     difmd.save(out / "network.npz", network, fitted.params)
-    plots.plot_training(out / "training.png", fitted)
-    plots.plot_parity(out / "parity.png", found.residuals["test"], frames=parts.test)
-    plots.plot_energy(out / "energy.png", run)
+    plots.plot_training(fitted, path=out / "training.png")
+    plots.plot_parity(found.residuals["test"], frames=parts.test, path=out / "parity.png")
+    plots.plot_energy(run, path=out / "energy.png")
     report = {
         **found.as_json(),
         **conservation(run),
