@@ -924,12 +924,12 @@ RUNS = {
         lambda _: relax(pressure=np.zeros(2), strains=any_strain()),
         r"pressure = .* eV/Å³ must be one number",
     ),
-    "nothing to relax": (lambda _: relax_all(systems=None), r"systems is of type NoneType: convert it with"),
-    "text to relax": (lambda _: relax_all(systems="argon"), r"systems is of type str: convert it with"),
+    "nothing to relax": (lambda _: relax_all(systems=None), r"system is of type NoneType: convert it with"),
+    "text to relax": (lambda _: relax_all(systems="argon"), r"system is of type str: convert it with"),
     "empty list to relax": (lambda _: relax_all(systems=[]), r"systems is empty: give at least one"),
-    "ASE's atoms to relax": (
-        lambda _: relax_all(systems=[argon(), atoms()]),
-        r"systems\[1\] is of type Atoms: convert it with difmd.from_ase",
+    "text within a list to relax": (
+        lambda _: relax_all(systems=[argon(), "argon"]),
+        r"systems\[1\]: system is of type str",
     ),
     "batch within a list to relax": (
         lambda _: relax_all(systems=[argon(), replicas()]),
@@ -1329,9 +1329,9 @@ CERTIFICATES = {
     ),
     "certificate of replicas": (
         lambda _: validate(system=replicas()),
-        r"system must be one System, without replicas",
+        r"system must be a single system, without replicas",
     ),
-    "certificate of ASE atoms": (lambda _: validate(system=atoms()), r"system must be one System"),
+    "certificate of text instead of a system": (lambda _: validate(system="Ar"), r"system is of type str"),
     "certificate without a parameter": (
         lambda _: validate(params=params(sigma=None)),
         r"params lack .*sigma",

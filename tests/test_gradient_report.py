@@ -30,7 +30,7 @@ def replicas(argon):
 
 @pytest.fixture(scope="module")
 def report(replicas):
-    methods = {"direct": direct(), "forward": forward(most=1)}
+    methods = {"direct": direct(), "forward": forward(max_inputs=1)}
     return gradient_report(
         POTENTIAL, PARAMS, langevin(dt=DT, temperature=120.0, friction=0.2), *replicas,
         temperature=120.0, n_steps=N_STEPS, save_every=EVERY, key=jax.random.key(3), methods=methods,

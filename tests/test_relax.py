@@ -429,8 +429,8 @@ def unchecked():
     ("options", "message"),
     [
         ({"systems": []}, "systems is empty"),
-        ({"systems": "argon"}, "systems is of type str: convert it with difmd.from_ase"),
-        ({"systems": ["argon"]}, r"systems\[0\] is of type str"),
+        ({"systems": "argon"}, "system is of type str: convert it with difmd.from_ase"),
+        ({"systems": ["argon"]}, r"systems\[0\]: system is of type str"),
         ({"optimizer": "fire"}, "optimizer = 'fire'"),
         ({"force_tolerance": -1.0}, "force_tolerance = -1.0"),
         ({"force_tolerance": np.array([1e-3])}, "force_tolerance = .* must be one number"),

@@ -5,6 +5,6 @@ from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.direct import direct
 from difmd.gradients.forward import forward
 from difmd.gradients.reversible import reversible
-from difmd.gradients.truncated import truncated
+from difmd.gradients.truncated_backpropagation import truncated_backpropagation
 
-__all__ = ["GradientMethod", "checkpointed", "direct", "forward", "reversible", "truncated"]
+__all__ = ["GradientMethod", "checkpointed", "direct", "forward", "reversible", "truncated_backpropagation"]

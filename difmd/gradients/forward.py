@@ -20,7 +20,7 @@ from difmd.gradients.segment import Carry, Inputs, Plan, segment
 from difmd.integrators import on_mobile
 
 
-def forward(*, most: int = 64) -> GradientMethod:
+def forward(*, max_inputs: int = 64) -> GradientMethod:
     """Carry the derivative of the state in each number along: memory of so many states, however long the run.
 
     Costs one or two runs for each number that is differentiated: parameters, temperature, components of the
@@ -28,21 +28,21 @@ def forward(*, most: int = 64) -> GradientMethod:
     returns, which are kept.
 
     Args:
-        most: numbers that may be differentiated. More are refused, as reverse mode is cheaper then; positions
-            and momenta of the start are such.
+        max_inputs: how many numbers may be differentiated. More raise an error, as reverse mode is cheaper
+            then: initial positions and momenta, for example.
 
     Raises:
-        InputError: fewer than one number; when differentiated, in more than `most`.
+        InputError: fewer than one number; when differentiated, in more than `max_inputs`.
 
     References:
         Griewank & Walther, Evaluating Derivatives, 2nd ed. 2008, chapter 3.
     """
-    if most < 1:
-        raise InputError(f"most = {most} of forward() must be at least 1")
-    return GradientMethod(run=functools.partial(_run, most))
+    if max_inputs < 1:
+        raise InputError(f"max_inputs = {max_inputs} of forward() must be at least 1")
+    return GradientMethod(run=functools.partial(_run, max_inputs))
 
 
-def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
+def _run(max_inputs: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
     begun = inputs.neighbors if carry.neighbors is None else carry.neighbors
     # What `save` closes over is differentiated, too.
     save, consts = jax.closure_convert(plan.save, carry.state, begun)
@@ -68,10 +68,10 @@ def _run(most: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, An
         varies = [leaf.perturbed for leaf in leaves]
         varied = [jnp.asarray(leaf.value) for leaf, does in zip(leaves, varies, strict=True) if does]
         n_numbers = sum(x.size for x in varied)
-        if n_numbers > most:
+        if n_numbers > max_inputs:
             raise InputError(
-                f"forward() would carry derivatives in {n_numbers} numbers along, and most = {most}: "
-                "differentiate in fewer, or use checkpointed() or reversible()"
+                f"forward() would carry derivatives with respect to {n_numbers} numbers, but max_inputs = "
+                f"{max_inputs}: differentiate fewer, or use checkpointed() or reversible()"
             )
 
         def results(varied: list[Array]) -> tuple[Carry, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ from difmd.simulation.driver import SimulationInterrupted, replay_on_overflow
 from difmd.simulation.limits import nearest_pair
 from difmd.system import System, validate_system
 from difmd.trajectory.run_folder import terminable
+
+if TYPE_CHECKING:
+    import ase
 
 # Steps between looks of the host, which Ctrl-C waits for, at most.
 _CHUNK = 50
@@ -63,7 +66,7 @@ class _Plan(NamedTuple):
 def relax(
     potential: Potential,
     params: Params,
-    systems: System,
+    systems: System | ase.Atoms,
     *,
     optimizer: Optimizer | None = ...,
     strains: Float[Array, "modes 3 3"] | np.ndarray | None = ...,
@@ -80,7 +83,7 @@ def relax(
 def relax(
     potential: Potential,
     params: Params,
-    systems: Sequence[System],
+    systems: Sequence[System | ase.Atoms],
     *,
     optimizer: Optimizer | None = ...,
     strains: Float[Array, "modes 3 3"] | np.ndarray | None = ...,
@@ -96,7 +99,7 @@ def relax(
 def relax(
     potential: Potential,
     params: Params,
-    systems: System | Sequence[System],
+    systems: System | ase.Atoms | Sequence[System | ase.Atoms],
     *,
     optimizer: Optimizer | None = None,
     strains: Float[Array, "modes 3 3"] | np.ndarray | None = None,
@@ -123,7 +126,8 @@ def relax(
     Args:
         potential: the energy model.
         params: its parameters.
-        systems: one; with a leading dimension, a batch; or a sequence of any sizes, species and cells.
+        systems: one system or `ase.Atoms`; with a leading dimension, a batch; or a sequence of any sizes,
+            species and cells.
         optimizer: `lbfgs()`, the default, or `fire()`.
         strains: modes in which the cells are free: `any_strain()`, `axial_strain()`, `isotropic_strain()` of
             `difmd.relaxation`, or others, as `any_strain()[:2]`, which holds the third axis; None: the cells
@@ -160,9 +164,11 @@ def relax(
 
     def result() -> Relaxation | list[Relaxation]:
         found = [one.relaxation(force_tolerance) for one in structures]
-        if not isinstance(systems, System):
+        if isinstance(systems, Sequence):
             return found
-        return stacked(found, systems) if systems.positions.ndim == 3 else found[0]
+        if isinstance(systems, System) and systems.positions.ndim == 3:
+            return stacked(found, systems)
+        return found[0]
 
     is_one = len(structures) == 1
     bar = ("relaxation", max_steps) if is_one else ("relaxations", len(structures))

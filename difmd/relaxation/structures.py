@@ -13,7 +13,7 @@ import numpy as np
 from difmd._internal.argument_checks import real_numbers
 from difmd.errors import Flag, InputError, Status
 from difmd.relaxation.result import Relaxation
-from difmd.system import System, check_system
+from difmd.system import System, as_system
 
 # Structures that relax together have at least this share of the atoms of the largest.
 _SHARE = 0.5
@@ -93,13 +93,8 @@ def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
     names = [f"systems[{k}]" for k in range(len(given))] if is_sequence else ["systems"]
     found: list[tuple[str, System]] = []
     for name, system in zip(names, given, strict=True):
-        if not isinstance(system, System):
-            raise InputError(
-                f"{name} is of type {type(system).__name__}: convert it with difmd.from_ase or build a "
-                "System with difmd.make_system"
-            )
         try:
-            check_system(system)
+            system = as_system(system)
         except InputError as error:
             raise (InputError(f"{name}: {error}") if is_sequence else error) from None
         # On the host, where taking one out of a batch costs nothing.

@@ -130,7 +130,7 @@ def rollout(
     if not isinstance(gradient, GradientMethod):
         raise InputError(
             f"{type(gradient).__name__} differentiates no trajectory, but averages over stored states: use "
-            "checkpointed(), reversible(), direct(), truncated() or forward()"
+            "checkpointed(), reversible(), direct(), truncated_backpropagation() or forward()"
         )
     check_type("state", state, MDState, "make one with difmd.initialize(...)")
     check_state(integrator, state)

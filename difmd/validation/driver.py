@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from difmd.integrators import MDState
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.simulation.driver import SimulationInterrupted
 from difmd.simulation.limits import Limits, check_limits, nearest_pair
-from difmd.system import System, to_ase, validate_system
+from difmd.system import System, as_system, to_ase, validate_system
 from difmd.validation import ensembles, sampling
 from difmd.validation.certificate import Certificate
 from difmd.validation.checks import GROUPS, LEAST_REPLICAS, Check, without
@@ -29,6 +29,9 @@ from difmd.validation.energy_conservation import check_energy_conservation
 from difmd.validation.failures import reason
 from difmd.validation.rest import at_rest, check_given
 from difmd.validation.symmetry import check_symmetry
+
+if TYPE_CHECKING:
+    import ase
 
 _AT_REST, _DYNAMIC = GROUPS[:3], GROUPS[3:]
 
@@ -41,7 +44,7 @@ _LIMITS = Limits()
 def validate(
     potential: Potential,
     params: Params,
-    system: System,
+    system: System | ase.Atoms,
     *,
     temperature: float | None = None,
     pressure: float | None = None,
@@ -92,6 +95,7 @@ def validate(
         SimulationInterrupted: Ctrl-C in a run.
     """
     began = time.perf_counter()
+    system = as_system(system)
     groups = _checked(
         potential, params, system, temperature, pressure, dt, n_steps, n_replicas, only, limits
     )  # fmt: skip
@@ -155,8 +159,8 @@ def _checked(
         raise InputError(
             f"potential is of type {type(potential).__name__}: give a difmd.potentials.Potential"
         )
-    if not isinstance(system, System) or system.positions.ndim != 2:
-        raise InputError("system must be one System, without replicas: use difmd.from_ase or make_system")
+    if system.positions.ndim != 2:
+        raise InputError("system must be a single system, without replicas")
     check_positive("potential.cutoff", potential.cutoff, "Å")
     validate_system(system)
     validate_inputs(potential, params, system)

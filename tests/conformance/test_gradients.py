@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from difmd import units
 from difmd.errors import Flag, InputError, flags_of
-from difmd.gradients import checkpointed, direct, forward, reversible, truncated
+from difmd.gradients import checkpointed, direct, forward, reversible, truncated_backpropagation
 from difmd.gradients.checkpointed import factors
 from difmd.integrators import draw_momenta, langevin, velocity_verlet
 from difmd.neighbors import neighbor_list
@@ -248,9 +248,9 @@ def test_a_truncated_gradient_is_that_of_its_windows():
     steps = {"save_every": 10, "rebuild_every": 10}
     bath = BATHS["velocity_verlet"]
     whole, _ = last_positions(bath, jnp.float64, 40, direct(), **steps)
-    one, _ = last_positions(bath, jnp.float64, 40, truncated(n_steps=40), **steps)
+    one, _ = last_positions(bath, jnp.float64, 40, truncated_backpropagation(n_steps=40), **steps)
     np.testing.assert_allclose(one, whole, rtol=1e-12, atol=1e-12)
-    two, _ = last_positions(bath, jnp.float64, 40, truncated(n_steps=20), **steps)
+    two, _ = last_positions(bath, jnp.float64, 40, truncated_backpropagation(n_steps=20), **steps)
     assert not two.any()
 
     potential, params, system = crystal("lennard_jones")
@@ -263,7 +263,7 @@ def test_a_truncated_gradient_is_that_of_its_windows():
 
     begun = initialize(potential, params, bath, system, momenta, jax.random.key(2), neighbors)
     _, middle = end(params, begun, 20, direct())
-    found, _ = jax.grad(end, has_aux=True)(params, begun, 40, truncated(n_steps=20))
+    found, _ = jax.grad(end, has_aux=True)(params, begun, 40, truncated_backpropagation(n_steps=20))
     expected, _ = jax.grad(end, has_aux=True)(params, middle, 20, direct())
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9)
@@ -272,16 +272,18 @@ def test_a_truncated_gradient_is_that_of_its_windows():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: truncated(n_steps=0), "n_steps = 0 of truncated"),
+        (lambda: truncated_backpropagation(n_steps=0), "n_steps = 0 of truncated_backpropagation"),
         (lambda: checkpointed(levels=0), "levels = 0 must be at least 1"),
-        (lambda: forward(most=0), "most = 0 of forward"),
+        (lambda: forward(max_inputs=0), "max_inputs = 0 of forward"),
         (
-            lambda: last_positions(BATHS["langevin"], jnp.float64, 10, forward(most=23), save_every=10),
-            r"derivatives in 24 numbers along, and most = 23: differentiate in fewer, or use",
+            lambda: last_positions(BATHS["langevin"], jnp.float64, 10, forward(max_inputs=23), save_every=10),
+            r"respect to 24 numbers, but max_inputs = 23: differentiate fewer, or use",
         ),
         (
-            lambda: last_positions(BATHS["langevin"], jnp.float64, 40, truncated(n_steps=15), save_every=10),
-            r"truncated\(n_steps=15\) must be a multiple of the segment of 10 steps and divide the rol",
+            lambda: last_positions(
+                BATHS["langevin"], jnp.float64, 40, truncated_backpropagation(n_steps=15), save_every=10
+            ),
+            r"n_steps=15\) must be a multiple of the segment of 10 steps and divide the rollout of 40 steps",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.segment import Carry, Inputs, Plan
 
 
-def truncated(*, n_steps: int) -> GradientMethod:
+def truncated_backpropagation(*, n_steps: int) -> GradientMethod:
     """Let gradients go back to the start of a window of `n_steps` and no farther.
 
     Parameters act within each window, but what they did to its start does not count: the gradient of a frame
@@ -34,7 +34,7 @@ def truncated(*, n_steps: int) -> GradientMethod:
         Greener, PNAS 122, e2426058122 (2025), doi:10.1073/pnas.2426058122.
     """
     if n_steps < 1:
-        raise InputError(f"n_steps = {n_steps} of truncated() must be at least 1")
+        raise InputError(f"n_steps = {n_steps} of truncated_backpropagation() must be at least 1")
     return GradientMethod(run=functools.partial(_run, n_steps))
 
 
@@ -43,8 +43,8 @@ def _run(n_steps: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry,
     total = length * plan.n_segments
     if n_steps % length or total % n_steps:
         raise InputError(
-            f"truncated(n_steps={n_steps}) must be a multiple of the segment of {length} steps and divide "
-            f"the rollout of {total}"
+            f"truncated_backpropagation(n_steps={n_steps}) must be a multiple of the segment of {length} "
+            f"steps and divide the rollout of {total} steps"
         )
 
     def window(carry: Carry, is_first: Array) -> tuple[Carry, Any]:
