@@ -60,18 +60,19 @@ def _reals(name: str, value: Any, unit: str) -> np.ndarray:
 
 
 class SimulationError(DifmdError, RuntimeError):
-    """A run stopped because of a bad status; what had been committed is kept in `committed`.
+    """A run that stopped because of a bad status.
 
     Attributes:
-        committed: the part of the result before the failure.
-        status: what was wrong, where that is known.
-        states: of a simulation, the `MDState` before the failure and that at it.
+        partial_result: the part of the result that was complete before the failure: the `Trajectory` of
+            `simulate`, the results of `relax`. None where nothing was complete.
+        status: the `Status` that stopped the run, where there is one.
+        states: from `simulate`, the `MDState` before the failure and the one at the failure.
     """
 
-    def __init__(self, message: str, committed: object = None, status: Status | None = None) -> None:
-        """Keep the part of the result that was committed before the failure, and what was wrong."""
+    def __init__(self, message: str, partial_result: Any = None, status: Status | None = None) -> None:
+        """Store the completed part of the result and the status."""
         super().__init__(message)
-        self.committed = committed
+        self.partial_result = partial_result
         self.status = status
         self.states: tuple[Any, ...] = ()
 

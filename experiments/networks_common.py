@@ -188,7 +188,7 @@ def dynamics(
         fitted.params, start.positions, temperature, femtoseconds, save_every, friction, arguments.seed
     )
     pieces: list[dict[str, np.ndarray]] = []
-    system, begin = start, {"temperature": temperature}
+    system, begin = start, {"initial_temperature": temperature}
     with progress_bar("dynamics", n_pieces * piece) as advance:
         for k in range(n_pieces):
             file = folder / f"{k:03d}.npz"

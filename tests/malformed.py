@@ -60,7 +60,7 @@ def neighbors():
 
 @functools.cache
 def state():
-    return difmd.initialize(lj(), PARAMS, NVE, argon(), jnp.zeros(X.shape), KEY(), neighbors())
+    return difmd.initialize(lj(), PARAMS, argon(), NVE, neighbors(), momenta=jnp.zeros(X.shape), key=KEY())
 
 
 def make(positions=X, numbers=AR, **changes):
@@ -96,7 +96,7 @@ def npt(**changes):
 def simulate(**changes):
     given = {
         "potential": lj(), "params": PARAMS, "system": argon(), "integrator": NVE, "n_steps": 10,
-        "save_every": 5, "temperature": 90.0, "key": KEY(), "progress": False, "skin": 1.0, **changes,
+        "save_every": 5, "initial_temperature": 90.0, "key": KEY(), "progress": False, "skin": 1.0, **changes,
     }  # fmt: skip
     return difmd.simulate(**given)
 
@@ -678,21 +678,27 @@ RUNS = {
     "chunks in floating point": (lambda _: simulate(chunk_steps=5e2), r"chunk_steps = 500.0 must be a whole"),
     "negative chunks": (lambda _: simulate(chunk_steps=-5), r"chunk_steps = -5 must be"),
     "negative start temperature": (
-        lambda _: simulate(temperature=-5.0),
+        lambda _: simulate(initial_temperature=-5.0),
         r"temperature = -5.0 K must be positive",
     ),
-    "NaN start temperature": (lambda _: simulate(temperature=NAN), r"temperature = nan K must be positive"),
+    "NaN start temperature": (
+        lambda _: simulate(initial_temperature=NAN),
+        r"temperature = nan K must be positive",
+    ),
     "start temperature of text": (
-        lambda _: simulate(temperature="90"),
+        lambda _: simulate(initial_temperature="90"),
         r"temperature = '90' must be a real number \[K\]",
     ),
     "ramp for a start temperature": (
-        lambda _: simulate(temperature=difmd.ramp([0, 5], [1.0, 90.0])),
+        lambda _: simulate(initial_temperature=difmd.ramp([0, 5], [1.0, 90.0])),
         r"temperature = .*Schedule",
     ),
-    "start temperature of three": (lambda _: simulate(temperature=np.ones(3)), r"temperature .*one number"),
+    "start temperature of three": (
+        lambda _: simulate(initial_temperature=np.ones(3)),
+        r"temperature .*one number",
+    ),
     "neither temperature nor momenta": (
-        lambda _: simulate(temperature=None),
+        lambda _: simulate(initial_temperature=None),
         r"give either temperature or momenta to start from",
     ),
     "temperature and momenta": (
@@ -711,36 +717,36 @@ RUNS = {
     "key of text": (lambda _: simulate(key="seed"), r"key = seed is not a key of JAX"),
     "two keys": (lambda _: simulate(key=jax.random.split(KEY())), r"key .*\[2\]"),
     "momenta too few": (
-        lambda _: simulate(temperature=None, momenta=jnp.zeros((31, 3))),
+        lambda _: simulate(initial_temperature=None, momenta=jnp.zeros((31, 3))),
         r"momenta \[31, 3\] and positions \[32, 3\] differ in shape",
     ),
     "NaN momenta": (
-        lambda _: simulate(temperature=None, momenta=jnp.full(X.shape, NAN)),
+        lambda _: simulate(initial_temperature=None, momenta=jnp.full(X.shape, NAN)),
         r"momenta .*not finite",
     ),
     "momenta in a list": (
-        lambda _: simulate(temperature=None, momenta=[[0.0, 0, 0]]),
+        lambda _: simulate(initial_temperature=None, momenta=[[0.0, 0, 0]]),
         r"momenta .*\[1, 3\]|momenta .*list",
     ),
-    "momenta of text": (lambda _: simulate(temperature=None, momenta="cold"), r"momenta .*"),
+    "momenta of text": (lambda _: simulate(initial_temperature=None, momenta="cold"), r"momenta .*"),
     "momenta in single precision": (
-        lambda _: simulate(temperature=None, momenta=jnp.zeros(X.shape, jnp.float32)),
+        lambda _: simulate(initial_temperature=None, momenta=jnp.zeros(X.shape, jnp.float32)),
         r"momenta .*float32.*float64",
     ),
     "complex momenta": (
-        lambda _: simulate(temperature=None, momenta=np.zeros(X.shape, complex)),
+        lambda _: simulate(initial_temperature=None, momenta=np.zeros(X.shape, complex)),
         r"momenta .*complex",
     ),
     "momenta of whole numbers": (
-        lambda _: simulate(temperature=None, momenta=np.zeros(X.shape, int)),
+        lambda _: simulate(initial_temperature=None, momenta=np.zeros(X.shape, int)),
         r"momenta .*int.*float64",
     ),
     "momenta of one replica": (
-        lambda _: simulate(system=replicas(), temperature=None, momenta=jnp.zeros(X.shape)),
+        lambda _: simulate(system=replicas(), initial_temperature=None, momenta=jnp.zeros(X.shape)),
         r"momenta \[32, 3\] and positions \[2, 32, 3\] differ in shape",
     ),
     "momenta of fixed atoms": (
-        lambda _: simulate(system=make(fixed=[0]), temperature=None, momenta=jnp.ones(X.shape)),
+        lambda _: simulate(system=make(fixed=[0]), initial_temperature=None, momenta=jnp.ones(X.shape)),
         r"momenta of fixed atoms must be zero",
     ),
     "ASE's atoms to simulate": (lambda _: simulate(system=atoms()), r"system is .*Atoms.*from_ase"),
@@ -808,26 +814,28 @@ RUNS = {
     "skin of text to simulate": (lambda _: simulate(skin="wide"), r"skin = 'wide' must be a real number"),
     "room of half an atom to simulate": (lambda _: simulate(capacity=4.5), r"capacity = 4.5"),
     "momenta for a state": (
-        lambda _: simulate(system=state(), temperature=None, key=None, momenta=jnp.zeros(X.shape)),
-        r"a state has momenta and key of its own: leave out",
+        lambda _: simulate(system=state(), initial_temperature=None, key=None, momenta=jnp.zeros(X.shape)),
+        r"a state has momenta and a key: leave out",
     ),
     "state in mixed precision": (
         lambda _: simulate(
-            system=state().replace(momenta=jnp.zeros(X.shape, jnp.float32)), temperature=None, key=None
+            system=state().replace(momenta=jnp.zeros(X.shape, jnp.float32)),
+            initial_temperature=None,
+            key=None,
         ),
         r"momenta .*float32.*float64",
     ),
     "state of another integrator": (
         lambda _: simulate(
             system=state(),
-            temperature=None,
+            initial_temperature=None,
             key=None,
             integrator=difmd.nose_hoover(dt=0.1, temperature=90.0, time_constant=1.0),
         ),
         r"state .*integrator",
     ),
     "state without a virial": (
-        lambda _: simulate(system=state(), temperature=None, key=None, integrator=npt()),
+        lambda _: simulate(system=state(), initial_temperature=None, key=None, integrator=npt()),
         r"state .*integrator",
     ),
     "barostat without a volume": (
@@ -1233,7 +1241,7 @@ FOLDERS = {
     ),
     "folder of a number": (lambda _: simulate(folder=5), r"folder .*5"),
     "folder of another run": (
-        lambda tmp: simulate(folder=run_in(tmp), temperature=91.0),
+        lambda tmp: simulate(folder=run_in(tmp), initial_temperature=91.0),
         r"holds another run, or one with other settings",
     ),
     "folder of a longer run": (

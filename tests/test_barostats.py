@@ -43,7 +43,9 @@ def started(integrator, system=None):
     system = crystal() if system is None else system
     neighbors = neighbor_list(system, cutoff=7.0, skin=1.5, shrink=1.1)
     momenta = draw_momenta(jax.random.key(1), system, T)
-    state = difmd.initialize(POTENTIAL, PARAMS, integrator, system, momenta, jax.random.key(2), neighbors)
+    state = difmd.initialize(
+        POTENTIAL, PARAMS, system, integrator, neighbors, momenta=momenta, key=jax.random.key(2)
+    )
     return state, neighbors
 
 
@@ -59,7 +61,7 @@ def test_piston_conserves_energy_to_second_order(coupling):
 
         done = jax.jit(
             lambda state: difmd.rollout(
-                POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=round(400 * DT / dt), save_every=1,
+                POTENTIAL, PARAMS, state, integrator, neighbors, n_steps=round(400 * DT / dt), save_every=1,
                 save=lambda *at: (energy(*at), at[0].system.volume),
             )
         )(state)  # fmt: skip
@@ -79,7 +81,7 @@ def test_piston_conserves_energy_to_second_order(coupling):
 def test_coupling_lets_only_some_strains_happen(name, coupling):
     integrator = made(name, coupling=coupling)
     state, neighbors = started(integrator)
-    done = jax.jit(lambda state: difmd.rollout(POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=40))(
+    done = jax.jit(lambda state: difmd.rollout(POTENTIAL, PARAMS, state, integrator, neighbors, n_steps=40))(
         state
     )
     assert int(done.status.flags) == 0
@@ -157,13 +159,13 @@ def test_simulate_keeps_cells_and_goes_on(name):
             chunk_steps=100, **more,
         )  # fmt: skip
 
-    first = simulate(systems, 200, temperature=T, key=jax.random.key(0))
+    first = simulate(systems, 200, initial_temperature=T, key=jax.random.key(0))
     assert first.cells.shape == (4, 2, 3, 3) and first.volume.shape == (4, 2)
     np.testing.assert_array_equal(first.cells[-1], np.asarray(first.state.system.cell))
     assert np.isfinite(first.pressure).all() and (np.ptp(first.volume, axis=0) > 0).all()
     assert (first.cells[-1, 0] != first.cells[-1, 1]).any()
     rest = simulate(first.state, 200)
-    whole = simulate(systems, 400, temperature=T, key=jax.random.key(0))
+    whole = simulate(systems, 400, initial_temperature=T, key=jax.random.key(0))
     np.testing.assert_array_equal(rest.cells[-1], whole.cells[-1])
     np.testing.assert_array_equal(rest.positions[-1], whole.positions[-1])
 
@@ -174,7 +176,7 @@ def test_cell_that_shrinks_far_is_followed():
     system = stretched.replace(positions=1.25 * stretched.positions, cell=1.25 * stretched.cell)
     run = difmd.simulate(
         POTENTIAL, PARAMS, system, made("cell_rescaling", pressure=2000 * units.BAR), n_steps=1000,
-        temperature=T, key=jax.random.key(0), progress=False,
+        initial_temperature=T, key=jax.random.key(0), progress=False,
     )  # fmt: skip
     assert run.volume[-1] < 0.8 * float(system.volume)
     assert run.n_replays > 0
@@ -191,10 +193,10 @@ def test_volume_is_differentiated(name, method):
         integrator = made(name, pressure=pressure)
         params = {**PARAMS, "sigma": sigma * PARAMS["sigma"]}
         start = difmd.initialize(
-            POTENTIAL, params, integrator, state.system, state.momenta, state.key, neighbors
+            POTENTIAL, params, state.system, integrator, neighbors, momenta=state.momenta, key=state.key
         )
         done = difmd.rollout(
-            POTENTIAL, params, integrator, start, neighbors, n_steps=20, save_every=5, rebuild_every=5,
+            POTENTIAL, params, start, integrator, neighbors, n_steps=20, save_every=5, rebuild_every=5,
             gradient=getattr(gradients, method)(),
         )  # fmt: skip
         return done.state.system.volume
@@ -212,7 +214,7 @@ def test_reversible_refuses_a_barostat():
     state, neighbors = started(made("cell_rescaling"), crystal(2))
     with pytest.raises(InputError, match="cannot undo"):
         difmd.rollout(
-            POTENTIAL, PARAMS, made("cell_rescaling"), state, neighbors, n_steps=1,
+            POTENTIAL, PARAMS, state, made("cell_rescaling"), neighbors, n_steps=1,
             gradient=gradients.reversible(),
         )  # fmt: skip
 
@@ -224,7 +226,7 @@ def test_temperature_and_pressure_may_change(name):
     pressed = difmd.ramp([0, 400], [P, 60 * P])
     run = difmd.simulate(
         POTENTIAL, PARAMS, crystal(), made(name, temperature=hot, pressure=pressed), n_steps=800,
-        save_every=100, temperature=T, key=jax.random.key(0), progress=False, skin=1.5,
+        save_every=100, initial_temperature=T, key=jax.random.key(0), progress=False, skin=1.5,
     )  # fmt: skip
     assert run.temperature[-1] > 1.7 * T and run.volume[-1] < 0.97 * float(run.system.volume)
 
@@ -266,7 +268,7 @@ def test_barostat_needs_a_periodic_cell():
     slab = crystal().replace(pbc=jnp.asarray([True, True, False]))
     with pytest.raises(InputError, match="periodic"):
         difmd.simulate(
-            POTENTIAL, PARAMS, slab, made("cell_rescaling"), n_steps=10, save_every=10, temperature=T,
+            POTENTIAL, PARAMS, slab, made("cell_rescaling"), n_steps=10, save_every=10, initial_temperature=T,
             key=jax.random.key(0), progress=False,
         )  # fmt: skip
 

@@ -33,7 +33,7 @@ with jax.enable_x64(True):
     thermostat = difmd.langevin(dt=4 * units.FS, temperature=90.0, friction=1 / units.PS)
     run = difmd.simulate(
         potential, params, systems, thermostat, n_steps=40, save_every=20, chunk_steps=20,
-        temperature=90.0, key=jax.random.key(1), progress=False,
+        initial_temperature=90.0, key=jax.random.key(1), progress=False,
     )
     more = difmd.simulate(
         potential, params, run.state, difmd.velocity_verlet(dt=4 * units.FS), n_steps=20, save_every=10,

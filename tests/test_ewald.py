@@ -77,7 +77,7 @@ def test_ewald_refuses_a_cell_it_was_not_made_for():
         with pytest.raises(InputError, match="1.20 times as long"):
             difmd.simulate(
                 potential, potential.init(jax.random.key(0)), longer, difmd.velocity_verlet(dt=0.1),
-                n_steps=1, save_every=1, temperature=10.0, key=jax.random.key(0), progress=False,
+                n_steps=1, save_every=1, initial_temperature=10.0, key=jax.random.key(0), progress=False,
             )  # fmt: skip
     neighbors = difmd.neighbor_list(longer, cutoff=5.0)
     assert np.isnan(jax.jit(ewald.apply)(params, longer, neighbors))

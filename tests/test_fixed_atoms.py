@@ -41,7 +41,7 @@ def test_fixed_atoms_stay_and_the_others_move(name):
     fixed = np.asarray(system.fixed)
     assert fixed.sum() == 8
     run = difmd.simulate(
-        LJ, PARAMS, system, INTEGRATORS[name], n_steps=40, save_every=20, temperature=60.0,
+        LJ, PARAMS, system, INTEGRATORS[name], n_steps=40, save_every=20, initial_temperature=60.0,
         key=jax.random.key(1), progress=False,
     )  # fmt: skip
     np.testing.assert_array_equal(run.positions[:, fixed], np.asarray(system.positions)[None, fixed][[0, 0]])
@@ -77,9 +77,11 @@ def test_derivatives_leave_fixed_atoms_out(method):
     def spread(epsilon):
         params = {**PARAMS, "epsilon": PARAMS["epsilon"] * epsilon}
         integrator = INTEGRATORS["langevin"]
-        state = difmd.initialize(LJ, params, integrator, system, momenta, jax.random.key(2), neighbors)
+        state = difmd.initialize(
+            LJ, params, system, integrator, neighbors, momenta=momenta, key=jax.random.key(2)
+        )
         done = difmd.rollout(
-            LJ, params, integrator, state, neighbors, n_steps=20, save_every=10, rebuild_every=10,
+            LJ, params, state, integrator, neighbors, n_steps=20, save_every=10, rebuild_every=10,
             gradient=methods[method],
         )  # fmt: skip
         moved = done.state.system.positions - system.positions
@@ -126,7 +128,14 @@ def test_fixed_atoms_and_a_barostat_or_momenta_exclude_each_other():
     )
     with pytest.raises(InputError, match="barostat moves all atoms"):
         difmd.simulate(
-            LJ, PARAMS, system, barostat, n_steps=10, save_every=10, temperature=60.0, key=jax.random.key(0)
+            LJ,
+            PARAMS,
+            system,
+            barostat,
+            n_steps=10,
+            save_every=10,
+            initial_temperature=60.0,
+            key=jax.random.key(0),
         )
     with pytest.raises(InputError, match="momenta of fixed atoms"):
         difmd.simulate(
@@ -218,7 +227,7 @@ def test_a_thermostat_that_keeps_a_molecule_from_turning_has_its_temperature():
     system = difmd.make_system(cluster, [18] * 5)
     bath = difmd.csvr(dt=DT, temperature=15.0, time_constant=0.05 * units.PS)
     run = difmd.simulate(
-        LJ, PARAMS, system, bath, n_steps=40_000, save_every=20, chunk_steps=8000, temperature=15.0,
+        LJ, PARAMS, system, bath, n_steps=40_000, save_every=20, chunk_steps=8000, initial_temperature=15.0,
         key=jax.random.key(1), progress=False,
     )  # fmt: skip
     r = run.positions - run.positions.mean(axis=1, keepdims=True)

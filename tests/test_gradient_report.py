@@ -47,9 +47,9 @@ def test_gradients_are_those_of_reverse_mode(report, replicas):
     def values(params, system, neighbors, key):
         momentum_key, noise_key, _ = jax.random.split(key, 3)
         momenta = draw_momenta(momentum_key, system, 120.0)
-        state = initialize(POTENTIAL, params, bath, system, momenta, noise_key, neighbors)
+        state = initialize(POTENTIAL, params, system, bath, neighbors, momenta=momenta, key=noise_key)
         run = rollout(
-            POTENTIAL, params, bath, state, neighbors,
+            POTENTIAL, params, state, bath, neighbors,
             n_steps=N_STEPS, save_every=EVERY, rebuild_every=EVERY,
             save=lambda state, _: squared_displacement(system, state),
         )  # fmt: skip
@@ -105,8 +105,8 @@ def test_growth_is_that_of_two_trajectories(argon):
         nve = velocity_verlet(dt=DT)
         moved = argon.replace(positions=argon.positions + sign * step * tangent[0])
         p = momenta + sign * step * roots * tangent[1]
-        state = initialize(POTENTIAL, PARAMS, nve, moved, p, key, neighbors)
-        run = rollout(POTENTIAL, PARAMS, nve, state, neighbors, n_steps=100, save_every=20, rebuild_every=20)
+        state = initialize(POTENTIAL, PARAMS, moved, nve, neighbors, momenta=p, key=key)
+        run = rollout(POTENTIAL, PARAMS, state, nve, neighbors, n_steps=100, save_every=20, rebuild_every=20)
         return run.frames.positions, run.frames.momenta / roots[None]
 
     ahead, behind = end(1.0), end(-1.0)

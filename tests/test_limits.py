@@ -33,7 +33,7 @@ def barostat(pressure, **changes):
 
 
 def run(integrator=None, *, potential=LJ, params=PARAMS, system=None, n_steps=40, **options):
-    options = {"temperature": 60.0, "save_every": 10, "chunk_steps": 20, **options}
+    options = {"initial_temperature": 60.0, "save_every": 10, "chunk_steps": 20, **options}
     return difmd.simulate(
         potential, params, crystal() if system is None else system,
         difmd.velocity_verlet(dt=DT) if integrator is None else integrator,
@@ -62,10 +62,10 @@ def cliff(depth):
 # What happens, and what is said of it.
 BROKEN = {
     "explodes at once": (
-        lambda: run(difmd.velocity_verlet(dt=50 * DT), temperature=1e6), r"TOO_FAST|NON_FINITE", 1,
+        lambda: run(difmd.velocity_verlet(dt=50 * DT), initial_temperature=1e6), r"TOO_FAST|NON_FINITE", 1,
     ),
     "explodes later": (
-        lambda: run(difmd.velocity_verlet(dt=13 * DT), temperature=300.0, n_steps=400),
+        lambda: run(difmd.velocity_verlet(dt=13 * DT), initial_temperature=300.0, n_steps=400),
         r"ENERGY_JUMP|TOO_FAST|NON_FINITE", None,
     ),
     "gains energy that no force tells of": (
@@ -112,7 +112,7 @@ def test_a_broken_run_names_the_step_and_leaves_the_frames_before_and_at_it(name
     assert int(at.step) == first and int(before.step) < first
     assert sees(flags_of(error.status), before, at)
     # What was committed before is kept, and nothing after it.
-    assert len(error.committed.times) * 10 < first
+    assert len(error.partial_result.times) * 10 < first
 
 
 def test_a_potential_without_a_core_is_told_by_atoms_that_are_too_close(tmp_path):
@@ -172,7 +172,7 @@ def test_a_jump_across_an_interruption_is_seen(tmp_path):
     potential = cliff(1.0)
     params = potential.init(KEY)
     bath = difmd.langevin(dt=DT, temperature=300.0, friction=1 / units.PS)
-    options = {"potential": potential, "params": params, "folder": tmp_path, "temperature": 300.0}
+    options = {"potential": potential, "params": params, "folder": tmp_path, "initial_temperature": 300.0}
     options |= {"save_every": 20, "limits": difmd.Limits(energy_jump=1e6)}
     run(bath, **options, n_steps=20)
     with pytest.raises(SimulationError, match="ENERGY_JUMP.*first at step 40"):
@@ -208,14 +208,14 @@ def test_an_interrupt_while_a_failure_is_looked_at_keeps_what_was_committed(monk
     monkeypatch.setattr(sys.modules["difmd.simulation.driver"], "states_at", stop)
     with pytest.raises(SimulationError, match="CELL_COLLAPSE") as caught:
         run(barostat(3.0))
-    assert caught.value.committed is not None and caught.value.states == ()
+    assert caught.value.partial_result is not None and caught.value.states == ()
 
 
 def test_one_replica_that_breaks_is_found():
     systems = jax.tree.map(lambda x: jnp.stack([x] * 3), crystal())
     momenta = jnp.zeros((3, 32, 3)).at[1, 4, 0].set(1e4)
     with pytest.raises(SimulationError, match="in 1 of 3 replicas") as caught:
-        run(system=systems, temperature=None, momenta=momenta)
+        run(system=systems, initial_temperature=None, momenta=momenta)
     before, at = caught.value.states
     assert before.momenta.shape == (32, 3) and np.abs(at.momenta).max() > 1e3
 
@@ -248,9 +248,11 @@ def rolled(integrator, *, rebuild_every=20, momenta=None, system=None, slots=Non
     if slots is not None:
         neighbors = neighbors.replace(indices=neighbors.indices[:slots])
     momenta = jnp.zeros((32, 3)) if momenta is None else momenta
-    state = difmd.initialize(LJ, PARAMS, integrator, system, momenta, KEY, neighbor_list(system, cutoff=7.0))
+    state = difmd.initialize(
+        LJ, PARAMS, system, integrator, neighbor_list(system, cutoff=7.0), momenta=momenta, key=KEY
+    )
     return difmd.rollout(
-        LJ, PARAMS, integrator, state, neighbors, n_steps=20, save_every=20, rebuild_every=rebuild_every,
+        LJ, PARAMS, state, integrator, neighbors, n_steps=20, save_every=20, rebuild_every=rebuild_every,
         gradient=gradient,
     ).status  # fmt: skip
 

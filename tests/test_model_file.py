@@ -169,6 +169,6 @@ def test_what_can_be_saved_can_be_run():
     params = potential.init(jax.random.key(0))
     run = difmd.simulate(
         potential, params, SYSTEM, difmd.velocity_verlet(dt=0.2 * difmd.units.FS), n_steps=4, save_every=2,
-        temperature=100.0, key=jax.random.key(1), progress=False,
+        initial_temperature=100.0, key=jax.random.key(1), progress=False,
     )  # fmt: skip
     assert np.isfinite(run.positions).all()

@@ -286,7 +286,7 @@ def test_dynamics_with_a_network_conserve_energy():
     pair = jax.tree.map(lambda x: jnp.stack([x, x]), system)
     run = simulate(
         potential, params, pair, velocity_verlet(dt=0.2 * units.FS), n_steps=80, save_every=4,
-        temperature=600.0, key=jax.random.key(1), skin=0.2, capacity=1, progress=False,
+        initial_temperature=600.0, key=jax.random.key(1), skin=0.2, capacity=1, progress=False,
     )  # fmt: skip
     assert run.n_replays > 0
     kinetic = np.sum(np.asarray(run.momenta) ** 2 / np.asarray(system.masses)[:, None], axis=(2, 3)) / 2

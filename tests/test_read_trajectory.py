@@ -39,7 +39,7 @@ def simulate(folder, system, integrator=NVE, n_steps=20, **more):
     )  # fmt: skip
 
 
-START = {"temperature": 60.0, "key": jax.random.key(0)}
+START = {"initial_temperature": 60.0, "key": jax.random.key(0)}
 
 
 def replicas(n=2):

@@ -340,7 +340,7 @@ def test_what_is_not_converged_is_told(different):
     ) as caught:
         relaxed(different, max_steps=2)
     assert "NOT_CONVERGED" in str(caught.value)
-    found = caught.value.committed
+    found = caught.value.partial_result
     assert [bool(one.is_converged) for one in found] == [False, False, True]
     assert flags_of(found[0].status) == Flag.NOT_CONVERGED
     assert found[0].n_steps == 2 and np.isfinite(found[0].energy)
@@ -355,7 +355,7 @@ def test_a_structure_that_explodes_leaves_the_others_alone(different):
     wide = difmd.from_ase(crystal(edge=6.6))
     with pytest.raises(SimulationError, match=r"1 of 2 .*systems\[0\].* NON_FINITE") as caught:
         relaxed([wide, different[0]], potential=singular)
-    assert [bool(one.is_converged) for one in caught.value.committed] == [False, True]
+    assert [bool(one.is_converged) for one in caught.value.partial_result] == [False, True]
 
 
 def test_an_interrupt_keeps_what_was_done(monkeypatch):
@@ -372,7 +372,7 @@ def test_an_interrupt_keeps_what_was_done(monkeypatch):
     free = cube.replace(pbc=jnp.zeros(3, bool))
     with pytest.raises(difmd.SimulationInterrupted, match="0 of 2 structures") as caught:
         relaxed([cube, free], save_every=5)
-    begun, waiting = caught.value.committed
+    begun, waiting = caught.value.partial_result
     assert begun.n_steps == 5 and np.isfinite(begun.energy)
     assert waiting.n_steps == 0 and np.isnan(waiting.energy) and not waiting.is_converged
     np.testing.assert_array_equal(waiting.system.positions, free.positions)

@@ -37,7 +37,7 @@ def start(argon):
     """32 argon atoms at 90 K: state and list."""
     neighbors = neighbor_list(argon, cutoff=POTENTIAL.cutoff, skin=0.6, slack=1.4)
     momenta = draw_momenta(jax.random.key(1), argon, 90.0)
-    state = initialize(POTENTIAL, PARAMS, NVE, argon, momenta, jax.random.key(2), neighbors)
+    state = initialize(POTENTIAL, PARAMS, argon, NVE, neighbors, momenta=momenta, key=jax.random.key(2))
     return state, neighbors
 
 
@@ -62,7 +62,7 @@ def test_restart_is_no_restart_and_saving_changes_nothing(start, rebuild_every):
     def run(n_steps):
         return jax.jit(
             lambda state, neighbors: rollout(
-                POTENTIAL, PARAMS, NVT, state, neighbors,
+                POTENTIAL, PARAMS, state, NVT, neighbors,
                 n_steps=n_steps, save_every=5, rebuild_every=rebuild_every,
             )
         )  # fmt: skip
@@ -86,7 +86,7 @@ def test_energy_is_conserved_and_second_order_in_the_time_step(start):
     @jax.jit
     def energies(dt):
         run = rollout(
-            POTENTIAL, PARAMS, velocity_verlet(dt=dt), state, neighbors,
+            POTENTIAL, PARAMS, state, velocity_verlet(dt=dt), neighbors,
             n_steps=200, save=total_energy,
         )  # fmt: skip
         return run.frames, run.status.flags
@@ -109,7 +109,7 @@ def test_replicas_and_temperatures_are_mapped_without_recompiling(start):
     def run(integrators, momenta):
         def one(integrator, momenta):
             return rollout(
-                POTENTIAL, PARAMS, integrator, state.replace(momenta=momenta), neighbors,
+                POTENTIAL, PARAMS, state.replace(momenta=momenta), integrator, neighbors,
                 n_steps=20, save_every=10,
             ).frames  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_replicas_and_temperatures_are_mapped_without_recompiling(start):
     np.testing.assert_array_equal(hotter.positions[0], frames.positions[0])
     assert jnp.abs(hotter.positions[1] - frames.positions[1]).max() > 1e-6
     alone = jax.jit(
-        lambda: rollout(POTENTIAL, PARAMS, NVT, state, neighbors, n_steps=20, save_every=10).frames
+        lambda: rollout(POTENTIAL, PARAMS, state, NVT, neighbors, n_steps=20, save_every=10).frames
     )()
     np.testing.assert_allclose(alone.positions, frames.positions[0], atol=1e-11)
 
@@ -140,7 +140,7 @@ def test_flags_name_the_step_and_come_once(start):
     @jax.jit
     def run(dt, momenta):
         return rollout(
-            POTENTIAL, PARAMS, velocity_verlet(dt=dt), state.replace(momenta=momenta), neighbors,
+            POTENTIAL, PARAMS, state.replace(momenta=momenta), velocity_verlet(dt=dt), neighbors,
             n_steps=20, save_every=20, rebuild_every=20,
         ).status  # fmt: skip
 
@@ -184,7 +184,7 @@ def test_a_list_that_is_stale_at_the_start_is_flagged(start):
     old = neighbors.replace(reference_positions=neighbors.reference_positions + 0.4)
     for rebuild_every in (None, 5):
         run = rollout(
-            POTENTIAL, PARAMS, NVE, state, old, n_steps=5, save_every=5, rebuild_every=rebuild_every
+            POTENTIAL, PARAMS, state, NVE, old, n_steps=5, save_every=5, rebuild_every=rebuild_every
         )
         assert Flag.NEIGHBOR_STALE in flags_of(run.status) and int(run.status.first_bad_step) == 0
 
@@ -199,9 +199,11 @@ def test_gradient_is_central_differences(start, method):
     def loss(theta):
         params = {"sigma": PARAMS["sigma"] * (1 + theta[:1]), "epsilon": PARAMS["epsilon"] * (1 + theta[1:2])}
         moved = state.replace(momenta=state.momenta + theta[2] * push)
-        begun = initialize(POTENTIAL, params, NVE, moved.system, moved.momenta, moved.key, neighbors)
+        begun = initialize(
+            POTENTIAL, params, moved.system, NVE, neighbors, momenta=moved.momenta, key=moved.key
+        )
         run = rollout(
-            POTENTIAL, params, NVE, begun, neighbors,
+            POTENTIAL, params, begun, NVE, neighbors,
             n_steps=50, save_every=5, rebuild_every=10, gradient=method(),
         )  # fmt: skip
         frames = run.frames
@@ -233,4 +235,4 @@ def test_gradient_is_central_differences(start, method):
 )
 def test_refuses_numbers_of_steps_that_do_not_divide(start, steps):
     with pytest.raises(InputError, match=f"n_steps = {steps['n_steps']}|every = 0 must be at least 1"):
-        rollout(POTENTIAL, PARAMS, NVE, *start, **steps)
+        rollout(POTENTIAL, PARAMS, start[0], NVE, start[1], **steps)

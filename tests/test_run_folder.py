@@ -27,7 +27,7 @@ import difmd
 from difmd import units
 import difmd.simulation.recorder
 
-difmd.committed.WRITE_EVERY = 0.0
+difmd.simulation.recorder.WRITE_EVERY = 0.0
 folder, n_steps = sys.argv[1], int(sys.argv[2].split("/")[-1])
 potential = difmd.lennard_jones(
     ["Ar"], sigma=3.4, epsilon=0.0103, cutoff=7.0, truncation=difmd.switched(6.0)
@@ -42,7 +42,7 @@ bath = difmd.cell_rescaling(
 print("begins", flush=True)
 difmd.simulate(
     potential, potential.init(jax.random.key(0)), system, bath, n_steps=n_steps, save_every=10,
-    chunk_steps=100, temperature=100.0, key=jax.random.key(0), folder=folder, progress=False,
+    chunk_steps=100, initial_temperature=100.0, key=jax.random.key(0), folder=folder, progress=False,
 )
 """
 
@@ -60,7 +60,7 @@ def simulate(folder, n_steps=60, *, system=None, key=0, **more):
     bath = difmd.langevin(dt=4 * units.FS, temperature=60.0, friction=1 / units.PS)
     return difmd.simulate(
         POTENTIAL, PARAMS, crystal() if system is None else system, more.pop("integrator", bath),
-        n_steps=n_steps, save_every=5, chunk_steps=10, temperature=60.0, key=jax.random.key(key),
+        n_steps=n_steps, save_every=5, chunk_steps=10, initial_temperature=60.0, key=jax.random.key(key),
         folder=folder, progress=False, skin=1.0, **more,
     )  # fmt: skip
 

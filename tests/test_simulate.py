@@ -27,7 +27,7 @@ RECORDS = ("positions", "momenta", "potential_energy", "stress")
 
 
 def run(system, *, integrator=NVE, n_steps=40, save_every=10, chunk_steps=20, **changes):
-    start = {} if "momenta" in changes else {"temperature": 100.0}
+    start = {} if "momenta" in changes else {"initial_temperature": 100.0}
     return simulate(
         POTENTIAL,
         changes.pop("params", PARAMS),
@@ -73,7 +73,7 @@ def hot_run(crystal):
             found = run(
                 crystal,
                 integrator=langevin(dt=10 * units.FS, temperature=300.0, friction=1 / units.PS),
-                temperature=300.0,
+                initial_temperature=300.0,
                 chunk_steps=10,
                 capacity=capacity,
                 skin=SKIN,
@@ -208,7 +208,7 @@ def test_energy_that_is_not_finite_stops_the_run(argon, monkeypatch):
     monkeypatch.setattr(MODULE, "run_chunk", spoilt)
     with pytest.raises(SimulationError, match="NON_FINITE.*first at step 10") as caught:
         run(argon)
-    assert len(caught.value.committed.times) == 0
+    assert len(caught.value.partial_result.times) == 0
 
 
 def test_chunk_size_does_not_matter(argon, clean):
@@ -237,7 +237,7 @@ def test_replicas_are_independent_runs(argon, clean):
     np.testing.assert_allclose(both.positions[:, 0], alone.positions, atol=1e-10)
     np.testing.assert_allclose(both.potential_energy[:, 0], alone.potential_energy, atol=1e-10)
     assert np.abs(both.positions[:, 1] - both.positions[:, 0]).max() > 0.1
-    drawn = run(systems, temperature=100.0, n_steps=20)
+    drawn = run(systems, initial_temperature=100.0, n_steps=20)
     assert np.abs(drawn.momenta[0, 0] - drawn.momenta[0, 1]).max() > 0.1
 
 
@@ -247,11 +247,11 @@ def test_replicas_are_independent_runs(argon, clean):
         ({"momenta": jnp.zeros((32, 3)).at[4, 1].set(jnp.nan)}, "momenta"),
         ({"momenta": jnp.zeros((31, 3))}, "momenta"),
         ({"momenta": jnp.zeros((2, 32, 3))}, "momenta"),
-        ({"temperature": -5.0}, "temperature = -5.0"),
-        ({"temperature": 0.0}, "temperature = 0.0"),
-        ({"temperature": float("nan")}, "temperature = nan"),
-        ({"temperature": 100.0, "momenta": jnp.zeros((32, 3))}, "temperature or momenta"),
-        ({"temperature": None}, "temperature or momenta"),
+        ({"initial_temperature": -5.0}, "temperature = -5.0"),
+        ({"initial_temperature": 0.0}, "temperature = 0.0"),
+        ({"initial_temperature": float("nan")}, "temperature = nan"),
+        ({"initial_temperature": 100.0, "momenta": jnp.zeros((32, 3))}, "initial_temperature or momenta"),
+        ({"initial_temperature": None}, "initial_temperature or momenta"),
         ({"n_steps": 15}, "n_steps = 15"),
         ({"n_steps": 0}, "n_steps = 0"),
         ({"n_steps": -10}, "n_steps = -10"),
@@ -291,7 +291,7 @@ def test_explosion_at_once(argon):
     near = argon.positions.at[1].set(argon.positions[0] + jnp.asarray([0.01, 0, 0]))
     with pytest.raises(SimulationError, match=r"NON_FINITE.*first at step 1\)") as caught:
         run(argon.replace(positions=near), integrator=velocity_verlet(dt=1000 * units.FS))
-    left = caught.value.committed
+    left = caught.value.partial_result
     assert left.positions.shape == (0, 32, 3) and left.stress.shape == (0, 3, 3)
     assert left.times.shape == (0,)
     assert int(left.state.step) == 0
@@ -309,7 +309,7 @@ def test_explosion_later_keeps_the_frames_before_it(argon, clean, monkeypatch):
     monkeypatch.setattr(MODULE, "run_chunk", kick)
     with pytest.raises(SimulationError, match=r"NON_FINITE.*first at step 2\d\)") as caught:
         run(argon)
-    left = caught.value.committed
+    left = caught.value.partial_result
     for name in RECORDS:
         np.testing.assert_array_equal(getattr(left, name), getattr(clean, name)[:2], err_msg=name)
     assert int(left.state.step) == 20
@@ -329,7 +329,7 @@ def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
     with pytest.raises(SimulationInterrupted, match="40 of 80 steps") as caught:
         run(argon, n_steps=80)
     assert isinstance(caught.value, KeyboardInterrupt) and isinstance(caught.value, SimulationError)
-    left = caught.value.committed
+    left = caught.value.partial_result
     for name in RECORDS:
         np.testing.assert_array_equal(getattr(left, name), getattr(clean, name), err_msg=name)
     assert int(left.state.step) == 40
@@ -349,7 +349,7 @@ def test_interrupt_before_the_first_frame_leaves_a_start_to_go_on_from(argon, mo
         patch.setattr(MODULE, "run_chunk", stop)
         patch.setattr(MODULE, "run_replicas", stop)
         run(system)
-    left = caught.value.committed.state
+    left = caught.value.partial_result.state
     assert np.isnan(left.forces).all()
     options = {"n_steps": 40, "save_every": 10, "chunk_steps": 20, "progress": False}
     assert_same_path(simulate(POTENTIAL, PARAMS, left, NVE, **options), whole)
@@ -358,8 +358,8 @@ def test_interrupt_before_the_first_frame_leaves_a_start_to_go_on_from(argon, mo
 def test_a_melting_crystal_goes_on_as_if_it_had_not_stopped(crystal):
     """Occupancy and numbers of neighbours change on the way; the order of sums must not."""
     options = {"save_every": 30, "chunk_steps": 30, "integrator": velocity_verlet(dt=8 * units.FS)}
-    whole = run(crystal, n_steps=120, temperature=600.0, **options)
-    half = run(crystal, n_steps=60, temperature=600.0, **options)
+    whole = run(crystal, n_steps=120, initial_temperature=600.0, **options)
+    half = run(crystal, n_steps=60, initial_temperature=600.0, **options)
     rest = simulate(
         POTENTIAL, PARAMS, half.state, options["integrator"], n_steps=60, save_every=30, chunk_steps=30,
         progress=False,
@@ -369,7 +369,7 @@ def test_a_melting_crystal_goes_on_as_if_it_had_not_stopped(crystal):
 
 
 def test_refuses_what_is_no_system_and_no_key(argon, unchecked):
-    options = {"n_steps": 1, "save_every": 1, "temperature": 100.0, "progress": False}
+    options = {"n_steps": 1, "save_every": 1, "initial_temperature": 100.0, "progress": False}
     with pytest.raises(InputError, match="str: convert it with difmd.from_ase"):
         simulate(POTENTIAL, PARAMS, "argon", NVE, key=jax.random.key(0), **options)
     with pytest.raises(InputError, match="key = 0 is not a key"):
@@ -383,7 +383,7 @@ def test_another_temperature_compiles_nothing_anew(argon):
 
     def heated(kelvin, key):
         bath = langevin(dt=5 * units.FS, temperature=kelvin, friction=1 / units.PS)
-        options = {"n_steps": 20, "temperature": kelvin, "key": jax.random.key(key)}
+        options = {"n_steps": 20, "initial_temperature": kelvin, "key": jax.random.key(key)}
         return run(argon, integrator=bath, **options), run(argon, **options)
 
     heated(40.0, 1)

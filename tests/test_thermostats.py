@@ -35,7 +35,7 @@ def run(name, n_steps, *, save_every=1, system=None, **changes):
     system = crystal() if system is None else system
     return difmd.simulate(
         POTENTIAL, PARAMS, system, made(name, **changes), n_steps=n_steps, save_every=save_every,
-        temperature=2 * T, key=jax.random.key(1), progress=False,
+        initial_temperature=2 * T, key=jax.random.key(1), progress=False,
     )  # fmt: skip
 
 
@@ -44,7 +44,9 @@ def drift(integrator, n_steps, dt):
     system = crystal()
     neighbors = neighbor_list(system, cutoff=7.0, skin=1.0)
     momenta = draw_momenta(jax.random.key(1), system, T)
-    state = difmd.initialize(POTENTIAL, PARAMS, integrator, system, momenta, jax.random.key(2), neighbors)
+    state = difmd.initialize(
+        POTENTIAL, PARAMS, system, integrator, neighbors, momenta=momenta, key=jax.random.key(2)
+    )
 
     def energy(state, neighbors):
         potential = POTENTIAL.apply(PARAMS, state.system, neighbors)
@@ -52,7 +54,7 @@ def drift(integrator, n_steps, dt):
 
     done = jax.jit(
         lambda state: difmd.rollout(
-            POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=n_steps, save_every=1, save=energy
+            POTENTIAL, PARAMS, state, integrator, neighbors, n_steps=n_steps, save_every=1, save=energy
         )
     )(state)
     assert int(done.status.flags) == 0
@@ -126,12 +128,14 @@ def test_chain_runs_backward():
     neighbors = neighbor_list(system, cutoff=7.0, skin=2.0)
     integrator = made("nose_hoover")
     momenta = draw_momenta(jax.random.key(1), system, T)
-    first = difmd.initialize(POTENTIAL, PARAMS, integrator, system, momenta, jax.random.key(2), neighbors)
+    first = difmd.initialize(
+        POTENTIAL, PARAMS, system, integrator, neighbors, momenta=momenta, key=jax.random.key(2)
+    )
 
     @jax.jit
     def turned(state):
         done = difmd.rollout(
-            POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=50, save_every=50, rebuild_every=50
+            POTENTIAL, PARAMS, state, integrator, neighbors, n_steps=50, save_every=50, rebuild_every=50
         ).state
         return done.replace(momenta=-done.momenta, bath=done.bath._replace(velocities=-done.bath.velocities))
 
@@ -158,8 +162,10 @@ def test_gradient_in_temperature_and_time_constant(name):
 
     def end(theta):
         integrator = made(name, temperature=theta[0] * T, time_constant=theta[1] * TAU)
-        state = difmd.initialize(POTENTIAL, PARAMS, integrator, system, momenta, jax.random.key(2), neighbors)
-        done = difmd.rollout(POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=20, save_every=20)
+        state = difmd.initialize(
+            POTENTIAL, PARAMS, system, integrator, neighbors, momenta=momenta, key=jax.random.key(2)
+        )
+        done = difmd.rollout(POTENTIAL, PARAMS, state, integrator, neighbors, n_steps=20, save_every=20)
         return kinetic_energy(system, done.state.momenta)
 
     value = jax.jit(end)
@@ -188,7 +194,7 @@ def test_berendsen_brings_to_the_temperature_and_says_what_it_is():
     with pytest.warns(UserWarning, match="no ensemble"):
         integrator = difmd.integrators.berendsen(dt=DT, temperature=T, time_constant=TAU)
     done = difmd.simulate(
-        POTENTIAL, PARAMS, crystal(), integrator, n_steps=600, save_every=10, temperature=2 * T,
+        POTENTIAL, PARAMS, crystal(), integrator, n_steps=600, save_every=10, initial_temperature=2 * T,
         key=jax.random.key(1), progress=False,
     )  # fmt: skip
     assert abs(done.temperature[40:].mean() / T - 1) < 0.03

@@ -345,7 +345,7 @@ def test_limits_reach_every_run(argon, monkeypatch):
     neighbors = difmd.neighbor_list(argon, cutoff=CUTOFF, skin=0.1)
     bath = difmd.velocity_verlet(dt=units.FS)
     key = jax.random.key(0)
-    start = difmd.initialize(SWITCHED, PARAMS, bath, argon, jnp.zeros((32, 3)), key, neighbors)
+    start = difmd.initialize(SWITCHED, PARAMS, argon, bath, neighbors, momenta=jnp.zeros((32, 3)), key=key)
     model, more = (SWITCHED, PARAMS), {"dt": units.FS, "n_steps": 100, "limits": limits, "temperature": 60.0}
     for run in (
         lambda: sampling.equilibrated(*model, argon, **more, n_replicas=8, key=key),

@@ -146,7 +146,7 @@ def relax(
     Raises:
         InputError: bad arguments, found before anything runs.
         SimulationError: structures that are not converged after `max_steps`, or whose forces are not finite,
-            when all others are done; or a list that would not stop growing. `committed` holds what this
+            when all others are done; or a list that would not stop growing. `partial_result` holds what this
             function would have returned, of which `is_converged` and `status` tell.
         SimulationInterrupted: Ctrl-C; likewise.
     """
@@ -184,11 +184,11 @@ def relax(
             n_rest = sum(not one.flags for one in structures)
             raise SimulationInterrupted(
                 f"interrupted when {n_rest} of {len(structures)} structures were at rest; all of them, as "
-                "far as they came, are in `.committed`",
+                "far as they came, are in `.partial_result`",
                 result(),
             ) from None
         except SimulationError as error:
-            error.committed = result()
+            error.partial_result = result()
             raise
     _check_ends(structures, force_tolerance, result)
     return result()
@@ -226,8 +226,8 @@ def _check_ends(structures: Sequence[Structure], tolerance: float, result: Calla
             near = f" {pair} in {one.name}."
     raise SimulationError(
         f"{len(moving)} of {len(structures)} structures are not at rest ({names}), forces up to "
-        f"{largest:.1e} eV/Å where {tolerance:.1e} eV/Å were asked for; `.committed` has all as far as they "
-        f"came.{near} {describe(union)}",
+        f"{largest:.1e} eV/Å where {tolerance:.1e} eV/Å were asked for; `.partial_result` has all as far as "
+        f"they came.{near} {describe(union)}",
         result(),
     )
 

@@ -80,13 +80,13 @@ def diffusion_sample(
     def half(sign: Array) -> tuple[Array, Array, Status]:
         integrator = velocity_verlet(dt=jnp.asarray(window.dt, momenta.dtype))
         state = initialize(
-            potential, params, integrator, system, sign * momenta, jax.random.key(0), neighbors
+            potential, params, system, integrator, neighbors, momenta=sign * momenta, key=jax.random.key(0)
         )
         run = rollout(
             potential,
             params,
-            integrator,
             state,
+            integrator,
             neighbors,
             n_steps=window.n_steps,
             save_every=window.save_every,

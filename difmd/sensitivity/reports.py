@@ -318,9 +318,9 @@ def _costs(
     def value(
         method: GradientMethod | None, params: Params, system: System, neighbors: Neighbors
     ) -> tuple[Array, Status]:
-        state = initialize(potential, params, integrator, system, momenta, noise_key, neighbors)
+        state = initialize(potential, params, system, integrator, neighbors, momenta=momenta, key=noise_key)
         run = rollout(
-            potential, params, integrator, state, neighbors,
+            potential, params, state, integrator, neighbors,
             n_steps=n_steps, save_every=save_every, rebuild_every=save_every, gradient=method,
             save=lambda state, _: observable(system, state),
         )  # fmt: skip

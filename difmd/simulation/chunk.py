@@ -82,7 +82,7 @@ def run_chunk(
 
     def run(state: MDState, neighbors: Neighbors) -> Rollout:
         return rollout(
-            potential, params, integrator, state, neighbors,
+            potential, params, state, integrator, neighbors,
             n_steps=n_steps, save_every=save_every, save=record,
         )  # fmt: skip
 

@@ -37,7 +37,7 @@ _LIMITS = Limits()
 
 
 class SimulationInterrupted(SimulationError, KeyboardInterrupt):
-    """Ctrl-C during `simulate` or `relax`; `committed` holds what was done up to the last whole chunk."""
+    """Ctrl-C during `simulate` or `relax`; `partial_result` holds the completed chunks."""
 
 
 def simulate(
@@ -48,7 +48,7 @@ def simulate(
     *,
     n_steps: int,
     key: Key[Array, ""] | None = None,
-    temperature: float | None = None,
+    initial_temperature: float | None = None,
     momenta: Float[Array, "*replicas atoms 3"] | None = None,
     save_every: int = 100,
     chunk_steps: int = 500,
@@ -80,7 +80,7 @@ def simulate(
         integrator: `velocity_verlet(...)`, `langevin(...)`.
         n_steps: steps to do.
         key: seed of momenta and noise, `jax.random.key(0)`; a state has its own.
-        temperature: draw momenta at this temperature [K], the centre of mass at rest.
+        initial_temperature: draw momenta at this temperature [K], the centre of mass at rest.
         momenta: start from these instead.
         save_every: steps between frames.
         chunk_steps: steps between commits, rounded to whole frames.
@@ -99,8 +99,8 @@ def simulate(
         InputError: bad arguments, found before anything runs; a folder of another run, or that cannot be
             written.
         SimulationError: non-finite values, an energy that jumps, atoms too close, a cell that collapses, or a
-            list that would not stop growing; `committed` holds the trajectory up to the last clean chunk and
-            `states` what was before and at the step that is named, which a folder gets as `failed.extxyz`.
+            list that would not stop growing; `partial_result` holds the trajectory up to the last clean chunk
+            and `states` the states before and at the failure, which a folder gets as `failed.extxyz`.
         SimulationInterrupted: Ctrl-C; likewise.
     """
     first = _checked(
@@ -108,9 +108,9 @@ def simulate(
         n_steps=n_steps, save_every=save_every, chunk_steps=chunk_steps, limits=limits,
     )  # fmt: skip
     if not isinstance(system, MDState):
-        _check_start(first, temperature, momenta, key)
-    elif not (temperature is None and momenta is None and key is None):
-        raise InputError("a state has momenta and key of its own: leave out temperature, momenta and key")
+        _check_start(first, initial_temperature, momenta, key)
+    elif not (initial_temperature is None and momenta is None and key is None):
+        raise InputError("a state has momenta and a key: leave out initial_temperature, momenta and key")
     batched = first.positions.ndim == 3
     dt = float(np.max(np.asarray(integrator.dt)))
     if skin is None:
@@ -126,7 +126,7 @@ def simulate(
     if isinstance(system, MDState):
         state = system
     else:
-        state = begin(integrator, first, temperature, momenta, key)
+        state = begin(integrator, first, initial_temperature, momenta, key)
     frames_per_chunk = max(1, round(chunk_steps / save_every))
     frames_left = n_steps // save_every
     committed = Committed(first, state, dt, skin, save_every, n_growths)
@@ -193,7 +193,7 @@ def simulate(
             committed.finish()
         except KeyboardInterrupt:
             committed.flush()
-            where = "`.committed`" if folder is None else f"{folder}; run it again to go on"
+            where = "`.partial_result`" if folder is None else f"{folder}; run it again to go on"
             raise SimulationInterrupted(
                 f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
                 f"trajectory so far is in {where}",
@@ -201,7 +201,7 @@ def simulate(
             ) from None
         except SimulationError as error:
             committed.flush()
-            error.committed = committed.trajectory(load=load)
+            error.partial_result = committed.trajectory(load=load)
             if error.status is not None:
                 # To be told of it again would not do for what is committed.
                 with contextlib.suppress(KeyboardInterrupt):
@@ -258,14 +258,14 @@ def _checked(
 def _check_start(system: System, temperature: float | None, momenta: Array | None, key: Array | None) -> None:
     """Raise an `InputError` for what no run can start from."""
     if (temperature is None) == (momenta is None):
-        raise InputError("give either temperature or momenta to start from")
+        raise InputError("give either initial_temperature or momenta to start from")
     if key is None:
         raise InputError("give a key, the seed of momenta and noise: key=jax.random.key(0)")
     check_key(key)
     if momenta is None:
-        check_positive("temperature", temperature, "K")
+        check_positive("initial_temperature", temperature, "K")
         if np.ndim(np.asarray(temperature)):
-            raise InputError(f"temperature = {temperature} K must be one number, for all replicas")
+            raise InputError(f"initial_temperature = {temperature} K must be one number, for all replicas")
         return
     check_momenta(momenta, system)
     if not np.isfinite(np.asarray(momenta)).all():

@@ -59,22 +59,23 @@ def keep_frame(state: MDState, neighbors: Neighbors) -> Frame:
 def initialize(
     potential: Potential,
     params: Params,
-    integrator: Integrator,
     system: System,
+    integrator: Integrator,
+    neighbors: Neighbors,
+    *,
     momenta: Float[Array, "atoms 3"],
     key: Key[Array, ""],
-    neighbors: Neighbors,
 ) -> MDState:
     """The state at step 0, with the forces evaluated (pure).
 
     Args:
         potential: the energy model.
         params: its parameters.
-        integrator: which will step from there.
         system: the configuration.
+        integrator: the integrator that will step from there.
+        neighbors: a current neighbour list of the system.
         momenta: [amu Å/(Å√(amu/eV))]; [atoms, 3].
         key: seed of the integrator's noise.
-        neighbors: a current list for the system.
 
     Raises:
         InputError: as `forces`; momenta of another shape or precision than the positions, or no key.
@@ -93,8 +94,8 @@ def initialize(
 def rollout(
     potential: Potential,
     params: Params,
-    integrator: Integrator,
     state: MDState,
+    integrator: Integrator,
     neighbors: Neighbors,
     *,
     n_steps: int,
@@ -108,8 +109,8 @@ def rollout(
     Args:
         potential: the energy model.
         params: its parameters; differentiable.
-        integrator: how to step.
-        state: where to start, with current forces; differentiable.
+        state: initial state, with current forces; differentiable.
+        integrator: the time stepping.
         neighbors: a current list for it, the one its forces come from; nothing flows through it.
         n_steps: steps to do, a multiple of the segment.
         save_every: steps between frames; the status is checked every step all the same.

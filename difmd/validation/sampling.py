@@ -44,7 +44,7 @@ def equilibrated(
     """
     systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (n_replicas, *x.shape)), system)
     run = simulate(
-        potential, params, systems, _bath(dt, temperature), n_steps=n_steps, temperature=temperature,
+        potential, params, systems, _bath(dt, temperature), n_steps=n_steps, initial_temperature=temperature,
         save_every=EVERY, key=key, limits=limits, progress=False,
     )  # fmt: skip
     return _end(run)

@@ -95,10 +95,10 @@ def one(name: str, n_steps: int, n_atoms: int, seed: int) -> dict[str, Any]:
 
     def displacement(params: Any) -> tuple[Any, Any]:
         state = difmd.initialize(
-            potential, params, integrator, system, momenta, jax.random.key(seed), neighbors
+            potential, params, system, integrator, neighbors, momenta=momenta, key=jax.random.key(seed)
         )
         run = difmd.rollout(
-            potential, params, integrator, state, neighbors,
+            potential, params, state, integrator, neighbors,
             n_steps=n_steps, save_every=n_steps // 10, gradient=gradients.reversible(),
         )  # fmt: skip
         apart = run.frames.positions[-1] - system.positions

@@ -45,7 +45,7 @@ def main() -> None:
                 chunk_steps=n_steps, skin=skin, progress=False, **more,
             )  # fmt: skip
 
-        start = {"temperature": temperature, "key": jax.random.key(arguments.seed)}
+        start = {"initial_temperature": temperature, "key": jax.random.key(arguments.seed)}
         state = advance(difmd.from_ase(atoms), None, 1000, **start).state
         for share in SHARES:
             advance(state, share * cutoff, arguments.steps)

@@ -27,7 +27,7 @@ difmd.simulate(
     difmd.velocity_verlet(dt=0.005),
     n_steps=1,
     save_every=1,
-    temperature=1.0 / units.KB,
+    initial_temperature=1.0 / units.KB,
     key=jax.random.key(1),
     progress=False,
 )

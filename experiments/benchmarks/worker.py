@@ -98,7 +98,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         def run() -> dict[str, Any]:
             done = difmd.simulate(
                 potential, params, system, difmd.velocity_verlet(dt=DT), n_steps=2000, save_every=2000,
-                temperature=1.44 / units.KB, key=jax.random.key(request["seed"]), progress=False,
+                initial_temperature=1.44 / units.KB, key=jax.random.key(request["seed"]), progress=False,
             )  # fmt: skip
             np.savez(
                 request["file"], positions=done.positions[-1], momenta=done.momenta[-1],
@@ -188,7 +188,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
                 progress=False, **more,
             )  # fmt: skip
 
-        state = advance(system, 100, temperature=1000.0, key=jax.random.key(0)).state
+        state = advance(system, 100, initial_temperature=1000.0, key=jax.random.key(0)).state
         state = advance(state, request["n_steps"]).state
 
         def run() -> dict[str, Any]:
@@ -225,9 +225,11 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         integrator = difmd.velocity_verlet(dt=DT * sigma * (mass / epsilon) ** 0.5)
 
         def msd(params: Any) -> Any:
-            state = difmd.initialize(model, params, integrator, system, momenta, jax.random.key(0), neighbors)
+            state = difmd.initialize(
+                model, params, system, integrator, neighbors, momenta=momenta, key=jax.random.key(0)
+            )
             done = difmd.rollout(
-                model, params, integrator, state, neighbors, n_steps=request["n_steps"], save_every=every,
+                model, params, state, integrator, neighbors, n_steps=request["n_steps"], save_every=every,
                 rebuild_every=every, save=lambda state, neighbors: None, gradient=method,
             )  # fmt: skip
             moved = done.state.system.positions - system.positions

@@ -272,7 +272,7 @@ def sample(
         own = jax.random.fold_in(key, number)
         settled = difmd.simulate(
             network, params, system, bath, n_steps=round(settings["equilibration_fs"] / dt),
-            temperature=temperature, key=own, save_every=round(settings["equilibration_fs"] / dt),
+            initial_temperature=temperature, key=own, save_every=round(settings["equilibration_fs"] / dt),
         )  # fmt: skip
         n_frames = -(-frames_each // replicas)
         run = difmd.simulate(network, params, settled.state, bath, n_steps=n_frames * every, save_every=every)

@@ -107,7 +107,8 @@ def dynamics(
     n_steps = round(arguments.picoseconds * units.PS / STEP)
     return difmd.simulate(
         network, fitted.params, systems, difmd.velocity_verlet(dt=STEP), n_steps=n_steps,
-        save_every=max(n_steps // 1000, 1), temperature=TEMPERATURE, key=jax.random.key(arguments.seed),
+        save_every=max(n_steps // 1000, 1), initial_temperature=TEMPERATURE,
+        key=jax.random.key(arguments.seed),
     )  # fmt: skip
 
 

@@ -91,12 +91,12 @@ def main() -> int:
     try:
         difmd.simulate(
             potential, potential.init(jax.random.key(0)), difmd.from_ase(atoms), press,
-            n_steps=100_000_000, save_every=200, chunk_steps=1000, temperature=110.0,
+            n_steps=100_000_000, save_every=200, chunk_steps=1000, initial_temperature=110.0,
             key=jax.random.key(arguments.seed), folder=arguments.out / "run", load=False,
         )  # fmt: skip
         raise RuntimeError("the run ended by itself")
     except difmd.SimulationInterrupted as stopped:
-        run = stopped.committed
+        run = stopped.partial_result
         print(stopped)
     finally:
         watch.end()

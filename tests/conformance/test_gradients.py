@@ -75,9 +75,11 @@ def problem(kind):
         at = x if isinstance(x, dict) else unravel(x)
         moved = system.replace(positions=at["positions"], cell=at["cell"], masses=at["masses"])
         bath = langevin(dt=DT, temperature=at["temperature"], friction=1 / units.PS)
-        state = initialize(potential, at["params"], bath, moved, at["momenta"], jax.random.key(2), neighbors)
+        state = initialize(
+            potential, at["params"], moved, bath, neighbors, momenta=at["momenta"], key=jax.random.key(2)
+        )
         run = rollout(
-            potential, at["params"], bath, state, neighbors,
+            potential, at["params"], state, bath, neighbors,
             n_steps=N_STEPS, save_every=20, rebuild_every=40, gradient=method,
         )  # fmt: skip
         values = jnp.sum(weights * run.frames.positions) + jnp.sum(jnp.sin(run.frames.momenta))
@@ -175,8 +177,8 @@ def last_positions(bath, dtype, n_steps, method, *, away=0.0, **steps):
     neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=0.8, slack=1.5)
 
     def loss(momenta):
-        state = initialize(potential, params, bath, system, momenta, jax.random.key(2), neighbors)
-        run = rollout(potential, params, bath, state, neighbors, n_steps=n_steps, gradient=method, **steps)
+        state = initialize(potential, params, system, bath, neighbors, momenta=momenta, key=jax.random.key(2))
+        run = rollout(potential, params, state, bath, neighbors, n_steps=n_steps, gradient=method, **steps)
         return jnp.sum(run.state.system.positions**2), run.status
 
     gradient, status = jax.jit(jax.grad(loss, has_aux=True))(draw_momenta(jax.random.key(1), system, 60.0))
@@ -232,8 +234,8 @@ def test_friction_may_be_known_later():
 
     def loss(friction, method):
         bath = langevin(dt=4 * units.FS, temperature=60.0, friction=friction)
-        state = initialize(potential, params, bath, system, momenta, jax.random.key(2), neighbors)
-        run = rollout(potential, params, bath, state, neighbors, n_steps=20, save_every=20, gradient=method)
+        state = initialize(potential, params, system, bath, neighbors, momenta=momenta, key=jax.random.key(2))
+        run = rollout(potential, params, state, bath, neighbors, n_steps=20, save_every=20, gradient=method)
         return jnp.sum(run.state.momenta**2)
 
     found, expected = (
@@ -258,10 +260,10 @@ def test_a_truncated_gradient_is_that_of_its_windows():
     momenta = draw_momenta(jax.random.key(1), system, 60.0)
 
     def end(params, state, n_steps, method):
-        run = rollout(potential, params, bath, state, neighbors, n_steps=n_steps, gradient=method, **steps)
+        run = rollout(potential, params, state, bath, neighbors, n_steps=n_steps, gradient=method, **steps)
         return jnp.sum(run.state.system.positions**2), run.state
 
-    begun = initialize(potential, params, bath, system, momenta, jax.random.key(2), neighbors)
+    begun = initialize(potential, params, system, bath, neighbors, momenta=momenta, key=jax.random.key(2))
     _, middle = end(params, begun, 20, direct())
     found, _ = jax.grad(end, has_aux=True)(params, begun, 40, truncated_backpropagation(n_steps=20))
     expected, _ = jax.grad(end, has_aux=True)(params, middle, 20, direct())

@@ -236,7 +236,7 @@ def test_energies_of_jax_md_through_difmd(make, cutoff, system, dt_fs):
     np.testing.assert_allclose(found.forces, -slope, rtol=0, atol=1e-10 * float(jnp.abs(slope).max()))
     done = difmd.simulate(
         potential, {}, system, difmd.velocity_verlet(dt=dt_fs * units.FS), n_steps=20, save_every=1,
-        temperature=50.0, key=jax.random.key(0), progress=False,
+        initial_temperature=50.0, key=jax.random.key(0), progress=False,
     )  # fmt: skip
     total = done.potential_energy + done.kinetic_energy
     assert np.ptp(total) < 1e-3 * np.ptp(done.potential_energy)

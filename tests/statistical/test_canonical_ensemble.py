@@ -60,9 +60,11 @@ def sampled(liquid):
             def one(system, neighbors, key):
                 keys = jax.random.split(key)
                 momenta = draw_momenta(keys[0], system, kelvin)
-                state = difmd.initialize(POTENTIAL, PARAMS, integrator, system, momenta, keys[1], neighbors)
+                state = difmd.initialize(
+                    POTENTIAL, PARAMS, system, integrator, neighbors, momenta=momenta, key=keys[1]
+                )
                 done = difmd.rollout(
-                    POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=EVERY * N_FRAMES,
+                    POTENTIAL, PARAMS, state, integrator, neighbors, n_steps=EVERY * N_FRAMES,
                     save_every=EVERY, save=energies,
                 )  # fmt: skip
                 return done.frames, done.status

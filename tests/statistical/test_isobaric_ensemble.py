@@ -49,9 +49,11 @@ def volumes(integrator):
     def one(key):
         keys = jax.random.split(key)
         momenta = draw_momenta(keys[0], system, 2 * T)
-        state = difmd.initialize(POTENTIAL, PARAMS, integrator, system, momenta, keys[1], neighbors)
+        state = difmd.initialize(
+            POTENTIAL, PARAMS, system, integrator, neighbors, momenta=momenta, key=keys[1]
+        )
         done = difmd.rollout(
-            POTENTIAL, PARAMS, integrator, state, neighbors, n_steps=EVERY * N_FRAMES, save_every=EVERY,
+            POTENTIAL, PARAMS, state, integrator, neighbors, n_steps=EVERY * N_FRAMES, save_every=EVERY,
             save=lambda state, neighbors: (state.system.volume, state.momenta),
         )  # fmt: skip
         return done.frames, done.status
@@ -106,7 +108,7 @@ def test_lennard_jones_equation_of_state(name, density):
     }[name]()
     run = difmd.simulate(
         lj, params, systems, integrator, n_steps=20_000, save_every=20, skin=0.35,
-        temperature=2 * temperature, key=jax.random.key(1), progress=False,
+        initial_temperature=2 * temperature, key=jax.random.key(1), progress=False,
     )  # fmt: skip
     found = over_replicas(500 / run.volume[400:].mean(axis=0))
     assert found.stderr < 0.003 * density
@@ -125,7 +127,7 @@ def test_a_solid_has_the_stress_that_is_asked_for(name):
     systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (16, *x.shape)), crystal())
     run = difmd.simulate(
         POTENTIAL, PARAMS, systems, BAROSTATS[name](pressure=outside, coupling="triclinic"), n_steps=12_000,
-        save_every=20, temperature=2 * T, key=jax.random.key(3), progress=False,
+        save_every=20, initial_temperature=2 * T, key=jax.random.key(3), progress=False,
     )  # fmt: skip
     late = slice(150, None)
     velocities = run.momenta[late] / np.asarray(systems.masses)[None, ..., None]

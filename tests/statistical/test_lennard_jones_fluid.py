@@ -76,7 +76,7 @@ def test_energy_pressure_and_diffusivity(potential, state):
         n_steps=24000,
         chunk_steps=1000,
         save_every=8,
-        temperature=kelvin / units.KB,
+        initial_temperature=kelvin / units.KB,
         key=keys[1],
         skin=0.35,
         progress=False,

@@ -25,7 +25,7 @@ def liquid():
     system = crystal(1374 * units.KG_PER_M3, SAMPLING)
     bath = difmd.langevin(dt=4 * units.FS, temperature=TEMPERATURE, friction=1 / units.PS)
     run = difmd.simulate(
-        potential, params, system, bath, n_steps=3000, save_every=500, temperature=4 * TEMPERATURE,
+        potential, params, system, bath, n_steps=3000, save_every=500, initial_temperature=4 * TEMPERATURE,
         key=jax.random.key(3), progress=False,
     )  # fmt: skip
     return potential, params, run.state

@@ -470,12 +470,12 @@ def _advance(
 
     def one(system: System, momenta: Array, neighbors: Neighbors, key: Array) -> _Advanced:
         fresh = rebuild(system, neighbors)
-        state = initialize(potential, params, integrator, system, momenta, key, fresh)
+        state = initialize(potential, params, system, integrator, fresh, momenta=momenta, key=key)
         run = rollout(
             potential,
             params,
-            integrator,
             state,
+            integrator,
             fresh,
             n_steps=n_steps,
             save_every=save_every,
