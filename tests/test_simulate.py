@@ -181,7 +181,7 @@ def test_going_on_is_as_if_it_had_not_stopped(argon, batched):
     np.testing.assert_array_equal(second.positions, whole.positions[2:])
     np.testing.assert_array_equal(second.momenta, whole.momenta[2:])
     np.testing.assert_allclose(second.times, whole.times[2:], rtol=1e-14)
-    with pytest.raises(InputError, match="leave out temperature"):
+    with pytest.raises(InputError, match="leave out initial_temperature"):
         run(first.state)
 
 
