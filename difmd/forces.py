@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,15 @@ from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import check_type
 from difmd._internal.lattice import product
+from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError
-from difmd.neighbors import Neighbors
-from difmd.neighbors.types import is_stale
+from difmd.neighbors import Neighbors, is_stale, neighbor_list
 from difmd.potentials.base import Params, Potential, check_model, validate_inputs
 from difmd.potentials.multipoles import Multipoles, total_dipole
-from difmd.system import System, check_system
+from difmd.system import System, as_system, check_system
+
+if TYPE_CHECKING:
+    import ase
 
 
 class Evaluation(NamedTuple):
@@ -39,28 +42,41 @@ class Evaluation(NamedTuple):
     charges: Float[Array, "atoms"] | None = None
     dipole: Float[Array, "3"] | None = None
 
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
 
-def evaluate(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> Evaluation:
-    """Energy, forces and stress from one reverse pass over (positions, cell), and charges on the way.
+
+def evaluate(
+    potential: Potential,
+    params: Params,
+    system: System | ase.Atoms,
+    neighbors: Neighbors | None = None,
+) -> Evaluation:
+    """Energy, forces and stress from one reverse pass over (positions, cell), with charges if there are any.
 
     Args:
         potential: the energy model.
         params: its parameters.
         system: the configuration.
-        neighbors: a current list for it, reaching at least `potential.cutoff`.
+        neighbors: a current list for it that reaches at least `potential.cutoff`; default: built here, which
+            is not possible under jit, grad or vmap of the system.
 
     Returns:
-        The `Evaluation`; all of it can be differentiated again.
+        The `Evaluation`, which can be differentiated again.
 
     Raises:
-        InputError: a list that does not reach the cut-off; outside jit also one that is stale or has
-            overflowed, an unknown species, or parameters that are not finite. Under jit, `check` of
-            `difmd.neighbors` tells.
+        InputError: params of another potential, a list of another system or with a shorter reach, or no list
+            under jit; outside jit also a stale or overflowed list, an unknown species, or parameters that
+            are not finite. Under jit, `difmd.neighbors.check` reports what is wrong with a list.
 
     References:
         Knuth et al., Comput. Phys. Commun. 190, 33 (2015), doi:10.1016/j.cpc.2015.01.003 (strain
         derivatives).
     """
+    system = as_system(system)
+    if neighbors is None:
+        neighbors = _list_for(potential, params, system)
     _check_inputs(potential, params, system, neighbors)
 
     def energy_at(positions: Array, cell: Array) -> tuple[Array, Multipoles | None]:
@@ -151,6 +167,27 @@ def plain_forces(
 _REMEDY = "build it with neighbor_list(system, cutoff=potential.cutoff)"
 
 
+def _list_for(potential: Potential, params: Params, system: System) -> Neighbors:
+    """A list for one evaluation outside jit."""
+    check_model(potential, params)
+    _check_single(system)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(system)):
+        raise InputError(
+            "evaluate needs a neighbour list under jit, grad or vmap: build one outside with "
+            "neighbor_list(system, cutoff=potential.cutoff) and give it as neighbors"
+        )
+    # The system may be a constant of a function that is being traced.
+    with jax.ensure_compile_time_eval():
+        return neighbor_list(system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
+
+
+def _check_single(system: System) -> None:
+    if system.positions.ndim == 3:
+        raise InputError(
+            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
+        )
+
+
 def check_shapes(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
     """Refuse what does not fit together, which is known under jit, too.
 
@@ -161,14 +198,11 @@ def check_shapes(potential: Potential, params: Params, system: System, neighbors
     check_model(potential, params)
     check_system(system)
     check_type("neighbors", neighbors, Neighbors, _REMEDY)
-    if system.positions.ndim == 3:
-        raise InputError(
-            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
-        )
+    _check_single(system)
     if neighbors.reference_positions.shape != system.positions.shape:
         n_atoms = neighbors.reference_positions.shape[-2]
         raise InputError(
-            f"the neighbour list is of {n_atoms} atoms, the system has {system.n_atoms}: {_REMEDY}"
+            f"the neighbour list is for {n_atoms} atoms, but the system has {system.n_atoms}: {_REMEDY}"
         )
     if neighbors.cutoff < potential.cutoff:
         raise InputError(
@@ -183,7 +217,12 @@ def _check_inputs(potential: Potential, params: Params, system: System, neighbor
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return
     validate_inputs(potential, params, system)
-    # Constants of a function that is being compiled are known, too.
+    if tuple(map(bool, np.asarray(system.pbc))) != neighbors.periodic:
+        raise InputError(
+            f"the neighbour list is for pbc = {list(neighbors.periodic)}, but the system has "
+            f"{np.asarray(system.pbc).tolist()}: {_REMEDY}"
+        )
+    # Constants of a function that is being traced are concrete, too.
     with jax.ensure_compile_time_eval():
         for flag, explanation in (
             (neighbors.overflow, "has overflowed"),

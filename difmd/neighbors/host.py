@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -17,7 +17,10 @@ from difmd.errors import InputError, check_not_negative, check_positive
 from difmd.neighbors.device import WORD, rebuild
 from difmd.neighbors.reverse_edges import no_reverse_edges
 from difmd.neighbors.types import Grid, Neighbors
-from difmd.system import System, check_system
+from difmd.system import System, as_system, check_system
+
+if TYPE_CHECKING:
+    import ase
 
 # Bins that cutoff + skin may span, across the runs and along them; the cheapest are taken. Finer bins make
 # runs tighter, but more of them.
@@ -47,7 +50,7 @@ _SHRINK = 1.02
 
 
 def neighbor_list(
-    system: System,
+    system: System | ase.Atoms,
     *,
     cutoff: float,
     skin: float = 0.0,
@@ -78,6 +81,7 @@ def neighbor_list(
         InputError: cutoff not positive, skin negative, slack below 1, positions not finite, a cell without
             volume, or replicas whose pbc differ; or as `rebuild`.
     """
+    system = as_system(system)
     empty, _ = _sized(system, cutoff, skin, slack, capacity, like, reverse_edges, shrink)
     return _filled(system, empty, slack, capacity)
 
@@ -140,6 +144,11 @@ def _sized(
 ) -> tuple[Neighbors, bool]:
     """An empty list of one system or replica, and whether it surely has room for all; see `neighbor_list`."""
     check_system(system)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(system)):
+        raise InputError(
+            "neighbor_list cannot run under jit, grad or vmap, as the sizes of a list depend on the "
+            "positions: build the list outside and keep it current with difmd.neighbors.update"
+        )
     check_positive("cutoff", cutoff, "Å")
     check_not_negative("skin", skin, "Å")
     for name, factor in (("slack", slack), ("shrink", shrink)):
