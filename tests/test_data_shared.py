@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from difmd import units
-from difmd.data import Verdict, examine, mend_stress, read, stress_offset
+from difmd.data import Verdict, correct_stress, examine, read, stress_offset
 from difmd.plots import plot_data
 
 # What the notes on the sets, or the sets themselves, say is odd: crystals strained in equivalent directions,
@@ -70,7 +70,7 @@ def test_stress_of_nickel_is_mended(shared_data):
     frames = read(find(shared_data, "mlearn_Ni/train"))
     offset = stress_offset(frames)
     assert offset.value / units.GPA == pytest.approx(-2.9, abs=0.1)
-    left = stress_offset(mend_stress(frames, offset))
+    left = stress_offset(correct_stress(frames, offset))
     assert abs(left.value) < 0.01 * units.GPA and left.slope == pytest.approx(1, abs=0.03)
 
 

@@ -6,7 +6,7 @@ import pytest
 from ase.calculators.emt import EMT
 
 from difmd import units
-from difmd.data import Frame, Verdict, examine, mend_stress, stress_offset
+from difmd.data import Frame, Verdict, correct_stress, examine, stress_offset
 from difmd.system import host_system
 
 ITEM = "energies along strains"
@@ -47,7 +47,7 @@ def test_sound_stresses_have_none(strained):
     assert found.n_pairs > 80 and not found.is_significant
     # The third order leaves 0.18 GPa with strains of some percent.
     assert abs(found.value) < 0.25 * units.GPA and found.slope == pytest.approx(1, abs=0.02)
-    assert all(a is b for a, b in zip(mend_stress(strained, found), strained, strict=True))
+    assert all(a is b for a, b in zip(correct_stress(strained, found), strained, strict=True))
     assert examine(strained, progress=False).find(ITEM).verdict is Verdict.OK
 
 
@@ -58,9 +58,9 @@ def test_offset_is_found_and_mended(strained, pressure):
     exact = stress_offset(strained).value - pressure * units.GPA
     assert found.is_significant and found.value == pytest.approx(exact, abs=0.05 * units.GPA)
     finding = examine(frames, progress=False).find(ITEM)
-    assert finding.verdict is Verdict.DOUBTFUL and "mend_stress" in finding.remedy
+    assert finding.verdict is Verdict.DOUBTFUL and "correct_stress" in finding.remedy
     assert f"{found.value / units.GPA:.2f} ±" in finding.summary and len(finding.frames) == 40
-    mended = mend_stress([*frames, frames[0].replace(stress=None)], found)
+    mended = correct_stress([*frames, frames[0].replace(stress=None)], found)
     assert mended[-1].stress is None
     assert np.allclose(mended[3].stress, frames[3].stress + found.value * np.eye(3), rtol=1e-12)
     assert abs(stress_offset(mended[:-1]).value) < 0.05 * units.GPA

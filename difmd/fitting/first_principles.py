@@ -16,7 +16,7 @@ from difmd.forces import Evaluation as Prediction
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.training.checks import check_data
 from difmd.training.gradient import loss_and_gradient, predict
-from difmd.training.loss import Weights, count, loss
+from difmd.training.losses import Weights, count, loss
 
 
 def first_principles(

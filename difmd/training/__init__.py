@@ -3,7 +3,7 @@
 from difmd.training.committee import Consensus, consensus, train_committee
 from difmd.training.driver import train
 from difmd.training.gradient import loss_and_gradient, predict
-from difmd.training.loss import Weights, loss
+from difmd.training.losses import Weights, loss
 from difmd.training.metrics import Errors, Residuals, residuals
 from difmd.training.recipe import Recipe
 from difmd.training.reports import Report, report

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
+from difmd.data.batches import Batch
 from difmd.data.frames import Frame
 from difmd.errors import InputError
-from difmd.potentials import Potential, validate_structure
-from difmd.training.loss import NO_CHARGES, Weights
+from difmd.potentials import Params, Potential, check_finite, check_model, validate_structure
+from difmd.training.losses import NO_CHARGES, Weights
 
 
 def check_data(
@@ -54,17 +57,49 @@ def check_data(
             f"references has no energy for the elements {missing}: take those of difmd.data.statistics, or "
             "0 where energies are small already"
         )
+    check_frames(potential, everything)
     for frame in everything:
         source = frame.source or "a frame without a source"
-        try:
-            validate_structure(potential, frame.system)
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from error
         for name in frame.labels:
             if name == "stress" and not frame.pbc.all():
                 raise InputError(f"{source}: it has a stress but no volume: leave the stress out")
             if not np.isfinite(getattr(frame, name)).all():
                 raise InputError(f"{source}: its {name} is not finite: leave it out")
+
+
+def check_frames(potential: Potential, frames: Sequence[Frame]) -> None:
+    """Refuse frames for which the potential cannot be evaluated.
+
+    Raises:
+        InputError: naming the frame, and the species without parameters or what `potential.validate` reports.
+    """
+    for frame in frames:
+        try:
+            validate_structure(potential, frame.system)
+        except InputError as error:
+            raise InputError(f"{frame.source or 'a frame without a source'}: {error}") from error
+
+
+def check_batch(potential: Potential, params: Params, batch: Batch) -> None:
+    """Refuse a batch for which the potential cannot be evaluated; species and values outside jit only.
+
+    Raises:
+        InputError: params of another potential or not finite, or an unknown species.
+    """
+    check_model(potential, params)
+    if is_traced(params, batch):
+        return
+    check_finite(params)
+    for k, place in enumerate(batch.frames):
+        try:
+            validate_structure(potential, jax.tree.map(lambda x, k=k: x[k], batch.system))
+        except InputError as error:
+            raise InputError(f"frame {place} of the data: {error}") from error
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether an array is traced, so that its values are not available."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def _check_dipoles(potential: Potential, frames: Sequence[Frame], valid: Sequence[Frame]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,17 @@ import numpy as np
 
 from difmd.data.frames import Frame
 from difmd.errors import InputError
-from difmd.forces import Evaluation, evaluate
-from difmd.neighbors import Neighbors
-from difmd.potentials import Params, Potential
-from difmd.system import System
+from difmd.forces import Evaluation, _check_inputs, evaluate
+from difmd.neighbors import Neighbors, neighbor_list
+from difmd.potentials import Params, Potential, check_finite, check_model, validate_structure
+from difmd.system import System, as_system
+from difmd.training.checks import is_traced
 from difmd.training.loop import run
 from difmd.training.recipe import Recipe
 from difmd.training.result import CommitteeResult
+
+if TYPE_CHECKING:
+    import ase
 
 
 class Consensus(NamedTuple):
@@ -95,10 +99,13 @@ def train_committee(
         shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(potential.init, keys[0]))]
         if params is None:
             return jax.tree.map(lambda *x: jnp.stack(x), *(potential.init(key) for key in keys))
+        check_finite(params)
         given = [np.shape(x) for x in jax.tree.leaves(params)]
         if given == shapes:
+            check_model(potential, params)
             return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * n_members), params)
         if given == [(n_members, *shape) for shape in shapes]:
+            check_model(potential, jax.tree.map(lambda x: x[0], params))
             return jax.tree.map(jnp.asarray, params)
         raise InputError(
             f"params have the shapes {given}: give those of one potential, {shapes}, or the same with an "
@@ -125,7 +132,9 @@ def train_committee(
     )
 
 
-def consensus(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> Consensus:
+def consensus(
+    potential: Potential, params: Params, system: System | ase.Atoms, neighbors: Neighbors | None = None
+) -> Consensus:
     """Mean and spread of energy [eV], forces [eV/Å] and stress [eV/Å³] over the members of a committee.
 
     Pure: it can be jitted, mapped and differentiated.
@@ -134,21 +143,39 @@ def consensus(potential: Potential, params: Params, system: System, neighbors: N
         potential: the energy model.
         params: of all members, every array with a leading axis, such as `CommitteeResult.params`.
         system: the configuration.
-        neighbors: a current list for it, reaching at least `potential.cutoff`.
+        neighbors: a current list for it that reaches at least `potential.cutoff`; default: built here, which
+            is not possible under jit.
 
     Returns:
         `Consensus`. The spread of a vector is that of each component.
 
     Raises:
-        InputError: fewer than 2 members, or a list that does not reach the cut-off.
+        InputError: fewer than 2 members, params of another potential, a list of another system or with a
+            shorter reach, or no list under jit; outside jit also a stale or overflowed list, an unknown
+            species, or parameters that are not finite.
     """
-    n = {np.shape(x)[0] if np.ndim(x) else 0 for x in jax.tree.leaves(params)}
-    if len(n) != 1 or min(n) < 2:
+    n_members = {np.shape(x)[0] if np.ndim(x) else 0 for x in jax.tree.leaves(params)}
+    if len(n_members) != 1 or min(n_members) < 2:
         raise InputError(
-            f"the arrays of params have leading axes of {sorted(n)}: give parameters of 2 members or more, "
-            "as train_committee returns them"
+            f"the arrays of params have leading axes of {sorted(n_members)}: give the parameters of at least "
+            "2 members, as train_committee returns them"
         )
-    each = jax.vmap(lambda p: evaluate(potential, p, system, neighbors))(params)
+    system = as_system(system)
+    first = jax.tree.map(lambda x: x[0], params)
+    check_model(potential, first)
+    if not is_traced(params):
+        check_finite(params)
+    if neighbors is None:
+        if is_traced(system):
+            raise InputError(
+                "consensus needs a neighbour list under jit: build one outside with "
+                "neighbor_list(system, cutoff=potential.cutoff) and give it as neighbors"
+            )
+        validate_structure(potential, system)
+        neighbors = neighbor_list(system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
+    _check_inputs(potential, first, system, neighbors)
+    members = jax.vmap(lambda p: evaluate(potential, p, system, neighbors))(params)
     return Consensus(
-        jax.tree.map(lambda x: jnp.mean(x, 0), each), jax.tree.map(lambda x: jnp.std(x, 0, ddof=1), each)
+        jax.tree.map(lambda x: jnp.mean(x, 0), members),
+        jax.tree.map(lambda x: jnp.std(x, 0, ddof=1), members),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from difmd.data.frames import Frame
-from difmd.potentials import Params, Potential
+from difmd.potentials import Params, Potential, check_finite, check_model
 from difmd.training.loop import run
 from difmd.training.recipe import Recipe
 from difmd.training.result import CommitteeResult, TrainingResult
@@ -67,7 +67,11 @@ def train(
     """
 
     def start(recipe: Recipe) -> Params:
-        return potential.init(jax.random.key(recipe.seed)) if params is None else params
+        if params is None:
+            return potential.init(jax.random.key(recipe.seed))
+        check_model(potential, params)
+        check_finite(params)
+        return params
 
     def tell(entries: list[dict[str, Any]]) -> None:
         if on_validation is not None:

@@ -10,9 +10,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from difmd.data.batches import Batch
+from difmd.errors import InputError
 from difmd.forces import Evaluation, evaluate
 from difmd.potentials import Potential
 from difmd.potentials.base import Params
+from difmd.training.checks import check_batch
 
 # On a CPU so many entries of neighbour lists go through a network together: what they leave behind for the
 # way back stays in the cache.
@@ -20,7 +22,21 @@ _ENTRIES = 2048
 
 
 def predict(potential: Potential, params: Params, batch: Batch) -> Evaluation:
-    """Energies, forces, stresses and dipoles of every frame of a batch; each field with a leading axis."""
+    """Energies, forces, stresses and dipoles of every frame of a batch.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        batch: frames whose neighbour lists reach at least `potential.cutoff`.
+
+    Returns:
+        `Evaluation`, each field with a leading axis of frames.
+
+    Raises:
+        InputError: params of another potential or lists with a shorter reach; outside jit also an unknown
+            species, or parameters that are not finite.
+    """
+    check_batch(potential, params, batch)
     size = frames_at_once(batch)
     if size == batch.frames.shape[0]:
         return _together(potential, params, batch)
@@ -48,13 +64,20 @@ def loss_and_gradient(
 
     Returns:
         L and dL/dθ.
+
+    Raises:
+        InputError: as `predict`, or `at_once` does not divide the batch.
     """
+    check_batch(potential, params, batch)
+    n_frames = batch.frames.shape[0]
     size = at_once or frames_at_once(batch)
+    if n_frames % size:
+        raise InputError(f"at_once = {at_once} does not divide the batch of {n_frames} frames")
 
     def of_part(part: Batch) -> tuple[Array, Params]:
         return jax.value_and_grad(lambda p: loss(_together(potential, p, part), part))(params)
 
-    if size == batch.frames.shape[0]:
+    if size == n_frames:
         return of_part(batch)
 
     def add(total: tuple[Array, Params], part: Batch) -> tuple[tuple[Array, Params], None]:

@@ -26,9 +26,9 @@ from difmd.data.frames import Frame, hash_frames
 from difmd.errors import InputError
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
-from difmd.training import kept
+from difmd.training import model_files
 from difmd.training.checks import check_data
-from difmd.training.loss import Weights
+from difmd.training.losses import Weights
 from difmd.training.metrics import Errors, residuals
 from difmd.training.recipe import Recipe, check_recipe
 from difmd.training.result import CommitteeResult, TrainingError, TrainingInterrupted
@@ -238,9 +238,9 @@ class _Training:
         self.seen, self.epoch = seen, seen.epoch
         self.state, self.best = self.machine.put(state), jax.device_get(best)
         counts = {name: len(part) for name, part in parts.items()}
-        self.source = kept.provenance(recipe, references=references, counts=counts, hashes=hashes)
+        self.source = model_files.provenance(recipe, references=references, counts=counts, hashes=hashes)
         self.is_kept = self.folder is not None and potential.description is not None
-        self.notes = () if self.is_kept or self.folder is None else (kept.NO_DESCRIPTION,)
+        self.notes = () if self.is_kept or self.folder is None else (model_files.NO_DESCRIPTION,)
         self.seconds_before = seen.histories[0][-1]["seconds"] if seen.histories[0] else 0.0
         self.clock = time.monotonic() - self.seconds_before
 
@@ -313,14 +313,14 @@ class _Training:
                 {
                     **self.source,
                     **({"member": k} if self.n_members else {}),
-                    "validation": kept.plain(entry),
+                    "validation": model_files.plain(entry),
                 }
                 for k, entry in enumerate(entries)
             ]
             last, best = ([self._member(tree, k) for k in members] for tree in (average, self.best))
-            kept.keep(self.folder, "last", self.potential, last, sources)
+            model_files.keep(self.folder, "last", self.potential, last, sources)
             sources = [s if new else {} for s, new in zip(sources, is_better, strict=True)]
-            kept.keep(self.folder, "best", self.potential, best, sources)
+            model_files.keep(self.folder, "best", self.potential, best, sources)
         meta = {"fingerprint": self.mark, **self.seen._asdict()}
         save_checkpoint(self.folder / CHECKPOINT, (self.state, self.best), meta)
 

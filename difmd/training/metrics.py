@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from difmd.data.batches import Batch, Batches
+from difmd.errors import InputError
 from difmd.forces import Evaluation
 
 
@@ -110,11 +111,22 @@ def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Resid
     Args:
         predict: energies, forces, stresses and dipoles of a batch.
         batches: the data.
+
+    Returns:
+        `Residuals`.
+
+    Raises:
+        InputError: predictions whose shape is not that of the batch.
     """
     by_frame, by_atom = [], []
     for batch in batches:
         found = predict(batch)
         labels = batch.labels
+        if np.shape(found.forces) != labels.forces.shape:
+            raise InputError(
+                f"predict returned forces of shape {list(np.shape(found.forces))} for a batch of shape "
+                f"{list(labels.forces.shape)}: it must evaluate every frame, padding included"
+            )
         energy, forces, stress = (
             np.asarray(x, np.float64) for x in (found.energy, found.forces, found.stress)
         )

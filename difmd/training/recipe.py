@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 from difmd.errors import InputError
-from difmd.training.loss import Weights
+from difmd.training.losses import Weights
 
 OPTIMIZERS = ("amsgrad", "adamw")
 SCHEDULES = ("cosine", "constant", "plateau")

@@ -13,7 +13,8 @@ import numpy as np
 from difmd.data.batches import make_batches
 from difmd.data.frames import Frame
 from difmd.errors import InputError
-from difmd.potentials import Params, Potential
+from difmd.potentials import Params, Potential, check_finite, check_model
+from difmd.training.checks import check_frames
 from difmd.training.gradient import predict
 from difmd.training.metrics import Errors, Residuals, residuals
 from difmd.training.result import TrainingResult
@@ -141,12 +142,16 @@ def report(
         `Report`.
 
     Raises:
-        InputError: no frames at all, or an element that the potential or the references do not know.
+        InputError: no frames, params of another potential, or an element without parameters or reference
+            energy.
     """
     parts = {name: part for name, part in (("valid", valid), ("test", test)) if part}
     if not parts:
         raise InputError("there are no frames to report errors of")
     chosen = result.params if params is None else params
+    check_model(potential, chosen)
+    check_finite(chosen)
+    check_frames(potential, [*valid, *test])
     evaluated = jax.jit(lambda p, batch: predict(potential, p, batch))
     rows: list[Row] = []
     found: dict[str, Residuals] = {}

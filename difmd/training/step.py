@@ -20,7 +20,7 @@ from difmd.data.batches import Batch
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
 from difmd.training.gradient import loss_and_gradient, predict
-from difmd.training.loss import Counts, Weights, count, loss
+from difmd.training.losses import Counts, Weights, count, loss
 from difmd.training.recipe import Recipe
 
 

@@ -55,10 +55,10 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
         frames = common.read(f"mlearn_{element}/train.extxyz.gz")
         # Where energies and stresses contradict each other, those of training frames tell by how much.
         offset = data.stress_offset(frames)
-        frames = data.mend_stress(frames, offset)
+        frames = data.correct_stress(frames, offset)
         parts = data.apply_split(frames, data.split(frames, valid=0.1, by_kind=True, seed=arguments.seed))
         if element in WITH_TEST:
-            test = data.mend_stress(common.read(f"mlearn_{element}/test.extxyz.gz"), offset)
+            test = data.correct_stress(common.read(f"mlearn_{element}/test.extxyz.gz"), offset)
             parts = parts._replace(test=test)
         own = argparse.Namespace(**vars(arguments))
         if own.epochs is None:

@@ -100,7 +100,7 @@ def stress_offset(frames: Sequence[Frame]) -> StressOffset:
     return StressOffset(value, stderr, slope, len(pairs))
 
 
-def mend_stress(frames: Sequence[Frame], offset: StressOffset) -> list[Frame]:
+def correct_stress(frames: Sequence[Frame], offset: StressOffset) -> list[Frame]:
     """Frames whose stresses agree with their energies.
 
     Args:
@@ -138,7 +138,7 @@ def check_energy_stress(s: Survey, exclude: Set[int]) -> Finding:
             ITEM,
             Verdict.DOUBTFUL,
             summary,
-            "frames = data.mend_stress(frames, data.stress_offset(frames)), or leave the stress out: a "
+            "frames = data.correct_stress(frames, data.stress_offset(frames)), or leave the stress out: a "
             "fit to both spoils both",
             tuple(k for k, f in enumerate(s.frames) if s.usable[k] and f.stress is not None),
         )

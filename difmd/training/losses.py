@@ -86,12 +86,17 @@ def loss(
         have no stress, and those that are periodic in any no dipole.
 
     Raises:
-        InputError: a weight of the dipole, where the potential has no charges.
+        InputError: predictions of another batch, or a weight of the dipole for a potential without charges.
 
     References:
         Batzner et al., Nat. Commun. 13, 2453 (2022), equation 8; Huber, Ann. Math. Stat. 35, 73 (1964).
     """
     labels = batch.labels
+    if found.forces.shape != labels.forces.shape:
+        raise InputError(
+            f"the predicted forces have shape {list(found.forces.shape)}, those of the batch "
+            f"{list(labels.forces.shape)}: give what predict returns for this batch"
+        )
     counts = counts or count(batch)
     is_atom = batch.system.atomic_numbers > 0
     n_atoms = jnp.sum(is_atom, axis=-1, dtype=found.energy.dtype)

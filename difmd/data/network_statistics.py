@@ -11,7 +11,7 @@ from jaxtyping import Float
 from difmd._internal.pairs import find_pairs
 from difmd.data.frames import Frame
 from difmd.data.references import excess_energies, reference_energies
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 from difmd.potentials.slots import places_of
 
 
@@ -47,6 +47,7 @@ def statistics(
     Raises:
         InputError: no frames, no energies, or no atom with a neighbour.
     """
+    check_positive("cutoff", cutoff, "Å")
     references = reference_energies(frames, isolated)
     species = tuple(sorted({int(z) for frame in frames for z in np.unique(frame.numbers)}))
     forces = [frame.forces.reshape(-1) for frame in frames if frame.forces is not None]
@@ -79,6 +80,7 @@ def nearest_distances(
     Raises:
         InputError: an atom of another species.
     """
+    check_positive("cutoff", cutoff, "Å")
     place = places_of(species)
     found = np.full((len(species), len(species)), float(cutoff))
     for frame in frames:
