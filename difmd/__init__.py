@@ -1,19 +1,22 @@
 """difmd: end-to-end differentiable molecular dynamics in JAX.
 
-The pipeline, one module an arrow: `System` → `potentials` → `forces` → `integrators` →
-`rollout`/`simulate` → `observables` → `gradients` → `fitting`.
+The pipeline, one package a step: `System` → `neighbors` → `potentials` → `forces` → `integrators` →
+`simulation` → `trajectory` → `observables` → `sensitivity`, `training`, `fitting` → `validation`.
 """
 
 from typing import TYPE_CHECKING
 
 from difmd import (
+    errors,
     forces,
     gradients,
     integrators,
     neighbors,
     observables,
     potentials,
+    relaxation,
     simulation,
+    system,
     trajectory,
     units,
 )
@@ -57,7 +60,7 @@ from difmd.system import System, from_ase, make_system, to_ase
 from difmd.trajectory import Trajectory, read_trajectory
 
 if TYPE_CHECKING:
-    from difmd import data, datasets, fitting, interop, plots, relaxation, sensitivity, training, validation
+    from difmd import data, datasets, fitting, interop, plots, sensitivity, training, validation
     from difmd.potentials import invariant, mace, nequip
     from difmd.validation import validate
 else:
@@ -68,9 +71,6 @@ else:
         | dict.fromkeys(("invariant", "mace", "nequip"), "difmd.potentials.networks")
         | {"validate": "difmd.validation"},
     )
-
-# Before anything is compiled, by the user's own code too.
-enable_cache()
 
 __all__ = [
     "DifmdError",
@@ -91,10 +91,11 @@ __all__ = [
     "datasets",
     "draw_momenta",
     "embedded_atom",
+    "enable_cache",
+    "errors",
     "evaluate",
     "ewald",
     "fire",
-    "enable_cache",
     "fitting",
     "forces",
     "from_ase",
@@ -132,6 +133,7 @@ __all__ = [
     "simulation",
     "stillinger_weber",
     "switched",
+    "system",
     "tabulated",
     "tersoff",
     "to_ase",

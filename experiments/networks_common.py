@@ -128,6 +128,7 @@ def run(
         **quick: what `--quick` makes of the options, besides five epochs.
     """
     arguments = parser.parse_args()
+    difmd.enable_cache()
     if arguments.quick:
         vars(arguments).update(epochs=5, **quick)
     began = time.monotonic()

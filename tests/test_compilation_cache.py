@@ -7,7 +7,9 @@ import sys
 import pytest
 
 SCRIPT = """
-import jax, difmd
+import os, jax, difmd
+assert jax.config.jax_compilation_cache_dir == os.environ.get("JAX_COMPILATION_CACHE_DIR")
+difmd.enable_cache()
 jax.block_until_ready(jax.jit(lambda x: jax.numpy.linalg.inv(x) @ x)(jax.numpy.eye(40) * 2))
 print(jax.config.jax_compilation_cache_dir)
 """

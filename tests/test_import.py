@@ -66,3 +66,30 @@ def test_a_partner_that_cannot_be_imported_is_named(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "jax.core has no attribute Foo" in done.stderr
     assert "ImportError: difmd.potentials.networks cannot be imported" in done.stderr
+
+
+def test_import_leaves_jax_as_it_was():
+    code = """
+import jax
+before = {name: getattr(jax.config, name) for name in jax.config.values}
+import difmd
+for name in difmd.__all__:
+    getattr(difmd, name)
+assert before == {name: getattr(jax.config, name) for name in jax.config.values}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_is_an_attribute_and_none_is_shadowed():
+    code = """
+import pkgutil, types, difmd
+for module in pkgutil.iter_modules(difmd.__path__):
+    if not module.name.startswith("_"):
+        found = getattr(difmd, module.name)
+        assert isinstance(found, types.ModuleType), module.name
+        assert found.__name__ == f"difmd.{module.name}" and module.name in difmd.__all__, module.name
+assert len(difmd.__all__) == len(set(difmd.__all__))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

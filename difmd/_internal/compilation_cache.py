@@ -17,7 +17,9 @@ _QUIET = (0, 12)
 
 
 def enable_cache() -> Path | None:
-    """Turn on JAX's persistent compilation cache; `import difmd` does so.
+    """Turn on JAX's persistent compilation cache; call it before anything is compiled.
+
+    The command line, the experiments and the notebooks do so; `import difmd` does not.
 
     The environment variable `DIFMD_CACHE` names a folder, or says `on` or `off`. Without it the cache is on
     with JAX ≥ 0.12, in the folder `difmd` of `XDG_CACHE_HOME` or `~/.cache`; older versions print pages of

@@ -7,6 +7,7 @@ import sys
 
 from rich.console import Console
 
+from difmd._internal.compilation_cache import enable_cache
 from difmd.data import Verdict, examine, read
 from difmd.errors import InputError
 
@@ -18,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plot", metavar="PNG", help="also plot what the data cover")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad frames out instead of stopping")
     options = parser.parse_args(arguments)
+    enable_cache()
     console = Console()
     try:
         frames = [frame for file in options.files for frame in read(file, skip_bad=options.skip_bad)]

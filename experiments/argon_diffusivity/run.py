@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/argon_diffusivity"), help="run folder")
     arguments = parser.parse_args()
+    difmd.enable_cache()
     sampling, long = SAMPLING, LONG
     if arguments.quick:
         small = {"n_atoms": 140, "n_replicas": 8, "n_gradient_replicas": 4}

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--float64", action="store_true")
     arguments = parser.parse_args()
+    difmd.enable_cache()
     jax.config.update("jax_enable_x64", arguments.float64)
     system = crystal(round((arguments.atoms / 4) ** (1 / 3)), arguments.seed)
     neighbors = neighbor_list(system, cutoff=CUTOFF, skin=SKIN)

@@ -23,6 +23,8 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
     from difmd import data, training
     from difmd.training.step import first_state, machine, optimizer_of
 
+    difmd.enable_cache()
+
     def load(request: dict[str, Any]) -> tuple[Any, Any, Any]:
         frames = data.read(request["file"])
         stats = data.statistics(frames, cutoff=request["cutoff"])

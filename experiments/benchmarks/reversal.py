@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="run folder")
     parser.add_argument("--only", nargs=2, metavar=("INTEGRATOR", "STEPS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    difmd.enable_cache()
     if arguments.only:
         print(json.dumps(one(arguments.only[0], int(arguments.only[1]), arguments.atoms, arguments.seed)))
         return 0

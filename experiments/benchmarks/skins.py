@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    difmd.enable_cache()
     # Name: σ, ε, mass, time step, temperature of a crystal that melts to about half of it.
     fluids = {
         "Lennard-Jones units, 0.005": (1.0, 1.0, 1.0, 0.005, 1.44 / units.KB),

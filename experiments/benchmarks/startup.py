@@ -13,6 +13,7 @@ import difmd  # noqa: E402
 from difmd import units  # noqa: E402
 
 imported = time.time() - STARTED
+difmd.enable_cache()
 n, length = 10, (4000 / 0.8442) ** (1 / 3)
 corners = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
 basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])

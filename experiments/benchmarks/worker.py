@@ -71,6 +71,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
     from difmd import gradients, units
     from difmd.neighbors import neighbor_list, rebuild
 
+    difmd.enable_cache()
     potential = difmd.lennard_jones(["Ar"], sigma=1.0, epsilon=1.0, cutoff=CUTOFF)
     params = potential.init(jax.random.key(0))
 

@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/gradient_identity"), help="run folder")
     arguments = parser.parse_args()
+    difmd.enable_cache()
     sampling = SAMPLING
     if arguments.quick:
         sampling = dataclasses.replace(

@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/methane"), help="run folder")
     arguments = parser.parse_args()
+    difmd.enable_cache()
     ensure_writable(arguments.out)
     began = time.perf_counter()
     potential = difmd.lennard_jones(

@@ -85,6 +85,7 @@ def parse() -> Settings:
     parser.add_argument("--targets", type=Path, default=datasets.methane_liquid())
     parser.add_argument("--iterations", type=int, help="steps of the fit")
     arguments = parser.parse_args()
+    difmd.enable_cache()
     table = read_targets(arguments.targets)
     at_temperatures(table, FITTED_AT)
     if arguments.quick:

@@ -66,6 +66,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/methane_rdf_and_diffusivity"))
     arguments = parser.parse_args()
+    difmd.enable_cache()
     ensure_writable(arguments.out)
     sampling = QUICK if arguments.quick else SAMPLING
     n_iterations = arguments.iterations or (2 if arguments.quick else 6)

@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/methanol_aimd"), help="run folder")
     arguments = parser.parse_args()
+    difmd.enable_cache()
     try:
         import pyscf
     except ImportError:

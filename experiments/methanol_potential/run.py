@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a minute, to see that all works")
     parser.add_argument("--out", type=Path, default=Path("runs/methanol"), help="run folder")
     arguments = parser.parse_args()
+    difmd.enable_cache()
     if arguments.quick:
         arguments.epochs, arguments.picoseconds = 5, 1.0
     out = arguments.out

@@ -136,6 +136,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="8 atoms and one start, to see that all works")
     parser.add_argument("--out", type=Path, default=Path("runs/silicon_elastic"))
     arguments = parser.parse_args()
+    difmd.enable_cache()
     ensure_writable(arguments.out)
     repeat, starts = (1, STARTS[:1]) if arguments.quick else (arguments.repeat, STARTS)
     console = Console()

@@ -74,6 +74,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="run folder, which is emptied")
     arguments = parser.parse_args()
+    difmd.enable_cache()
     minutes = arguments.minutes or (2.0 if arguments.quick else 20.0)
     warmup = min(2.0, minutes / 2)
     shutil.rmtree(arguments.out, ignore_errors=True)
