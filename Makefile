@@ -15,7 +15,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick test test-slow lint format notebooks clean
+.PHONY: help demo bench bench-quick test test-slow lint format notebooks docs docs-test clean
 
 help:  ## list the targets
 	@echo "Targets (VENV=$(VENV), PYTHON=$(PYTHON)):"
@@ -54,8 +54,14 @@ notebooks: $(VENV)/.dev  ## execute every notebook, leaving the files as they ar
 		$(VENV)/bin/jupyter execute --kernel_name=python3 "$$notebook" || exit 1; \
 	done
 
+docs: $(VENV)/.docs  ## build the documentation in docs/_build/html; warnings are errors
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+docs-test: $(VENV)/.dev  ## execute the code of the documentation
+	$(PY) -m pytest -m slow tests/test_docs.py
+
 clean:  ## remove caches and build outputs; keeps $(VENV) and runs/
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist docs/_build docs/reference docs/notebooks docs/experiments .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path './.*' -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 		-prune -exec rm -rf {} +
 
@@ -72,4 +78,8 @@ $(VENV)/.dev: pyproject.toml $(wildcard constraints/*.txt) | $(PY)
 
 $(VENV)/.bench: pyproject.toml $(wildcard constraints/*.txt) | $(PY)
 	$(call install,.[bench])
+	@touch $(VENV)/.base $@
+
+$(VENV)/.docs: pyproject.toml $(wildcard constraints/*.txt) | $(PY)
+	$(call install,.[docs])
 	@touch $(VENV)/.base $@

@@ -37,7 +37,7 @@ def public_modules() -> list[ModuleType]:
     top = importlib.import_module("difmd")
     names = [f"difmd.{found.name}" for found in pkgutil.iter_modules(top.__path__) if found.name[0] != "_"]
     names += ["difmd.interop.ase", "difmd.interop.jax_md"]
-    return [top, *(importlib.import_module(name) for name in names if name != "difmd.interop")]
+    return [top, *(importlib.import_module(name) for name in sorted(names))]
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -80,7 +80,15 @@ def _page(module: ModuleType) -> str:
 def _entry(module: str, name: str, value: Any) -> list[str]:
     if isinstance(value, ModuleType):
         line = f"Package: see [{value.__name__}]({value.__name__}.md)."
-        return [f"```{{py:data}} {module}.{name}", ":no-typesetting:", "```", "", f"`{name}`", f": {line}", ""]
+        return [
+            f"```{{py:data}} {module}.{name}",
+            ":no-typesetting:",
+            "```",
+            "",
+            f"`{name}`",
+            f": {line}",
+            "",
+        ]
     home = _home(module, name, value)
     if home is not None:
         summary = (inspect.getdoc(value) or "").split("\n")[0]
@@ -120,7 +128,14 @@ def _index(modules: list[ModuleType]) -> str:
     ]
     table = [row.replace("`", "") for row in table]
     return "\n".join(
-        ["# API reference", "", "Every public name, generated from the docstrings.", "", "| | |", "| --- | --- |"]
+        [
+            "# API reference",
+            "",
+            "Every public name, generated from the docstrings.",
+            "",
+            "| | |",
+            "| --- | --- |",
+        ]
         + table
         + ["", "```{toctree}", ":hidden:", "", *names, "```", ""]
     )
