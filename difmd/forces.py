@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd._internal.argument_checks import check_type
 from difmd._internal.lattice import product
 from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError
-from difmd.neighbors import Neighbors, is_stale, neighbor_list
-from difmd.potentials.base import Params, Potential, check_model, validate_inputs
+from difmd.neighbors import Neighbors, neighbor_list
+from difmd.potentials.base import Params, Potential, check_arguments, check_model, check_single
 from difmd.potentials.multipoles import Multipoles, total_dipole
-from difmd.system import System, as_system, check_system
+from difmd.system import System, as_system
 
 if TYPE_CHECKING:
     import ase
@@ -77,7 +76,7 @@ def evaluate(
     system = as_system(system)
     if neighbors is None:
         neighbors = _list_for(potential, params, system)
-    _check_inputs(potential, params, system, neighbors)
+    check_arguments(potential, params, system, neighbors)
 
     def energy_at(positions: Array, cell: Array) -> tuple[Array, Multipoles | None]:
         moved = system.replace(positions=positions, cell=cell)
@@ -146,7 +145,7 @@ def forces(
     Raises:
         InputError: as `evaluate`.
     """
-    _check_inputs(potential, params, system, neighbors)
+    check_arguments(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return _forces(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
@@ -159,18 +158,15 @@ def plain_forces(
     Raises:
         InputError: as `evaluate`.
     """
-    _check_inputs(potential, params, system, neighbors)
+    check_arguments(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
-
-
-_REMEDY = "build it with neighbor_list(system, cutoff=potential.cutoff)"
 
 
 def _list_for(potential: Potential, params: Params, system: System) -> Neighbors:
     """A list for one evaluation outside jit."""
     check_model(potential, params)
-    _check_single(system)
+    check_single(system)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(system)):
         raise InputError(
             "evaluate needs a neighbour list under jit, grad or vmap: build one outside with "
@@ -179,58 +175,6 @@ def _list_for(potential: Potential, params: Params, system: System) -> Neighbors
     # The system may be a constant of a function that is being traced.
     with jax.ensure_compile_time_eval():
         return neighbor_list(system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
-
-
-def _check_single(system: System) -> None:
-    if system.positions.ndim == 3:
-        raise InputError(
-            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
-        )
-
-
-def check_shapes(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
-    """Refuse what does not fit together, which is known under jit, too.
-
-    Raises:
-        InputError: objects of another kind, params of another potential, several replicas, a list of another
-            number of atoms, or one that does not reach the cut-off.
-    """
-    check_model(potential, params)
-    check_system(system)
-    check_type("neighbors", neighbors, Neighbors, _REMEDY)
-    _check_single(system)
-    if neighbors.reference_positions.shape != system.positions.shape:
-        n_atoms = neighbors.reference_positions.shape[-2]
-        raise InputError(
-            f"the neighbour list is for {n_atoms} atoms, but the system has {system.n_atoms}: {_REMEDY}"
-        )
-    if neighbors.cutoff < potential.cutoff:
-        raise InputError(
-            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {_REMEDY}"
-        )
-
-
-def _check_inputs(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
-    """What can be checked now; under jit the rest is up to the flags of the list."""
-    check_shapes(potential, params, system, neighbors)
-    leaves = jax.tree.leaves((params, system, neighbors))
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-        return
-    validate_inputs(potential, params, system)
-    if tuple(map(bool, np.asarray(system.pbc))) != neighbors.periodic:
-        raise InputError(
-            f"the neighbour list is for pbc = {list(neighbors.periodic)}, but the system has "
-            f"{np.asarray(system.pbc).tolist()}: {_REMEDY}"
-        )
-    # Constants of a function that is being traced are concrete, too.
-    with jax.ensure_compile_time_eval():
-        for flag, explanation in (
-            (neighbors.overflow, "has overflowed"),
-            (neighbors.too_small, "has too few images for this cell"),
-            (is_stale(system, neighbors), "is stale: atoms have moved more than skin/2 since it was built"),
-        ):
-            if bool(flag):
-                raise InputError(f"the neighbour list {explanation}: {_REMEDY}")
 
 
 def _gradient(

@@ -73,8 +73,9 @@ def network_of(stats: data.Statistics, arguments: argparse.Namespace, **more: An
     """MACE, as the options have it and with what the data tell, perhaps with a repulsion."""
     n_neighbors = stats.avg_num_neighbors ** (0.5 if arguments.sums == "root" else 1.0)
     network = difmd.mace(
-        stats.species, cutoff=arguments.cutoff, channels=arguments.channels, max_L=arguments.max_l,
-        max_ell=arguments.max_ell, avg_num_neighbors=n_neighbors, scale=stats.scale, **more,
+        stats.species, cutoff=arguments.cutoff, n_features=arguments.channels,
+        l_max_features=arguments.max_l, l_max=arguments.max_ell, avg_num_neighbors=n_neighbors,
+        scale=stats.scale, **more,
     )  # fmt: skip
     return difmd.zbl(stats.species) + network if arguments.zbl else network
 

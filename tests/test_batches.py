@@ -52,7 +52,7 @@ def test_a_batch_gives_what_each_frame_gives(make, pbc):
         "lennard_jones": lambda: lennard_jones(
             ["Ar", "Kr"], sigma=[3.4, 3.6], epsilon=0.01, cutoff=CUTOFF, truncation=switched(4.0)
         ),
-        "mace": lambda: mace(["Ar", "Kr"], cutoff=CUTOFF, channels=2, max_ell=2, radial_hidden=(4,)),
+        "mace": lambda: mace(["Ar", "Kr"], cutoff=CUTOFF, n_features=2, l_max=2, radial_hidden=(4,)),
     }[make]()
     params = potential.init(jax.random.key(0))
     seen = []
@@ -169,9 +169,9 @@ def test_float32_networks_do_not_see_padding_neighbours_in_the_batch_or_the_orde
     """To 1e-6 of the root mean square force; energies of an untrained network are too small to compare."""
     rng = np.random.default_rng(3)
     settings = {
-        "mace": {"channels": 4, "max_ell": 2},
-        "nequip": {"num_features": 4, "num_layers": 2},
-        "invariant": {"n_atom_basis": 8},
+        "mace": {"n_features": 4, "l_max": 2},
+        "nequip": {"n_features": 4, "n_layers": 2},
+        "invariant": {"n_features": 8},
     }[make]
     network = getattr(potentials, make)(["Ar", "Kr"], cutoff=CUTOFF, scale=0.5, **settings)
     params = jax.tree.map(lambda x: x.astype(jnp.float32), network.init(jax.random.key(0)))

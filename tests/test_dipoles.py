@@ -20,12 +20,18 @@ from difmd.training import predict
 CUTOFF = 4.0
 SMALL = {"cutoff": CUTOFF, "radial_hidden": (4,), "avg_num_neighbors": 4.0, "charges": True}
 NETWORKS = {
-    "mace": lambda: mace(["H", "C", "O"], channels=2, max_ell=2, readout_hidden=3, **SMALL),
+    "mace": lambda: mace(["H", "C", "O"], n_features=2, l_max=2, readout_hidden=3, **SMALL),
     "mace with dipoles": lambda: mace(
-        ["H", "C", "O"], channels=2, max_L=1, max_ell=1, readout_hidden=3, atomic_dipoles=True, **SMALL
+        ["H", "C", "O"],
+        n_features=2,
+        l_max_features=1,
+        l_max=1,
+        readout_hidden=3,
+        atomic_dipoles=True,
+        **SMALL,
     ),
     "nequip with dipoles": lambda: nequip(
-        ["H", "C", "O"], num_features=4, num_layers=2, atomic_dipoles=True, **SMALL
+        ["H", "C", "O"], n_features=4, n_layers=2, atomic_dipoles=True, **SMALL
     ),
 }
 FORMALDEHYDE = np.array([[0.0, 0.02, -0.6], [0.05, 0.0, 0.6], [0.1, 0.94, -1.2], [0.0, -0.9, -1.15]])
@@ -203,7 +209,7 @@ def test_charges_cost_no_second_pass_through_the_network():
     system, neighbors = listed()
     counts = {}
     for charges in (False, True):
-        network = mace(["H", "C", "O"], channels=16, max_ell=1, cutoff=CUTOFF, charges=charges)
+        network = mace(["H", "C", "O"], n_features=16, l_max=1, cutoff=CUTOFF, charges=charges)
         compiled = jax.jit(lambda p, network=network: evaluate(network, p, system, neighbors))
         shapes = jax.eval_shape(network.init, jax.random.key(0))
         counts[charges] = compiled.lower(shapes).cost_analysis()["flops"]

@@ -91,7 +91,10 @@ def test_ewald_refuses_a_cell_it_was_not_made_for():
     [
         (lambda: difmd.ewald(["Na"], charges=1.0, cell=[5.0] * 3, accuracy=0.5), "accuracy = 0.5"),
         (lambda: difmd.ewald(["Na"], charges=1.0, cell=np.zeros((3, 3))), "with a volume"),
-        (lambda: difmd.ewald(["Na"], charges=[1.0, 2.0], cell=[5.0] * 3), "one finite charge a species"),
+        (
+            lambda: difmd.ewald(["Na"], charges=[1.0, 2.0], cell=[5.0] * 3),
+            "charges has 2 values",
+        ),
         (lambda: difmd.ewald(["Na"], charges=1.0, cell=[2000.0] * 3), "raise the cutoff"),
     ],
 )

@@ -95,7 +95,7 @@ def test_bad_input_is_named():
 
 
 def test_dipoles_are_there_where_there_are_charges():
-    network = difmd.mace(["H", "O"], cutoff=3.0, channels=2, max_ell=1, correlation=2, charges=True)
+    network = difmd.mace(["H", "O"], cutoff=3.0, n_features=2, l_max=1, correlation=2, charges=True)
     atoms = ase.build.molecule("H2O")
     atoms.calc = Calculator(network, network.init(jax.random.key(0)))
     dipole, charges = atoms.get_dipole_moment(), atoms.get_charges()

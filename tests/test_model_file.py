@@ -63,17 +63,17 @@ POTENTIALS = {
     ),
     "tersoff": lambda: tersoff(["H", "O"], elements={"H": TERSOFF_1989["Si"], "O": TERSOFF_1989["C"]}),
     "lennard_jones": lambda: lennard_jones(("H", "O"), sigma=[2.0, 2.5], epsilon=0.01, cutoff=4.0),
-    "mace": lambda: mace(["H", "O"], cutoff=4.0, channels=2, max_ell=1, scale=np.array([0.5, 2.0])),
+    "mace": lambda: mace(["H", "O"], cutoff=4.0, n_features=2, l_max=1, scale=np.array([0.5, 2.0])),
     "mace, distances held": lambda: mace(
-        ["H", "O"], cutoff=4.0, channels=2, max_ell=1, nearest=np.array([[1.4, 0.9], [0.9, 2.2]])
+        ["H", "O"], cutoff=4.0, n_features=2, l_max=1, nearest=np.array([[1.4, 0.9], [0.9, 2.2]])
     ),
     "priors and network": lambda: (
         zbl(["H", "O"], cutoff=[[1.5, 2.5], [2.5, 3.0]])
         + pair_prior(["H", "O"], cutoff=4.0, coefficients=np.linspace(-0.1, 0.2, 8))
-        + invariant(["H", "O"], cutoff=4.0, n_atom_basis=3, n_functions=3, shift=[-13.6, -430.0])
+        + invariant(["H", "O"], cutoff=4.0, n_features=3, n_radial=3, shift=[-13.6, -430.0])
     ),
     "sum": lambda: (
-        nequip(["H", "O"], cutoff=4.0, num_features=2, num_layers=2)
+        nequip(["H", "O"], cutoff=4.0, n_features=2, n_layers=2)
         + lennard_jones(["H", "O"], sigma=2.0, epsilon=0.02, cutoff=5.0)
         + atomic_energies([1, 8], energies=[-13.6, -430.0])
     ),
@@ -113,17 +113,21 @@ def potential_arguments():
     return POTENTIALS["lennard_jones"]().description["arguments"]
 
 
-def test_what_a_potential_shows_is_the_call_that_made_it():
-    ended = lennard_jones(["H", "O"], sigma=2.0, epsilon=0.02, cutoff=5, truncation=switched(4.0))
-    whole = ended + POTENTIALS["mace"]()
-    text = repr(whole)
-    assert text.startswith("Potential: H O, cutoff 5 Å, lennard_jones(species=['H', 'O'], sigma=2.0, ")
-    assert "truncation=switched(onset=4.0), mixing=lorentz_berthelot" in text
-    assert " + mace(species=['H', 'O'], cutoff=4.0, channels=2" in text
-    assert repr(switched(4.0)) == "Truncation: switched(onset=4.0)"
-    assert "pair=<table 2 × 2 × 30>" in repr(POTENTIALS["embedded_atom"]())
-    own = lennard_jones(["H"], sigma=1.0, epsilon=1.0, cutoff=3.0, mixing=lambda s, e: (s, e))
-    assert repr(own) == "Potential: H, cutoff 3 Å, made of functions"
+def test_repr_is_the_call_that_made_it():
+    argon = lennard_jones("Ar", sigma=3.405, epsilon=0.0103, cutoff=8.5, truncation=switched(7.5))
+    assert repr(argon) == "lennard_jones(Ar, sigma=3.405, epsilon=0.0103, cutoff=8.5 Å, switched(7.5 Å))"
+    water = lennard_jones(["H", 8], sigma=2.0, epsilon=0.02, cutoff=4, mixing=waldman_hagler)
+    text = " ".join(repr(water + POTENTIALS["mace"]()).split())
+    assert text.startswith(
+        "lennard_jones([H, O], sigma=2, epsilon=0.02, cutoff=4 Å, mixing=waldman_hagler) + "
+    )
+    assert text.endswith(" + mace([H, O], cutoff=4 Å, n_features=2, l_max=1, scale=[0.5, 2.0])")
+    assert repr(switched(4.0)) == "switched(4 Å)" and repr(truncated()) == "truncated()"
+    assert "pair=<table 2 × 2 × 30>" in " ".join(repr(POTENTIALS["embedded_atom"]()).split())
+    custom = lennard_jones(["H"], sigma=1.0, epsilon=1.0, cutoff=3.0, mixing=lambda s, e: (s, e))
+    assert repr(custom) == "Potential(H, cutoff=3 Å)"
+    for make in POTENTIALS.values():
+        assert len(repr(make()).splitlines()) <= 6
 
 
 def test_what_cannot_be_saved_or_loaded_is_said(tmp_path):
@@ -139,7 +143,7 @@ def test_what_cannot_be_saved_or_loaded_is_said(tmp_path):
     ):
         with pytest.raises(InputError, match="cannot be saved"):
             save(path, strange, strange.init(jax.random.key(0)))
-    with pytest.raises(InputError, match=r"switched\(onset=2.0\) is no potential"):
+    with pytest.raises(InputError, match=r"switched\(2 Å\) is not a potential"):
         from_description({"name": "switched", "arguments": {"onset": 2.0}})
     with pytest.raises(InputError, match="no function 'harmonic'"):
         arguments = {**potential_arguments(), "mixing": {"function": "harmonic"}}

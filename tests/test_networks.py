@@ -104,7 +104,7 @@ def test_convolution_is_a_sum_of_tensor_products_of_e3nn():
     outputs = [Irrep(0, 1), Irrep(0, -1), Irrep(1, -1), Irrep(1, 1), Irrep(2, 1)]
     features = {i: jnp.asarray(RNG.normal(size=(n, i.dim, channels))) for i in irreps}
     harmonics = spherical_harmonics(2, env.vectors, env.distances)
-    module = Convolution(outputs=outputs, hidden=(5,), n_functions=4, p=6, cutoff=4.0)
+    module = Convolution(outputs=outputs, hidden=(5,), n_radial=4, p=6, cutoff=4.0)
     params = module.init(jax.random.key(1), features, harmonics, env)
     found = jax.jit(module.apply)(params, features, harmonics, env)
 
@@ -116,7 +116,7 @@ def test_convolution_is_a_sum_of_tensor_products_of_e3nn():
         for l2 in range(3)
         if abs(one.l - l2) <= out.l <= one.l + l2 and one.parity * (-1) ** l2 == out.parity
     ]
-    radial = RadialNetwork(widths=[channels] * len(paths), hidden=(5,), n_functions=4, cutoff=4.0, p=6)
+    radial = RadialNetwork(widths=[channels] * len(paths), hidden=(5,), n_radial=4, cutoff=4.0, p=6)
     (radial_params,) = params["params"].values()
     is_near = np.asarray(env.distances) < 4.0
     weights = radial.apply({"params": radial_params}, env.distances.reshape(-1))
@@ -138,15 +138,15 @@ def test_convolution_is_a_sum_of_tensor_products_of_e3nn():
 
 
 NETWORKS = {
-    "mace": lambda **k: mace(["H", "O"], cutoff=4.0, channels=3, max_L=1, max_ell=2, radial_hidden=(8,), **k),
-    "nequip": lambda **k: nequip(
-        ["H", "O"], cutoff=4.0, num_features=3, num_layers=2, radial_hidden=(8,), **k
+    "mace": lambda **k: mace(
+        ["H", "O"], cutoff=4.0, n_features=3, l_max_features=1, l_max=2, radial_hidden=(8,), **k
     ),
-    "invariant": lambda **k: invariant(["H", "O"], cutoff=4.0, n_atom_basis=3, n_functions=4, **k),
-    "invariant l = 0": lambda **k: invariant(["H", "O"], cutoff=4.0, n_atom_basis=3, l_max=0, **k),
-    "nequip l = 0": lambda **k: nequip(["H", "O"], cutoff=4.0, num_features=3, l_max=0, num_layers=2, **k),
+    "nequip": lambda **k: nequip(["H", "O"], cutoff=4.0, n_features=3, n_layers=2, radial_hidden=(8,), **k),
+    "invariant": lambda **k: invariant(["H", "O"], cutoff=4.0, n_features=3, n_radial=4, **k),
+    "invariant l = 0": lambda **k: invariant(["H", "O"], cutoff=4.0, n_features=3, l_max=0, **k),
+    "nequip l = 0": lambda **k: nequip(["H", "O"], cutoff=4.0, n_features=3, l_max=0, n_layers=2, **k),
     "nequip l = 2": lambda **k: nequip(
-        ["H", "O"], cutoff=4.0, num_features=2, l_max=2, parity=False, num_layers=3, radial_hidden=(8,), **k
+        ["H", "O"], cutoff=4.0, n_features=2, l_max=2, parity=False, n_layers=3, radial_hidden=(8,), **k
     ),
 }
 
@@ -213,7 +213,7 @@ def test_nearest_distances_that_are_refused(nearest):
 def test_weights_of_another_network_are_refused():
     system = water()
     neighbors = neighbor_list(system, cutoff=4.0)
-    wider = mace(["H", "O"], cutoff=4.0, channels=4, max_L=1, max_ell=2, radial_hidden=(8,))
+    wider = mace(["H", "O"], cutoff=4.0, n_features=4, l_max_features=1, l_max=2, radial_hidden=(8,))
     params = wider.init(jax.random.key(0))
     with pytest.raises(InputError, match="not those of this potential"):
         evaluate(NETWORKS["mace"](), params, system, neighbors)
@@ -233,7 +233,7 @@ def test_invariant_sees_angles_from_degree_one_on():
     )
     for l_max, is_seen in ((0, False), (1, True)):
         # Hydrogens are out of each other's reach.
-        potential = invariant(["H", "O"], cutoff=2.0, n_atom_basis=4, n_interactions=1, l_max=l_max)
+        potential = invariant(["H", "O"], cutoff=2.0, n_features=4, n_layers=1, l_max=l_max)
         params = potential.init(jax.random.key(0))
         one, other = (
             jax.jit(potential.apply)(params, system, neighbor_list(system, cutoff=2.0))
@@ -245,7 +245,7 @@ def test_invariant_sees_angles_from_degree_one_on():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_atom_basis": 0}, "n_atom_basis = 0"),
+        ({"n_features": 0}, "n_features = 0"),
         ({"p": 0}, "p = 0"),
         ({"l_max": -1}, "l_max = -1"),
         ({"avg_num_neighbors": 0.0}, "avg_num_neighbors = 0.0"),
@@ -280,7 +280,7 @@ def test_dynamics_with_a_network_conserve_energy():
     """The list holds reverse edges, is rebuilt on the way, and grows where it is too small."""
     system = water()
     potential = mace(
-        ["H", "O"], cutoff=3.0, channels=2, max_ell=1, correlation=2, radial_hidden=(8,), scale=0.3
+        ["H", "O"], cutoff=3.0, n_features=2, l_max=1, correlation=2, radial_hidden=(8,), scale=0.3
     )
     params = potential.init(jax.random.key(0))
     pair = jax.tree.map(lambda x: jnp.stack([x, x]), system)

@@ -94,7 +94,7 @@ def test_large_systems_are_summed_in_blocks_alike(monkeypatch):
         ),
         (
             lambda: difmd.coulomb_damped_shifted(["Na", "Cl"], charges=[1.0], damping=0.2, cutoff=9.0),
-            "one finite charge a species",
+            "charges has 1 values for 2 species",
         ),
         (
             lambda: difmd.coulomb_damped_shifted(["Na"], charges=1.0, damping=-0.2, cutoff=9.0),

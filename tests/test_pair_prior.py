@@ -12,10 +12,10 @@ from difmd.potentials import pair_prior
 RNG = np.random.default_rng(1)
 
 
-def basis(r, cutoff, n_functions, p):
+def basis(r, cutoff, n_radial, p):
     """The functions themselves; [functions, points]."""
     x = r / cutoff
-    n = np.arange(1, n_functions + 1)[:, None]
+    n = np.arange(1, n_radial + 1)[:, None]
     end = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
     return np.sqrt(2) * np.sin(np.pi * n * x) / x * end
 
@@ -25,13 +25,13 @@ def molecule(species):
     return difmd.make_system(positions, species)
 
 
-@pytest.mark.parametrize("n_functions", [1, 8])
+@pytest.mark.parametrize("n_radial", [1, 8])
 @pytest.mark.parametrize("species", [(1, 1, 1, 1), (1, 8, 1, 8)], ids=["one", "two"])
-def test_energy_is_the_sum_of_functions_and_linear_in_its_params(n_functions, species):
+def test_energy_is_the_sum_of_functions_and_linear_in_its_params(n_radial, species):
     kinds = sorted(set(species))
-    c = RNG.normal(size=(len(kinds), len(kinds), n_functions))
+    c = RNG.normal(size=(len(kinds), len(kinds), n_radial))
     c = 0.5 * (c + c.swapaxes(0, 1))
-    potential = pair_prior(kinds, cutoff=4.0, n_functions=n_functions, p=5, coefficients=c)
+    potential = pair_prior(kinds, cutoff=4.0, n_radial=n_radial, p=5, coefficients=c)
     system = molecule(species)
     neighbors = difmd.neighbor_list(system, cutoff=6.0)
     params = potential.init(jax.random.key(0))
@@ -43,7 +43,7 @@ def test_energy_is_the_sum_of_functions_and_linear_in_its_params(n_functions, sp
             distance = np.linalg.norm(r[i] - r[j])
             if distance < 4.0:
                 a, b = kinds.index(species[i]), kinds.index(species[j])
-                values = basis(distance, 4.0, n_functions, 5)[:, 0]
+                values = basis(distance, 4.0, n_radial, 5)[:, 0]
                 expected += c[a, b] @ values
                 functions[a, b] += 0.5 * values
                 functions[b, a] += 0.5 * values
@@ -74,7 +74,7 @@ def test_functions_are_orthonormal():
     [
         ({"species": ["Xx"]}, "neither a chemical symbol"),
         ({"cutoff": -1.0}, "cutoff = -1.0"),
-        ({"n_functions": 0}, "n_functions = 0"),
+        ({"n_radial": 0}, "n_radial = 0"),
         ({"p": 0}, "p = 0"),
         ({"coefficients": [1.0, 2.0]}, "give 8 finite numbers"),
         ({"coefficients": [float("nan")] * 8}, "give 8 finite numbers"),

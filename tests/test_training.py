@@ -82,7 +82,7 @@ def test_parameters_of_the_data_are_recovered():
 
 
 def test_a_network_learns_and_compiles_once_a_shape():
-    potential = mace(["Ar"], cutoff=CUTOFF, channels=4, max_ell=2, radial_hidden=(8,), scale=0.1)
+    potential = mace(["Ar"], cutoff=CUTOFF, n_features=4, l_max=2, radial_hidden=(8,), scale=0.1)
     mixed = frames(8, n_atoms=(4, 8))
     # Eight frames are too few for their stresses, too: forces of others get worse again.
     weights = Weights(1.0, 1.0, 0.0)
@@ -203,7 +203,7 @@ def molecules(n, seed=0):
 def water(**arguments):
     """One layer, which takes little time to compile."""
     return mace(
-        ["H", "O"], cutoff=3.0, channels=8, max_ell=1, correlation=2, n_interactions=1, radial_hidden=(8,),
+        ["H", "O"], cutoff=3.0, n_features=8, l_max=1, correlation=2, n_layers=1, radial_hidden=(8,),
         avg_num_neighbors=2.0, **arguments,
     )  # fmt: skip
 

@@ -82,7 +82,7 @@ def test_members_have_their_own_order_and_samples(data):
 
 
 def test_parts_are_chosen_by_name():
-    potential = mace(["Ar"], cutoff=CUTOFF, channels=2, max_ell=1, radial_hidden=(4,), correlation=2)
+    potential = mace(["Ar"], cutoff=CUTOFF, n_features=2, l_max=1, radial_hidden=(4,), correlation=2)
     pair = morse(["Ar"], depth=0.1, width=1.0, distance=3.0, cutoff=CUTOFF)
     params = jax.eval_shape((potential + pair).init, jax.random.key(0))
 

@@ -89,7 +89,7 @@ def test_settings_of_mace():
 
 
 def test_it_adds_to_a_network_and_follows_the_inputs():
-    network = invariant(["H", "O"], cutoff=3.0, n_atom_basis=2, n_interactions=1, l_max=0)
+    network = invariant(["H", "O"], cutoff=3.0, n_features=2, n_layers=1, l_max=0)
     prior = zbl(["O", "H"])
     whole = prior + network
     params = whole.init(jax.random.key(0))

@@ -12,7 +12,7 @@ from difmd._internal.pairs import find_pairs
 from difmd.data.frames import Frame
 from difmd.data.references import excess_energies, reference_energies
 from difmd.errors import InputError, check_positive
-from difmd.potentials.slots import places_of
+from difmd.potentials.species import type_table
 
 
 class Statistics(NamedTuple):
@@ -81,7 +81,7 @@ def nearest_distances(
         InputError: an atom of another species.
     """
     check_positive("cutoff", cutoff, "Å")
-    place = places_of(species)
+    place = type_table(species)
     found = np.full((len(species), len(species)), float(cutoff))
     for frame in frames:
         kinds = place[frame.numbers]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
-from difmd._internal.argument_checks import real_numbers
 from difmd._internal.dtypes import floats
 from difmd._internal.gather import take
-from difmd.errors import InputError
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
-from difmd.potentials.slots import known, species_numbers, types_of
+from difmd.potentials.species import (
+    Species,
+    SpeciesValues,
+    as_species,
+    nan_if_unknown,
+    species_values,
+    types_of,
+)
 from difmd.system import System
 
 # No pair matters; a list needs some reach.
@@ -23,7 +25,7 @@ _CUTOFF = 1.0
 
 
 @described
-def atomic_energies(species: Sequence[int | str], *, energies: Sequence[float]) -> Potential:
+def atomic_energies(species: Species, *, energies: SpeciesValues) -> Potential:
     """E = Σ_i E₀(Z_i), to be added to a potential that was trained without.
 
     In float32 a total of many electron volts leaves few digits for what changes: keep the sum in float64,
@@ -39,12 +41,8 @@ def atomic_energies(species: Sequence[int | str], *, energies: Sequence[float]) 
     Raises:
         InputError: no element, an unknown or repeated one, or energies that are not finite or not one each.
     """
-    numbers = species_numbers(species)
-    values = real_numbers("energies", energies)
-    if values.shape != (len(numbers),) or not np.isfinite(values).all():
-        raise InputError(
-            f"energies = {energies} must be finite numbers, one for each of {len(numbers)} species"
-        )
+    numbers = as_species(species)
+    values = species_values("energies", energies, numbers)
 
     def init(key: Array) -> Params:
         del key
@@ -54,7 +52,7 @@ def atomic_energies(species: Sequence[int | str], *, energies: Sequence[float]) 
         del neighbors
         table = jnp.asarray(params["energies"], system.positions.dtype)
         found = take(table, types_of(numbers, system.atomic_numbers))
-        return known(numbers, system) * jnp.where(system.atomic_numbers > 0, found, 0)
+        return nan_if_unknown(numbers, system) * jnp.where(system.atomic_numbers > 0, found, 0)
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         return jnp.sum(atomic(params, system, neighbors))

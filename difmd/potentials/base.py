@@ -1,10 +1,11 @@
-"""The `Potential` protocol: two pure functions, a cut-off, and the species they know."""
+"""The `Potential` protocol: pure functions, a cut-off, and the species they are defined for."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import textwrap
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -14,16 +15,17 @@ from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import check_type
 from difmd.errors import InputError
-from difmd.neighbors import Neighbors
+from difmd.neighbors import Neighbors, is_stale
 from difmd.potentials.describe import made_from, summary
 from difmd.potentials.multipoles import Multipoles
+from difmd.potentials.species import check_species, symbols
 from difmd.system import System, check_system
 
 Params: TypeAlias = Any
 """A pytree of arrays."""
 
 
-def _nothing_wrong(system: System) -> None:
+def _accept(system: System) -> None:
     del system
 
 
@@ -31,23 +33,26 @@ def _nothing_wrong(system: System) -> None:
 class Potential:
     """An energy model as pure functions; `first + second` is the sum of two.
 
+    `apply`, `atomic` and `with_multipoles` raise `InputError` for params of another potential and for a list
+    of another system or too short a cut-off. Outside jit they also refuse unknown species, params that are
+    not finite, and stale lists; under jit an unknown species gives NaN.
+
     Attributes:
         init: `init(key) -> params`.
-        apply: `apply(params, system, neighbors) -> energy` [eV], a scalar. The list may reach farther
-            than `cutoff`; pairs beyond it must contribute exactly nothing.
-        atomic: `atomic(params, system, neighbors) -> energies` [eV], [atoms], which add up to `apply`.
+        apply: `apply(params, system, neighbors) -> energy` [eV], a scalar. The list may extend beyond
+            `cutoff`; pairs farther apart than that contribute exactly nothing.
+        atomic: `atomic(params, system, neighbors) -> energies` [eV], [atoms]; their sum is `apply`.
         cutoff: [Å].
         with_multipoles: `with_multipoles(params, system, neighbors) -> energy, multipoles`: `apply`, and the
-            charges and dipoles of atoms from the same pass; None where it knows of no charges.
+            charges and dipoles of the atoms from the same pass; None for a potential without charges.
         species: atomic numbers it is defined for, or None for any.
-        validate: `validate(system)` raises `InputError` for a system that it cannot be evaluated for (host).
-        uses_reverse_edges: whether it evaluates each pair once, and needs lists with `reverse_edges`.
-        on_grid: `on_grid(exponent)` is the same potential, its forces sums of multiples of 2^exponent [eV/Å]
-            and therefore the same whatever list they come from; None where none is known.
+        validate: `validate(system)` raises `InputError` for a system that cannot be evaluated (host).
+        uses_reverse_edges: whether it evaluates each pair once, which needs lists with `reverse_edges`.
+        on_grid: `on_grid(exponent)` is the same potential with forces that are sums of multiples of
+            2^exponent [eV/Å], so that they do not depend on the order of a list; or None.
         pull_back: `pull_back(params, system, neighbors, v)` → ∂/∂(params, positions) of Σ v · F in one pass
-            over the pairs, or None where JAX has to do it; None where it always has to.
-        description: factory and arguments, from which `from_description` makes it again; None where it has
-            none.
+            over the pairs, or None where JAX has to differentiate; None where it always has to.
+        description: factory and arguments, the input of `from_description`; None if there is none.
     """
 
     init: Callable[[Array], Params]
@@ -56,70 +61,77 @@ class Potential:
     cutoff: float
     with_multipoles: Callable[[Params, System, Neighbors], tuple[Float[Array, ""], Multipoles]] | None = None
     species: frozenset[int] | None = None
-    validate: Callable[[System], None] = _nothing_wrong
+    validate: Callable[[System], None] = _accept
     uses_reverse_edges: bool = False
     on_grid: Callable[[int], Potential] | None = None
     pull_back: Callable[[Params, System, Neighbors, Array], tuple[Params, Array] | None] | None = None
-    # Not hashable, and functions tell potentials apart.
+    # Not hashable; functions distinguish potentials.
     description: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        """Let the functions check their arguments."""
+        for name in ("apply", "atomic", "with_multipoles"):
+            function = getattr(self, name)
+            if function is not None:
+                bare = function.function if isinstance(function, _Checked) else function
+                object.__setattr__(self, name, _Checked(bare, self))
+
     def __repr__(self) -> str:
-        """Species, cut-off, and the call that made it."""
-        species = "any species" if self.species is None else " ".join(_symbols(self.species))
-        return f"Potential: {species}, cutoff {self.cutoff:.6g} Å, {summary(self.description)}"
+        """The call that made it."""
+        if self.description is None:
+            species = "any species" if self.species is None else ", ".join(symbols(sorted(self.species)))
+            return f"Potential({species}, cutoff={self.cutoff:.6g} Å)"
+        return textwrap.fill(
+            summary(self.description), 110, max_lines=6, subsequent_indent="    ", break_long_words=False
+        )
 
     def __add__(self, other: Potential) -> Potential:
-        """The sum; its params are the pair of both params, its species those that both know.
+        """The sum; its params are the pair of both params, its species those of both.
 
-        Its charges and dipoles are the sums of those of the potentials that have some.
+        Its charges and dipoles are the sums of those of its terms.
 
         Raises:
             InputError: they share no species.
         """
-        if not isinstance(other, Potential):
-            return NotImplemented
-        return _sum_of(self, other)
+        return _sum_of(self, other) if isinstance(other, Potential) else NotImplemented
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checked:
+    """A function of a potential that checks its arguments first."""
+
+    function: Callable[..., Any]
+    potential: Potential = dataclasses.field(compare=False, repr=False)
+
+    @property
+    def __name__(self) -> str:
+        return self.function.__name__
+
+    def __call__(self, params: Params, system: System, neighbors: Neighbors) -> Any:
+        check_arguments(self.potential, params, system, neighbors)
+        return self.function(params, system, neighbors)
+
+
+def from_description(description: Mapping[str, Any]) -> Potential:
+    """The potential of a description, the reverse of `Potential.description`.
+
+    Args:
+        description: `{"name": factory, "arguments": {…}}`, or `{"name": "sum", "terms": […]}`.
+
+    Returns:
+        The `Potential`.
+
+    Raises:
+        InputError: an unknown factory, a description of something else, or arguments that the factory
+            refuses.
+    """
+    made = made_from(description)
+    if not isinstance(made, Potential):
+        raise InputError(f"{summary(description)} is not a potential")
+    return made
 
 
 def _sum_of(first: Potential, second: Potential) -> Potential:
-    def init(key: Array) -> Params:
-        one, two = jax.random.split(key)
-        return first.init(one), second.init(two)
-
-    def parts(params: Params) -> tuple[Params, Params]:
-        if not isinstance(params, tuple | list) or len(params) != 2:
-            raise InputError(
-                f"params of a sum are the pair of both its terms, got {jax.tree.structure(params)}: give "
-                "what its `init`, a fit or `load` returned"
-            )
-        return params[0], params[1]
-
-    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
-        one, two = parts(params)
-        return first.apply(one, system, neighbors) + second.apply(two, system, neighbors)
-
-    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
-        one, two = parts(params)
-        return first.atomic(one, system, neighbors) + second.atomic(two, system, neighbors)
-
-    def with_multipoles(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Multipoles]:
-        energies, found = [], []
-        for potential, own in zip((first, second), parts(params), strict=True):
-            if potential.with_multipoles is None:
-                energies.append(potential.apply(own, system, neighbors))
-            else:
-                energy, multipoles = potential.with_multipoles(own, system, neighbors)
-                energies.append(energy)
-                found.append(multipoles)
-        total = found[0] if len(found) == 1 else jax.tree.map(jnp.add, *found)
-        return energies[0] + energies[1], total
-
-    has_charges = first.with_multipoles is not None or second.with_multipoles is not None
-
-    def validate(system: System) -> None:
-        first.validate(system)
-        second.validate(system)
-
     if first.species is None or second.species is None:
         species = second.species if first.species is None else first.species
     else:
@@ -128,60 +140,145 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
             raise InputError(
                 f"the potentials of a sum share no species: {sorted(first.species)}, {sorted(second.species)}"
             )
-    on_grid = None
-    if first.on_grid is not None and second.on_grid is not None:
-        both = (first.on_grid, second.on_grid)
-        on_grid = functools.cache(lambda exponent: _sum_of(*(own(exponent) for own in both)))
+    terms = (first, second)
+
+    def init(key: Array) -> Params:
+        return tuple(term.init(k) for term, k in zip(terms, jax.random.split(key), strict=True))
+
+    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
+        return first.apply(params[0], system, neighbors) + second.apply(params[1], system, neighbors)
+
+    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
+        return first.atomic(params[0], system, neighbors) + second.atomic(params[1], system, neighbors)
+
+    def with_multipoles(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Multipoles]:
+        energies, multipoles = [], []
+        for term, term_params in zip(terms, params, strict=True):
+            if term.with_multipoles is None:
+                energies.append(term.apply(term_params, system, neighbors))
+            else:
+                energy, term_multipoles = term.with_multipoles(term_params, system, neighbors)
+                energies.append(energy)
+                multipoles.append(term_multipoles)
+        total = multipoles[0] if len(multipoles) == 1 else jax.tree.map(jnp.add, *multipoles)
+        return energies[0] + energies[1], total
 
     def pull_back(
         params: Params, system: System, neighbors: Neighbors, v: Array
     ) -> tuple[Params, Array] | None:
         assert first.pull_back is not None and second.pull_back is not None
-        one, two = parts(params)
-        found = first.pull_back(one, system, neighbors, v), second.pull_back(two, system, neighbors, v)
-        if found[0] is None or found[1] is None:
-            return None
-        return type(params)((found[0][0], found[1][0])), found[0][1] + found[1][1]
+        one = first.pull_back(params[0], system, neighbors, v)
+        two = second.pull_back(params[1], system, neighbors, v)
+        return None if one is None or two is None else (type(params)((one[0], two[0])), one[1] + two[1])
 
-    is_quick = first.pull_back is not None and second.pull_back is not None
-    cutoff = max(first.cutoff, second.cutoff)
-    description = None
-    if first.description is not None and second.description is not None:
-        description = {"name": "sum", "terms": [first.description, second.description]}
+    def validate(system: System) -> None:
+        first.validate(system)
+        second.validate(system)
+
+    on_grid = None
+    if first.on_grid is not None and second.on_grid is not None:
+        both = (first.on_grid, second.on_grid)
+        on_grid = functools.cache(lambda exponent: _sum_of(*(term(exponent) for term in both)))
+    descriptions = [term.description for term in terms]
     return Potential(
         init=init,
         apply=apply,
         atomic=atomic,
-        cutoff=cutoff,
-        with_multipoles=with_multipoles if has_charges else None,
+        cutoff=max(first.cutoff, second.cutoff),
+        with_multipoles=with_multipoles if any(term.with_multipoles for term in terms) else None,
         species=species,
         validate=validate,
         uses_reverse_edges=first.uses_reverse_edges or second.uses_reverse_edges,
         on_grid=on_grid,
-        pull_back=pull_back if is_quick else None,
-        description=description,
+        pull_back=pull_back if all(term.pull_back for term in terms) else None,
+        description=None if None in descriptions else {"name": "sum", "terms": descriptions},
     )
 
 
-def from_description(description: Mapping[str, Any]) -> Potential:
-    """The potential that a description is of.
+_REMEDY = "build it with neighbor_list(system, cutoff=potential.cutoff)"
+
+
+def check_arguments(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
+    """Refuse arguments of a potential that do not fit together, as far as their values are given.
 
     Raises:
-        InputError: a name that difmd does not know, one of something else than a potential, or arguments that
-            its factory refuses.
+        InputError: as `check_shapes`; outside jit also as `validate_inputs`, or a list that is stale or has
+            overflowed.
     """
-    found = made_from(description)
-    if not isinstance(found, Potential):
-        raise InputError(f"{summary(description)} is no potential")
-    return found
+    check_shapes(potential, params, system, neighbors)
+    if not _is_traced(system.atomic_numbers):
+        check_species(potential.species, system)
+    if not _is_traced(params):
+        check_finite(params)
+    # Constants of a function that is being compiled have values, too.
+    with jax.ensure_compile_time_eval():
+        if not _is_traced(system):
+            potential.validate(system)
+            if tuple(map(bool, np.asarray(system.pbc))) != neighbors.periodic:
+                raise InputError(
+                    f"the neighbour list is for pbc = {list(neighbors.periodic)}, but the system has "
+                    f"{np.asarray(system.pbc).tolist()}: {_REMEDY}"
+                )
+        if _is_traced((system, neighbors)):
+            return
+        for flag, explanation in (
+            (neighbors.overflow, "has overflowed"),
+            (neighbors.too_small, "has too few images for this cell"),
+            (is_stale(system, neighbors), "is stale: atoms have moved more than skin/2 since it was built"),
+        ):
+            if bool(flag):
+                raise InputError(f"the neighbour list {explanation}: {_REMEDY}")
+
+
+def _is_traced(tree: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def check_shapes(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
+    """Refuse types and shapes that do not fit together; these are given under jit, too.
+
+    Raises:
+        InputError: objects of another kind, params of another potential, several replicas, a list of another
+            number of atoms, or one that does not reach the cut-off.
+    """
+    check_model(potential, params)
+    check_system(system)
+    check_type("neighbors", neighbors, Neighbors, _REMEDY)
+    check_single(system)
+    if neighbors.reference_positions.shape != system.positions.shape:
+        n_atoms = neighbors.reference_positions.shape[-2]
+        raise InputError(
+            f"the neighbour list is for {n_atoms} atoms, but the system has {system.n_atoms}: {_REMEDY}"
+        )
+    if neighbors.cutoff < potential.cutoff:
+        raise InputError(
+            f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {_REMEDY}"
+        )
+
+
+def check_single(system: System) -> None:
+    """Refuse several replicas.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if system.positions.ndim == 3:
+        raise InputError(
+            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
+        )
 
 
 def validate_inputs(potential: Potential, params: Params, system: System) -> None:
-    """Check on the host that `potential` can be evaluated for `system`.
+    """Check on the host that `potential` with `params` can be evaluated for `system`.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        system: the configuration.
 
     Raises:
-        InputError: objects of another kind, an element the potential does not know, parameters of another
-            potential or that are not finite, or what `potential.validate` finds.
+        InputError: objects of another kind, a species the potential is not defined for, params of another
+            potential or that are not finite, or as `potential.validate`.
     """
     check_model(potential, params)
     check_finite(params)
@@ -189,81 +286,61 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
 
 
 def validate_structure(potential: Potential, system: System) -> None:
-    """Check on the host that `potential` knows the atoms of `system`, whatever its parameters.
+    """Check on the host that `potential` is defined for `system`, whatever its parameters.
 
     Raises:
-        InputError: no system, an element the potential does not know, or what `potential.validate` finds.
+        InputError: not a system, a species the potential is not defined for, or as `potential.validate`.
     """
     check_system(system)
-    if potential.species is not None:
-        present = {int(z) for z in np.unique(np.asarray(system.atomic_numbers))} - {0}
-        unknown = sorted(present - potential.species)
-        if unknown:
-            raise InputError(
-                f"the potential has no parameters for {', '.join(_symbols(unknown))}; it knows "
-                f"{', '.join(_symbols(potential.species))}: add the species "
-                "where the potential is made, or change the atomic numbers"
-            )
+    check_species(potential.species, system)
     potential.validate(system)
 
 
 def check_model(potential: Potential, params: Params) -> None:
-    """Refuse params whose names and shapes are not those that `potential.init` gives; traced ones, too.
+    """Check that params have the names and shapes that `potential.init` gives; traced ones, too.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
 
     Raises:
-        InputError: naming them; or no potential.
+        InputError: naming those that are missing, unknown or of another shape; or not a potential.
     """
-    remedy = "lennard_jones(...), mace(...) and other factories make one; difmd.load(file).potential has one"
+    remedy = "lennard_jones(...), mace(...) and other factories make one; difmd.load(file).potential is one"
     check_type("potential", potential, Potential, remedy)
-    wanted, found = _places(potential), _shapes(params)
-    remedy = "give what its `init`, a fit or `load` returned"
-    foreign = f"they are not those of this potential; {remedy}"
-    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
-    parts = [f"{verb} {_some(names)}" for verb, names in (("lack", missing), ("hold", unknown)) if names]
+    expected, given = _shapes_of(potential), _shapes(params)
+    foreign = "they are not those of this potential; use what its `init`, a fit or `load` returned"
+    missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+    parts = [f"{verb} {_first(names)}" for verb, names in (("lack", missing), ("hold", unknown)) if names]
     if parts:
         raise InputError(f"params {' and '.join(parts)}: {foreign}")
-    for name, shape in wanted.items():
-        if found[name] != shape:
-            raise InputError(f"params{name} has shape {list(found[name])}, expected {list(shape)}: {foreign}")
+    for name, shape in expected.items():
+        if given[name] != shape:
+            raise InputError(f"params{name} has shape {list(given[name])}, expected {list(shape)}: {foreign}")
 
 
-def _some(names: list[str]) -> str:
+def _first(names: list[str]) -> str:
     """The first of many names."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(place): np.shape(leaf) for place, leaf in leaves}
+    return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in leaves}
 
 
-@functools.lru_cache(maxsize=32)
-def _places(potential: Potential) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the params of a potential."""
-    # A trace that goes on around it does not matter.
+@functools.lru_cache(maxsize=64)
+def _shapes_of(potential: Potential) -> dict[str, tuple[int, ...]]:
+    # An enclosing trace does not matter.
     with jax.ensure_compile_time_eval():
         return _shapes(jax.eval_shape(potential.init, jax.eval_shape(lambda: jax.random.key(0))))
 
 
-def check_names(params: Params, *names: str) -> None:
-    """Refuse params that are no dictionary of arrays or trees with just these names.
-
-    Raises:
-        InputError: names are missing or too many, or it is another structure.
-    """
-    if not isinstance(params, Mapping) or set(params) != set(names):
-        found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
-        raise InputError(
-            f"params hold {found}, expected {sorted(names)}: they are not those of this potential; give what "
-            "its `init`, a fit or `load` returned"
-        )
-
-
 def check_finite(params: Params) -> None:
-    """Refuse parameters that are NaN or infinite, naming them (host).
+    """Check on the host that all parameters are real and finite.
 
     Raises:
-        InputError: some parameter is not finite.
+        InputError: naming the first that is not.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         values = np.asarray(leaf)
@@ -271,9 +348,3 @@ def check_finite(params: Params) -> None:
             raise InputError(f"params{jax.tree_util.keystr(path)} = {values!r} must be real numbers")
         if not np.isfinite(values).all():
             raise InputError(f"params{jax.tree_util.keystr(path)} = {values} is not finite")
-
-
-def _symbols(numbers: Iterable[int]) -> list[str]:
-    from ase.data import chemical_symbols
-
-    return [chemical_symbols[z] for z in sorted(numbers)]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairValues, inverse, pair_potential, pair_tables, symmetric
-from difmd.potentials.slots import species_numbers
+from difmd.potentials.species import Species, as_species
 from difmd.potentials.truncation import Truncation
 
 
 @described
 def buckingham(
-    species: Sequence[int | str],
+    species: Species,
     *,
     repulsion: PairValues,
     range: PairValues,  # noqa: A002, the field's word
@@ -51,7 +49,7 @@ def buckingham(
         Buckingham, Proc. R. Soc. A 168, 264 (1938), doi:10.1098/rspa.1938.0173.
     """
     init = pair_tables(
-        len(species_numbers(species)),
+        len(as_species(species)),
         may_vanish=("repulsion", "dispersion"),
         repulsion=repulsion,
         range=range,

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
-from difmd._internal.argument_checks import real_numbers
 from difmd._internal.dtypes import floats
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairFunction, pair_potential
-from difmd.potentials.slots import species_numbers, types_of
+from difmd.potentials.species import Species, SpeciesValues, as_species, species_values, types_of
 from difmd.system import System
 from difmd.units import COULOMB
 
 
 @described
 def coulomb_damped_shifted(
-    species: Sequence[int | str], *, charges: float | Sequence[float], damping: float, cutoff: float
+    species: Species, *, charges: SpeciesValues, damping: float, cutoff: float
 ) -> Potential:
     """Wolf's sum with continuous forces, of a cost that grows with N and not faster.
 
@@ -77,7 +75,7 @@ def coulomb_damped_shifted(
 
 
 def charged_pairs(
-    phi: PairFunction, species: Sequence[int | str], *, charges: float | Sequence[float], cutoff: float
+    phi: PairFunction, species: Species, *, charges: SpeciesValues, cutoff: float
 ) -> tuple[Potential, Callable[[Params, System], Float[Array, "atoms"]]]:
     """Σ φ(q_i q_j, r²) over pairs, with params `{"charges": [species]}`; and the charges of the atoms [e].
 
@@ -90,10 +88,8 @@ def charged_pairs(
     Raises:
         InputError: charges that do not match `species`, or as `pair_potential`.
     """
-    numbers = species_numbers(species)
-    values = np.broadcast_to(real_numbers("charges", charges), np.shape(charges) or (len(numbers),))
-    if values.shape != (len(numbers),) or not np.isfinite(values).all():
-        raise InputError(f"charges = {np.asarray(charges).tolist()}: give one finite charge a species")
+    numbers = as_species(species)
+    values = species_values("charges", charges, numbers)
 
     def init(key: Array) -> Params:
         del key

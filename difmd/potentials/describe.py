@@ -1,4 +1,4 @@
-"""Descriptions of potentials in numbers and words, from which they can be made again."""
+"""Descriptions of potentials in numbers and text, from which they can be made again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from difmd._internal.lazy import import_late
 from difmd.errors import InputError
+from difmd.potentials.species import as_species, symbols
 
 _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
@@ -28,24 +29,24 @@ _functions: dict[str, Callable[..., Any]] = {}
 
 
 def described(factory: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
-    """Let what `factory` makes know its name and arguments, unless these are more than can be written down.
+    """Describe what `factory` makes by its name and arguments, if all of these can be written to a file.
 
-    Numbers, words, tables, what another described factory makes, and `named` functions can. What is made is
-    a dataclass with a field `description`.
+    Numbers, text, tables, results of other described factories, and `named` functions can. The factory
+    returns a dataclass with a field `description`.
     """
     signature = inspect.signature(factory)
 
     @functools.wraps(factory)
     def made(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Made:
         bound = signature.bind(*args, **kwargs)
-        found: Any = factory(*args, **kwargs)
-        # Defaults too: they may be others in the difmd that loads it.
+        result: Any = factory(*args, **kwargs)
+        # Defaults too: they may differ in the version of difmd that loads it.
         bound.apply_defaults()
         try:
             arguments = {name: _plain(value) for name, value in bound.arguments.items()}
         except TypeError:
-            return found
-        return dataclasses.replace(found, description={"name": factory.__name__, "arguments": arguments})
+            return result
+        return dataclasses.replace(result, description={"name": factory.__name__, "arguments": arguments})
 
     _factories[factory.__name__] = made
     return made
@@ -58,10 +59,10 @@ def named(function: _Function) -> _Function:
 
 
 def made_from(description: Mapping[str, Any]) -> Any:
-    """What a description is of: a potential, or a part of one such as a truncation.
+    """The object of a description: a potential, or a part of one such as a truncation.
 
     Raises:
-        InputError: a name that difmd does not know, or arguments that its factory refuses.
+        InputError: an unknown factory, or arguments that it refuses.
     """
     name = description.get("name")
     if name == "sum":
@@ -71,7 +72,7 @@ def made_from(description: Mapping[str, Any]) -> Any:
         for module in LATE_MODULES:
             import_late(module)
     if name not in _factories:
-        raise InputError(f"difmd has no potential {name!r} that can be loaded; it knows {sorted(_factories)}")
+        raise InputError(f"difmd has no potential {name!r} that can be loaded, only {sorted(_factories)}")
     arguments = {key: _live(value) for key, value in description["arguments"].items()}
     try:
         return _factories[name](**arguments)
@@ -80,31 +81,54 @@ def made_from(description: Mapping[str, Any]) -> Any:
 
 
 def summary(description: Mapping[str, Any] | None) -> str:
-    """A description in a line, as the call that it is of; long tables are shortened."""
+    """The call that a description stands for, without defaults; long tables are shortened."""
     if description is None:
-        return "made of functions"
+        return "functions"
     if description["name"] == "sum":
         return " + ".join(summary(term) for term in description["terms"])
-    arguments = ", ".join(f"{name}={_short(value)}" for name, value in description["arguments"].items())
-    return f"{description['name']}({arguments})"
+    name, given = description["name"], dict(description["arguments"])
+    parts = [_species_text(given.pop("species"))] if "species" in given else []
+    parameters = inspect.signature(_factories[name]).parameters if name in _factories else {}
+    for key, value in given.items():
+        if key not in parameters or _is_default(value, parameters[key].default):
+            continue
+        text = _short(value) + (" Å" if key in ("cutoff", "onset") and np.ndim(value) == 0 else "")
+        parts.append(text if key in ("truncation", "onset") else f"{key}={text}")
+    return f"{name}({', '.join(parts)})"
+
+
+def _species_text(species: Any) -> str:
+    names = symbols(as_species(species))
+    return names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    try:
+        return bool(value == _plain(default))
+    except TypeError:
+        return False
 
 
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
-        return value["function"] if set(value) == {"function"} else summary(value)
+        if set(value) == {"function"}:
+            return str(value["function"])
+        return summary(value) if set(value) == {"name", "arguments"} else f"<{', '.join(map(str, value))}>"
     shape = np.shape(value)
-    return f"<table {' × '.join(map(str, shape))}>" if np.prod(shape) > _MOST_SHOWN else repr(value)
+    if np.prod(shape) > _MOST_SHOWN:
+        return f"<table {' × '.join(map(str, shape))}>"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _live(value: Any) -> Any:
-    """An argument from the form in which it is written down."""
+    """An argument from its written form."""
     if not isinstance(value, Mapping):
         return value
     if set(value) == {"name", "arguments"}:
         return made_from(value)
     if set(value) == {"function"}:
         if value["function"] not in _functions:
-            raise InputError(f"difmd has no function {value['function']!r}; it knows {sorted(_functions)}")
+            raise InputError(f"difmd has no function {value['function']!r}, only {sorted(_functions)}")
         return _functions[value["function"]]
     return value
 
@@ -117,7 +141,7 @@ def _plain(value: Any) -> Any:
     if isinstance(getattr(value, "description", None), Mapping):
         return value.description
     if callable(value):
-        # A function of its own may bear the name of one that is known.
+        # A function of a user may have the name of a registered one.
         names = [name for name, function in _functions.items() if function is value]
         if not names:
             raise TypeError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,14 @@ from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import symmetric
-from difmd.potentials.slots import Row, entry, species_numbers
+from difmd.potentials.slots import Row, entry
+from difmd.potentials.species import Species, as_species
 from difmd.potentials.splines import coefficients, spline
 
 
 @described
 def embedded_atom(
-    species: Sequence[int | str],
+    species: Species,
     *,
     dr: float,
     pair: Any,
@@ -59,7 +59,7 @@ def embedded_atom(
         Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443. Finnis & Sinclair, Philos.
         Mag. A 50, 45 (1984), doi:10.1080/01418618408244210.
     """
-    n_types = len(species_numbers(species))
+    n_types = len(as_species(species))
     phi, rho, f = (np.asarray(x, np.float64) for x in (pair, density, embedding))
     n_r, n_rho = phi.shape[-1], f.shape[-1]
     if rho.ndim == 2:
@@ -126,7 +126,7 @@ def embedded_atom(
     return embedding_potential(neighbor, embed, init=init, tables=tables, species=species, cutoff=cutoff)
 
 
-def read_eam(path: str | os.PathLike[str], species: Sequence[int | str] | None = None) -> Potential:
+def read_eam(path: str | os.PathLike[str], species: Species | None = None) -> Potential:
     """`embedded_atom` from a file `.eam`, `.alloy` or `.fs`, as LAMMPS and ASE read them.
 
     Args:
@@ -153,7 +153,7 @@ def read_eam(path: str | os.PathLike[str], species: Sequence[int | str] | None =
     except (ValueError, IndexError, KeyError) as error:
         raise InputError(f"{file} is not a table of the embedded-atom method: {error}") from error
     elements = list(found.elements)
-    wanted = elements if species is None else [chemical_symbols[z] for z in species_numbers(species)]
+    wanted = elements if species is None else [chemical_symbols[z] for z in as_species(species)]
     unknown = [name for name in wanted if name not in elements]
     if unknown or not wanted:
         raise InputError(f"{file} has no {', '.join(unknown) or 'species'}; it has {', '.join(elements)}")

@@ -9,7 +9,7 @@ Where such sums suffice, a many-body force costs two passes over the pairs and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -22,11 +22,11 @@ from difmd.potentials.slots import (
     Sites,
     separation,
     slot_potential,
-    species_numbers,
     sum_over_slots,
     types_of_pairs,
     virial_terms,
 )
+from difmd.potentials.species import Species, as_species
 
 # Terms are large, and XLA computes them once for each sum: more of them in a loop make it slower.
 _UNROLL = 1
@@ -62,7 +62,7 @@ def embedding_potential(
     *,
     init: Callable[[Array], Params],
     tables: Callable[[Params, Any], Any],
-    species: Sequence[int | str],
+    species: Species,
     cutoff: float,
 ) -> Potential:
     """A potential whose energy is a function of sums over the neighbours of each atom.
@@ -85,7 +85,7 @@ def embedding_potential(
     References:
         Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443 (the form).
     """
-    n_types = len(species_numbers(species))
+    n_types = len(as_species(species))
 
     def sums_of(
         table: Any, xyz: list[Array], sites: Sites

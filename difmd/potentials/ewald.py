@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from difmd.neighbors import Neighbors
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.coulomb import charged_pairs
 from difmd.potentials.describe import described
+from difmd.potentials.species import Species, SpeciesValues
 from difmd.system import System
 from difmd.units import COULOMB
 
@@ -35,9 +35,9 @@ _MOST_WAVES = 3e7
 
 @described
 def ewald(
-    species: Sequence[int | str],
+    species: Species,
     *,
-    charges: float | Sequence[float],
+    charges: SpeciesValues,
     cell: Any,
     cutoff: float = 10.0,
     accuracy: float = 1e-6,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd._internal.argument_checks import real_numbers
 from difmd._internal.dtypes import floats
 from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described, named
 from difmd.potentials.pair import inverse, pair_potential
-from difmd.potentials.slots import species_numbers
+from difmd.potentials.species import Species, SpeciesValues, as_species, species_values
 from difmd.potentials.truncation import Truncation
 
 MixingRule: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
@@ -50,10 +49,10 @@ def waldman_hagler(
 
 @described
 def lennard_jones(
-    species: Sequence[int | str],
+    species: Species,
     *,
-    sigma: float | Sequence[float],
-    epsilon: float | Sequence[float],
+    sigma: SpeciesValues,
+    epsilon: SpeciesValues,
     cutoff: float,
     truncation: Truncation | None = None,
     mixing: MixingRule = lorentz_berthelot,
@@ -63,8 +62,8 @@ def lennard_jones(
 
     Args:
         species: symbols or atomic numbers.
-        sigma: initial σ [Å], one for all or one a species.
-        epsilon: initial ε [eV], one for all or one a species; write `148 * units.KB` for kelvin.
+        sigma: initial σ [Å], one for all or one per species.
+        epsilon: initial ε [eV], one for all or one per species; write `148 * units.KB` for kelvin.
         cutoff: [Å].
         truncation: `truncated()` (default), `shifted()` or `switched(onset)`.
         mixing: parameters of unlike pairs from those of the species.
@@ -80,10 +79,10 @@ def lennard_jones(
     References:
         Jones, Proc. R. Soc. A 106, 463 (1924), doi:10.1098/rspa.1924.0082.
     """
-    n_species = len(species_numbers(species))
+    numbers = as_species(species)
     values = {
-        "sigma": _per_species("sigma", sigma, n_species),
-        "epsilon": _per_species("epsilon", epsilon, n_species),
+        "sigma": species_values("sigma", sigma, numbers, positive=True),
+        "epsilon": species_values("epsilon", epsilon, numbers, positive=True),
     }
     if not callable(mixing):
         raise InputError(f"mixing = {mixing!r} must be a function such as lorentz_berthelot or geometric")
@@ -116,14 +115,3 @@ def _geometric(values: Float[Array, "species"]) -> Float[Array, "species species
     like = np.eye(len(values), dtype=bool)
     product = jnp.where(like, 1, values[:, None] * values[None, :])
     return jnp.where(like, values[:, None], jnp.sqrt(product))
-
-
-def _per_species(name: str, values: float | Sequence[float], n_species: int) -> np.ndarray:
-    array = np.atleast_1d(real_numbers(name, values))
-    if array.shape == (1,):
-        array = np.repeat(array, n_species)
-    if array.shape != (n_species,):
-        raise InputError(f"{name} has {array.size} values for {n_species} species")
-    if not (np.isfinite(array) & (array > 0)).all():
-        raise InputError(f"{name} = {array.tolist()} must be positive and finite")
-    return array

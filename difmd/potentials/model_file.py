@@ -18,7 +18,7 @@ from difmd._internal.checkpoint import write_archive
 from difmd.errors import InputError
 from difmd.potentials import Params, Potential
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Model(NamedTuple):
@@ -97,9 +97,8 @@ def load(path: str | Path) -> Model:
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no model of difmd, or it is damaged: {error}") from error
     if version != _FORMAT:
-        raise InputError(
-            f"{path} has the format {version}, and this difmd reads {_FORMAT}: install a newer one"
-        )
+        remedy = "save the model again" if version < _FORMAT else "install a newer version of difmd"
+        raise InputError(f"{path} has format {version}, but this version reads {_FORMAT}: {remedy}")
     try:
         potential = potentials.from_description(meta["potential"])
     except (KeyError, AttributeError, ValueError, TypeError) as error:

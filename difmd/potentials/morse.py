@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairValues, pair_potential, pair_tables, symmetric
-from difmd.potentials.slots import species_numbers
+from difmd.potentials.species import Species, as_species
 from difmd.potentials.truncation import Truncation
 
 
 @described
 def morse(
-    species: Sequence[int | str],
+    species: Species,
     *,
     depth: PairValues,
     width: PairValues,
@@ -45,7 +43,7 @@ def morse(
     References:
         Morse, Phys. Rev. 34, 57 (1929), doi:10.1103/PhysRev.34.57.
     """
-    init = pair_tables(len(species_numbers(species)), depth=depth, width=width, distance=distance)
+    init = pair_tables(len(as_species(species)), depth=depth, width=width, distance=distance)
 
     def phi(pair: Params, r_squared: Array) -> Array:
         grown = 1 - jnp.exp(-pair["width"] * (jnp.sqrt(r_squared) - pair["distance"]))

@@ -27,16 +27,14 @@ from difmd.potentials.slots import (
     Sites,
     checked_tables,
     entry,
-    known,
     separation,
     sites_of,
     slot_potential,
-    species_numbers,
     sum_over_slots,
-    types_of,
     types_of_pairs,
     virial_terms,
 )
+from difmd.potentials.species import Species, as_species, nan_if_unknown, types_of
 from difmd.potentials.truncation import Truncation, tail_energy, truncated
 from difmd.system import System
 
@@ -52,7 +50,7 @@ def pair_potential(
     *,
     init: Callable[[Array], Params],
     tables: Callable[[Params], Any],
-    species: Sequence[int | str],
+    species: Species,
     cutoff: float,
     truncation: Truncation | None = None,
     tail_correction: bool = False,
@@ -90,7 +88,7 @@ def pair_potential(
         )
     if not 0 <= truncation.onset < cutoff:
         raise InputError(f"onset = {truncation.onset} Å must lie between 0 and cutoff = {cutoff} Å")
-    numbers = species_numbers(species)
+    numbers = as_species(species)
     n_types = len(numbers)
     ended = truncation.end(phi, cutoff)
 
@@ -195,7 +193,7 @@ def pair_potential(
             _by_type(x, own_types, n_types) for x in jnp.stack(sums[3:]).reshape(-1, n_types, len(sums[0]))
         ]
         (of_params,) = to_params(jax.tree.unflatten(jax.tree.structure(table), [-0.5 * x for x in bars]))
-        factor = known(numbers, system)
+        factor = nan_if_unknown(numbers, system)
         of_positions = factor * jnp.stack([take(x, sites.rank) for x in sums[:3]], axis=-1)
         return jax.tree.map(lambda x: factor.astype(x.dtype) * x, of_params), of_positions
 

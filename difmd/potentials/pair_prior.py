@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,25 +11,25 @@ from jaxtyping import Array
 
 from difmd._internal.dtypes import floats
 from difmd.errors import InputError
-from difmd.potentials.base import Params, Potential, check_names
+from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.envelope import polynomial_envelope
 from difmd.potentials.pair import pair_potential, symmetric
-from difmd.potentials.slots import species_numbers
+from difmd.potentials.species import Species, as_species
 
 
 @described
 def pair_prior(
-    species: Sequence[int | str],
+    species: Species,
     *,
     cutoff: float = 5.0,
-    n_functions: int = 8,
+    n_radial: int = 8,
     p: int = 6,
     coefficients: Any = None,
 ) -> Potential:
     """A sum of Bessel functions with coefficients of its own for each pair of species.
 
-        φ_ij(r) = u(x) Σ_n c_ijn √2 sin(nπx)/x,    x = r/r_c,    n = 1 … n_functions,
+        φ_ij(r) = u(x) Σ_n c_ijn √2 sin(nπx)/x,    x = r/r_c,    n = 1 … n_radial,
 
     with the envelope u of `polynomial_envelope`. It is linear in its params, and zero until it is trained:
     `pair_prior(...) + network` is trained together, or the prior first and then kept, by
@@ -40,27 +39,27 @@ def pair_prior(
     Args:
         species: symbols or atomic numbers.
         cutoff: r_c [Å].
-        n_functions: what it can resolve is r_c/n_functions.
+        n_radial: what it can resolve is r_c/n_radial.
         p: power of the envelope.
-        coefficients: c to begin with [eV]; [n_functions] for all pairs, or a symmetric table
-            [species, species, n_functions]; default: 0.
+        coefficients: c to begin with [eV]; [n_radial] for all pairs, or a symmetric table
+            [species, species, n_radial]; default: 0.
 
     Returns:
-        `Potential`; its params are `{"coefficients": [species, species, n_functions]}`, of which the
+        `Potential`; its params are `{"coefficients": [species, species, n_radial]}`, of which the
         symmetric part counts.
 
     Raises:
         InputError: no functions, p < 1, coefficients that are not finite, not symmetric or of another size,
-            or as `pair_potential`. When applied: params of another size.
+            or as `pair_potential`.
 
     References:
         Gasteiger, Groß & Günnemann, ICLR 2020, arXiv:2003.03123, equations 7 and 8.
     """
-    n_types = len(species_numbers(species))
-    if n_functions < 1 or p < 1:
-        raise InputError(f"n_functions = {n_functions} and p = {p} must be at least 1")
-    shape = (n_types, n_types, n_functions)
-    start = np.zeros(n_functions) if coefficients is None else np.asarray(coefficients, np.float64)
+    n_types = len(as_species(species))
+    if n_radial < 1 or p < 1:
+        raise InputError(f"n_radial = {n_radial} and p = {p} must be at least 1")
+    shape = (n_types, n_types, n_radial)
+    start = np.zeros(n_radial) if coefficients is None else np.asarray(coefficients, np.float64)
     start = np.broadcast_to(start, shape) if start.shape == shape[2:] else start
     if (
         start.shape != shape
@@ -68,7 +67,7 @@ def pair_prior(
         or not np.array_equal(start, start.swapaxes(0, 1))
     ):
         raise InputError(
-            f"coefficients of shape {list(start.shape)}: give {n_functions} finite numbers, or a symmetric "
+            f"coefficients of shape {list(start.shape)}: give {n_radial} finite numbers, or a symmetric "
             f"table {list(shape)}"
         )
 
@@ -76,22 +75,13 @@ def pair_prior(
         del key
         return {"coefficients": floats(start)}
 
-    def tables(params: Params) -> Params:
-        check_names(params, "coefficients")
-        if params["coefficients"].shape != shape:
-            raise InputError(
-                f"params['coefficients'] has shape {params['coefficients'].shape}, expected {shape}: give "
-                "one entry a species and as many coefficients, as `init` does"
-            )
-        return symmetric(params)
-
     def phi(pair: Any, r_squared: Array) -> Array:
         x = jnp.sqrt(r_squared) / cutoff
         twice = 2 * jnp.cos(math.pi * x)
         # Clenshaw's recursion: two functions of x, whatever the number of terms.
         above = now = jnp.zeros_like(x)
-        for n in reversed(range(n_functions)):
+        for n in reversed(range(n_radial)):
             above, now = now, pair["coefficients"].at(jnp.int32(n)) + twice * now - above
         return math.sqrt(2) * jnp.sin(math.pi * x) / x * now * polynomial_envelope(x, 1.0, p)
 
-    return pair_potential(phi, init=init, tables=tables, species=species, cutoff=cutoff)
+    return pair_potential(phi, init=init, tables=symmetric, species=species, cutoff=cutoff)

@@ -9,7 +9,7 @@ along, and `slot_potential` makes it the derivative that JAX sees.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -22,11 +22,11 @@ from jaxtyping import Array, Float, Int
 from difmd._internal import cpu_layout
 from difmd._internal.gather import take
 from difmd._internal.lattice import complete_cell, invert, product
-from difmd._internal.reductions import largest
 from difmd._internal.replicas import of_all_replicas
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.potentials.base import Params, Potential
+from difmd.potentials.species import Species, as_species, nan_if_unknown, types_of
 from difmd.system import System
 
 # Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
@@ -85,7 +85,7 @@ def slot_potential(
     derivative: Derivative,
     *,
     init: Callable[[Array], Params],
-    species: Sequence[int | str],
+    species: Species,
     cutoff: float,
 ) -> Potential:
     """A potential from energies of the centers of a list and their derivative.
@@ -104,7 +104,7 @@ def slot_potential(
         InputError: cutoff not positive, an unknown or repeated species.
     """
     check_positive("cutoff", cutoff, "Å")
-    numbers = species_numbers(species)
+    numbers = as_species(species)
 
     def energy_of(system: System, neighbors: Neighbors) -> tuple[Callable[..., Array], Sites]:
         periodic = neighbors.periodic
@@ -160,12 +160,12 @@ def slot_potential(
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         energy, sites = energy_of(system, neighbors)
-        return known(numbers, system) * energy(params, system.positions, system.cell, sites)
+        return nan_if_unknown(numbers, system) * energy(params, system.positions, system.cell, sites)
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         _, sites = energy_of(system, neighbors)
         found = energies(params, extended_positions(system, neighbors), sites)
-        return known(numbers, system) * take(found, sites.rank)
+        return nan_if_unknown(numbers, system) * take(found, sites.rank)
 
     return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers))
 
@@ -291,48 +291,6 @@ def checked_tables(tables: Any, n_types: int, dtype: Any) -> Any:
                 "give one entry a species, as `init` does"
             )
     return found
-
-
-def species_numbers(species: Sequence[int | str]) -> tuple[int, ...]:
-    """Atomic numbers of symbols or numbers.
-
-    Raises:
-        InputError: none, an unknown one, or one given twice.
-    """
-    from ase.data import atomic_numbers
-
-    if isinstance(species, str) or not isinstance(species, Iterable) or len(species) == 0:
-        raise InputError(f"species must be a sequence such as ('Ar', 'Kr'), got {species!r}")
-    numbers = []
-    for name in species:
-        is_number = isinstance(name, int | np.integer) and not isinstance(name, bool)
-        number = int(name) if is_number else atomic_numbers.get(name) if isinstance(name, str) else None
-        if number is None or not 0 < number <= 118:
-            raise InputError(f"species {name!r} is neither a chemical symbol nor a number 1 .. 118")
-        numbers.append(number)
-    if len(set(numbers)) < len(numbers):
-        raise InputError(f"species {tuple(species)} holds an element twice")
-    return tuple(numbers)
-
-
-def types_of(numbers: Sequence[int], atomic_numbers: Int[Array, "atoms"]) -> Int[Array, "atoms"]:
-    """Place of each atom's species among `numbers`; 0 for one that is not there, and for padding."""
-    return jnp.maximum(jnp.asarray(places_of(numbers))[atomic_numbers], 0)
-
-
-def known(numbers: Sequence[int], system: System) -> Float[Array, ""]:
-    """1, or NaN with a species that the potential does not know: no exception can tell under jit."""
-    unknown = (system.atomic_numbers > 0) & (jnp.asarray(places_of(numbers))[system.atomic_numbers] < 0)
-    dtype = system.positions.dtype
-    # A maximum of floats, as a run takes others, and need compile no reduction of its own.
-    return jnp.where(largest(unknown.astype(dtype)) > 0, jnp.nan, 1).astype(dtype)
-
-
-def places_of(numbers: Sequence[int]) -> np.ndarray:
-    """Place of each element among `numbers`, −1 for those that are not there; int32 [119]."""
-    places = np.full(119, -1, np.int32)
-    places[list(numbers)] = np.arange(len(numbers))
-    return places
 
 
 def _is_symbolic_zero(x: Any) -> bool:

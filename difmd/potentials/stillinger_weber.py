@@ -17,7 +17,8 @@ from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import PairValues, pair_table, pair_tables, symmetric
-from difmd.potentials.slots import checked_tables, entry, species_numbers
+from difmd.potentials.slots import checked_tables, entry
+from difmd.potentials.species import Species, as_species
 
 # Nearer to the cut-off than this share of it e^{σ/(r − rc)} is below 1e-40, and is left out: at the cut-off
 # itself its derivatives, powers of 1/(r − rc) times it, are 0 · ∞.
@@ -27,7 +28,7 @@ _LARGEST_A = 10.0
 
 @described
 def stillinger_weber(
-    species: Sequence[int | str],
+    species: Species,
     *,
     epsilon: PairValues,
     sigma: PairValues,
@@ -72,7 +73,7 @@ def stillinger_weber(
     References:
         Stillinger & Weber, Phys. Rev. B 31, 5262 (1985), doi:10.1103/PhysRevB.31.5262.
     """
-    n_types = len(species_numbers(species))
+    n_types = len(as_species(species))
     given = np.asarray(lambda_, np.float64)
     angles = np.broadcast_to(given, (n_types,) * 3) if given.ndim == 0 else given
     if angles.shape != (n_types,) * 3 or not np.array_equal(angles, angles.swapaxes(1, 2)):

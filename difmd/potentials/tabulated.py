@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,14 +14,14 @@ from difmd.errors import InputError
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.pair import pair_potential, symmetric
-from difmd.potentials.slots import species_numbers
+from difmd.potentials.species import Species, as_species
 from difmd.potentials.splines import coefficients, spline
 from difmd.potentials.truncation import Truncation
 
 
 @described
 def tabulated(
-    species: Sequence[int | str],
+    species: Species,
     *,
     distances: Any,
     energies: Any,
@@ -63,7 +62,7 @@ def tabulated(
             "distances must be ascending and evenly spaced: put the table on an even grid with "
             "scipy.interpolate.CubicSpline"
         )
-    n_types, points = len(species_numbers(species)), len(r)
+    n_types, points = len(as_species(species)), len(r)
     table = np.broadcast_to(values, (n_types, n_types, len(values))) if values.ndim == 1 else values
     if table.shape != (n_types, n_types, points) or not np.array_equal(table, table.swapaxes(0, 1)):
         raise InputError(
@@ -78,17 +77,9 @@ def tabulated(
         del key
         return {"coefficients": floats(start)}
 
-    def tables(params: Params) -> Params:
-        if params["coefficients"].shape != start.shape:
-            raise InputError(
-                f"params['coefficients'] has shape {params['coefficients'].shape}, expected {start.shape}: "
-                "give one entry a species and as many coefficients, as `init` does"
-            )
-        return symmetric(params)
-
     def phi(pair: Any, r_squared: Array) -> Array:
         return spline(pair["coefficients"], (jnp.sqrt(r_squared) - first) / spacing, points)
 
     return pair_potential(
-        phi, init=init, tables=tables, species=species, cutoff=float(r[-1]), truncation=truncation
+        phi, init=init, tables=symmetric, species=species, cutoff=float(r[-1]), truncation=truncation
     )

@@ -19,7 +19,8 @@ from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.lennard_jones import lorentz_berthelot
 from difmd.potentials.pair import PairValues, pair_table
-from difmd.potentials.slots import Sites, slot_potential, species_numbers, types_of_pairs, virial_terms
+from difmd.potentials.slots import Sites, slot_potential, types_of_pairs, virial_terms
+from difmd.potentials.species import Species, as_species
 
 
 class TersoffElement(NamedTuple):
@@ -71,7 +72,7 @@ _CHI_1989 = {frozenset(("C", "Si")): 0.9776, frozenset(("Si", "Ge")): 1.00061}
 
 @described
 def tersoff(
-    species: Sequence[int | str],
+    species: Species,
     *,
     elements: Mapping[str, TersoffElement | Sequence[float]] = TERSOFF_1989,
     chi: PairValues | None = None,
@@ -103,7 +104,7 @@ def tersoff(
     """
     from ase.data import chemical_symbols
 
-    symbols = [chemical_symbols[z] for z in species_numbers(species)]
+    symbols = [chemical_symbols[z] for z in as_species(species)]
     n_types = len(symbols)
     missing = [name for name in symbols if name not in elements]
     if missing:

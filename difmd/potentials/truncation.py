@@ -40,7 +40,7 @@ class Truncation:
 
     def __repr__(self) -> str:
         """The call that made it."""
-        return f"Truncation: {summary(self.description)}"
+        return summary(self.description) if self.description else "Truncation(functions)"
 
 
 @described

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array
 
 from difmd.errors import InputError, check_positive
-from difmd.potentials.base import Params, Potential, check_names
+from difmd.potentials.base import Params, Potential
 from difmd.potentials.describe import described
 from difmd.potentials.envelope import polynomial_envelope
 from difmd.potentials.pair import PairValues, pair_potential, pair_table
-from difmd.potentials.slots import species_numbers
+from difmd.potentials.species import Species, as_species
 from difmd.units import BOHR, COULOMB
 
 # S(x) = Σ c e^{−dx}.
@@ -25,7 +25,7 @@ _LAST_RADIUS = 96
 
 @described
 def zbl(
-    species: Sequence[int | str],
+    species: Species,
     *,
     cutoff: PairValues | None = None,
     p: int = 6,
@@ -55,19 +55,19 @@ def zbl(
     Raises:
         InputError: a cut-off, exponent or prefactor that is not positive, a table that is not symmetric or of
             another size, p < 1, an element without a covalent radius if there is no cutoff, or as
-            `pair_potential`. When applied: params that are not empty.
+            `pair_potential`.
 
     References:
         Ziegler, Biersack & Littmark, The Stopping and Range of Ions in Solids, Pergamon 1985, ch. 2. Covalent
         radii: Cordero et al., Dalton Trans. 2008, 2832, doi:10.1039/b801115j. Settings of MACE: `ZBLBasis` in
         github.com/ACEsuit/mace.
     """
-    charges = np.array(species_numbers(species), np.float64)
+    charges = np.array(as_species(species), np.float64)
     check_positive("exponent", exponent, "of the screening length")
     check_positive("prefactor", prefactor, "of the screening length")
     if p < 1:
         raise InputError(f"p = {p}, the power of the envelope, must be at least 1")
-    reach = _bonds(species_numbers(species)) if cutoff is None else pair_table("cutoff", cutoff, len(charges))
+    reach = _bonds(as_species(species)) if cutoff is None else pair_table("cutoff", cutoff, len(charges))
     powers = charges**exponent
     constants = {
         "strength": COULOMB * charges[:, None] * charges[None, :],
@@ -80,7 +80,7 @@ def zbl(
         return {}
 
     def tables(params: Params) -> Params:
-        check_names(params)
+        del params
         return constants
 
     def phi(pair: Params, r_squared: Array) -> Array:

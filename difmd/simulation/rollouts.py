@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from difmd._internal.argument_checks import check_integer, check_key, check_type
 from difmd.errors import InputError, Status
-from difmd.forces import check_shapes, forces, forces_and_virial
+from difmd.forces import forces, forces_and_virial
 from difmd.gradients.base import GradientMethod
 from difmd.gradients.checkpointed import checkpointed
 from difmd.gradients.segment import Carry, Inputs, Plan
@@ -19,6 +19,7 @@ from difmd.integrators.base import check_integrator, check_momenta, check_state
 from difmd.neighbors import Neighbors, rebuild
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
+from difmd.potentials.base import check_shapes
 from difmd.system import System, check_system
 
 

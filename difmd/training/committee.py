@@ -12,9 +12,10 @@ import numpy as np
 
 from difmd.data.frames import Frame
 from difmd.errors import InputError
-from difmd.forces import Evaluation, _check_inputs, evaluate
+from difmd.forces import Evaluation, evaluate
 from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential, check_finite, check_model, validate_structure
+from difmd.potentials.base import check_arguments
 from difmd.system import System, as_system
 from difmd.training.checks import is_traced
 from difmd.training.loop import run
@@ -173,7 +174,7 @@ def consensus(
             )
         validate_structure(potential, system)
         neighbors = neighbor_list(system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
-    _check_inputs(potential, first, system, neighbors)
+    check_arguments(potential, first, system, neighbors)
     members = jax.vmap(lambda p: evaluate(potential, p, system, neighbors))(params)
     return Consensus(
         jax.tree.map(lambda x: jnp.mean(x, 0), members),

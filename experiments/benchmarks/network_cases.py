@@ -29,8 +29,8 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         frames = data.read(request["file"])
         stats = data.statistics(frames, cutoff=request["cutoff"])
         network = difmd.mace(
-            stats.species, cutoff=request["cutoff"], channels=request["channels"], max_L=request["max_l"],
-            avg_num_neighbors=stats.avg_num_neighbors, scale=stats.scale,
+            stats.species, cutoff=request["cutoff"], n_features=request["channels"],
+            l_max_features=request["max_l"], avg_num_neighbors=stats.avg_num_neighbors, scale=stats.scale,
         )  # fmt: skip
         return frames, stats, network
 

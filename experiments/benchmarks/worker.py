@@ -216,7 +216,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         cutoff = CUTOFF * sigma
         # Forces of a network with random weights, made small enough for the time step.
         model = (
-            difmd.mace(["Ar"], cutoff=cutoff, channels=16, avg_num_neighbors=55, scale=0.1 * epsilon)
+            difmd.mace(["Ar"], cutoff=cutoff, n_features=16, avg_num_neighbors=55, scale=0.1 * epsilon)
             if request["model"] == "MACE"
             else difmd.lennard_jones(["Ar"], sigma=sigma, epsilon=epsilon, cutoff=cutoff)
         )

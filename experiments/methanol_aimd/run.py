@@ -55,7 +55,7 @@ SETTINGS: dict[str, Any] = {
     "equilibration_fs": 2000.0,
     "fs_between_frames": 100.0,
 }
-NETWORK: dict[str, Any] = {"cutoff": 4.0, "channels": 16, "max_ell": 2, "max_L": 1}
+NETWORK: dict[str, Any] = {"cutoff": 4.0, "n_features": 16, "l_max": 2, "l_max_features": 1}
 
 
 def main() -> int:

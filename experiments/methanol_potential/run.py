@@ -84,7 +84,7 @@ def fit(parts: Any, arguments: argparse.Namespace) -> tuple[difmd.Potential, tra
     """The network that `difmd.mace` makes by default, smaller, with vectors in its messages."""
     stats = data.statistics(parts.train, cutoff=4.0)
     network = difmd.mace(
-        stats.species, cutoff=4.0, channels=16, max_ell=2, max_L=1, scale=stats.scale,
+        stats.species, cutoff=4.0, n_features=16, l_max=2, l_max_features=1, scale=stats.scale,
         avg_num_neighbors=stats.avg_num_neighbors,
     )  # fmt: skip
     recipe = training.Recipe(n_epochs=arguments.epochs, batch_size=8, validate_every=5, seed=arguments.seed)

@@ -146,7 +146,7 @@ def train(
     """A small network that sees angles, quick to run; goes on where it was interrupted."""
     stats = data.statistics(parts.train, cutoff=size.cutoff)
     network = difmd.invariant(
-        stats.species, cutoff=size.cutoff, n_atom_basis=24,
+        stats.species, cutoff=size.cutoff, n_features=24,
         avg_num_neighbors=stats.avg_num_neighbors**0.5, scale=stats.scale,
     )  # fmt: skip
     recipe = training.Recipe(n_epochs=size.epochs, batch_size=2, validate_every=5, seed=seed)

@@ -67,8 +67,9 @@ class Row:
 ARGON = {"species": ["Ar"], "sigma": 3.4, "epsilon": 0.0104, "cutoff": CUTOFF}
 MIXTURE = {"species": ["Ar", "Kr"], "sigma": [3.4, 3.65], "epsilon": [0.0104, 0.0141], "cutoff": CUTOFF}
 MACE = {
-    "species": ["Ar", "Kr"], "cutoff": CUTOFF, "channels": 2, "max_L": 1, "max_ell": 1, "radial_hidden": (4,),
-    "readout_hidden": 3, "avg_num_neighbors": 30.0, "scale": [0.5, 0.7], "shift": [-1.0, 0.3],
+    "species": ["Ar", "Kr"], "cutoff": CUTOFF, "n_features": 2, "l_max_features": 1, "l_max": 1,
+    "radial_hidden": (4,), "readout_hidden": 3, "avg_num_neighbors": 30.0, "scale": [0.5, 0.7],
+    "shift": [-1.0, 0.3],
 }  # fmt: skip
 MIXED = (18, 36, 18, 18, 36, 36, 18, 36)
 
@@ -192,9 +193,9 @@ ROWS = {
         lambda: nequip(
             ["Ar", "Kr"],
             cutoff=CUTOFF,
-            num_features=2,
+            n_features=2,
             l_max=1,
-            num_layers=2,
+            n_layers=2,
             radial_hidden=(4,),
             avg_num_neighbors=30.0,
             scale=0.5,
@@ -208,10 +209,10 @@ ROWS = {
         lambda: invariant(
             ["Ar", "Kr"],
             cutoff=CUTOFF,
-            n_atom_basis=3,
+            n_features=3,
             l_max=2,
             avg_num_neighbors=30.0,
-            n_functions=4,
+            n_radial=4,
             scale=[0.5, 0.7],
             shift=[-1.0, 0.3],
         ),
@@ -228,14 +229,14 @@ ROWS = {
         fixed=True,
     ),
     "pair_prior": Row(
-        lambda: pair_prior(["Ar", "Kr"], cutoff=CUTOFF, n_functions=4, coefficients=prior()),
+        lambda: pair_prior(["Ar", "Kr"], cutoff=CUTOFF, n_radial=4, coefficients=prior()),
         numbers=MIXED,
         smooth=2,
     ),
     "prior and network": Row(
         lambda: (
             zbl(["Kr", "Ar"], cutoff=CUTOFF)
-            + invariant(["Ar", "Kr"], cutoff=CUTOFF, n_atom_basis=2, l_max=0, n_functions=3)
+            + invariant(["Ar", "Kr"], cutoff=CUTOFF, n_features=2, l_max=0, n_radial=3)
         ),
         numbers=MIXED,
         smooth=2,

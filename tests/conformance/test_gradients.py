@@ -44,7 +44,7 @@ def crystal(kind):
             potential = stillinger_weber(["Si"], epsilon=2.1683, sigma=2.0951)
         else:
             potential = mace(
-                ["Si"], cutoff=3.2, channels=2, max_ell=1, radial_hidden=(4,), readout_hidden=2,
+                ["Si"], cutoff=3.2, n_features=2, l_max=1, radial_hidden=(4,), readout_hidden=2,
                 avg_num_neighbors=4.0,
             )  # fmt: skip
     cell = np.diag(edge) + rng.normal(0, 0.05, (3, 3))

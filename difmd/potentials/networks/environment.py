@@ -13,7 +13,7 @@ from difmd._internal.gather import take
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.neighbors.reverse_edges import find_reverse_edges
 from difmd.neighbors.types import ReverseEdges
-from difmd.potentials.slots import types_of
+from difmd.potentials.species import types_of
 from difmd.system import System
 
 

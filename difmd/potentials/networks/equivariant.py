@@ -86,7 +86,7 @@ class Convolution(nn.Module):
     Attributes:
         outputs: representations to keep.
         hidden: widths of the radial network.
-        n_functions: Bessel functions.
+        n_radial: Bessel functions.
         p: power of the envelope.
         cutoff: [Å].
 
@@ -96,7 +96,7 @@ class Convolution(nn.Module):
 
     outputs: Sequence[Irrep]
     hidden: Sequence[int]
-    n_functions: int
+    n_radial: int
     p: int
     cutoff: float
 
@@ -108,7 +108,7 @@ class Convolution(nn.Module):
         paths = message_paths(list(features), len(harmonics) - 1, self.outputs)
         widths = [features[path[0]].shape[-1] for path in paths]
         radial = RadialNetwork(
-            widths=widths, hidden=self.hidden, n_functions=self.n_functions, cutoff=self.cutoff, p=self.p
+            widths=widths, hidden=self.hidden, n_radial=self.n_radial, cutoff=self.cutoff, p=self.p
         )
         # One evaluation serves both atoms of a pair.
         weights = [spread(w, env.reverse_edges.pair, env.reverse_edges.entries) for w in radial(env.lengths)]

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from difmd._internal.argument_checks import check_integer
 from difmd._internal.gather import take
-from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
 from difmd.potentials.networks.equivariant import Convolution, Features, Linear, SpeciesLinear
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
 from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
-from difmd.potentials.networks.network import SpeciesValues, network_potential
+from difmd.potentials.networks.network import build_network, check_dipoles
 from difmd.potentials.networks.product_basis import SymmetricContraction
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
+from difmd.potentials.species import Species, SpeciesValues
 
 
 class MACE(nn.Module):
@@ -27,16 +26,16 @@ class MACE(nn.Module):
 
     n_species: int
     cutoff: float
-    channels: int
-    max_L: int
-    max_ell: int
+    n_features: int
+    n_layers: int
+    l_max: int
+    l_max_features: int
     correlation: int
-    n_interactions: int
-    avg_num_neighbors: float
+    n_radial: int
     radial_hidden: Sequence[int]
     readout_hidden: int
-    n_functions: int
     p: int
+    avg_num_neighbors: float
     charges: bool = False
     atomic_dipoles: bool = False
 
@@ -44,23 +43,23 @@ class MACE(nn.Module):
     def __call__(self, env: Environment) -> Outputs:
         """ε of each center, and its charge and dipole."""
         dtype = env.distances.dtype
-        harmonics = spherical_harmonics(self.max_ell, env.vectors, env.distances)
-        embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, self.channels))
+        harmonics = spherical_harmonics(self.l_max, env.vectors, env.distances)
+        embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, self.n_features))
         h: Features = {natural(0): take(embedding.astype(dtype), env.types)[:, None, :]}
-        edges = {natural(l): self.channels for l in range(self.max_ell + 1)}  # noqa: E741
+        edges = {natural(l): self.n_features for l in range(self.l_max + 1)}  # noqa: E741
         total, latent = jnp.zeros(len(env.types), dtype), jnp.zeros(len(env.types), dtype)
         dipoles = jnp.zeros((len(env.types), 3), dtype)
-        for t in range(self.n_interactions):
-            is_last = t == self.n_interactions - 1
+        for t in range(self.n_layers):
+            is_last = t == self.n_layers - 1
             # The last layer keeps what is read out.
-            most = int(self.atomic_dipoles) if is_last else self.max_L
-            kept: dict[Irrep, int] = {natural(l): self.channels for l in range(most + 1)}  # noqa: E741
+            most = int(self.atomic_dipoles) if is_last else self.l_max_features
+            kept: dict[Irrep, int] = {natural(l): self.n_features for l in range(most + 1)}  # noqa: E741
             skipped = SpeciesLinear(kept, self.n_species, name=f"skip_{t}")(h, env.types)
-            sent = Linear(dict.fromkeys(h, self.channels), name=f"up_{t}")(h)
+            sent = Linear(dict.fromkeys(h, self.n_features), name=f"up_{t}")(h)
             messages = Convolution(
                 outputs=list(edges),
                 hidden=self.radial_hidden,
-                n_functions=self.n_functions,
+                n_radial=self.n_radial,
                 p=self.p,
                 cutoff=self.cutoff,
                 name=f"convolution_{t}",
@@ -93,89 +92,70 @@ class MACE(nn.Module):
 
 @described
 def mace(
-    species: Sequence[int | str],
+    species: Species,
     *,
     cutoff: float = 5.0,
-    channels: int = 32,
-    max_L: int = 0,
-    max_ell: int = 3,
+    n_features: int = 32,
+    n_layers: int = 2,
+    l_max: int = 3,
+    l_max_features: int = 0,
     correlation: int = 3,
-    n_interactions: int = 2,
-    avg_num_neighbors: float = 20.0,
+    n_radial: int = 8,
     radial_hidden: Sequence[int] = (64, 64, 64),
     readout_hidden: int = 16,
-    n_functions: int = 8,
     p: int = 5,
+    avg_num_neighbors: float = 20.0,
     scale: SpeciesValues = 1.0,
     shift: SpeciesValues = 0.0,
     charges: bool = False,
     atomic_dipoles: bool = False,
     nearest: PairValues | None = None,
 ) -> Potential:
-    """MACE, with the hyper-parameters of its authors (their names in brackets).
+    """MACE: equivariant messages of many-body order (the names of its authors in brackets).
 
     Args:
         species: symbols or atomic numbers.
-        cutoff: of the pairs (`r_max`) [Å]; atoms act on each other up to `n_interactions` times as far.
-        channels: of each representation (`num_channels`).
-        max_L: largest degree of the features that atoms send (`max_L`).
-        max_ell: largest degree of the spherical harmonics.
-        correlation: factors of the product basis; bodies less one.
-        n_interactions: layers (`num_interactions`).
-        avg_num_neighbors: what sums over neighbours are divided by.
+        cutoff: of pairs (`r_max`) [Å]; the energy of an atom depends on others up to `n_layers` times as far.
+        n_features: channels of each representation (`num_channels`).
+        n_layers: message-passing layers (`num_interactions`).
+        l_max: largest degree of the spherical harmonics (`max_ell`).
+        l_max_features: largest degree of the features that atoms send (`max_L`).
+        correlation: factors of the product basis; body order less one.
+        n_radial: Bessel functions (`num_radial_basis`).
         radial_hidden: widths of the radial network (`radial_MLP`).
         readout_hidden: width of the last readout (`MLP_irreps`).
-        n_functions: Bessel functions (`num_radial_basis`).
         p: power of the envelope (`num_cutoff_basis`).
+        avg_num_neighbors: divisor of sums over neighbours.
         scale: [eV], see `network_potential`.
-        shift: [eV], likewise; energies of single atoms.
+        shift: [eV], likewise; energies of isolated atoms.
         charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
-        atomic_dipoles: whether they have dipoles too, which takes vectors out of the last layer.
-        nearest: [Å], see `network_potential`; the nearest distances of pairs in the data.
+        atomic_dipoles: whether they have dipoles too, which come from vectors of the last layer.
+        nearest: [Å], see `network_potential`; shortest distances of pairs in the data.
 
     Returns:
-        The `Potential`.
+        `Potential`; its params are as those of `network_potential`.
 
     Raises:
-        InputError: as `network_potential`; settings that are not positive whole numbers; atomic dipoles
-            without charges, or without `max_ell` ≥ 1.
+        InputError: as `network_potential`; settings that are not positive integers; atomic dipoles without
+            charges, or without `l_max` ≥ 1.
 
     References:
         Batatia et al., NeurIPS 2022, arXiv:2206.07697; settings as in github.com/ACEsuit/mace.
     """
-    if atomic_dipoles and not (charges and max_ell >= 1):
-        raise InputError(
-            f"atomic_dipoles need charges=True and max_ell of at least 1, not {charges} and {max_ell}"
-        )
-    counts = {
-        "channels": channels,
+    check_dipoles(charges, atomic_dipoles, l_max)
+    settings = {
+        "cutoff": cutoff,
+        "n_features": n_features,
+        "n_layers": n_layers,
+        "l_max": l_max,
+        "l_max_features": l_max_features,
         "correlation": correlation,
-        "n_interactions": n_interactions,
+        "n_radial": n_radial,
+        "radial_hidden": radial_hidden,
         "readout_hidden": readout_hidden,
-        "n_functions": n_functions,
         "p": p,
+        "avg_num_neighbors": avg_num_neighbors,
+        "charges": charges,
+        "atomic_dipoles": atomic_dipoles,
     }
-    for name, value in counts.items():
-        check_integer(name, value)
-    check_integer("max_L", max_L, least=0)
-    check_integer("max_ell", max_ell, least=0)
-    check_positive("avg_num_neighbors", avg_num_neighbors, "neighbours")
-    module = MACE(
-        n_species=len(species),
-        cutoff=float(cutoff),
-        channels=channels,
-        max_L=max_L,
-        max_ell=max_ell,
-        correlation=correlation,
-        n_interactions=n_interactions,
-        avg_num_neighbors=float(avg_num_neighbors),
-        radial_hidden=tuple(radial_hidden),
-        readout_hidden=readout_hidden,
-        n_functions=n_functions,
-        p=p,
-        charges=charges,
-        atomic_dipoles=atomic_dipoles,
-    )
-    return network_potential(
-        module, species=species, cutoff=cutoff, scale=scale, shift=shift, charges=charges, nearest=nearest
-    )
+    return build_network(MACE, species, settings, scale=scale, shift=shift, charges=charges, nearest=nearest)

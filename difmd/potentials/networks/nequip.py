@@ -9,9 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from difmd._internal.argument_checks import check_integer
 from difmd._internal.gather import take
-from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
@@ -24,9 +22,10 @@ from difmd.potentials.networks.equivariant import (
 )
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
 from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
-from difmd.potentials.networks.network import SpeciesValues, network_potential
+from difmd.potentials.networks.network import build_network, check_dipoles
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
+from difmd.potentials.species import Species, SpeciesValues
 
 _SCALAR = Irrep(0, 1)
 
@@ -35,18 +34,18 @@ _TANH = 1.5937
 
 
 class NequIP(nn.Module):
-    """Site energies, and charges, of NequIP; `nequip` tells what the settings mean."""
+    """Site energies and charges of NequIP; `nequip` explains the settings."""
 
     n_species: int
     cutoff: float
-    num_features: int
+    n_features: int
+    n_layers: int
     l_max: int
     parity: bool
-    num_layers: int
-    avg_num_neighbors: float
+    n_radial: int
     radial_hidden: Sequence[int]
-    n_functions: int
     p: int
+    avg_num_neighbors: float
     charges: bool = False
     atomic_dipoles: bool = False
 
@@ -54,12 +53,12 @@ class NequIP(nn.Module):
     def __call__(self, env: Environment) -> Outputs:
         """ε of each center, and its charge and dipole."""
         dtype = env.distances.dtype
-        n = self.num_features
+        n = self.n_features
         harmonics = spherical_harmonics(self.l_max, env.vectors, env.distances)
         embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, n))
         h: Features = {_SCALAR: take(embedding.astype(dtype), env.types)[:, None, :]}
         read = [_SCALAR, natural(1)] if self.atomic_dipoles else [_SCALAR]
-        for t, outputs in enumerate(_representations(self.l_max, self.parity, self.num_layers, read)):
+        for t, outputs in enumerate(_representations(self.l_max, self.parity, self.n_layers, read)):
             gated = [irrep for irrep in outputs if irrep.l > 0]
             channels = {irrep: n * (1 + len(gated)) if irrep == _SCALAR else n for irrep in outputs}
             skipped = SpeciesLinear(channels, self.n_species, name=f"skip_{t}")(h, env.types)
@@ -68,7 +67,7 @@ class NequIP(nn.Module):
             messages = Convolution(
                 outputs=outputs,
                 hidden=self.radial_hidden,
-                n_functions=self.n_functions,
+                n_radial=self.n_radial,
                 p=self.p,
                 cutoff=self.cutoff,
                 name=f"convolution_{t}",
@@ -88,17 +87,17 @@ class NequIP(nn.Module):
         return Outputs(energy, charges, dipoles if self.atomic_dipoles else None)
 
 
-def _representations(l_max: int, parity: bool, num_layers: int, read: list[Irrep]) -> list[list[Irrep]]:
+def _representations(l_max: int, parity: bool, n_layers: int, read: list[Irrep]) -> list[list[Irrep]]:
     """Those that each layer yields: what messages can lead to, and what is read out can see."""
     wanted = [Irrep(l, p) for l in range(l_max + 1) for p in (1, -1)]  # noqa: E741
     if not parity:
         wanted = [natural(l) for l in range(l_max + 1)]  # noqa: E741
     before, found = [_SCALAR], []
-    for _ in range(num_layers):
+    for _ in range(n_layers):
         before = [irrep for irrep in wanted if message_paths(before, l_max, [irrep])]
         found.append(before)
     seen = read
-    for layer in reversed(range(num_layers)):
+    for layer in reversed(range(n_layers)):
         found[layer] = [i for i in found[layer] if i in seen]
         seen = [i for i in wanted if i in found[layer] or message_paths([i], l_max, found[layer])]
     return found
@@ -119,76 +118,66 @@ def _gate(x: Features, gated: Sequence[Irrep], n: int) -> Features:
 
 @described
 def nequip(
-    species: Sequence[int | str],
+    species: Species,
     *,
     cutoff: float = 5.0,
-    num_features: int = 32,
+    n_features: int = 32,
+    n_layers: int = 4,
     l_max: int = 1,
     parity: bool = True,
-    num_layers: int = 4,
-    avg_num_neighbors: float = 20.0,
+    n_radial: int = 8,
     radial_hidden: Sequence[int] = (64, 64),
-    n_functions: int = 8,
     p: int = 6,
+    avg_num_neighbors: float = 20.0,
     scale: SpeciesValues = 1.0,
     shift: SpeciesValues = 0.0,
     charges: bool = False,
     atomic_dipoles: bool = False,
     nearest: PairValues | None = None,
 ) -> Potential:
-    """NequIP, with the hyper-parameters of its authors (their names in brackets).
+    """NequIP: equivariant convolutions (the names of its authors in brackets).
 
     Args:
         species: symbols or atomic numbers.
-        cutoff: of the pairs (`r_max`) [Å].
-        num_features: channels of each representation.
+        cutoff: of pairs (`r_max`) [Å]; the energy of an atom depends on others up to `n_layers` times as far.
+        n_features: channels of each representation (`num_features`).
+        n_layers: convolutions (`num_layers`).
         l_max: largest degree of features and spherical harmonics; 0 is an invariant network.
-        parity: whether features of both parities are kept; without, those that change sign as the
-            harmonics do.
-        num_layers: convolutions.
-        avg_num_neighbors: sums over neighbours are divided by its root.
+        parity: whether there are features of both parities; False: only those of the harmonics' parity.
+        n_radial: Bessel functions (`num_bessels_per_basis`).
         radial_hidden: widths of the radial network (`invariant_layers`, `invariant_neurons`).
-        n_functions: Bessel functions (`num_bessels_per_basis`).
         p: power of the envelope (`PolynomialCutoff_p`).
+        avg_num_neighbors: sums over neighbours are divided by its root.
         scale: [eV], see `network_potential`.
-        shift: [eV], likewise; energies of single atoms.
+        shift: [eV], likewise; energies of isolated atoms.
         charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
-        atomic_dipoles: whether they have dipoles too, which takes vectors out of the last layer.
-        nearest: [Å], see `network_potential`; the nearest distances of pairs in the data.
+        atomic_dipoles: whether they have dipoles too, which come from vectors of the last layer.
+        nearest: [Å], see `network_potential`; shortest distances of pairs in the data.
 
     Returns:
-        The `Potential`.
+        `Potential`; its params are as those of `network_potential`.
 
     Raises:
-        InputError: as `network_potential`; settings that are not positive whole numbers; atomic dipoles
-            without charges, or without `l_max` ≥ 1.
+        InputError: as `network_potential`; settings that are not positive integers; atomic dipoles without
+            charges, or without `l_max` ≥ 1.
 
     References:
         Batzner et al., Nat. Commun. 13, 2453 (2022), doi:10.1038/s41467-022-29939-5.
     """
-    if atomic_dipoles and not (charges and l_max >= 1):
-        raise InputError(
-            f"atomic_dipoles need charges=True and l_max of at least 1, not {charges} and {l_max}"
-        )
-    counts = {"num_features": num_features, "num_layers": num_layers, "n_functions": n_functions, "p": p}
-    for name, value in counts.items():
-        check_integer(name, value)
-    check_integer("l_max", l_max, least=0)
-    check_positive("avg_num_neighbors", avg_num_neighbors, "neighbours")
-    module = NequIP(
-        n_species=len(species),
-        cutoff=float(cutoff),
-        num_features=num_features,
-        l_max=l_max,
-        parity=parity,
-        num_layers=num_layers,
-        avg_num_neighbors=float(avg_num_neighbors),
-        radial_hidden=tuple(radial_hidden),
-        n_functions=n_functions,
-        p=p,
-        charges=charges,
-        atomic_dipoles=atomic_dipoles,
-    )
-    return network_potential(
-        module, species=species, cutoff=cutoff, scale=scale, shift=shift, charges=charges, nearest=nearest
+    check_dipoles(charges, atomic_dipoles, l_max)
+    settings = {
+        "cutoff": cutoff,
+        "n_features": n_features,
+        "n_layers": n_layers,
+        "l_max": l_max,
+        "parity": parity,
+        "n_radial": n_radial,
+        "radial_hidden": radial_hidden,
+        "p": p,
+        "avg_num_neighbors": avg_num_neighbors,
+        "charges": charges,
+        "atomic_dipoles": atomic_dipoles,
+    }
+    return build_network(
+        NequIP, species, settings, scale=scale, shift=shift, charges=charges, nearest=nearest
     )

@@ -1,156 +1,232 @@
-"""From a flax module that sees environments to a `Potential`."""
+"""From a flax module over environments to a `Potential`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
 
-import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd._internal.argument_checks import real_numbers
+from difmd._internal.argument_checks import check_integer
 from difmd._internal.dtypes import default_float, floats
 from difmd._internal.gather import take
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.types import ReverseEdges
-from difmd.potentials.base import Params, Potential, check_names
+from difmd.potentials.base import Params, Potential
 from difmd.potentials.multipoles import Multipoles
 from difmd.potentials.networks.environment import Environment, environment
 from difmd.potentials.networks.heads import Outputs
 from difmd.potentials.pair import PairValues, pair_table
-from difmd.potentials.slots import known, species_numbers
+from difmd.potentials.species import Species, SpeciesValues, as_species, nan_if_unknown, species_values
 from difmd.system import System
 
-SpeciesValues: TypeAlias = float | Sequence[float] | np.ndarray
-"""One number for all species, or one for each."""
+# Settings of networks that may be zero.
+_MAY_VANISH = ("l_max", "l_max_features")
+_FLAGS = ("parity", "charges", "atomic_dipoles")
 
 
 def network_potential(
     module: nn.Module,
     *,
-    species: Sequence[int | str],
+    species: Species,
     cutoff: float,
     scale: SpeciesValues = 1.0,
     shift: SpeciesValues = 0.0,
     charges: bool = False,
     nearest: PairValues | None = None,
 ) -> Potential:
-    """E = Σ_i shift_{Z_i} + scale_{Z_i} [ε(environment of i) − ε(nothing around an atom of Z_i)].
+    """E = Σ_i shift_{Z_i} + scale_{Z_i} [ε(environment of i) − ε(isolated atom of Z_i)].
 
-    An atom by itself has the energy `shift`, whatever the weights are.
+    An isolated atom has the energy `shift`, whatever the weights are.
 
     Args:
-        module: `module(environment) -> ε`, a number for each center, or `Outputs` with it; where no neighbour
-            is in reach it must depend on the species alone, and what is out of reach must not enter.
+        module: `module(environment) -> ε`, a number for each center, or `Outputs` with it. Without neighbours
+            within the cut-off ε must depend on the species alone; neighbours beyond it must not contribute.
         species: symbols or atomic numbers, in the order of `Environment.types`.
         cutoff: [Å].
-        scale: [eV], one for all or one for each species; a typical force times 1 Å does.
-        shift: [eV], likewise.
-        charges: whether the module yields `Outputs` with charges, of which the potential is to tell.
-        nearest: [Å], one distance for all pairs of species or a symmetric table: the nearest ones in the
-            data. Pairs that come nearer are, to the network, hardly nearer than that (`held_above`).
-            What it would make of them otherwise grows with powers of what it has never seen. A repulsion
-            has to be added, such as `zbl`, which alone acts there. None: distances are as they are.
+        scale: [eV], one for all or one per species; a typical force times 1 Å is a good choice.
+        shift: [eV], likewise; energies of isolated atoms.
+        charges: whether the module returns `Outputs` with charges.
+        nearest: [Å], one distance for all pairs of species or a symmetric table: the shortest distances in
+            the data. The network sees pairs that come closer at 0.95 to 1 times that distance
+            (`held_above`), because it extrapolates there. Add a repulsion such as `zbl`, which then acts
+            alone. None: distances are as they are.
 
     Returns:
         `Potential`; its params are `{"network": weights, "scale": [species], "shift": [species]}`.
 
     Raises:
-        InputError: cutoff not positive, an unknown or repeated species, or a scale or shift that is not
-            finite or not one a species, or distances that are not positive or no symmetric table. When
-            applied: weights of another network.
+        InputError: a cut-off or distance that is not positive, an unknown or repeated species, a scale or
+            shift that is not finite or not one per species, or distances that are not a symmetric table.
 
     References:
         Bochkarev et al., Phys. Rev. Mater. 6, 013804 (2022), doi:10.1103/PhysRevMaterials.6.013804 (a
         repulsion that takes over within an inner cut-off).
     """
     check_positive("cutoff", cutoff, "Å")
-    cutoff = float(cutoff)
-    numbers = species_numbers(species)
-    first = {"scale": _per_species("scale", scale, numbers), "shift": _per_species("shift", shift, numbers)}
-
-    floor = None if nearest is None else pair_table("nearest", nearest, len(numbers))
-
-    # Compiled as a whole, which takes less time than its operations one by one; and without the efforts that
-    # pay where a program runs more than once, which JAX allows outside of other programs only.
-    inner = jax.jit(module.init)
-    outer = jax.jit(module.init, compiler_options={"xla_backend_optimization_level": 0})
+    numbers = as_species(species)
+    network = _Network(
+        module=module,
+        numbers=numbers,
+        cutoff=float(cutoff),
+        nearest=None if nearest is None else pair_table("nearest", nearest, len(numbers)),
+    )
+    initial = {
+        "scale": species_values("scale", scale, numbers),
+        "shift": species_values("shift", shift, numbers),
+    }
 
     def init(key: Array) -> Params:
-        dtype = default_float()
-        weights = (inner if isinstance(key, jax.core.Tracer) else outer)(
-            key, _alone(len(numbers), cutoff, dtype)
-        )["params"]
         return {
-            "network": jax.tree.map(lambda w: w.astype(dtype), weights),
-            **{name: floats(values) for name, values in first.items()},
+            "network": network.weights(key),
+            **{name: floats(values) for name, values in initial.items()},
         }
-
-    def sites(params: Params, system: System, neighbors: Neighbors) -> tuple[Outputs, Array]:
-        """Energy [eV] and charge of each center, and the center that each atom is."""
-        check_names(params, "network", "scale", "shift")
-        dtype = system.positions.dtype
-        cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
-        if cast["scale"].shape != (len(numbers),) or cast["shift"].shape != (len(numbers),):
-            raise InputError(
-                f"params hold a scale of {list(cast['scale'].shape)} and a shift of "
-                f"{list(cast['shift'].shape)} for {len(numbers)} species: give one entry a species"
-            )
-        env, rank = environment(system, neighbors, numbers=numbers, cutoff=cutoff, nearest=floor)
-        nothing = _alone(len(numbers), cutoff, dtype)
-        try:
-            own = _outputs(module.apply({"params": cast["network"]}, env))
-            offset = _outputs(module.apply({"params": cast["network"]}, nothing))
-        except flax.errors.FlaxError as error:
-            raise InputError(
-                f"the weights are not those of this network ({error}): make it with the settings that they "
-                "were trained with"
-            ) from error
-        energy = take(cast["shift"], env.types) + take(cast["scale"], env.types) * (
-            own.energy - take(offset.energy, env.types)
-        )
-        return own._replace(energy=jnp.where(env.is_atom, energy, 0)), rank
-
-    def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
-        return known(numbers, system) * jnp.sum(sites(params, system, neighbors)[0].energy)
-
-    def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
-        found, rank = sites(params, system, neighbors)
-        return known(numbers, system) * take(found.energy, rank)
-
-    def with_multipoles(params: Params, system: System, neighbors: Neighbors) -> tuple[Array, Multipoles]:
-        found, rank = sites(params, system, neighbors)
-        is_known, is_atom = known(numbers, system), system.atomic_numbers > 0
-        if found.charges is None:
-            raise InputError("the network yields no charges: let its module return Outputs(ε, charges)")
-        own = is_known * jnp.where(is_atom, take(found.charges, rank), 0)
-        dipoles = jnp.zeros_like(system.positions)
-        if found.dipoles is not None:
-            dipoles = is_known * jnp.where(is_atom[:, None], take(found.dipoles, rank), 0)
-        return is_known * jnp.sum(found.energy), Multipoles(own, dipoles)
 
     return Potential(
         init=init,
-        apply=apply,
-        atomic=atomic,
-        cutoff=cutoff,
-        with_multipoles=with_multipoles if charges else None,
+        apply=network.apply,
+        atomic=network.atomic,
+        cutoff=network.cutoff,
+        with_multipoles=network.with_multipoles if charges else None,
         species=frozenset(numbers),
         uses_reverse_edges=True,
     )
 
 
-def _outputs(found: Any) -> Outputs:
-    return found if isinstance(found, Outputs) else Outputs(found)
+def build_network(
+    module: type[nn.Module],
+    species: Species,
+    settings: Mapping[str, Any],
+    **options: Any,
+) -> Potential:
+    """`network_potential` of a module with these settings, which are checked first.
+
+    Args:
+        module: the class; `settings` and `n_species` are its fields.
+        species: symbols or atomic numbers.
+        settings: integers but for `cutoff`, `avg_num_neighbors`, flags and sequences of integers.
+        options: of `network_potential`.
+
+    Raises:
+        InputError: a setting that is not positive, or as `network_potential`.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in settings.items():
+        checked[name] = value
+        if name in ("cutoff", "avg_num_neighbors"):
+            check_positive(name, value, "Å" if name == "cutoff" else "neighbours")
+            checked[name] = float(value)
+        elif name == "radial_hidden":
+            checked[name] = tuple(value)
+            for width in value:
+                check_integer(name, width)
+        elif name not in _FLAGS:
+            check_integer(name, value, least=0 if name in _MAY_VANISH else 1)
+    numbers = as_species(species)
+    made = module(n_species=len(numbers), **checked)
+    return network_potential(made, species=numbers, cutoff=checked["cutoff"], **options)
 
 
-def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:
-    """An atom of each species with nothing in reach."""
+def check_dipoles(charges: bool, atomic_dipoles: bool, l_max: int) -> None:
+    """Refuse atomic dipoles of a network that has no charges or no vectors.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if atomic_dipoles and not (charges and l_max >= 1):
+        raise InputError(
+            f"atomic_dipoles=True needs charges=True and l_max ≥ 1, but charges = {charges}, l_max = {l_max}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Network:
+    """The functions of a potential that is a network.
+
+    Attributes:
+        module: returns ε, or `Outputs`, for an `Environment`.
+        numbers: atomic numbers, in the order of types.
+        cutoff: [Å].
+        nearest: [species, species], see `network_potential`.
+    """
+
+    module: nn.Module
+    numbers: tuple[int, ...]
+    cutoff: float
+    nearest: np.ndarray | None
+
+    def weights(self, key: Array) -> Any:
+        """Initial weights in the default precision."""
+        dtype = default_float()
+        initialize = self._traced_init if isinstance(key, jax.core.Tracer) else self._init
+        return jax.tree.map(
+            lambda w: w.astype(dtype),
+            initialize(key, _isolated(len(self.numbers), self.cutoff, dtype))["params"],
+        )
+
+    # Compiled, which takes less time than one operation after the other; and without the optimisations that
+    # pay where a program runs more than once, an option that JAX allows outside of other programs only.
+    @functools.cached_property
+    def _init(self) -> Any:
+        return jax.jit(self.module.init, compiler_options={"xla_backend_optimization_level": 0})
+
+    @functools.cached_property
+    def _traced_init(self) -> Any:
+        return jax.jit(self.module.init)
+
+    def centers(self, params: Params, system: System, neighbors: Neighbors) -> tuple[Outputs, Array]:
+        """Energy [eV] and charge of each center, and the center of each atom."""
+        dtype = system.positions.dtype
+        cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+        env, rank = environment(
+            system, neighbors, numbers=self.numbers, cutoff=self.cutoff, nearest=self.nearest
+        )
+
+        def outputs(env: Environment) -> Outputs:
+            returned: Any = self.module.apply({"params": cast["network"]}, env)
+            return returned if isinstance(returned, Outputs) else Outputs(returned)
+
+        centers = outputs(env)
+        offset = outputs(_isolated(len(self.numbers), self.cutoff, dtype)).energy
+        energy = take(cast["shift"], env.types) + take(cast["scale"], env.types) * (
+            centers.energy - take(offset, env.types)
+        )
+        return centers._replace(energy=jnp.where(env.is_atom, energy, 0)), rank
+
+    def apply(self, params: Params, system: System, neighbors: Neighbors) -> Array:
+        """See `Potential`."""
+        energies = self.centers(params, system, neighbors)[0].energy
+        return nan_if_unknown(self.numbers, system) * jnp.sum(energies)
+
+    def atomic(self, params: Params, system: System, neighbors: Neighbors) -> Array:
+        """See `Potential`."""
+        centers, rank = self.centers(params, system, neighbors)
+        return nan_if_unknown(self.numbers, system) * take(centers.energy, rank)
+
+    def with_multipoles(
+        self, params: Params, system: System, neighbors: Neighbors
+    ) -> tuple[Array, Multipoles]:
+        """See `Potential`."""
+        centers, rank = self.centers(params, system, neighbors)
+        factor, is_atom = nan_if_unknown(self.numbers, system), system.atomic_numbers > 0
+        if centers.charges is None:
+            raise InputError("the module returns no charges: let it return Outputs(ε, charges)")
+        charges = factor * jnp.where(is_atom, take(centers.charges, rank), 0)
+        dipoles = jnp.zeros_like(system.positions)
+        if centers.dipoles is not None:
+            dipoles = factor * jnp.where(is_atom[:, None], take(centers.dipoles, rank), 0)
+        return factor * jnp.sum(centers.energy), Multipoles(charges, dipoles)
+
+
+def _isolated(n_species: int, cutoff: float, dtype: Any) -> Environment:
+    """An isolated atom of each species."""
     shape = (n_species, 1)
     zero, away = jnp.zeros(shape, dtype), jnp.full(shape, 2 * cutoff, dtype)
     return Environment(
@@ -162,14 +238,3 @@ def _alone(n_species: int, cutoff: float, dtype: Any) -> Environment:
         reverse_edges=ReverseEdges(jnp.zeros(shape, jnp.int32), jnp.zeros((2, 1), jnp.int32)),
         lengths=away[:1, 0],
     )
-
-
-def _per_species(name: str, values: Any, numbers: Sequence[int]) -> np.ndarray:
-    array = real_numbers(name, values)
-    if array.ndim == 0:
-        array = np.full(len(numbers), array)
-    if array.shape != (len(numbers),) or not np.isfinite(array).all():
-        raise InputError(
-            f"{name} = {values!r} must be one finite number, or one for each of the {len(numbers)} species"
-        )
-    return array

@@ -28,9 +28,9 @@ def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def bessel_functions(
-    r: Float[Array, "*pairs"], n_functions: int, cutoff: float
+    r: Float[Array, "*pairs"], n_radial: int, cutoff: float
 ) -> Float[Array, "*pairs functions"]:
-    """√(2/r_c) sin(nπr/r_c)/r for n = 1 … n_functions [Å^−3/2].
+    """√(2/r_c) sin(nπr/r_c)/r for n = 1 … n_radial [Å^−3/2].
 
     sin(nx) follows from sin(x) and cos(x) by the recursion of Chebyshev, which costs two evaluations
     instead of n.
@@ -42,7 +42,7 @@ def bessel_functions(
     twice = 2 * jnp.cos(x)
     before, now = jnp.zeros_like(x), jnp.sin(x)
     sines = []
-    for _ in range(n_functions):
+    for _ in range(n_radial):
         sines.append(now)
         before, now = now, twice * now - before
     scale = math.sqrt(2 / cutoff) / r
@@ -57,14 +57,14 @@ class RadialNetwork(nn.Module):
     Attributes:
         widths: weights of each path.
         hidden: widths of the hidden layers.
-        n_functions: Bessel functions.
+        n_radial: Bessel functions.
         cutoff: [Å].
         p: power of the envelope.
     """
 
     widths: Sequence[int]
     hidden: Sequence[int]
-    n_functions: int
+    n_radial: int
     cutoff: float
     p: int
 
@@ -74,7 +74,7 @@ class RadialNetwork(nn.Module):
         n_pairs = len(distances)
         size = min(_BLOCK, n_pairs)
         blocks = jnp.pad(distances, (0, -n_pairs % size), constant_values=self.cutoff).reshape(-1, size)
-        basis = bessel_functions(blocks, self.n_functions, self.cutoff)
+        basis = bessel_functions(blocks, self.n_radial, self.cutoff)
         x = basis * polynomial_envelope(blocks, self.cutoff, self.p)[..., None]
         for i, width in enumerate(self.hidden):
             x = silu(_dense(x, self._weights(i, x.shape[-1], width)))
