@@ -61,7 +61,7 @@ docs-test: $(VENV)/.dev  ## execute the code of the documentation
 	$(PY) -m pytest -m slow tests/test_docs.py
 
 clean:  ## remove caches and build outputs; keeps $(VENV) and runs/
-	rm -rf build dist docs/_build docs/reference docs/notebooks docs/experiments .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist docs/_build docs/reference docs/notebooks docs/experiments docs/contributing.md docs/changelog.md .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path './.*' -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 		-prune -exec rm -rf {} +
 

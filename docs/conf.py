@@ -40,6 +40,7 @@ default_role = "py:obj"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
@@ -55,3 +56,5 @@ def setup(app):
     """Generate pages before Sphinx reads the folder, and leave fields out of the lists of members."""
     generated.write_all(Path(__file__).resolve().parent)
     app.connect("autodoc-skip-member", generated.is_field)
+    # Before napoleon reads the docstring.
+    app.connect("autodoc-process-docstring", generated.escape, priority=400)

@@ -10,15 +10,18 @@ import inspect
 import pkgutil
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_all(docs: Path) -> None:
-    """Write `reference/`, `notebooks/` and `experiments/` below `docs`."""
+    """Write `reference/`, `notebooks/`, `experiments/`, `contributing.md` and `changelog.md` below `docs`."""
     for name in ("reference", "notebooks", "experiments"):
         shutil.rmtree(docs / name, ignore_errors=True)
         (docs / name).mkdir()
@@ -26,6 +29,8 @@ def write_all(docs: Path) -> None:
         shutil.copy(path, docs / "notebooks")
     for path in sorted((ROOT / "experiments").glob("*/README.md")):
         (docs / "experiments" / f"{path.parent.name}.md").write_text(_portable(path.read_text()))
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        (docs / name.lower()).write_text((ROOT / name).read_text().replace("](docs/", "]("))
     modules = public_modules()
     for module in modules:
         (docs / "reference" / f"{module.__name__}.md").write_text(_page(module))
@@ -55,6 +60,15 @@ def is_field(app: Any, what: str, name: str, value: Any, skip: bool, options: An
     is_slot = inspect.ismemberdescriptor(value)
     is_default = what == "class" and not callable(value) and not isinstance(value, property | classmethod)
     return True if is_tuple_field or is_slot or (is_default and not _is_function(value)) else None
+
+
+def escape(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Escape `*` and `|` outside backquotes: shapes and norms, and no markup in our docstrings."""
+    for k, line in enumerate(lines):
+        parts = line.split("`")
+        parts[::2] = [part.replace("*", r"\*").replace("|", r"\|") for part in parts[::2]]
+        # A plural after a name needs a separator.
+        lines[k] = re.sub(r"(?<=\w`)(?=s\b)", r"\\ ", "`".join(parts))
 
 
 def _is_function(value: Any) -> bool:
@@ -97,17 +111,28 @@ def _entry(module: str, name: str, value: Any) -> list[str]:
             "```{eval-rst}", f".. py:{kind}:: {module}.{name}", "",
             f"   {summary} See :py:obj:`{home}`.", "```", "",
         ]  # fmt: skip
-    kind = "data"
     options = []
     if inspect.isclass(value):
-        kind, options = "class", ["   :members:"]
-        if issubclass(value, BaseException):
-            kind = "exception"
+        kind = "exception" if issubclass(value, BaseException) else "class"
+        options = ["   :members:"]
     elif callable(value) and hasattr(value, "__name__"):
         kind = "function"
-    elif not isinstance(value, int | float):
-        options = ["   :no-value:"]
+    elif isinstance(value, int | float):
+        kind = "data"
+    else:
+        lines = [f"   {line}" for line in _comment(module, name)]
+        return ["```{eval-rst}", f".. py:data:: {module}.{name}", "", *lines, "```", ""]
     return ["```{eval-rst}", f".. auto{kind}:: {module}.{name}", *options, "```", ""]
+
+
+def _comment(module: str, name: str) -> list[str]:
+    """The string below the definition of a constant or a type alias, in a module of the package."""
+    for other, found in sorted(sys.modules.items()):
+        if other.startswith(module) and name in vars(found):
+            comment = ModuleAnalyzer.for_module(other).find_attr_docs().get(("", name))
+            if comment:
+                return list(comment)
+    return []
 
 
 def _home(module: str, name: str, value: Any) -> str | None:

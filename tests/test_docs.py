@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+GENERATED = {"_build", "reference", "experiments", "notebooks", "contributing.md", "changelog.md"}
 PAGES = sorted(
     path
     for path in (ROOT / "docs").rglob("*.md")
-    # Generated pages, and those that only include a file.
-    if not {"_build", "reference", "experiments", "notebooks"} & set(path.relative_to(ROOT / "docs").parts)
+    if not GENERATED & set(path.relative_to(ROOT / "docs").parts)
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 WITH_CODE = [path for path in PAGES if BLOCK.search(path.read_text())]
