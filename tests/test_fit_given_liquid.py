@@ -22,7 +22,7 @@ from difmd.fitting import (
     produce,
     state_points,
 )
-from difmd.fitting.liquids.estimate import diffusion_samples
+from difmd.fitting.targets.diffusion import diffusion_samples
 from difmd.observables import diffusivity
 from difmd.potentials import lennard_jones, switched
 from difmd.sensitivity.diffusion import share_of
@@ -54,7 +54,7 @@ DENSITY = float(np.sum(np.asarray(BOXES[0].masses))) / EDGE**3
 
 def target(**changes):
     given = {
-        "temperature": T, "diffusivity": 60e-9 * units.M2_PER_S, "density": DENSITY,
+        "temperature": T, "diffusivity": 60 * units.D, "density": DENSITY,
         "viscosity": 20e-6 * units.PA_S, "species": 10,
     }  # fmt: skip
     return DiffusivityTarget(**{**given, **changes})

@@ -19,7 +19,6 @@ from difmd.fitting import (
     read_targets,
 )
 
-UNIT = 1e-9 * units.M2_PER_S
 HEADER = "temperature_K,diffusivity_1e-9_m2_s,density_kg_m3,viscosity_uPa_s"
 GOOD = "99,3.03,440.26,160.0"
 
@@ -59,7 +58,7 @@ def test_comments_other_columns_and_no_finite_size(tmp_path):
     table.write_text(f"# source\n\nnote,{HEADER.rsplit(',', 1)[0]}\n# more\nx,99,3.03,440.26\n\n")
     (target,) = read_targets(table, finite_size=False)
     assert target.viscosity is None
-    assert target.diffusivity == pytest.approx(3.03 * UNIT)
+    assert target.diffusivity == pytest.approx(3.03 * units.D)
     with pytest.raises(InputError, match="viscosity_uPa_s"):
         read_targets(table)
 
@@ -178,7 +177,7 @@ def test_full_disk_keeps_the_previous_checkpoint(checkpoint, monkeypatch, where)
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"difmd._internal.checkpoint.{where}", full)
+    monkeypatch.setattr(where, full)
     with pytest.raises(InputError, match="No space left on device"):
         save_checkpoint(checkpoint, {"x": jnp.zeros(2)}, {})
     monkeypatch.undo()

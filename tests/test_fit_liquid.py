@@ -16,6 +16,8 @@ from difmd.fitting import (
     FitError,
     FitInterrupted,
     Sampling,
+    Setup,
+    StatePointRun,
     StructureTarget,
     fit,
     fit_diffusivity,
@@ -24,14 +26,16 @@ from difmd.fitting import (
     produce,
     state_points,
 )
-from difmd.fitting.liquids.liquid import crystal
-from difmd.fitting.targets.structure import densities, n_stored, reweighted_structures, store, structure_of
+from difmd.fitting.liquids.melting import crystal
+from difmd.fitting.liquids.states import n_stored, reweighted_states, states_of, store
+from difmd.fitting.targets.structure import densities
 from difmd.neighbors import find_pairs
 from difmd.observables import radial_distribution
 from difmd.potentials import lennard_jones, switched
 from difmd.sensitivity import reweighting
 
-POINTS = importlib.import_module("difmd.fitting.liquids.state_points_term")
+POINTS = importlib.import_module("difmd.fitting.state_points_term")
+DIFFUSIVITIES = importlib.import_module("difmd.fitting.targets.diffusivity")
 T, DENSITY = 200.0, 200 * units.KG_PER_M3
 # A warm dense gas, in which the criterion for a crystal is safe for so small a box.
 SAMPLING = Sampling(
@@ -45,7 +49,7 @@ PARAMS = POTENTIAL.init(jax.random.key(0))
 R = 0.2 * np.arange(10, 30) + 0.1
 TARGET = StructureTarget(temperature=T, density=DENSITY, r=R, g=np.ones(20))
 DIFFUSIVITY = DiffusivityTarget(
-    temperature=T, diffusivity=40e-9 * units.M2_PER_S, density=DENSITY, viscosity=12e-6 * units.PA_S
+    temperature=T, diffusivity=40 * units.D, density=DENSITY, viscosity=12e-6 * units.PA_S
 )
 SETTINGS = {"key": jax.random.key(0), "progress": False}
 
@@ -75,6 +79,12 @@ def whole():
     return to_diffusivity()
 
 
+def structure(states, params=PARAMS, replicas=None):
+    """g(r) from states alone."""
+    run = StatePointRun(Setup(POTENTIAL, SAMPLING), params, T, replicas, states, None, jax.random.key(0))
+    return TARGET.measure(run)
+
+
 def interrupt(entry):
     raise KeyboardInterrupt
 
@@ -86,7 +96,7 @@ def same(first, second):
 def test_interrupted_fit_resumes_bit_for_bit(whole, tmp_path, monkeypatch):
     with pytest.raises(FitInterrupted) as caught:
         to_diffusivity(folder=tmp_path, on_iteration=interrupt)
-    assert len(caught.value.result.history) == 1
+    assert len(caught.value.partial_result.history) == 1
 
     def melted_again(*args, **kwargs):
         raise AssertionError("the checkpoint has the liquid")
@@ -115,13 +125,13 @@ def test_counts_are_those_of_the_observable(gas):
 
 def test_derivative_is_that_of_reweighted_states(gas):
     after, done = gas
-    found = structure_of(TARGET, done, SAMPLING)
+    found = structure(states_of(done))
     neighbors = jax.tree.map(lambda x: x[0], after.neighbors)
     stored = store(done, after.systems)
     assert stored.energies.shape == (4, n_stored(SAMPLING))
 
     def at(params):
-        return reweighted_structures([TARGET], POTENTIAL, params, stored, neighbors, SAMPLING)[0]
+        return structure(reweighted_states(POTENTIAL, params, stored, neighbors, temperature=T))
 
     same = at(PARAMS)
     np.testing.assert_allclose(same.g, found.g, rtol=1e-10)
@@ -145,10 +155,8 @@ def test_derivative_is_that_of_reweighted_states(gas):
 def test_states_serve_again_while_they_will_do(monkeypatch, tmp_path):
     """The second iteration simulates nothing; a fit that is interrupted after the first is the same."""
     simulated = []
-    true = POINTS.measure
-    monkeypatch.setattr(
-        POINTS, "measure", lambda *args, **kwargs: simulated.append(1) or true(*args, **kwargs)
-    )
+    true = POINTS.run_state_point
+    monkeypatch.setattr(POINTS, "run_state_point", lambda *args: simulated.append(1) or true(*args))
 
     def run(**changes):
         term = state_points(
@@ -173,7 +181,7 @@ def test_states_serve_again_while_they_will_do(monkeypatch, tmp_path):
 
 def test_without_gradients_there_is_g_alone(gas):
     _, done = gas
-    found = structure_of(TARGET, done._replace(energy_gradients=None), SAMPLING)
+    found = structure(states_of(done._replace(energy_gradients=None)))
     assert found.gradient is None and found.g.shape == (20,)
 
 
@@ -191,28 +199,28 @@ def test_one_simulation_serves_all_targets_of_a_state_point(whole):
     assert not np.allclose(both.params["sigma"], whole.history[1]["params"]["sigma"])
 
 
-def test_a_gradient_that_exploded_tells_the_horizon(monkeypatch):
-    """The error of a derivative is made large, and the rate with which trajectories part is given."""
-    true = POINTS.measure
+def test_an_exploded_gradient_reports_the_horizon(monkeypatch):
+    """The error of a derivative is made large, and the Lyapunov exponent is given."""
+    true = POINTS.run_state_point
 
-    def noisy(*args, **kwargs):
-        (found,), after, done = true(*args, **kwargs)
+    def noisy(*args):
+        (found,), run = true(*args)
         blown = found.gradient._replace(
             gradient_stderr={
                 **found.gradient.gradient_stderr,
                 "sigma": jnp.asarray([np.exp(10) * found.value]),
             }
         )
-        return [found._replace(gradient=blown)], after, done
+        return [found._replace(gradient=blown)], run
 
-    monkeypatch.setattr(POINTS, "measure", noisy)
-    monkeypatch.setattr(POINTS, "parting_rate", lambda *args: 100.0 / units.PS)
+    monkeypatch.setattr(POINTS, "run_state_point", noisy)
+    monkeypatch.setattr(DIFFUSIVITIES, "lyapunov_exponent_of", lambda *args: 100.0 / units.PS)
     with pytest.raises(FitError, match="has exploded.*kept") as caught:
         to_diffusivity()
     # ln of the error of ∂lnD/∂lnσ, over the rate, less than the window.
     end = 0.24 - (10 + np.log(3.7)) / 100
     assert str(caught.value).endswith(f"use a gradient_window that ends at {end:.2g} ps")
-    np.testing.assert_allclose(caught.value.result.params["sigma"], 3.7)
+    np.testing.assert_allclose(caught.value.partial_result.params["sigma"], 3.7)
 
 
 def test_bins_may_begin_anywhere(gas):
@@ -231,7 +239,7 @@ def test_bins_may_begin_anywhere(gas):
 
 def test_what_cannot_be_measured_is_refused(gas):
     far = dataclasses.replace(TARGET, r=R + 8.0)
-    with pytest.raises(InputError, match="farther than half of the box"):
+    with pytest.raises(InputError, match="beyond half of the box"):
         state_points(POTENTIAL, PARAMS, [far], sampling=SAMPLING)
     few = [gas[0]._replace(systems=jax.tree.map(lambda x: x[:2], gas[0].systems))]
     with pytest.raises(InputError, match=r"\[2, 32\].*4 of 32"):

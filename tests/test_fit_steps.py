@@ -15,7 +15,7 @@ from difmd.fitting import (
     logarithmic,
     relative_residual,
 )
-from difmd.fitting.liquids.estimate import _moving_mean
+from difmd.fitting.targets.diffusion import moving_mean
 from difmd.integrators import draw_momenta
 from difmd.neighbors import neighbor_list, rebuild
 from difmd.potentials import lennard_jones, switched
@@ -263,8 +263,8 @@ def test_diffusion_sample_does_not_trust_the_list(argon):
 def test_origins_of_the_initial_state_term_are_those_of_the_sample():
     """The moving mean lies about the frame whose energy slope it meets: a line is left as it is."""
     line = jnp.arange(24.0).reshape(2, 12)
-    np.testing.assert_array_equal(_moving_mean(line, 3), line[:, 3:-3])
-    np.testing.assert_array_equal(_moving_mean(line, 0), line)
+    np.testing.assert_array_equal(moving_mean(line, 3), line[:, 3:-3])
+    np.testing.assert_array_equal(moving_mean(line, 0), line)
 
 
 @pytest.mark.parametrize("name", ["sigma", "epsilon"])

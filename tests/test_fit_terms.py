@@ -172,7 +172,7 @@ def test_a_loss_without_residuals():
     ("terms", "culprit"),
     [
         ([], "at least one"),
-        ([least_squares(line), least_squares(line)], "a name of its own"),
+        ([least_squares(line), least_squares(line)], "a different name"),
         ([least_squares(line, name="loss")], "'loss'"),
         ([least_squares(line, weight=-1.0)], "weight of least_squares = -1.0"),
     ],

@@ -18,6 +18,7 @@ from difmd.fitting import (
     Replicas,
     Sampling,
     StatePoint,
+    StatePointRun,
     absolute_residual,
     fit_diffusivity,
     gauss_newton,
@@ -25,15 +26,14 @@ from difmd.fitting import (
     logarithmic,
     relative_residual,
 )
-from difmd.fitting.liquids.liquid import crystal
+from difmd.fitting.liquids.melting import crystal
 from difmd.neighbors import neighbor_list
 from difmd.observables import Diffusivity, Estimate
 from difmd.potentials import lennard_jones, switched
 from difmd.sensitivity import EquilibriumGradient
 
-POINTS = importlib.import_module("difmd.fitting.liquids.state_points_term")
+POINTS = importlib.import_module("difmd.fitting.state_points_term")
 FIT = importlib.import_module("difmd.fitting.driver")
-UNIT = 1e-9 * units.M2_PER_S
 
 
 # The fit, with an exact model in place of the simulation
@@ -79,7 +79,7 @@ def exact(monkeypatch):
     """`fit_diffusivity` with the exact model; `calls` counts measurements, `bad` are spoilt."""
     calls, bad = [], {}
 
-    def measure(potential, params, targets, replicas, **kwargs):
+    def run_state_point(setup, params, targets, replicas, key):
         (target,) = targets
         calls.append(target.temperature)
         value, gradient = jax.value_and_grad(exact_diffusivity)(params, target.temperature)
@@ -102,9 +102,10 @@ def exact(monkeypatch):
         )
         zero = jax.tree.map(jnp.zeros_like, gradient)
         slopes = EquilibriumGradient(jnp.asarray(value), jnp.asarray(0.0), gradient, zero, gradient, zero)
-        return [StatePoint(found, 1e-3 if target.temperature == 90 else 2e-3, slopes)], replicas, None
+        run = StatePointRun(setup, params, target.temperature, replicas, None, None, key)
+        return [StatePoint(found, 1e-3 if target.temperature == 90 else 2e-3, slopes)], run
 
-    monkeypatch.setattr(POINTS, "measure", measure)
+    monkeypatch.setattr(POINTS, "run_state_point", run_state_point)
     monkeypatch.setattr(POINTS, "equilibrate", lambda potential, params, replicas, **kwargs: replicas)
     monkeypatch.setattr(POINTS, "keep_liquid", lambda replicas, **kwargs: replicas)
     one = crystal(0.2, SAMPLING)
@@ -139,7 +140,7 @@ def test_fit_finds_the_parameters(exact, residual):
     first = found.history[0]
     for name in START:
         np.testing.assert_allclose(first["params"][name], START[name], rtol=1e-12)
-    expected = [(float(exact_diffusivity(START, t)) + c) / UNIT for t, c in ((90.0, 1e-3), (110.0, 2e-3))]
+    expected = [(float(exact_diffusivity(START, t)) + c) / units.D for t, c in ((90.0, 1e-3), (110.0, 2e-3))]
     np.testing.assert_allclose(first["diffusivity"]["D_1e-9_m2_s"], expected, rtol=1e-12)
     losses = [entry["loss"] for entry in found.history]
     assert found.best_loss == min(losses) < 1e-6 * losses[0]
@@ -159,7 +160,7 @@ def test_gradient_of_the_loss(exact, coordinates):
         return np.mean(np.log((value + [1e-3, 2e-3]) / measured) ** 2)
 
     found = exact(n_iterations=1, optimizer=optax.sgd(rate), transform=coordinates)
-    free, moved = coordinates.to_free(START), coordinates.to_free(found.params)
+    free, moved = coordinates.to_free(START), coordinates.to_free(found.last_params)
     for name in START:
         ahead, behind = ({**free, name: free[name] * (1 + s)} for s in (step, -step))
         slope = (loss(ahead) - loss(behind)) / (2 * step * float(free[name][0]))
@@ -185,7 +186,7 @@ def test_resumed_fit_equals_an_uninterrupted_one(exact, tmp_path, optimizer):
     with pytest.raises(FitInterrupted, match="1 of 3.*folder") as caught:
         exact(optimizer=optimizer, folder=tmp_path, on_iteration=interrupt)
     assert isinstance(caught.value, KeyboardInterrupt)
-    assert len(caught.value.result.history) == 1
+    assert len(caught.value.partial_result.history) == 1
     exact.calls.clear()
     resumed = exact(optimizer=optimizer, folder=tmp_path)
     assert len(exact.calls) == 4
@@ -201,7 +202,7 @@ def test_fit_that_is_not_finite(exact, tmp_path, what):
     exact.bad[3] = what
     with pytest.raises(FitError, match="iteration 2: .*not finite") as caught:
         exact(folder=tmp_path)
-    result = caught.value.result
+    result = caught.value.partial_result
     assert len(result.history) == 1
     assert same(result.best_params, logarithmic().from_free(logarithmic().to_free(START)))
     assert np.isfinite(result.best_loss) and result.best_loss == result.history[0]["loss"]
@@ -239,7 +240,7 @@ def test_full_disk_in_a_fit_loses_nothing(exact, tmp_path, monkeypatch):
 
     with pytest.raises(FitError, match="iteration 2: cannot write") as caught:
         exact(folder=tmp_path, on_iteration=lambda _: monkeypatch.setattr(FIT, "save_checkpoint", full))
-    assert len(caught.value.result.history) == 2
+    assert len(caught.value.partial_result.history) == 2
     monkeypatch.setattr(FIT, "save_checkpoint", save)
     exact.calls.clear()
     assert same(exact(folder=tmp_path).params, whole.params)

@@ -1,4 +1,4 @@
-"""`fit`: parameters of a potential from anything that can be differentiated, all of it at once."""
+"""`fit`: parameters of a potential from any differentiable objectives at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from difmd._internal.checkpoint import ensure_writable, fingerprint, load_checkpoint, save_checkpoint
 from difmd._internal.progress import progress_bar
 from difmd.errors import DifmdError, InputError
-from difmd.fitting.gauss_newton import gauss_newton
+from difmd.fitting.gauss_newton import averages, gauss_newton
 from difmd.fitting.objective import covariance_of, objective, weights_of
 from difmd.fitting.result import FitError, FitInterrupted, FitResult
 from difmd.fitting.terms import Term, flat_names, name_of
@@ -24,18 +24,37 @@ from difmd.potentials import Params
 
 CHECKPOINT = "fit.npz"
 
-# Of keys of terms, which have numbers of their own for what they fold in.
+# Offset of the numbers folded into the keys of terms; the terms fold in smaller numbers themselves.
 _TERMS = 1 << 16
 
 
 class _State(NamedTuple):
-    """All that an iteration changes; it is replaced as a whole or not at all."""
+    """Everything that an iteration changes."""
 
     free: Any
     opt_state: Any
     of_terms: list[Any]
     history: list[dict[str, Any]]
     covariance: list[list[float]] | None
+
+
+class _Fit(NamedTuple):
+    """Everything that stays the same during a fit."""
+
+    terms: Sequence[Term]
+    transform: Transform
+    optimizer: optax.GradientTransformationExtraArgs
+    n_iterations: int
+    folder: str | Path | None
+    settings: str
+
+    @property
+    def path(self) -> Path | None:
+        return None if self.folder is None else Path(self.folder) / CHECKPOINT
+
+    @property
+    def n_visits(self) -> int:
+        return sum(term.n_visits for term in self.terms)
 
 
 def fit(
@@ -53,26 +72,26 @@ def fit(
     """Minimise Σ w L over terms, each with its weight w and its loss L.
 
     Terms: `state_points`, measured quantities of liquids through their simulation; `least_squares` and
-    `scalar_loss` of any differentiable function; `prior`s. Where all of them give residuals the default
-    optimiser takes Gauss–Newton steps, and the errors of the parameters come from the curvature and the noise
-    of the data:
+    `scalar_loss` of any differentiable function; `prior`s. If all of them give residuals, the default
+    optimiser makes Gauss–Newton steps, and the errors of the parameters follow from the curvature and the
+    noise of the data:
 
         C = A⁻¹ (Jᵀ S J) A⁻¹,    A = JᵀJ,
 
-    with the weighted Jacobian J of the residuals and their variances S. Residuals whose noise is not known
-    have that which remains of those of their term: Σr² over their number less what of it the parameters
-    follow. C belongs to the last parameters that were evaluated, with the noise of sampling of one iteration;
-    it takes errors of residuals as independent, and J as exact, and is NaN where the data determine some
+    with the weighted Jacobian J of the residuals and their variances S. Unknown variances are estimated from
+    the remaining residuals of the same term: Σr² over their number less the degrees of freedom that the
+    parameters take up. C belongs to the last evaluated parameters, with the sampling noise of one iteration;
+    it assumes independent errors of the residuals and an exact J, and is NaN if the data determine some
     combination of parameters no better than the noise of J does.
 
     Args:
-        params: where to start.
+        params: initial parameters.
         terms: the objective.
         n_iterations: steps of the optimiser.
         key: seed of everything random, `jax.random.key(0)`.
         optimizer: any optax transformation, on the coordinates of `transform`, schedules included; default
             `gauss_newton()`, for many parameters rather `optax.adam(...)`.
-        transform: coordinates of the optimiser, bounds among them; default `logarithmic()`.
+        transform: coordinates of the optimiser, possibly with bounds; default `logarithmic()`.
         folder: write a checkpoint there after every iteration and resume from it; default: none.
         progress: show a progress bar.
         on_iteration: called with each entry of the history.
@@ -82,31 +101,21 @@ def fit(
 
     Raises:
         InputError: bad arguments, a checkpoint of a different fit, or a folder that cannot be written.
-        DifmdError: what a term raises before the first iteration.
-        FitError: a non-finite loss, gradient or trajectory, or a checkpoint that cannot be written;
-            `result.best_params` and the last checkpoint hold the last good ones.
+        DifmdError: an error of a term before the first iteration.
+        FitError: a non-finite loss or gradient, a failed simulation, or a checkpoint that cannot be written;
+            `partial_result` and the last checkpoint hold the completed iterations.
         FitInterrupted: Ctrl-C; resumes to the same result as an uninterrupted fit.
 
     References:
         Press et al., Numerical Recipes, 3rd ed. 2007, §15.6 (errors of estimated parameters).
     """
-    if n_iterations < 1:
-        raise InputError(f"n_iterations = {n_iterations} must be at least 1")
-    names = [term.name for term in terms]
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"terms {names}: give at least one, each with a name of its own")
-    for name in names:
-        if name in ("loss", "losses", "params", "weights"):
-            raise InputError(f"a term cannot have the name {name!r}: the history has an entry of that name")
-    for k in range(n_iterations):
-        weights_of(terms, k)
+    _check(terms, n_iterations)
     optimizer = gauss_newton() if optimizer is None else optimizer
     transform = logarithmic() if transform is None else transform
     free = transform.to_free(params)
-    path = None if folder is None else Path(folder) / CHECKPOINT
     settings = ""
-    if path is not None:
-        ensure_writable(path.parent)
+    if folder is not None:
+        ensure_writable(Path(folder))
         settings = fingerprint(
             str(jax.tree.structure(params)),
             params,
@@ -115,138 +124,153 @@ def fit(
             jax.random.key_data(key),
             [name_of(function) for function in (transform.from_free, optimizer.update)],
         )
-    optimizer = optax.with_extra_args_support(optimizer)
+    plan = _Fit(terms, transform, optax.with_extra_args_support(optimizer), n_iterations, folder, settings)
     begin_key, run_key = jax.random.split(key)
-    n_visits = sum(term.n_visits for term in terms)
-    state = _State(free, optimizer.init(free), [], [], None)
-
-    def result() -> FitResult:
-        now = transform.from_free(state.free)
-        best, loss = _best(state.history, terms, n_iterations, now)
-        covariance = None if state.covariance is None else np.asarray(state.covariance, np.float64)
-        return FitResult(
-            params=now, best_params=best, best_loss=loss, history=state.history, covariance=covariance
-        )
-
-    def save() -> None:
-        if path is not None:
-            stored = [term.stored(s) for term, s in zip(terms, state.of_terms, strict=True)]
-            meta = {"settings": settings, "history": state.history, "covariance": state.covariance}
-            save_checkpoint(path, (state.free, state.opt_state, stored), meta)
-
-    with progress_bar("fit", n_iterations * n_visits, enabled=progress) as advance:
-        if path is not None and path.exists():
-            # Before anything begins: a checkpoint has the states of terms.
-            state = _resumed(path, state, terms, settings)
-            advance(min(len(state.history), n_iterations) * n_visits, "resumed")
-        else:
-            try:
-                begun = [term.begin(params, _key_of(begin_key, k), advance) for k, term in enumerate(terms)]
-            except KeyboardInterrupt:
-                raise FitInterrupted(
-                    "interrupted before the first iteration; the same call starts again", result()
-                ) from None
-            state = state._replace(of_terms=begun)
-            save()
+    with progress_bar("fit", n_iterations * plan.n_visits, enabled=progress) as advance:
+        state = _begin(plan, _State(free, plan.optimizer.init(free), [], [], None), begin_key, advance)
         try:
             for iteration in range(len(state.history), n_iterations):
-                state = _iterated(
-                    state,
-                    iteration,
-                    jax.random.fold_in(run_key, iteration),
-                    terms,
-                    transform,
-                    optimizer,
-                    advance,
-                )
-                save()
+                state = _iterate(plan, state, iteration, jax.random.fold_in(run_key, iteration), advance)
+                _save(plan, state)
                 if on_iteration is not None:
                     on_iteration(state.history[-1])
         except KeyboardInterrupt:
-            where = f"; run again with folder={str(folder)!r} to go on" if folder else ""
+            where = f"; run again with folder={str(folder)!r} to continue" if folder else ""
             raise FitInterrupted(
-                f"interrupted after {len(state.history)} of {n_iterations} iterations{where}", result()
+                f"interrupted after {len(state.history)} of {n_iterations} iterations{where}",
+                _result(plan, state),
             ) from None
         except DifmdError as error:
-            raise FitError(f"iteration {iteration + 1}: {error}", result()) from error
-    return result()
+            raise FitError(f"iteration {iteration + 1}: {error}", _result(plan, state)) from error
+    return _result(plan, state)
 
 
-def _resumed(path: Path, state: _State, terms: Sequence[Term], settings: str) -> _State:
-    """What the checkpoint holds.
+def _check(terms: Sequence[Term], n_iterations: int) -> None:
+    """Raise `InputError` for terms that cannot make an objective."""
+    if n_iterations < 1:
+        raise InputError(f"n_iterations = {n_iterations} must be at least 1")
+    names = [term.name for term in terms]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"terms {names}: give at least one, each with a different name")
+    for name in names:
+        if name in ("loss", "losses", "params", "weights"):
+            raise InputError(f"a term cannot have the name {name!r}: the history has an entry of that name")
+    for k in range(n_iterations):
+        weights_of(terms, k)
+
+
+def _begin(plan: _Fit, state: _State, key: Array, advance: Callable[..., None]) -> _State:
+    """The state after the checkpoint, or before the first iteration.
 
     Raises:
-        InputError: it is that of another fit.
+        InputError: the checkpoint of another fit.
+        FitInterrupted: Ctrl-C.
     """
+    if plan.path is not None and plan.path.exists():
+        state = _resumed(plan, plan.path, state)
+        advance(min(len(state.history), plan.n_iterations) * plan.n_visits, "resumed")
+        return state
+    params = plan.transform.from_free(state.free)
+    try:
+        of_terms = [term.begin(params, _key_of(key, k), advance) for k, term in enumerate(plan.terms)]
+    except KeyboardInterrupt:
+        raise FitInterrupted(
+            "interrupted before the first iteration; the same call starts again", _result(plan, state)
+        ) from None
+    state = state._replace(of_terms=of_terms)
+    _save(plan, state)
+    return state
+
+
+def _save(plan: _Fit, state: _State) -> None:
+    if plan.path is not None:
+        stored = [term.stored(s) for term, s in zip(plan.terms, state.of_terms, strict=True)]
+        meta = {"settings": plan.settings, "history": state.history, "covariance": state.covariance}
+        save_checkpoint(plan.path, (state.free, state.opt_state, stored), meta)
+
+
+def _result(plan: _Fit, state: _State) -> FitResult:
+    last = plan.transform.from_free(state.free)
+    best, loss = _best(state.history, plan.terms, plan.n_iterations, last)
+    covariance = None if state.covariance is None else np.asarray(state.covariance, np.float64)
+    return FitResult(
+        params=last if averages(state.opt_state) else best,
+        best_params=best,
+        last_params=last,
+        best_loss=loss,
+        history=state.history,
+        covariance=covariance,
+    )
+
+
+def _resumed(plan: _Fit, path: Path, state: _State) -> _State:
+    """The state of the checkpoint.
+
+    Raises:
+        InputError: it belongs to another fit.
+    """
+    terms = plan.terms
     like = (state.free, state.opt_state, [term.example() for term in terms])
     (free, opt_state, stored), meta = load_checkpoint(path, like)
     same_weights = all(
         entry["weights"] == _named(terms, weights_of(terms, k)) for k, entry in enumerate(meta["history"])
     )
-    if meta["settings"] != settings or not same_weights:
+    if meta["settings"] != plan.settings or not same_weights:
         raise InputError(
-            f"{path} is the checkpoint of a fit with other terms, weights, start, coordinates, optimiser or "
-            "seed: delete it, or choose another folder"
+            f"{path} is the checkpoint of a fit with other terms, weights, initial parameters, coordinates, "
+            "optimiser or seed: delete it, or choose another folder"
         )
     of_terms = [term.restored(arrays) for term, arrays in zip(terms, stored, strict=True)]
     return _State(free, opt_state, of_terms, meta["history"], meta["covariance"])
 
 
-def _iterated(
-    state: _State,
-    iteration: int,
-    key: Array,
-    terms: Sequence[Term],
-    transform: Transform,
-    optimizer: optax.GradientTransformationExtraArgs,
-    advance: Callable[..., None],
-) -> _State:
-    """Evaluate all terms and take a step.
+def _iterate(plan: _Fit, state: _State, iteration: int, key: Array, advance: Callable[..., None]) -> _State:
+    """Evaluate all terms and make a step.
 
     Raises:
-        DifmdError: what a term raises; numbers that are not finite.
+        DifmdError: an error of a term, or numbers that are not finite.
     """
-    now = transform.from_free(state.free)
-    moving = _noted(advance, f"iteration {iteration + 1}")
+    params = plan.transform.from_free(state.free)
+    noted = _noted(advance, f"iteration {iteration + 1}")
     evaluated = [
-        term.evaluate(now, old, _key_of(key, k), moving)
-        for k, (term, old) in enumerate(zip(terms, state.of_terms, strict=True))
+        term.evaluate(params, old, _key_of(key, k), noted)
+        for k, (term, old) in enumerate(zip(plan.terms, state.of_terms, strict=True))
     ]
-    found = [evaluation for evaluation, _ in evaluated]
-    weights = weights_of(terms, iteration)
-    whole = objective(found, weights, transform, state.free)
-    if not _is_finite((whole.loss, whole.gradient)):
+    evaluations = [evaluation for evaluation, _ in evaluated]
+    weights = weights_of(plan.terms, iteration)
+    total = objective(evaluations, weights, plan.transform, state.free)
+    if not _is_finite((total.loss, total.gradient)):
         raise DifmdError(
-            f"loss {whole.loss} or its gradient is not finite; the parameters before it are kept. Shorten "
-            "the window, lower the step, or check the targets"
+            f"loss {total.loss} or its gradient is not finite; the parameters of the previous iteration are "
+            "kept. Shorten the window, use smaller steps, or check the targets"
         )
-    updates, opt_state = optimizer.update(
-        whole.gradient,
+    updates, opt_state = plan.optimizer.update(
+        total.gradient,
         state.opt_state,
         state.free,
-        residuals=whole.residuals,
-        jacobian=whole.jacobian,
-        jacobian_stderr=whole.jacobian_stderr,
+        residuals=total.residuals,
+        jacobian=total.jacobian,
+        jacobian_stderr=total.jacobian_stderr,
     )
     moved = optax.apply_updates(state.free, updates)
     if not _is_finite(moved):
         raise DifmdError(
-            "the step of the optimiser is not finite; the parameters before it are kept. Lower its learning "
-            "rate"
+            "the step of the optimiser is not finite; the parameters of the previous iteration are kept. Use "
+            "a smaller learning rate"
         )
     entry = {
-        "loss": whole.loss,
-        "params": flat_names(now),
-        "losses": _named(terms, [float(e.loss) for e in found]),
-        "weights": _named(terms, weights),
-        **_named(terms, [e.record for e in found]),
+        "loss": total.loss,
+        "params": flat_names(params),
+        "losses": _named(plan.terms, [float(e.loss) for e in evaluations]),
+        "weights": _named(plan.terms, weights),
+        **_named(plan.terms, [e.record for e in evaluations]),
     }
     return _State(
         moved,
         opt_state,
         [new for _, new in evaluated],
         [*state.history, entry],
-        covariance_of(whole, transform, state.free),
+        covariance_of(total, plan.transform, state.free),
     )
 
 
@@ -255,30 +279,30 @@ def _named(terms: Sequence[Term], values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _best(
-    history: list[dict[str, Any]], terms: Sequence[Term], n_iterations: int, now: Params
+    history: list[dict[str, Any]], terms: Sequence[Term], n_iterations: int, last: Params
 ) -> tuple[Params, float]:
     """Parameters with the lowest loss, by the weights of the last iteration."""
     if not history:
-        return now, np.inf
+        return last, np.inf
     final = _named(terms, weights_of(terms, n_iterations - 1))
     losses = [sum(final[name] * loss for name, loss in entry["losses"].items()) for entry in history]
     best = int(np.argmin(losses))
-    leaves, tree = jax.tree.flatten(now)
+    leaves, tree = jax.tree.flatten(last)
     values = history[best]["params"].values()
-    kept = [jnp.asarray(value, leaf.dtype) for value, leaf in zip(values, leaves, strict=True)]
-    return jax.tree.unflatten(tree, kept), losses[best]
+    arrays = [jnp.asarray(value, leaf.dtype) for value, leaf in zip(values, leaves, strict=True)]
+    return jax.tree.unflatten(tree, arrays), losses[best]
 
 
 def _key_of(key: Array, number: int) -> Array:
-    """The key of a term; the first has that of the fit."""
+    """The key of a term; the first term uses that of the fit."""
     return key if number == 0 else jax.random.fold_in(key, _TERMS + number)
 
 
 def _noted(advance: Callable[..., None], note: str) -> Callable[..., None]:
-    def moving(steps: int, of_term: str = "") -> None:
+    def noted(steps: int, of_term: str = "") -> None:
         advance(steps, f"{note}, {of_term}" if of_term else note)
 
-    return moving
+    return noted
 
 
 def _is_finite(tree: Any) -> bool:

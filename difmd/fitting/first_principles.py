@@ -32,25 +32,25 @@ def first_principles(
 ) -> Term:
     """The loss of a training on labelled frames, as one term beside measured quantities.
 
-    It holds the errors of a network where they are while something else is fitted. Each iteration takes one
-    batch, drawn at random with the key of the fit; a fit that resumes takes the same.
+    It keeps the errors of a network low while other quantities are fitted. Each iteration uses one batch,
+    drawn at random with the key of the fit; a resumed fit uses the same batches.
 
     Args:
         potential: the energy model.
-        params: where the fit starts.
-        frames: with energies, forces, stresses or dipoles, each where there is one.
-        references: energy of an atom of each element [eV], taken off all energies.
+        params: initial parameters of the fit.
+        frames: with energies, forces, stresses or dipoles, as far as available.
+        references: energy of an atom of each element [eV], subtracted from all energies.
         weights: λ of the terms of the loss; default `Weights()`.
-        batch_size: frames of an iteration; all of them where there are fewer.
+        batch_size: frames in each iteration.
         weight: of the loss.
         name: of its record in the history.
 
     Returns:
-        `Term`; its record holds `value`, and `F_rmse_meV_A` of the forces of the batch. It gives no
+        `Term`; its record holds `value`, and `F_rmse_meV_A` of the forces of the batch. It has no
         residuals, so that `gauss_newton` cannot be used with it.
 
     Raises:
-        InputError: what a training refuses, naming the frame, or params that are not finite.
+        InputError: frames that `train` rejects, or params that do not fit the potential or are not finite.
     """
     weights = Weights() if weights is None else weights
     check_data(weights, potential, frames, frames, references)
@@ -72,7 +72,7 @@ def first_principles(
         params: Params, state: tuple[()], key: Any, advance: Callable[..., None]
     ) -> tuple[Evaluation, Any]:
         advance(0, name)
-        # One of the batches of an epoch whose order the key tells.
+        # The first batch of an epoch in the order of the key.
         batch = batches.take(batches.epoch(int(jax.random.bits(key)), 0)[0])
         (value, gradient), of_forces = both(params, batch)
         record = {"value": float(value), "F_rmse_meV_A": 1e3 * float(jnp.sqrt(of_forces))}

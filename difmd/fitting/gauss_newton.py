@@ -10,7 +10,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from difmd.errors import InputError
+from difmd.errors import InputError, check_positive
 
 
 class GaussNewtonState(NamedTuple):
@@ -22,11 +22,11 @@ class GaussNewtonState(NamedTuple):
 def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.GradientTransformationExtraArgs:
     """Steps δ = −(JᵀJ + Λ)⁻¹ Jᵀ r for residuals r with a noisy Jacobian J.
 
-    The damping Λ is the variance of JᵀJ that the noise of J makes, so that a direction which the data
-    do not determine is left where it is, however the noise falls. After `full_steps` steps the k-th
-    further one is scaled by 1/(k + 1), which averages the noise of r over all of them (Robbins–Monro).
+    The damping Λ is the variance of JᵀJ due to the noise of J, so that parameters do not move along
+    directions that the data do not determine. After `full_steps` steps the k-th further one is scaled by
+    1/(k + 1), which averages the noise of r over all of them (Robbins–Monro).
 
-    It takes the extra arguments `residuals` [targets], `jacobian` (pytree of [targets, ...]) and
+    Its `update` requires the extra arguments `residuals` [targets], `jacobian` (pytree of [targets, ...]) and
     `jacobian_stderr` (likewise); the gradient itself is not used.
 
     Args:
@@ -36,10 +36,16 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
     Returns:
         An optax transformation; its `update` raises `InputError` without residuals.
 
+    Raises:
+        InputError: a largest step that is not positive, or fewer than 0 full steps.
+
     References:
         Marquardt, SIAM J. Appl. Math. 11, 431 (1963), doi:10.1137/0111030;
         Robbins & Monro, Ann. Math. Stat. 22, 400 (1951), doi:10.1214/aoms/1177729586.
     """
+    check_positive("max_step", max_step, "")
+    if full_steps < 0:
+        raise InputError(f"full_steps = {full_steps} must not be negative")
 
     def init(params: Any) -> GaussNewtonState:
         del params
@@ -72,3 +78,9 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
         return restore(gain * step), GaussNewtonState(state.steps + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def averages(opt_state: Any) -> bool:
+    """Whether the state of an optimiser, possibly of a chain, belongs to one that averages over its steps."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, GaussNewtonState))
+    return any(isinstance(leaf, GaussNewtonState) for leaf in leaves)

@@ -1,4 +1,4 @@
-"""All terms of a fit as one objective, and what its curvature tells about the parameters."""
+"""All terms of a fit as one objective, and the covariance of the parameters from its curvature."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from difmd.fitting.transforms import Transform
 
 
 class Objective(NamedTuple):
-    """All terms together, in the free coordinates; there are no residuals where a term has none.
+    """All terms together, in the free coordinates; without residuals if a term has none.
 
     Attributes:
         loss: Σ w L.
@@ -43,25 +43,27 @@ def weights_of(terms: Sequence[Term], iteration: int) -> list[float]:
     """Weights of the terms in an iteration.
 
     Raises:
-        InputError: one that is negative or not finite.
+        InputError: a weight that is negative or not finite.
     """
-    found = [float(t.weight(iteration)) if callable(t.weight) else float(t.weight) for t in terms]
-    for term, weight in zip(terms, found, strict=True):
+    weights = [float(t.weight(iteration)) if callable(t.weight) else float(t.weight) for t in terms]
+    for term, weight in zip(terms, weights, strict=True):
         if not (np.isfinite(weight) and weight >= 0):
             raise InputError(f"weight of {term.name} = {weight} must be finite and not negative")
-    return found
+    return weights
 
 
 def objective(
-    found: Sequence[Evaluation], weights: list[float], transform: Transform, free: Any
+    evaluations: Sequence[Evaluation], weights: list[float], transform: Transform, free: Any
 ) -> Objective:
     """The `Objective` of evaluated terms."""
     _, pull = jax.vjp(transform.from_free, free)
-    loss = sum(w * float(e.loss) for w, e in zip(weights, found, strict=True))
-    gradients = [jax.tree.map(lambda g, w=w: w * g, e.gradient) for w, e in zip(weights, found, strict=True)]
+    loss = sum(w * float(e.loss) for w, e in zip(weights, evaluations, strict=True))
+    gradients = [
+        jax.tree.map(lambda g, w=w: w * g, e.gradient) for w, e in zip(weights, evaluations, strict=True)
+    ]
     (gradient,) = pull(jax.tree.map(lambda *g: sum(g), *gradients))
-    parts = [e.residuals for e in found if e.residuals is not None]
-    if len(parts) < len(found):
+    parts = [e.residuals for e in evaluations if e.residuals is not None]
+    if len(parts) < len(evaluations):
         return Objective(loss, gradient, None, None, None, None, np.zeros(0))
     roots = [math.sqrt(w) for w in weights]
 
@@ -83,19 +85,19 @@ def objective(
     )
 
 
-def covariance_of(whole: Objective, transform: Transform, free: Any) -> list[list[float]] | None:
-    """Of the parameters, as nested lists; NaN where the data do not determine all of them."""
+def covariance_of(total: Objective, transform: Transform, free: Any) -> list[list[float]] | None:
+    """Covariance of the parameters, as nested lists; NaN where the data do not determine all of them."""
     flat, restore = ravel_pytree(free)
-    if whole.residuals is None or flat.size > MOST:
+    if total.residuals is None or flat.size > MOST:
         return None
 
     def rows(tree: Any) -> np.ndarray:
         return np.asarray(jax.vmap(lambda row: ravel_pytree(row)[0])(tree), np.float64)
 
-    jacobian = rows(whole.jacobian)
+    jacobian = rows(total.jacobian)
     p = flat.size
-    # What the noise of a Jacobian adds to the square of it, as `gauss_newton` has it.
-    damping = np.sum(rows(whole.jacobian_stderr) ** 2, axis=0).max()
+    # The noise of a Jacobian increases its square, as in `gauss_newton`.
+    damping = np.sum(rows(total.jacobian_stderr) ** 2, axis=0).max()
     normal = jacobian.T @ jacobian
     scale = np.sqrt(np.diagonal(normal))
     unknown = np.full((p, p), np.nan).tolist()
@@ -106,20 +108,20 @@ def covariance_of(whole: Objective, transform: Transform, free: Any) -> list[lis
     if len(jacobian) < p or sizes[-1] < p * float(jnp.finfo(flat.dtype).eps) * sizes[0]:
         return unknown
     gain = np.linalg.solve(normal, jacobian.T)
-    of_free = (gain * _variances(whole, jacobian, gain)) @ gain.T
+    of_free = (gain * _variances(total, jacobian, gain)) @ gain.T
     slopes = jax.jacobian(lambda x: ravel_pytree(transform.from_free(restore(x)))[0])(flat)
     slopes = np.asarray(slopes, np.float64)
     return (slopes @ of_free @ slopes.T).tolist()
 
 
-def _variances(whole: Objective, jacobian: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Of the residuals; where they are not known, from what remains of those of the same term."""
-    residuals = np.asarray(whole.residuals, np.float64)
-    variances = np.asarray(whole.noise, np.float64) ** 2
-    # Of each residual, how much of it the parameters cannot follow.
+def _variances(total: Objective, jacobian: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Variances of the residuals; unknown ones are estimated from the residuals of the same term."""
+    residuals = np.asarray(total.residuals, np.float64)
+    variances = np.asarray(total.noise, np.float64) ** 2
+    # The part of each residual that the parameters cannot reduce.
     free = 1 - np.einsum("np,pn->n", jacobian, gain)
-    for term in np.unique(whole.terms):
-        unknown = (whole.terms == term) & ~np.isfinite(variances)
+    for term in np.unique(total.terms):
+        unknown = (total.terms == term) & ~np.isfinite(variances)
         n_free = free[unknown].sum()
         rest = np.sum(residuals[unknown] ** 2) / n_free if n_free > 1e-6 else np.nan
         variances = np.where(unknown, rest, variances)

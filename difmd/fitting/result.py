@@ -1,52 +1,64 @@
-"""The outcome of a fit, and errors that carry it."""
+"""The result of a fit, and errors that carry it."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
+from difmd._internal.summaries import html_table
+from difmd._internal.summaries import summary as text_summary
 from difmd.errors import DifmdError, InputError
+from difmd.fitting.terms import flat_names
 from difmd.potentials import Params
 
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
 MOST = 64
-"""Parameters of which a covariance is kept."""
+"""Largest number of parameters for which a covariance is computed."""
 
 
 class FitError(DifmdError, RuntimeError):
-    """A fit had to stop; `result` holds what it had, the best parameters among them."""
+    """A fit failed; `partial_result` is the `FitResult` of the completed iterations."""
 
-    def __init__(self, message: str, result: FitResult) -> None:
-        """Keep what the fit had."""
+    def __init__(self, message: str, partial_result: FitResult) -> None:
+        """Store the result of the completed iterations."""
         super().__init__(message)
-        self.result = result
+        self.partial_result = partial_result
 
 
 class FitInterrupted(FitError, KeyboardInterrupt):
-    """Ctrl-C during a fit; run it again with the same folder to go on."""
+    """Ctrl-C during a fit; the same call with the same folder continues it."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class FitResult:
-    """The outcome of `fit`.
+    """The result of `fit`; `params` are the parameters to use.
+
+    They are `best_params`, except with an optimiser that averages the noise of the loss over its steps, as
+    `gauss_newton` does: then they are `last_params`, since the lowest of several noisy losses may be chance.
 
     Attributes:
-        params: after the last step.
-        best_params: those whose measured loss was lowest; the loss is noisy where it comes from a simulation,
-            so `params` of an averaging optimiser are usually the better ones.
-        best_loss: their loss, with the weights of the last iteration.
-        history: a dict per iteration: `loss`, `params` (flat, by name), `losses` and `weights` (of each
-            term), and what each term recorded, by its name.
+        params: the parameters to use.
+        best_params: parameters with the lowest loss.
+        last_params: parameters after the last step.
+        best_loss: loss of `best_params`, with the weights of the last iteration.
+        history: a dict for each iteration: `loss`, `params` (flat, by name), `losses` and `weights` (of each
+            term), and the record of each term under its name.
         covariance: C of the parameters, in the order of `jax.flatten_util.ravel_pytree`, see `fit`; None
             where a term gives no residuals, or with more than 64 parameters; [numbers, numbers].
     """
 
     params: Params
     best_params: Params
+    last_params: Params
     best_loss: float
     history: list[dict[str, Any]]
     covariance: Float[np.ndarray, "numbers numbers"] | None = None
@@ -62,11 +74,14 @@ class FitResult:
         return restore(jnp.asarray(np.sqrt(np.diagonal(self._covariance())), flat.dtype))
 
     def stderr_of(self, gradient: Any) -> float:
-        """Standard error of a prediction that the errors of the parameters make, gᵀ C g under the root.
+        """Standard error of a prediction due to the errors of the parameters, √(gᵀ C g).
 
         Args:
             gradient: g of the prediction in the parameters, such as
                 `measure_diffusivity(…, with_gradient=True)[0].gradient.gradient`; like the params.
+
+        Returns:
+            The standard error, in the unit of the prediction.
 
         Raises:
             InputError: there is no covariance.
@@ -80,3 +95,78 @@ class FitResult:
                 f"there is no covariance: a term without residuals, or more than {MOST} parameters"
             )
         return self.covariance
+
+    def summary(self) -> dict[str, float]:
+        """Iterations, first and lowest loss, and up to 64 parameters with their standard errors."""
+        rows = {"n_iterations": float(len(self.history)), "best_loss": self.best_loss}
+        if self.history:
+            rows["first_loss"] = float(self.history[0]["loss"])
+        numbers = _numbers(flat_names(self.params))
+        if len(numbers) <= MOST:
+            rows |= numbers
+        if self.covariance is not None:
+            errors = _numbers(flat_names(self.stderr))
+            rows |= {f"{name}_stderr": error for name, error in errors.items()}
+        return rows
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The history as a table with a row for each iteration and a column for each number.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise InputError(
+                "pandas is not installed: pip install pandas, or use the history, a list of dicts"
+            ) from error
+        rows = [_numbers(entry) for entry in self.history]
+        return pandas.DataFrame(rows, index=pandas.RangeIndex(1, len(rows) + 1, name="iteration"))
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Plot loss and parameters against the iteration, as `difmd.plots.plot_fit(history)`.
+
+        Args:
+            path: image file to write.
+
+        Returns:
+            A Matplotlib figure.
+        """
+        from difmd.plots import plot_fit
+
+        return plot_fit(self.history, path=path)
+
+    def __repr__(self) -> str:
+        """Iterations, losses and parameters."""
+        return text_summary("FitResult", self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table("FitResult", self._rows())
+
+    def _rows(self) -> dict[str, str]:
+        rows = self.summary()
+        losses = f"{rows.get('first_loss', np.nan):.4g} in the first iteration, lowest {self.best_loss:.4g}"
+        names = list(_numbers(flat_names(self.params)))
+        parameters = {name: _with_error(rows, name) for name in names[:3]}
+        if len(names) > 3:
+            parameters = {"parameters": f"{len(names)} numbers: {', '.join(flat_names(self.params))}"}
+        return {"iterations": str(len(self.history)), "loss": losses, **parameters}
+
+
+def _with_error(rows: dict[str, float], name: str) -> str:
+    error = rows.get(f"{name}_stderr")
+    return f"{rows[name]:.6g}" + ("" if error is None else f" ± {error:.2g}")
+
+
+def _numbers(entry: Any, name: str = "") -> dict[str, Any]:
+    """Nested dicts and lists as one dict of numbers, by names such as `params.sigma` and `D[1]`."""
+    if isinstance(entry, dict):
+        parts = [_numbers(value, f"{name}.{key}" if name else str(key)) for key, value in entry.items()]
+    elif isinstance(entry, list) and len(entry) == 1:
+        return _numbers(entry[0], name)
+    elif isinstance(entry, list):
+        parts = [_numbers(value, f"{name}[{k}]") for k, value in enumerate(entry)]
+    else:
+        return {name: entry}
+    return {key: value for part in parts for key, value in part.items()}

@@ -1,7 +1,8 @@
-"""What a fit is made of: terms, each with its loss and the derivative of that at given parameters."""
+"""Terms of the objective of a fit, each with its loss and the derivative of the loss."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,18 +15,18 @@ from difmd.errors import InputError, check_positive
 from difmd.potentials import Params
 
 Weight = float | Callable[[int], float]
-"""A number, or a function of the iteration, counted from 0; schedules of optax are such."""
+"""A number, or a function of the iteration, counted from 0, such as an optax schedule."""
 
 
 class Residuals(NamedTuple):
-    """Numbers without unit whose squares add up to the loss of a term.
+    """Dimensionless numbers whose squares add up to the loss of a term.
 
     Attributes:
         values: r; [residuals].
         jacobian: ∂r/∂θ; like the params with a leading axis [residuals].
         jacobian_stderr: its statistical error; likewise.
-        noise: standard deviation of r that errors of the data and of the sampling make, NaN where they are
-            not known; [residuals].
+        noise: standard deviation of r due to errors of the data and of the sampling, NaN where they are not
+            known; [residuals].
     """
 
     values: Float[Array, "residuals"]
@@ -35,13 +36,13 @@ class Residuals(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What a term is at the parameters of an iteration.
+    """The value of a term at the parameters of an iteration.
 
     Attributes:
         loss: a number.
         gradient: of the loss; like the params.
-        residuals: None for a loss that is no sum of a few squares.
-        record: for the history; what `json.dumps` takes.
+        residuals: None for a loss that is not a sum of a few squares.
+        record: for the history; `json.dumps` must accept it.
     """
 
     loss: Float[Array, ""]
@@ -51,18 +52,18 @@ class Evaluation(NamedTuple):
 
 
 class Term(NamedTuple):
-    """A part of an objective, with what it carries from one iteration to the next (host).
+    """A part of an objective, with a state that passes from one iteration to the next (host).
 
     Attributes:
         name: of its record in the history.
         begin: `begin(params, key, advance) -> state`, before the first iteration.
         evaluate: `evaluate(params, state, key, advance) -> Evaluation, state`; `advance(steps, note)` moves
             the progress bar.
-        stored: `stored(state)`, the arrays from which a fit can go on.
+        stored: `stored(state)`, the arrays from which a fit can continue.
         restored: `restored(arrays) -> state`.
         example: `example()`, arrays of the shape of those stored.
-        settings: `settings(params)`, at the start; what tells it from other terms, so that no fit goes on
-            with the checkpoint of another.
+        settings: `settings(params)` of the initial parameters; distinguishes it from other terms, so that a
+            fit resumes only from its own checkpoint.
         weight: of its loss.
         n_visits: steps of the progress bar for an evaluation.
     """
@@ -91,12 +92,12 @@ def least_squares(
     weight: Weight = 1.0,
     name: str = "least_squares",
 ) -> Term:
-    """Σ r(θ)² of any differentiable function: elastic constants, relaxed energies, what you like.
+    """Σ r(θ)² of any differentiable function, such as elastic constants or relaxed energies.
 
     Args:
         function: `function(params)`, a few residuals; it is compiled, and differentiated in reverse.
-        noise: standard deviation of the residuals from errors of the data; None: what remains of them in the
-            end tells.
+        noise: standard deviation of the residuals due to errors of the data; None: estimated from the
+            residuals that remain.
         weight: of the loss.
         name: of its record in the history.
 
@@ -112,10 +113,10 @@ def least_squares(
     @jax.jit
     def both(params: Params) -> tuple[Any, Array]:
         def twice(params: Params) -> tuple[Array, Array]:
-            found = function(params)
-            if found.ndim != 1:
-                raise InputError(f"{name}: the function returns shape {list(found.shape)}, not [residuals]")
-            return found, found
+            values = function(params)
+            if values.ndim != 1:
+                raise InputError(f"{name}: the function returns shape {list(values.shape)}, not [residuals]")
+            return values, values
 
         return jax.jacrev(twice, has_aux=True)(params)
 
@@ -129,15 +130,15 @@ def least_squares(
             raise InputError(f"{name}: noise has shape {list(np.shape(noise))}, not {list(values.shape)}")
         spread = jnp.broadcast_to(jnp.nan if noise is None else jnp.asarray(noise), values.shape)
         exact = jax.tree.map(jnp.zeros_like, jacobian)
-        found = sum_of_squares(
+        evaluation = sum_of_squares(
             Residuals(values, jacobian, exact, spread.astype(values.dtype)),
             {"residuals": np.asarray(values).tolist()},
         )
         advance(1, name)
-        return found, state
+        return evaluation, state
 
     def settings(params: Params) -> Any:
-        # What a function closes over shows in its values.
+        # The closure of a function shows in its values.
         return name_of(function), noise, _digits(both(params)[1])
 
     return stateless(evaluate, name=name, settings=settings, weight=weight)
@@ -146,7 +147,7 @@ def least_squares(
 def scalar_loss(
     function: Callable[[Params], Float[Array, ""]], *, weight: Weight = 1.0, name: str = "scalar_loss"
 ) -> Term:
-    """A loss that is no sum of a few squares, such as that of a network on first-principles data.
+    """A loss that is not a sum of a few squares, such as that of a network on first-principles data.
 
     Args:
         function: `function(params)`, a number; it is compiled, and differentiated in reverse.
@@ -187,12 +188,12 @@ def prior(
     weight: Weight = 1.0,
     name: str = "prior",
 ) -> Term:
-    """Σ ((θ − θ₀)/w)², what was believed of some parameters before the data.
+    """Σ ((θ − θ₀)/w)², prior knowledge of some parameters.
 
     Args:
         center: θ₀ of those parameters, by name; shapes as in the params.
         width: w, their standard deviations.
-        relative: take (ln θ − ln θ₀)/w instead.
+        relative: use (ln θ − ln θ₀)/w instead.
         weight: of the loss.
         name: of its record in the history.
 
@@ -200,8 +201,8 @@ def prior(
         `Term`.
 
     Raises:
-        InputError: names that differ, or widths that are not positive. At names that are not in the params a
-            fit stops.
+        InputError: names that differ, or widths that are not positive. A fit raises it for names that are
+            not in the params.
     """
     if set(center) != set(width):
         raise InputError(f"prior: center has {sorted(center)} and width {sorted(width)}: give both of each")
@@ -233,7 +234,7 @@ def stateless(
     settings: Callable[[Params], Any],
     weight: Weight,
 ) -> Term:
-    """A term that carries nothing along."""
+    """A term without a state."""
     return Term(
         name=name,
         begin=lambda params, key, advance: (),
@@ -247,7 +248,9 @@ def stateless(
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Where a function was defined; what it closes over is not in it."""
+    """Module and name of a function, with the arguments of a `functools.partial`; not its closure."""
+    if isinstance(function, functools.partial):
+        return f"{name_of(function.func)}{function.args}{function.keywords}"
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
@@ -262,5 +265,5 @@ def flat_names(tree: Any, scale: float = 1.0) -> dict[str, Any]:
 
 
 def _digits(values: Array) -> list[str]:
-    """Numbers to what another machine reproduces."""
+    """Numbers, rounded to the digits that another machine reproduces."""
     return [f"{float(x):.4e}" for x in np.ravel(values)]

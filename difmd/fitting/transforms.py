@@ -1,4 +1,4 @@
-"""Coordinates in which a fit takes its steps."""
+"""Coordinates in which the optimiser of a fit works."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Transform(NamedTuple):
 def logarithmic() -> Transform:
     """Logarithms: steps are relative, parameters stay positive.
 
-    `to_free` raises `InputError` for parameters that are not positive.
+    Returns:
+        `Transform`; its `to_free` raises `InputError` for parameters that are not positive.
     """
 
     def to_free(params: Any) -> Any:
@@ -44,18 +45,22 @@ def logarithmic() -> Transform:
 
 
 def identity() -> Transform:
-    """The parameters themselves."""
+    """The parameters themselves.
+
+    Returns:
+        `Transform`.
+    """
     return Transform(to_free=lambda params: params, from_free=lambda free: free)
 
 
 def bounded(low: Any, high: Any) -> Transform:
-    """Logits between bounds, which the parameters approach and, but for rounding, never reach.
+    """Logits between bounds, which the parameters approach but, apart from rounding, never reach.
 
     θ = low + (high − low)/(1 + e^{−x}).
 
     Args:
-        low: of every parameter; like the params.
-        high: likewise.
+        low: lower bound of every parameter; like the params.
+        high: upper bounds, likewise.
 
     Returns:
         `Transform`; its `to_free` raises `InputError` for parameters that are not between the bounds.
@@ -71,7 +76,7 @@ def bounded(low: Any, high: Any) -> Transform:
     jax.tree_util.tree_map_with_path(check, low, high)
 
     def to_free(params: Any) -> Any:
-        def one(path: Any, theta: Any, a: Any, b: Any) -> Array:
+        def logit(path: Any, theta: Any, a: Any, b: Any) -> Array:
             if not ((np.asarray(theta) > np.asarray(a)) & (np.asarray(theta) < np.asarray(b))).all():
                 raise InputError(
                     f"params{jax.tree_util.keystr(path)} = {np.asarray(theta)} is not between its bounds "
@@ -80,13 +85,13 @@ def bounded(low: Any, high: Any) -> Transform:
             a, b = (jnp.asarray(x, theta.dtype) for x in (a, b))
             return jnp.log(theta - a) - jnp.log(b - theta)
 
-        return jax.tree_util.tree_map_with_path(one, params, low, high)
+        return jax.tree_util.tree_map_with_path(logit, params, low, high)
 
     def from_free(free: Any) -> Any:
-        def one(x: Array, a: Any, b: Any) -> Array:
+        def between(x: Array, a: Any, b: Any) -> Array:
             a, b = (jnp.asarray(y, x.dtype) for y in (a, b))
             return a + (b - a) * jax.nn.sigmoid(x)
 
-        return jax.tree.map(one, free, low, high)
+        return jax.tree.map(between, free, low, high)
 
     return Transform(to_free=to_free, from_free=from_free)

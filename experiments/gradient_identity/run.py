@@ -30,7 +30,7 @@ from difmd import datasets, units
 from difmd._internal.checkpoint import ensure_writable
 from difmd._internal.progress import progress_bar
 from difmd.fitting import Replicas, Sampling, equilibrate, melt, produce
-from difmd.fitting.liquids.estimate import (
+from difmd.fitting.targets.diffusion import (
     diffusion_samples,
     diffusion_window,
     gradients_along,

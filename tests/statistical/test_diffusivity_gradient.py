@@ -10,7 +10,7 @@ import pytest
 import difmd
 from difmd import units
 from difmd.fitting import DiffusivityTarget, Sampling, equilibrate, measure_diffusivity, melt, produce
-from difmd.fitting.liquids.estimate import diffusion_samples
+from difmd.fitting.targets.diffusion import diffusion_samples
 from difmd.observables import diffusivity, with_control
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 import difmd
 from difmd import units
 from difmd.fitting import Sampling
-from difmd.fitting.liquids.liquid import crystal
+from difmd.fitting.liquids.melting import crystal
 
 pytestmark = pytest.mark.slow
 

@@ -1,1 +1,1 @@
-"""Liquids at a state point: melted, equilibrated, sampled, and measured."""
+"""Liquids in replicas: how they are sampled, melted, equilibrated and simulated."""

@@ -1,1 +1,1 @@
-"""Measured quantities that a fit aims at."""
+"""Measured quantities to fit to, one file each."""

@@ -1,10 +1,9 @@
-"""Residuals of what was found at state points, and what the history keeps of it."""
+"""Residuals of targets that are single numbers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,84 +11,101 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from difmd import units
 from difmd.fitting.result import MOST
-from difmd.fitting.targets.structure import Structure
-from difmd.fitting.targets.target import DiffusivityTarget, StructureTarget, Target
+from difmd.fitting.targets.target import Residual
 from difmd.fitting.terms import Residuals, flat_names
 
 
+class Scalar(NamedTuple):
+    """A simulated number.
+
+    Attributes:
+        value: [any unit].
+        stderr: its standard error.
+        gradient: its derivative in the parameters; like the params.
+        gradient_stderr: likewise.
+    """
+
+    value: float
+    stderr: float
+    gradient: Any
+    gradient_stderr: Any
+
+
 def relative_residual(value: Array, measured: Array) -> Array:
-    """ln(D/D_measured): every target counts by its relative deviation."""
+    """ln(D/D_measured): every target counts by its relative deviation.
+
+    Args:
+        value: simulated values of all targets of one quantity; [targets].
+        measured: measured values, in the same unit; [targets].
+
+    Returns:
+        Residuals; [targets].
+    """
     return jnp.log(value / measured)
 
 
 def absolute_residual(value: Array, measured: Array) -> Array:
-    """(D − D_measured)/rms(D_measured): least squares in D, as for equal absolute errors."""
+    """(D − D_measured)/rms(D_measured): least squares in D, as for equal absolute errors.
+
+    Args:
+        value: simulated values of all targets of one quantity; [targets].
+        measured: measured values, in the same unit; [targets].
+
+    Returns:
+        Residuals; [targets].
+    """
     return (value - measured) / jnp.sqrt(jnp.mean(measured**2))
 
 
-def residuals_of(
-    targets: Sequence[Target], results: Sequence[Any], residual: Callable[[Any, Any], Any]
-) -> Residuals:
-    """All residuals, so that the sum of their squares is the mean over targets."""
-    dynamic = [k for k, target in enumerate(targets) if isinstance(target, DiffusivityTarget)]
-    share = 1 / math.sqrt(len(targets))
-    of: dict[int, Residuals] = {}
-    if dynamic:
-        values = jnp.asarray([results[k].value for k in dynamic])
-        measured = jnp.asarray([targets[k].diffusivity for k in dynamic])  # type: ignore[union-attr]
-        deviations, slopes = jax.jvp(lambda v: residual(v, measured), (values,), (jnp.ones_like(values),))
-        for k, deviation, slope in zip(dynamic, deviations, slopes, strict=True):
-            point, scale = results[k], share * slope
-            error = targets[k].stderr
-            noise = jnp.nan if error is None else jnp.abs(scale) * np.hypot(error, point.stderr)
-            of[k] = Residuals(
+def scalar_residuals(
+    measured: Sequence[float],
+    stderr: Sequence[float | None],
+    results: Sequence[Scalar],
+    residual: Residual,
+    share: float,
+) -> list[Residuals]:
+    """Residuals of all targets of one quantity, a single number each.
+
+    Args:
+        measured: the measured values.
+        stderr: their standard errors; None where they are not known.
+        results: the simulated values.
+        residual: `residual(values, measured)` of arrays [targets].
+        share: factor of the residuals.
+
+    Returns:
+        `Residuals` of each target, with one value.
+    """
+    values, known = jnp.asarray([result.value for result in results]), jnp.asarray(measured)
+    deviations, slopes = jax.jvp(lambda v: residual(v, known), (values,), (jnp.ones_like(values),))
+    parts = []
+    for result, error, deviation, slope in zip(results, stderr, deviations, slopes, strict=True):
+        scale = share * slope
+        noise = jnp.nan if error is None else jnp.abs(scale) * np.hypot(error, result.stderr)
+        parts.append(
+            Residuals(
                 (share * deviation)[None],
-                jax.tree.map(lambda g, s=scale: (g * s)[None], point.gradient.gradient),
-                jax.tree.map(lambda g, s=scale: (g * s)[None], point.gradient.gradient_stderr),
+                jax.tree.map(lambda g, s=scale: (g * s)[None], result.gradient),
+                jax.tree.map(lambda g, s=scale: (g * s)[None], result.gradient_stderr),
                 jnp.asarray(noise, values.dtype)[None],
             )
-    for k, target in enumerate(targets):
-        if isinstance(target, StructureTarget):
-            of[k] = _of_structure(target, results[k], share)
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *(of[k] for k in range(len(targets))))
+        )
+    return parts
 
 
-def _of_structure(target: StructureTarget, found: Structure, share: float) -> Residuals:
-    scale = share * math.sqrt(target.weight / len(target.r))
-    dtype = found.g.dtype
-    error = np.nan if target.stderr is None else np.hypot(target.stderr, np.asarray(found.stderr))
-    noise = jnp.broadcast_to(jnp.asarray(scale * error, dtype), found.g.shape)
-    return Residuals(
-        scale * (found.g - jnp.asarray(target.g, dtype)),
-        jax.tree.map(lambda x: scale * x, found.gradient),
-        jax.tree.map(lambda x: scale * x, found.gradient_stderr),
-        noise,
-    )
+def gradient_record(name: str, gradients: Sequence[Any], unit: float) -> dict[str, Any]:
+    """Gradients of all targets of one quantity by the names of parameters; of many parameters the norms.
 
+    Args:
+        name: entry of the record.
+        gradients: of each target; like the params.
+        unit: to divide by.
 
-def record_of(targets: Sequence[Target], results: Sequence[Any]) -> dict[str, Any]:
-    """What `state_points` says that its record holds."""
-    unit = 1e-9 * units.M2_PER_S
-    points = [r for t, r in zip(targets, results, strict=True) if isinstance(t, DiffusivityTarget)]
-    found: dict[str, Any] = {}
-    if points:
-        found["D_1e-9_m2_s"] = [point.value / unit for point in points]
-        found["D_stderr_1e-9_m2_s"] = [point.stderr / unit for point in points]
-        for term in ("gradient", "gradient_stderr", "along", "initial"):
-            of_points = [getattr(point.gradient, term) for point in points]
-            if sum(x.size for x in jax.tree.leaves(of_points[0])) > MOST:
-                found[f"norm_of_{term}"] = [float(optax.tree.norm(x)) / unit for x in of_points]
-                continue
-            rows = [flat_names(x, 1 / unit) for x in of_points]
-            found[term] = {name: [row[name] for row in rows] for name in rows[0]}
-    structures = [(t, r) for t, r in zip(targets, results, strict=True) if isinstance(t, StructureTarget)]
-    if structures:
-        found["g"] = [np.asarray(r.g).tolist() for _, r in structures]
-        found["g_stderr"] = [np.asarray(r.stderr).tolist() for _, r in structures]
-        found["effective"] = [r.effective for _, r in structures]
-        found["g_deviation"] = [
-            float(np.sqrt(np.mean((np.asarray(r.g) - np.asarray(t.g)) ** 2))) for t, r in structures
-        ]
-    return found
+    Returns:
+        The entry; `norm_of_…` for more than 64 parameters.
+    """
+    if sum(x.size for x in jax.tree.leaves(gradients[0])) > MOST:
+        return {f"norm_of_{name}": [float(optax.tree.norm(x)) / unit for x in gradients]}
+    rows = [flat_names(x, 1 / unit) for x in gradients]
+    return {name: {key: [row[key] for row in rows] for key in rows[0]}}

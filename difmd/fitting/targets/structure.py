@@ -1,28 +1,27 @@
-"""Radial distribution function of a state point and its derivative in the parameters, from stored states."""
+"""Measured radial distribution functions, and their counterparts from configurations of a liquid."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError, Status
-from difmd.fitting.liquids.liquid import Production, Sampling, box_length
-from difmd.fitting.targets.target import StructureTarget
-from difmd.neighbors import Neighbors
-from difmd.potentials import Params, Potential
-from difmd.sensitivity.reweighting import over_states, reweighted
-from difmd.simulation.replay import replay_on_overflow
+from difmd._internal.summaries import fields_summary
+from difmd.errors import InputError, check_positive
+from difmd.fitting.liquids.melting import box_length
+from difmd.fitting.liquids.sampling import Sampling
+from difmd.fitting.liquids.states import average
+from difmd.fitting.targets.target import Residual, Setup, StatePointRun, Target
+from difmd.fitting.terms import Residuals
+from difmd.potentials import Params
 from difmd.system import System
-from difmd.units import KB
-
-# Time between the frames that are counted, over that between stored ones: these know each other well.
-_STRIDE = 5
 
 
 class Structure(NamedTuple):
@@ -31,8 +30,8 @@ class Structure(NamedTuple):
     Attributes:
         g: in the bins of the target; [bins].
         stderr: its standard error over replicas; [bins].
-        gradient: dg/dθ = −β cov(g, ∂U/∂θ); like the params with a leading axis [bins]; None where ∂U/∂θ was
-            not kept.
+        gradient: dg/dθ = −β cov(g, ∂U/∂θ); like the params with a leading axis [bins]; None if ∂U/∂θ was not
+            recorded.
         gradient_stderr: its standard error over replicas, likewise.
         effective: n_eff/n of the states; 1 where they were simulated with these parameters.
     """
@@ -43,183 +42,109 @@ class Structure(NamedTuple):
     gradient_stderr: Any
     effective: float = 1.0
 
+    def __repr__(self) -> str:
+        """Shapes, without the arrays."""
+        return fields_summary(self)
 
-class Stored(NamedTuple):
-    """States that may serve again.
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class StructureTarget(Target):
+    """A measured radial distribution function at one state point, in internal units.
 
     Attributes:
-        systems: [replicas, states, ...].
-        energies: U at the parameters that they were simulated with [eV]; [replicas, states].
+        temperature: [K].
+        density: mass density [amu/Å³].
+        r: centres of bins of equal width [Å]; [bins].
+        g: measured g(r); [bins].
+        stderr: standard errors of g in each bin; None where they are not known; [bins].
+        weight: of its mean squared deviation, relative to the squared residual of a diffusivity.
     """
 
-    systems: System
-    energies: Array
+    is_static: ClassVar[bool] = True
+    temperature: float
+    density: float
+    r: Float[np.ndarray, "bins"]
+    g: Float[np.ndarray, "bins"]
+    stderr: Float[np.ndarray, "bins"] | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` for values that are not positive, and bins of different widths."""
+        for name in ("temperature", "density", "weight"):
+            check_positive(f"target {name}", getattr(self, name), "")
+        r, g = np.asarray(self.r, np.float64), np.asarray(self.g, np.float64)
+        if r.ndim != 1 or len(r) < 2 or r.shape != g.shape:
+            raise InputError(f"target r and g have shapes {r.shape} and {g.shape}: give two or more bins")
+        if not (np.isfinite(r).all() and np.isfinite(g).all()):
+            raise InputError("target r and g must be finite")
+        if not np.allclose(np.diff(r), self.width, rtol=1e-3) or not r[0] > 0.499 * self.width > 0:
+            raise InputError("target r must be the centres of bins of one width, in ascending order")
+        if self.stderr is not None:
+            check_positive("target stderr", self.stderr, "")
+            if np.shape(self.stderr) != r.shape:
+                raise InputError(f"target stderr has shape {np.shape(self.stderr)}, but r has {r.shape}")
+
+    @property
+    def width(self) -> float:
+        """Of a bin [Å]."""
+        return float((self.r[-1] - self.r[0]) / (len(self.r) - 1))
+
+    def check(self, setup: Setup, params: Params, system: System) -> None:
+        """Raise `InputError` for a g(r) that extends beyond half of the box."""
+        del params, system
+        _box_length(self, setup.sampling)
+
+    def measure(self, run: StatePointRun) -> Structure:
+        """g(r), and its derivative if the states have ∂U/∂θ."""
+        assert run.states is not None
+        g = densities(self, run.states.positions, run.setup.sampling)
+        found = average(g, run.states.weights, run.states.energy_gradients, run.temperature)
+        return Structure(*found)._replace(effective=run.states.effective)
+
+    @classmethod
+    def residuals(
+        cls, targets: Sequence[Any], results: Sequence[Structure], residual: Residual, share: float
+    ) -> list[Residuals]:
+        """Deviation of g in each bin; their mean square counts as one residual times the weight."""
+        del residual
+        return [_residuals(*pair, share) for pair in zip(targets, results, strict=True)]
+
+    @classmethod
+    def record(cls, targets: Sequence[Any], results: Sequence[Structure]) -> dict[str, Any]:
+        """`g`, `g_stderr`, `g_deviation` (root mean square over bins) and `effective` (n_eff/n)."""
+        return {
+            "g": [np.asarray(result.g).tolist() for result in results],
+            "g_stderr": [np.asarray(result.stderr).tolist() for result in results],
+            "effective": [result.effective for result in results],
+            "g_deviation": [
+                float(np.sqrt(np.mean((np.asarray(result.g) - np.asarray(target.g)) ** 2)))
+                for target, result in zip(targets, results, strict=True)
+            ],
+        }
 
 
-def structure_of(target: StructureTarget, done: Production, sampling: Sampling) -> Structure:
-    """g(r) of trajectories, and its derivative where they have ∂U/∂θ.
-
-    Raises:
-        InputError: a target that reaches farther than half of the box.
-    """
-    counted = slice(None, None, _STRIDE)
-    g = densities(target, done.positions[:, counted], sampling)
-    slopes = jax.tree.map(lambda x: x[:, counted], done.energy_gradients)
-    alike = jnp.full(g.shape[:2], 1 / (g.shape[0] * g.shape[1]), g.dtype)
-    mean, stderr, gradient, gradient_stderr = _averaged(g, alike, slopes, target.temperature)
-    return Structure(mean, stderr, gradient, gradient_stderr)
-
-
-def reweighted_structures(
-    targets: Sequence[StructureTarget],
-    potential: Potential,
-    params: Params,
-    stored: Stored,
-    neighbors: Neighbors,
-    sampling: Sampling,
-) -> list[Structure]:
-    """g(r) at new parameters from states of others, see `sensitivity.reweighting`.
-
-    Args:
-        targets: bins, of one temperature.
-        potential: the energy model.
-        params: the new parameters.
-        stored: states.
-        neighbors: one list; it is made larger where they need that.
-        sampling: size of the box.
-
-    Returns:
-        A structure for each target.
-
-    Raises:
-        SimulationError: a list that would not stop growing.
-    """
-    energies, slopes = energies_and_gradients(potential, params, stored.systems, neighbors)
-    temperature = targets[0].temperature
-    flat = reweighted(
-        (),
-        energies.reshape(-1),
-        -stored.energies.reshape(-1) / (KB * temperature),
-        temperature=temperature,
+def _residuals(target: StructureTarget, result: Structure, share: float) -> Residuals:
+    scale = share * math.sqrt(target.weight / len(target.r))
+    dtype = result.g.dtype
+    error = np.nan if target.stderr is None else np.hypot(target.stderr, np.asarray(result.stderr))
+    noise = jnp.broadcast_to(jnp.asarray(scale * error, dtype), result.g.shape)
+    return Residuals(
+        scale * (result.g - jnp.asarray(target.g, dtype)),
+        jax.tree.map(lambda x: scale * x, result.gradient),
+        jax.tree.map(lambda x: scale * x, result.gradient_stderr),
+        noise,
     )
-    weights = flat.weights.reshape(energies.shape)
-    found = []
-    for target in targets:
-        g = densities(target, stored.systems.positions, sampling)
-        mean, stderr, gradient, gradient_stderr = _averaged(g, weights, slopes, temperature)
-        found.append(Structure(mean, stderr, gradient, gradient_stderr, float(flat.effective)))
-    return found
-
-
-@jax.jit
-def _averaged(
-    g: Float[Array, "replicas states bins"],
-    weights: Float[Array, "replicas states"],
-    slopes: Any,
-    temperature: float | Array,
-) -> tuple[Array, Array, Any, Any]:
-    """⟨g⟩ and −β cov(g, ∂U/∂θ), with the errors that the spread of replicas makes.
-
-    To first order a replica moves an average by D = Σ w (A − ⟨A⟩) over its states, and n replicas give the
-    variance n/(n − 1) Σ D².
-    """
-    n = g.shape[0]
-    unbiased = n / (n - 1)
-
-    def error(moves: Array) -> Array:
-        return jnp.sqrt(unbiased * jnp.sum(moves**2, axis=0))
-
-    mean = jnp.tensordot(weights, g, 2)
-    apart = g - mean[None, None]
-    g_error = error(jnp.einsum("rs,rsb->rb", weights, apart))
-
-    def covariance(slope: Array) -> tuple[Array, Array]:
-        deviation = slope - jnp.tensordot(weights, slope, 2)[None, None]
-        flat = deviation.reshape(*deviation.shape[:2], -1)
-        # The means are those of the same replicas.
-        of_each = -unbiased / (KB * temperature) * jnp.einsum("rs,rsb,rsk->rbk", weights, apart, flat)
-        total = jnp.sum(of_each, axis=0)
-        shares = jnp.sum(weights, axis=1)[:, None, None]
-        shape = (g.shape[2], *slope.shape[2:])
-        return total.reshape(shape), error(of_each - shares * total[None]).reshape(shape)
-
-    leaves, tree = jax.tree.flatten(slopes)
-    both = [covariance(leaf) for leaf in leaves]
-    gradient, stderr = (jax.tree.unflatten(tree, [x[k] for x in both]) for k in (0, 1))
-    return mean, g_error, gradient, stderr
-
-
-def store(done: Production, systems: System) -> Stored:
-    """The states of trajectories of these replicas that `structure_of` counts."""
-    return Stored(states_like(systems, done.positions[:, ::_STRIDE]), done.energies[:, ::_STRIDE])
-
-
-def states_like(systems: System, positions: Float[Array, "replicas states atoms 3"]) -> System:
-    """Many configurations of each replica."""
-    n_states = positions.shape[1]
-
-    def repeated(x: Array) -> Array:
-        return jnp.broadcast_to(x[:, None], (len(x), n_states, *x.shape[1:]))
-
-    return jax.tree.map(repeated, systems).replace(positions=positions)
-
-
-def n_stored(sampling: Sampling) -> int:
-    """States of each replica that `store` keeps."""
-    n_frames = -(-sampling.steps(sampling.production_time) // sampling.save_every)
-    return -(-n_frames // _STRIDE)
-
-
-class _Energies(NamedTuple):
-    energies: Array
-    slopes: Any
-    status: Status
-
-
-def energies_and_gradients(
-    potential: Potential, params: Params, systems: System, neighbors: Neighbors
-) -> tuple[Array, Any]:
-    """U and ∂U/∂θ of stored states, one after the other (host).
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        systems: [replicas, states, ...].
-        neighbors: one list; it is made larger where they need that.
-
-    Returns:
-        [replicas, states], and a pytree of [replicas, states, ...].
-
-    Raises:
-        SimulationError: a list that would not stop growing.
-    """
-    shape = systems.positions.shape[:2]
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), systems)
-    first = jax.tree.map(lambda x: x[0], flat)
-    found, _, _ = replay_on_overflow(
-        lambda lists: _energies(potential, params, flat, lists), first, neighbors
-    )
-    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (found.energies, found.slopes))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _energies(potential: Potential, params: Params, systems: System, neighbors: Neighbors) -> _Energies:
-    def both(system: System, current: Neighbors) -> tuple[Array, Any]:
-        return jax.value_and_grad(potential.apply)(params, system, current)
-
-    (energies, slopes), status = over_states(both, systems, neighbors)
-    return _Energies(energies, slopes, status)
 
 
 def densities(
     target: StructureTarget, positions: Float[Array, "replicas frames atoms 3"], sampling: Sampling
 ) -> Float[Array, "replicas frames bins"]:
-    """The g(r) of each frame by itself, in a cubic box.
+    """g(r) of each frame, in a cubic box.
 
     Raises:
-        InputError: a target that reaches farther than half of the box.
+        InputError: the target extends beyond half of the box.
     """
-    length = check_reach(target, sampling)
+    length = _box_length(target, sampling)
     start = float(target.r[0]) - 0.5 * target.width
     counts = _counts(positions, jnp.asarray(length, positions.dtype), start, target.width, len(target.r))
     n = positions.shape[2]
@@ -229,17 +154,17 @@ def densities(
     return counts / ideal[None, None]
 
 
-def check_reach(target: StructureTarget, sampling: Sampling) -> float:
+def _box_length(target: StructureTarget, sampling: Sampling) -> float:
     """The edge of the box [Å].
 
     Raises:
-        InputError: a target that reaches farther than half of it.
+        InputError: the target extends beyond half of it.
     """
     length = box_length(target.density, sampling)
     end = float(target.r[-1]) + 0.5 * target.width
     if end > 0.5 * length:
         raise InputError(
-            f"target g(r) reaches to {end:.4g} Å, farther than half of the box of {length:.4g} Å: cut it, or "
+            f"target g(r) extends to {end:.4g} Å, beyond half of the box of {length:.4g} Å: cut it, or "
             "simulate more atoms"
         )
     return length
@@ -249,16 +174,16 @@ def check_reach(target: StructureTarget, sampling: Sampling) -> float:
 def _counts(positions: Array, length: Array, start: float, width: float, n_bins: int) -> Array:
     """Pairs in each bin, of each frame."""
     n = positions.shape[2]
-    one, other = np.triu_indices(n, 1)
+    first, second = np.triu_indices(n, 1)
 
     def of_frame(r: Array) -> Array:
-        square = jnp.zeros(len(one), r.dtype)
+        square = jnp.zeros(len(first), r.dtype)
         for axis in range(3):
-            apart = r[one, axis] - r[other, axis]
+            apart = r[first, axis] - r[second, axis]
             apart = apart - length * jnp.round(apart / length)
             square = square + apart * apart
         place = jnp.floor((jnp.sqrt(square) - start) / width).astype(jnp.int32)
-        # Those outside fall into a bin that is cut off.
+        # Distances outside the bins are counted in an extra bin, which is cut off.
         inside = jnp.where((place >= 0) & (place < n_bins), place, n_bins)
         return jnp.zeros(n_bins + 1, r.dtype).at[inside].add(1)[:-1]
 

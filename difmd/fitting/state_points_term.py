@@ -1,0 +1,349 @@
+"""A term of a fit: measured quantities of a liquid at its state points, through simulations of these."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from difmd.errors import InputError
+from difmd.fitting.liquids.dynamics import equilibrate
+from difmd.fitting.liquids.melting import crystal, keep_liquid, melt
+from difmd.fitting.liquids.replicas import (
+    Replicas,
+    check_density,
+    check_replicas,
+    first_replica,
+    liquid_neighbors,
+    states_like,
+)
+from difmd.fitting.liquids.sampling import Sampling
+from difmd.fitting.liquids.states import Stored, n_stored, reweighted_states, store
+from difmd.fitting.measurements import check_gradient, check_targets, run_state_point
+from difmd.fitting.targets.residuals import relative_residual
+from difmd.fitting.targets.target import Residual, Setup, StatePointRun, Target
+from difmd.fitting.terms import Evaluation, Residuals, Term, Weight, name_of, sum_of_squares
+from difmd.gradients.base import GradientMethod
+from difmd.neighbors import neighbor_list
+from difmd.potentials import Params, Potential, validate_inputs
+from difmd.sensitivity.reweighting import Reweighting
+from difmd.system import System
+
+
+def state_points(
+    potential: Potential,
+    params: Params,
+    targets: Sequence[Target],
+    *,
+    sampling: Sampling,
+    residual: Residual | None = None,
+    replicas: Sequence[Replicas] | None = None,
+    initial_state_term: bool = True,
+    gradient: GradientMethod | None = None,
+    reuse: Reweighting | None = None,
+    weight: Weight = 1.0,
+    name: str = "state_points",
+) -> Term:
+    """The mean over targets of squared residuals; those of one temperature and density share simulations.
+
+    Each iteration relaxes the replicas of every state point at the new parameters, integrates Newton's
+    equations, and differentiates: diffusivities through the trajectories and the distribution of their
+    initial states, averages over configurations through that distribution alone.
+
+    Args:
+        potential: the energy model.
+        params: initial parameters of the fit.
+        targets: measured quantities, such as `DiffusivityTarget` and `StructureTarget`.
+        sampling: how the liquid is simulated.
+        residual: `residual(D, D_measured)` of arrays [diffusivities], differentiable, each element a
+            function of one D; default `relative_residual`, ln(D/D_measured). It applies likewise to other
+            targets of one number; that of a structure is the deviation of g in each bin.
+        replicas: equilibrated liquids, one for each state point in the order of the targets; default: melted
+            here, which requires a liquid of one species.
+        initial_state_term: include the change of the distribution of initial states in gradients of
+            diffusivities.
+        gradient: how trajectories are differentiated, any method of `difmd.gradients`; default
+            `checkpointed()`.
+        reuse: `sensitivity.reweighting()`: state points whose targets depend on configurations alone are not
+            simulated again as long as stored states represent the new parameters well enough; None: simulate
+            in every iteration.
+        weight: of the loss.
+        name: of its record in the history.
+
+    Returns:
+        `Term`; its record holds, for diffusivities, `D_1e-9_m2_s`, `D_stderr_1e-9_m2_s`, and the gradient of
+        D by parameter name and target, `gradient`, `gradient_stderr`, `along` and `initial` [1e-9 m²/s per
+        unit of the parameter], of many parameters `norm_of_gradient` and so on instead; for structures `g`,
+        `g_stderr`, `g_deviation`, the root mean square over bins, and `effective`, n_eff/n of the states, 1
+        where they are new; and `replaced`, replicas that had crystallised.
+
+    Raises:
+        InputError: no targets, a target that cannot be measured in the liquid, a different number of
+            replicas, replicas of another density, a gradient method that does not suit
+            `sampling.gradient_window`, or params that do not fit the potential.
+    """
+    check_targets(targets)
+    setup = Setup(potential, sampling, True, initial_state_term, check_gradient(gradient))
+    points = _points(targets)
+    example = _check(setup, params, targets, points, replicas)
+    liquid = _Liquid(setup, tuple(targets), points, residual or relative_residual, replicas, reuse, example)
+    return Term(
+        name=name,
+        begin=liquid.begin,
+        evaluate=liquid.evaluate,
+        stored=liquid.stored,
+        restored=liquid.restored,
+        example=liquid.example_of_stored,
+        settings=liquid.settings,
+        weight=weight,
+        n_visits=len(points),
+    )
+
+
+class _Point(NamedTuple):
+    """Targets of one temperature and density, and their positions among all."""
+
+    temperature: float
+    density: float
+    targets: list[Target]
+    places: list[int]
+
+    @property
+    def is_static(self) -> bool:
+        """Whether configurations alone determine all targets."""
+        return all(target.is_static for target in self.targets)
+
+
+class _Visited(NamedTuple):
+    """Replicas of a state point, and states that may be reused."""
+
+    replicas: Replicas
+    stored: Stored | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Liquid:
+    """The functions of the term."""
+
+    setup: Setup
+    targets: tuple[Target, ...]
+    points: list[_Point]
+    residual: Residual
+    replicas: Sequence[Replicas] | None
+    reuse: Reweighting | None
+    example: System
+
+    def begin(self, params: Params, key: Any, advance: Callable[..., None]) -> list[_Visited]:
+        replicas = self.replicas
+        if replicas is None:
+            replicas = _melted(self.setup, params, self.points, key, advance)
+        return [_Visited(r, None) for r in replicas]
+
+    def evaluate(
+        self, params: Params, state: list[_Visited], key: Any, advance: Callable[..., None]
+    ) -> tuple[Evaluation, list[_Visited]]:
+        by_place: dict[int, Any] = {}
+        after, replaced = [], 0
+        for n, (point, old) in enumerate(zip(self.points, state, strict=True)):
+            results = self._reused(params, point, old)
+            new = old
+            if results is None:
+                results, new = self._visit(params, point, old.replicas, jax.random.fold_in(key, n))
+            by_place.update(zip(point.places, results, strict=True))
+            replaced += new.replicas.n_refrozen - old.replicas.n_refrozen
+            after.append(new)
+            advance(1)
+        results = [by_place[k] for k in range(len(self.targets))]
+        residuals, record = _compared(self.targets, results, self.residual)
+        return sum_of_squares(residuals, {**record, "replaced": replaced}), after
+
+    def _stores(self, point: _Point) -> bool:
+        """Whether states of a point are stored for reuse."""
+        return self.reuse is not None and self.reuse.least_effective < 1 and point.is_static
+
+    def _visit(
+        self, params: Params, point: _Point, replicas: Replicas, key: Any
+    ) -> tuple[list[Any], _Visited]:
+        """Relax the replicas at new parameters, keep the liquid ones, and measure with gradient."""
+        sampling = self.setup.sampling
+        relax_key, liquid_key, measure_key = jax.random.split(key, 3)
+        replicas = equilibrate(
+            self.setup.potential,
+            params,
+            replicas,
+            temperature=point.temperature,
+            time=sampling.relaxation_time,
+            sampling=sampling,
+            key=relax_key,
+        )
+        if sampling.is_simple:
+            replicas = keep_liquid(replicas, density=point.density, sampling=sampling, key=liquid_key)
+        results, run = run_state_point(self.setup, params, point.targets, replicas, measure_key)
+        for target, result in zip(point.targets, results, strict=True):
+            target.check_result(result, run, jax.random.fold_in(key, 0))
+        stored = None
+        if self._stores(point):
+            assert run.production is not None
+            stored = store(run.production, run.replicas.systems)
+        return results, _Visited(run.replicas, stored)
+
+    def _reused(self, params: Params, point: _Point, visited: _Visited) -> list[Any] | None:
+        """Results from stored states; None where there are none, or too few of them count."""
+        if not self._stores(point) or visited.stored is None or self.reuse is None:
+            return None
+        neighbors = jax.tree.map(lambda x: x[0], visited.replicas.neighbors)
+        states = reweighted_states(
+            self.setup.potential, params, visited.stored, neighbors, temperature=point.temperature
+        )
+        if states.effective < self.reuse.least_effective:
+            return None
+        run = StatePointRun(
+            self.setup, params, point.temperature, visited.replicas, states, None, jax.random.key(0)
+        )
+        return [target.measure(run) for target in point.targets]
+
+    def stored(self, state: list[_Visited]) -> list[Any]:
+        return [self._arrays(old, point) for old, point in zip(state, self.points, strict=True)]
+
+    def example_of_stored(self) -> list[Any]:
+        shapes = []
+        for n, point in enumerate(self.points):
+            if self.replicas is not None:
+                replicas = self.replicas[n]
+            else:
+                box = crystal(point.density, self.setup.sampling)
+                n_replicas = self.setup.sampling.n_replicas
+                systems = jax.tree.map(lambda x, n=n_replicas: jnp.broadcast_to(x, (n, *x.shape)), box)
+                nothing: Any = None
+                replicas = Replicas(systems, nothing)
+            shapes.append(self._arrays(_Visited(replicas, None), point))
+        return shapes
+
+    def _arrays(self, visited: _Visited, point: _Point) -> Any:
+        """For a checkpoint; energies are NaN where no states are stored yet."""
+        systems, stored = visited.replicas.systems, visited.stored
+        if not self._stores(point):
+            return (systems,)
+        if stored is not None:
+            return systems, stored.systems.positions, stored.energies
+        dtype = systems.positions.dtype
+        shape = (len(systems.positions), n_stored(self.setup.sampling))
+        positions = jnp.zeros((*shape, *systems.positions.shape[1:]), dtype)
+        return systems, positions, jnp.full(shape, jnp.nan, dtype)
+
+    def restored(self, arrays: Sequence[Any]) -> list[_Visited]:
+        visited: list[_Visited] = []
+        for n, (systems, *states) in enumerate(arrays):
+            if self.replicas is not None:
+                replicas = self.replicas[n]._replace(systems=systems)
+            else:
+                like = visited[-1].replicas.neighbors if visited else None
+                lists = liquid_neighbors(self.setup.potential, systems, self.setup.sampling, like)
+                replicas = Replicas(systems, lists)
+            stored = None
+            if states and bool(jnp.isfinite(states[1]).all()):
+                stored = Stored(states_like(systems, states[0]), states[1])
+            visited.append(_Visited(replicas, stored))
+        return visited
+
+    def settings(self, params: Params) -> Any:
+        setup = self.setup
+        return (
+            _fingerprint_energy(setup.potential, params, self.example),
+            [target.settings() for target in self.targets],
+            dataclasses.astuple(setup.sampling),
+            setup.initial_state_term,
+            None if setup.gradient is None else name_of(setup.gradient.run),
+            name_of(self.residual),
+            self.replicas is None,
+            str(self.reuse),
+        )
+
+
+def _points(targets: Sequence[Target]) -> list[_Point]:
+    points: dict[tuple[float, float], _Point] = {}
+    for place, target in enumerate(targets):
+        at = (target.temperature, target.density)
+        point = points.setdefault(at, _Point(*at, [], []))
+        point.targets.append(target)
+        point.places.append(place)
+    return list(points.values())
+
+
+def _check(
+    setup: Setup,
+    params: Params,
+    targets: Sequence[Target],
+    points: Sequence[_Point],
+    replicas: Sequence[Replicas] | None,
+) -> System:
+    """A box of the liquid, after an `InputError` for what cannot be simulated or measured."""
+    sampling = setup.sampling
+    if replicas is not None and len(replicas) != len(points):
+        raise InputError(f"{len(replicas)} sets of replicas for {len(points)} state points")
+    if replicas is None:
+        example = crystal(targets[0].density, sampling)
+    else:
+        example = first_replica(replicas[0].systems)
+    validate_inputs(setup.potential, params, example)
+    for target in targets:
+        target.check(setup, params, example)
+    for given, point in zip(replicas or (), points if replicas else (), strict=True):
+        if given.systems.positions.shape[:2] != (sampling.n_replicas, sampling.n_atoms):
+            raise InputError(
+                f"replicas of shape {list(given.systems.positions.shape[:2])}, but the sampling has "
+                f"{sampling.n_replicas} of {sampling.n_atoms} atoms: melt them with this sampling"
+            )
+        check_replicas(setup.potential, params, given)
+        check_density(given.systems, point.density)
+    return example
+
+
+def _melted(
+    setup: Setup, params: Params, points: Sequence[_Point], key: Key[Array, ""], advance: Callable[..., None]
+) -> list[Replicas]:
+    """Liquids for all state points."""
+    replicas: list[Replicas] = []
+    for n, point in enumerate(points):
+        advance(0, f"melting at {point.temperature:g} K")
+        replicas.append(
+            melt(
+                setup.potential,
+                params,
+                temperature=point.temperature,
+                density=point.density,
+                sampling=setup.sampling,
+                key=jax.random.fold_in(key, n),
+                like=replicas[-1] if replicas else None,
+            )
+        )
+    return replicas
+
+
+def _compared(
+    targets: Sequence[Target], results: Sequence[Any], residual: Residual
+) -> tuple[Residuals, dict[str, Any]]:
+    """Residuals in the order of the targets, whose squares add up to a mean over targets, and the record."""
+    share = 1 / math.sqrt(len(targets))
+    by_place: dict[int, Residuals] = {}
+    record: dict[str, Any] = {}
+    for kind in dict.fromkeys(type(target) for target in targets):
+        places = [k for k, target in enumerate(targets) if type(target) is kind]
+        of_kind, found = [targets[k] for k in places], [results[k] for k in places]
+        by_place.update(zip(places, kind.residuals(of_kind, found, residual, share), strict=True))
+        record |= kind.record(of_kind, found)
+    parts = [by_place[k] for k in range(len(targets))]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts), record
+
+
+def _fingerprint_energy(potential: Potential, params: Params, system: System) -> str:
+    """The energy of a perturbed structure to four digits, which distinguishes potentials."""
+    noise = jax.random.normal(jax.random.key(0), system.positions.shape, system.positions.dtype)
+    perturbed = system.replace(positions=system.positions + 0.2 * noise)
+    neighbors = neighbor_list(perturbed, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
+    return f"{float(jax.jit(potential.apply)(params, perturbed, neighbors)):.3e}"

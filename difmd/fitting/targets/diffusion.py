@@ -1,0 +1,276 @@
+"""The gradient of a diffusivity: along trajectories, and through the distribution of their initial states."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from difmd import units
+from difmd._internal.replicas import map_replicas, run_replicas
+from difmd.errors import Flag, SimulationError, Status, describe, flags_of
+from difmd.fitting.liquids.dynamics import Production
+from difmd.fitting.liquids.replicas import Replicas, liquid_neighbors
+from difmd.fitting.liquids.sampling import Sampling
+from difmd.gradients.base import GradientMethod
+from difmd.integrators import draw_momenta
+from difmd.neighbors import Neighbors, grow, neighbor_list
+from difmd.potentials import Params, Potential
+from difmd.sensitivity.diffusion import DiffusionWindow, diffusion_sample
+from difmd.sensitivity.lyapunov import lyapunov_exponents, tangent_growth
+from difmd.system import System
+
+# Replicas from which a Lyapunov exponent is estimated.
+_FEW = 4
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def diffusion_samples(
+    production: Production,
+    masses: Array,
+    first: int,
+    last: int,
+    share: Float[Array, "atoms"] | None = None,
+) -> Float[Array, "replicas origins"]:
+    """⟨v(s)·(r(s+t) − r(s−t))⟩/6 for every origin s that has lags `first` to `last` on both sides.
+
+    `share` is the weight of each atom in the mean; default: equal weights.
+    """
+    n_atoms = production.positions.shape[2]
+    share = jnp.full(n_atoms, 1 / n_atoms, production.positions.dtype) if share is None else share
+
+    def of_replica(replica: tuple[Array, Array]) -> Array:
+        r, p = replica
+        n = r.shape[0]
+        # Relative to the first frame, for the precision of the running sums.
+        sums = jnp.cumsum(r - r[:1], axis=0)
+        sums = jnp.concatenate([jnp.zeros_like(sums[:1]), sums])
+        width = last - first + 1
+        s = jnp.arange(last, n - last)
+        ahead = sums[s + last + 1] - sums[s + first]
+        behind = sums[s - first + 1] - sums[s - last]
+        apart = (ahead - behind) / width
+        v = p[last : n - last] / masses[None, :, None]
+        return jnp.sum(v * apart, axis=-1) @ share / 6
+
+    return jax.lax.map(of_replica, (production.positions, production.momenta))
+
+
+class Origins(NamedTuple):
+    """All time origins that have room for the window of a differentiated sample on both sides.
+
+    Attributes:
+        values: the same average as `diffusion_sample`, about this origin [Å²/time]; [replicas, origins].
+        energy_gradients: ∂U/∂θ there; pytree of [replicas, origins, ...].
+        kinetic: kinetic energy there over kT, less its mean in the canonical ensemble with the centre of mass
+            at rest; [replicas, origins].
+    """
+
+    values: Array
+    energy_gradients: Any
+    kinetic: Array
+
+
+def origins_of(
+    production: Production,
+    masses: Array,
+    temperature: float,
+    sampling: Sampling,
+    share: Float[Array, "atoms"] | None = None,
+) -> Origins:
+    """The samples from which the initial-state term of ∂D/∂θ is computed.
+
+    Args:
+        production: from `produce`, with ∂U/∂θ.
+        masses: of the atoms [amu].
+        temperature: [K].
+        sampling: with the window.
+        share: weight of each atom in D; default: equal weights.
+    """
+    lags = diffusion_window(sampling)
+    # Averaged over origins about the initial state as in the differentiated sample: its covariance is with
+    # ∂U/∂θ at the initial state, not at each origin.
+    samples = diffusion_samples(production, masses, lags.first, lags.last, share)
+    values = moving_mean(samples, lags.origins)
+    margin = lags.last + lags.origins
+    inside = slice(margin, production.positions.shape[1] - margin)
+    momenta, slopes = jax.tree.map(lambda x: x[:, inside], (production.momenta, production.energy_gradients))
+    return Origins(values, slopes, kinetic_excess(momenta, masses, temperature))
+
+
+@jax.jit
+def kinetic_excess(
+    momenta: Float[Array, "replicas frames atoms 3"], masses: Array, temperature: Float[Array, ""] | float
+) -> Float[Array, "replicas frames"]:
+    """K/kT of each frame less its mean in the canonical ensemble, with the centre of mass at rest."""
+    squares = jnp.sum(momenta**2 / masses[None, None, :, None], axis=(-1, -2)) / (2 * units.KB * temperature)
+    return squares - 1.5 * (momenta.shape[-2] - 1)
+
+
+def moving_mean(values: Array, reach: int) -> Array:
+    """Mean over ±reach neighbours along the last axis, where all of them exist."""
+    n = values.shape[-1] - 2 * reach
+    return jnp.mean(jnp.stack([values[..., k : k + n] for k in range(2 * reach + 1)]), axis=0)
+
+
+class _Along(NamedTuple):
+    gradient: Any
+    status: Status
+
+
+def gradients_along(
+    potential: Potential,
+    params: Params,
+    replicas: Replicas,
+    temperature: float,
+    sampling: Sampling,
+    key: Key[Array, ""],
+    *,
+    species: int | None = None,
+    gradient: GradientMethod | None = None,
+) -> Any:
+    """dA/dθ through trajectories from the last configurations.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        replicas: of which the first `n_gradient_replicas` are used.
+        temperature: of the momenta [K].
+        sampling: with the window.
+        key: seed of the momenta.
+        species: atomic number of the atoms that are followed; None: all.
+        gradient: how trajectories are differentiated; default `checkpointed()`.
+
+    Returns:
+        A pytree like the params with a leading axis [samples].
+
+    Raises:
+        InputError: the gradient method does not suit the window.
+        SimulationError: a trajectory failed.
+    """
+    n = sampling.n_gradient_replicas
+    systems = jax.tree.map(lambda x: x[:n], replicas.systems)
+    keys = jax.random.split(key, n)
+    # The list is rebuilt every frame, so that reverse mode stores it once a segment and can go back through
+    # it; if atoms move too far in between, the skin is widened.
+    static = (potential, diffusion_window(sampling)._replace(species=species), gradient)
+    neighbors = jax.tree.map(lambda x: x[:n], replicas.neighbors)
+    kelvin = jnp.asarray(temperature, systems.positions.dtype)
+    for _ in range(8):
+        batched = (systems, neighbors, keys)
+        done = run_replicas(_differentiate, static, (params, kelvin), batched, n_atoms=systems.n_atoms)
+        flags = flags_of(done.status)
+        if not flags:
+            return done.gradient
+        if flags & Flag.NEIGHBOR_OVERFLOW:
+            neighbors = grow(systems, neighbors, at_least=1.2)
+        elif flags == Flag.NEIGHBOR_STALE:
+            neighbors = neighbor_list(
+                systems,
+                cutoff=potential.cutoff,
+                skin=1.3 * neighbors.skin,
+                slack=1.1,
+                reverse_edges=potential.uses_reverse_edges,
+            )
+        else:
+            break
+    raise SimulationError(f"gradient of the diffusivity: {describe(done.status)}", status=done.status)
+
+
+def diffusion_window(sampling: Sampling) -> DiffusionWindow:
+    """The `gradient_window` of `sampling` in frames."""
+    interval = sampling.dt * sampling.save_every
+    first, last = (round(t / interval) for t in sampling.gradient_window)
+    return DiffusionWindow(
+        dt=sampling.dt,
+        save_every=sampling.save_every,
+        rebuild_every=sampling.save_every,
+        first=first,
+        last=last,
+        origins=int(np.ceil(sampling.origin_time / interval)),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _differentiate(
+    potential: Potential,
+    window: DiffusionWindow,
+    method: GradientMethod | None,
+    params: Params,
+    temperature: Array,
+    systems: System,
+    neighbors: Neighbors,
+    keys: Array,
+) -> _Along:
+    def of_replica(system: System, neighbors: Neighbors, key: Array) -> _Along:
+        momenta = draw_momenta(key, system, temperature)
+
+        def value(params: Params) -> tuple[Array, Status]:
+            return diffusion_sample(potential, params, system, momenta, neighbors, window, method)
+
+        gradient, status = jax.grad(value, has_aux=True)(params)
+        return _Along(gradient, status)
+
+    return map_replicas(of_replica, len(keys))(systems, neighbors, keys)
+
+
+def check_method(
+    potential: Potential, params: Params, system: System, sampling: Sampling, gradient: GradientMethod
+) -> None:
+    """Trace the differentiated sample without running it.
+
+    Raises:
+        InputError: the gradient method does not suit the window.
+    """
+    systems = jax.tree.map(lambda x: x[None], system)
+    neighbors = liquid_neighbors(potential, systems, sampling, None)
+    static = (potential, diffusion_window(sampling), gradient)
+    kelvin = jnp.ones((), systems.positions.dtype)
+    keys = jax.random.split(jax.random.key(0), 1)
+    jax.eval_shape(functools.partial(_differentiate, *static), params, kelvin, systems, neighbors, keys)
+
+
+def lyapunov_exponent_of(
+    potential: Potential,
+    params: Params,
+    replicas: Replicas,
+    temperature: float,
+    sampling: Sampling,
+    key: Key[Array, ""],
+) -> float:
+    """The Lyapunov exponent of a liquid, from a few replicas; see `sensitivity.tangent_growth`.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        replicas: equilibrated at this temperature.
+        temperature: [K].
+        sampling: time step, and steps between rebuilds.
+        key: seed of momenta and initial differences.
+
+    Returns:
+        λ [1/time]; NaN if a run failed.
+    """
+    every = sampling.save_every
+    n_steps = max(sampling.steps(2 * sampling.gradient_window[1]) // every, 6) * every
+
+    @jax.jit
+    @jax.vmap
+    def growth(system: System, neighbors: Neighbors, key: Array) -> Any:
+        momentum_key, tangent_key = jax.random.split(key)
+        momenta = draw_momenta(momentum_key, system, temperature)
+        return tangent_growth(
+            potential, params, system, momenta, neighbors,
+            dt=sampling.dt, n_steps=n_steps, rebuild_every=every, key=tangent_key,
+        )  # fmt: skip
+
+    few = min(_FEW, len(replicas.systems.positions))
+    systems, neighbors = jax.tree.map(lambda x: x[:few], (replicas.systems, replicas.neighbors))
+    grown = growth(systems, neighbors, jax.random.split(key, few))
+    if flags_of(grown.status):
+        return np.nan
+    return float(lyapunov_exponents(np.asarray(grown.times[0]), np.asarray(grown.log_growth)).mean())
