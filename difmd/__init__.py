@@ -23,7 +23,7 @@ from difmd import (
 from difmd._internal.compilation_cache import enable_cache
 from difmd._internal.lazy import importer
 from difmd._internal.version import __version__ as __version__
-from difmd.errors import DifmdError, InputError, SimulationError, Status
+from difmd.errors import DifmdError, InputError, SimulationError, SimulationInterrupted, Status
 from difmd.forces import evaluate
 from difmd.integrators import (
     cell_rescaling,
@@ -55,7 +55,7 @@ from difmd.potentials import (
 )
 from difmd.potentials.model_file import Model, load, save
 from difmd.relaxation import Relaxation, fire, lbfgs, relax
-from difmd.simulation import Limits, SimulationInterrupted, initialize, rollout, simulate
+from difmd.simulation import Limits, initialize, rollout, simulate
 from difmd.system import System, from_ase, make_system, to_ase
 from difmd.trajectory import Trajectory, read_trajectory
 

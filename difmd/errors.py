@@ -77,6 +77,10 @@ class SimulationError(DifmdError, RuntimeError):
         self.states: tuple[Any, ...] = ()
 
 
+class SimulationInterrupted(SimulationError, KeyboardInterrupt):
+    """Ctrl-C during `simulate` or `relax`; `partial_result` holds the completed part."""
+
+
 class Flag(enum.IntFlag):
     """Bits of `Status.flags`."""
 

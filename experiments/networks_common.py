@@ -18,6 +18,7 @@ from difmd import data, plots, training, units
 from difmd._internal.checkpoint import fingerprint
 from difmd._internal.progress import progress_bar
 from difmd.fitting import FitInterrupted
+from difmd.trajectory import Frames
 
 _SERIES = ("positions", "momenta", "potential_energy", "stress")
 
@@ -217,13 +218,12 @@ def dynamics(
             begin = {"momenta": found["momenta"][-1]}
             advance(piece)
     whole = {name: np.concatenate([p[name] for p in pieces]) for name in _SERIES}
-    times = dt * save_every * np.arange(1, len(whole["positions"]) + 1)
+    steps = save_every * np.arange(1, len(whole["positions"]) + 1)
     return difmd.Trajectory(
-        system=system, times=times, state=None, n_replays=0, skin=float(pieces[0]["skin"]), **whole
+        system=system, frames=Frames(**whole), steps=steps, dt=dt, skin=float(pieces[0]["skin"])
     )
 
 
 def later(run: difmd.Trajectory, fraction: float) -> difmd.Trajectory:
     """What comes after the first part of a run, in which it settled."""
-    first = round(fraction * len(run.times))
-    return run._replace(**{name: getattr(run, name)[first:] for name in ("times", *_SERIES)})
+    return run[round(fraction * len(run)) :]

@@ -753,7 +753,7 @@ RUNS = {
     "list of systems to simulate": (lambda _: simulate(system=[argon(), argon()]), r"system is .*list"),
     "nothing to simulate": (lambda _: simulate(system=None), r"system is .*NoneType"),
     "trajectory to simulate": (
-        lambda _: simulate(system=difmd.Trajectory(*[None] * 9)),
+        lambda _: simulate(system=difmd.Trajectory(system=argon(), frames=None, steps=None, dt=1.0)),
         r"system is .*Trajectory",
     ),
     "system that was not checked": (

@@ -14,7 +14,7 @@ from difmd import gradients, units
 from difmd.errors import InputError, flags_of
 from difmd.integrators import degrees_of_freedom, draw_momenta, kinetic_energy, remove_drift, remove_rotation
 from difmd.neighbors import neighbor_list
-from difmd.trajectory.trajectory import kinetic_temperature
+from difmd.trajectory import kinetic_temperature
 
 DT = 4 * units.FS
 LJ = difmd.lennard_jones(["Ar"], sigma=3.4, epsilon=0.0103, cutoff=7.0, truncation=difmd.switched(6.0))

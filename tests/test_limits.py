@@ -112,7 +112,7 @@ def test_a_broken_run_names_the_step_and_leaves_the_frames_before_and_at_it(name
     assert int(at.step) == first and int(before.step) < first
     assert sees(flags_of(error.status), before, at)
     # What was committed before is kept, and nothing after it.
-    assert len(error.partial_result.times) * 10 < first
+    assert len(error.partial_result) * 10 < first
 
 
 def test_a_potential_without_a_core_is_told_by_atoms_that_are_too_close(tmp_path):
@@ -152,7 +152,7 @@ def test_atoms_may_pass_through_each_other_where_that_is_allowed():
     with pytest.raises(SimulationError, match="TOO_CLOSE"):
         run(**options)
     done = run(limits=difmd.Limits(closest=0.0), **options)
-    assert len(done.times) == 20
+    assert len(done) == 20
 
 
 def test_a_run_that_is_over_before_its_first_frame_does_not_end_quietly():
@@ -192,7 +192,7 @@ def test_where_nothing_is_conserved_nothing_is_said_to_be(kind):
         "unequal": {"pressure": np.diag([1.0, 2.0, 3.0]) * units.GPA, "coupling": "triclinic"},
     }[kind]
     done = run(difmd.martyna_tobias_klein(**given), n_steps=400, save_every=100, chunk_steps=100)
-    assert np.isnan(done.conserved).all() and len(done.times) == 4
+    assert np.isnan(done.conserved).all() and len(done) == 4
 
 
 def test_a_folder_that_cannot_take_the_frames_does_not_hide_the_failure(tmp_path):
@@ -205,7 +205,7 @@ def test_an_interrupt_while_a_failure_is_looked_at_keeps_what_was_committed(monk
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["difmd.simulation.driver"], "states_at", stop)
+    monkeypatch.setattr(sys.modules["difmd.simulation.engine"], "states_at", stop)
     with pytest.raises(SimulationError, match="CELL_COLLAPSE") as caught:
         run(barostat(3.0))
     assert caught.value.partial_result is not None and caught.value.states == ()

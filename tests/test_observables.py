@@ -23,7 +23,7 @@ from difmd.observables import (
     with_control,
 )
 from difmd.system import make_system
-from difmd.trajectory.trajectory import Trajectory
+from difmd.trajectory import Frames, Trajectory
 
 
 def ornstein_uhlenbeck(rng, *, decay, shape):
@@ -95,14 +95,10 @@ def test_diffusivity_of_a_trajectory(langevin_gas):
     frames = [np.pad(x, ((0, 0), (0, 0), (0, 2), (0, 0))).swapaxes(0, 1) for x in (positions, momenta)]
     n = len(frames[0])
     run = Trajectory(
-        systems,
-        interval * np.arange(1, n + 1),
-        *frames,
-        np.zeros((n, 8)),
-        np.zeros((n, 8, 3, 3)),
-        None,
-        0,
-        1.0,
+        system=systems,
+        frames=Frames(*frames),
+        steps=np.arange(1, n + 1),
+        dt=interval,
     )
     found = diffusivity_of(run, window=(4.0, 6.0), species=36)
     np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-10)

@@ -80,16 +80,15 @@ def test_fit(tmp_path, n_species):
 
 @pytest.mark.parametrize("replicas", [None, 3])
 def test_energy(tmp_path, argon, replicas):
-    from difmd.trajectory.trajectory import Trajectory
+    from difmd.trajectory import Frames, Trajectory
 
     rng = np.random.default_rng(0)
     shape = (5,) if replicas is None else (5, replicas)
     momenta = rng.normal(size=(*shape, 32, 3))
     system = argon if replicas is None else jax.tree.map(lambda x: np.stack([x] * replicas), argon)
     run = Trajectory(
-        system=system, times=np.arange(1, 6) * units.PS, positions=momenta, momenta=momenta,
-        potential_energy=rng.normal(size=shape), stress=np.zeros((*shape, 3, 3)), state=None, n_replays=0,
-        skin=1.0,
+        system=system, steps=np.arange(1, 6), dt=units.PS,
+        frames=Frames(momenta, momenta, rng.normal(size=shape), np.zeros((*shape, 3, 3))),
     )  # fmt: skip
     path = tmp_path / "energy.png"
     figure = plots.plot_energy(run, path=path)
@@ -101,7 +100,7 @@ def test_energy(tmp_path, argon, replicas):
     total = run.total_energy.reshape(5, -1)[:, -1]
     np.testing.assert_allclose(energy, 1e3 * (total - total[0]) / 32, atol=1e-9)
     with pytest.raises(InputError, match="at least two frames"):
-        plots.plot_energy(run._replace(times=run.times[:1]))
+        plots.plot_energy(run[:1])
 
 
 def test_fit_of_one_iteration(tmp_path):

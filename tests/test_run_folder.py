@@ -85,7 +85,7 @@ def test_on_disk_is_what_is_in_memory(tmp_path):
         assert tuple(file["h5md"].attrs["version"]) == (1, 1)
         own = file["particles/all"]
         np.testing.assert_array_equal(own["position/value"][-1], memory.positions[-1])
-        np.testing.assert_allclose(own["position/time"][:], memory.times / units.PS)
+        np.testing.assert_allclose(own["position/time"][:], memory.time)
         np.testing.assert_array_equal(own["position/step"][:], np.arange(5, 61, 5))
         assert list(own["box"].attrs["boundary"]) == ["periodic"] * 3
         assert own["position/value"].attrs["unit"] == "Angstrom"
@@ -98,7 +98,7 @@ def test_mdanalysis_opens_it(tmp_path):
     run = simulate(tmp_path)
     universe = mda.Universe.empty(run.system.n_atoms, trajectory=True)
     universe.load_new(str(tmp_path / "trajectory.h5"), format="H5MD", convert_units=False)
-    assert len(universe.trajectory) == len(run.times)
+    assert len(universe.trajectory) == len(run)
     np.testing.assert_allclose(universe.trajectory[-1].positions, run.positions[-1], rtol=1e-5, atol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_parts_of_a_run_make_the_same_file(tmp_path, each_chunk):
     for n_steps in (20, 45, 60):
         run = simulate(tmp_path / "parts", n_steps)
     # Chunks begin where runs ended, so that frames differ by rounding, unless they end with whole chunks.
-    assert len(run.times) == 12
+    assert len(run) == 12
     for n_steps in (20, 40, 60):
         simulate(tmp_path / "chunks", n_steps)
     assert content(tmp_path / "chunks") == content(tmp_path / "whole")

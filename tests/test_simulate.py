@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from difmd import units
-from difmd.errors import InputError, SimulationError
+from difmd.errors import InputError, SimulationError, SimulationInterrupted
 from difmd.integrators import langevin, velocity_verlet
 from difmd.neighbors import automatic_skin, neighbor_list
 from difmd.potentials import lennard_jones, switched
-from difmd.simulation.driver import SimulationInterrupted, simulate
+from difmd.simulation.chunk import draw_state
+from difmd.simulation.driver import simulate
 from difmd.system import make_system
-from difmd.trajectory.trajectory import kinetic_temperature
+from difmd.trajectory import kinetic_temperature
 
 # `difmd.simulate` is the function.
-MODULE = importlib.import_module("difmd.simulation.driver")
+MODULE = importlib.import_module("difmd.simulation.engine")
 POTENTIAL = lennard_jones(["Ar"], sigma=3.4, epsilon=120 * units.KB, cutoff=6.0, truncation=switched(5.0))
 PARAMS = POTENTIAL.init(jax.random.key(0))
 NVE = velocity_verlet(dt=5 * units.FS)
@@ -64,7 +65,7 @@ def hot_run(crystal):
         tried = []
 
         def spy(*args):
-            tried.append(int(args[5].step))
+            tried.append(int(args[6].step))
             return chunk(*args)
 
         chunk = MODULE.run_chunk
@@ -153,7 +154,7 @@ def test_frames(argon, clean):
     assert clean.positions.shape == clean.momenta.shape == (4, 32, 3)
     assert clean.potential_energy.shape == clean.kinetic_energy.shape == clean.temperature.shape == (4,)
     assert clean.stress.shape == (4, 3, 3)
-    np.testing.assert_allclose(clean.times, 10 * 5 * units.FS * np.arange(1, 5), rtol=1e-14)
+    np.testing.assert_allclose(clean.time, 0.05 * np.arange(1, 5), rtol=1e-14)
     assert int(clean.state.step) == 40
     np.testing.assert_array_equal(clean.state.system.positions, clean.positions[-1])
     np.testing.assert_array_equal(clean.state.momenta, clean.momenta[-1])
@@ -180,7 +181,7 @@ def test_going_on_is_as_if_it_had_not_stopped(argon, batched):
     )
     np.testing.assert_array_equal(second.positions, whole.positions[2:])
     np.testing.assert_array_equal(second.momenta, whole.momenta[2:])
-    np.testing.assert_allclose(second.times, whole.times[2:], rtol=1e-14)
+    np.testing.assert_allclose(second.time, whole.time[2:], rtol=1e-14)
     with pytest.raises(InputError, match="leave out initial_temperature"):
         run(first.state)
 
@@ -201,14 +202,15 @@ def test_temperature_is_that_relative_to_the_centre_of_mass():
 def test_energy_that_is_not_finite_stops_the_run(argon, monkeypatch):
     def spoilt(*args):
         done = chunk(*args)
-        frames, closest = done.frames
-        return done._replace(frames=(frames._replace(energy=frames.energy * jnp.nan), closest))
+        frames, checks = done.frames
+        spoilt = checks._replace(potential_energy=jnp.nan * checks.potential_energy)
+        return done._replace(frames=(frames, spoilt))
 
     chunk = MODULE.run_chunk
     monkeypatch.setattr(MODULE, "run_chunk", spoilt)
     with pytest.raises(SimulationError, match="NON_FINITE.*first at step 10") as caught:
         run(argon)
-    assert len(caught.value.partial_result.times) == 0
+    assert len(caught.value.partial_result) == 0
 
 
 def test_chunk_size_does_not_matter(argon, clean):
@@ -293,7 +295,7 @@ def test_explosion_at_once(argon):
         run(argon.replace(positions=near), integrator=velocity_verlet(dt=1000 * units.FS))
     left = caught.value.partial_result
     assert left.positions.shape == (0, 32, 3) and left.stress.shape == (0, 3, 3)
-    assert left.times.shape == (0,)
+    assert left.time.shape == (0,)
     assert int(left.state.step) == 0
 
 
@@ -301,10 +303,10 @@ def test_explosion_later_keeps_the_frames_before_it(argon, clean, monkeypatch):
     chunk = MODULE.run_chunk
 
     def kick(*args):
-        state = args[5]
+        state = args[6]
         if int(state.step) == 20:
             state = state.replace(momenta=1e306 * state.momenta)
-        return chunk(*args[:5], state, *args[6:])
+        return chunk(*args[:6], state, *args[7:])
 
     monkeypatch.setattr(MODULE, "run_chunk", kick)
     with pytest.raises(SimulationError, match=r"NON_FINITE.*first at step 2\d\)") as caught:
@@ -333,7 +335,7 @@ def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
     for name in RECORDS:
         np.testing.assert_array_equal(getattr(left, name), getattr(clean, name), err_msg=name)
     assert int(left.state.step) == 40
-    np.testing.assert_array_equal(left.times, clean.times)
+    np.testing.assert_array_equal(left.time, clean.time)
 
 
 @pytest.mark.parametrize("replicas", [(), (2,)])
@@ -387,11 +389,11 @@ def test_another_temperature_compiles_nothing_anew(argon):
         return run(argon, integrator=bath, **options), run(argon, **options)
 
     heated(40.0, 1)
-    compiled = [f._cache_size() for f in (MODULE.run_chunk, MODULE.begin)]
+    compiled = [f._cache_size() for f in (MODULE.run_chunk, draw_state)]
     for kelvin, key in ((60.0, 2), (150.0, 3)):
         found, _ = heated(kelvin, key)
         assert 0.5 * kelvin < found.temperature[-1] < 1.5 * kelvin
-    assert [f._cache_size() for f in (MODULE.run_chunk, MODULE.begin)] == compiled
+    assert [f._cache_size() for f in (MODULE.run_chunk, draw_state)] == compiled
 
 
 def test_skin_is_chosen_and_told(argon):

@@ -285,9 +285,20 @@ def remove_rotation(
     return roots * weighted
 
 
-def kinetic_energy(system: System, momenta: Float[Array, "atoms 3"]) -> Float[Array, ""]:
-    """Σ p²/2m [eV]."""
-    return 0.5 * jnp.sum(momenta**2 / system.masses[:, None])
+def kinetic_energy(system: System, momenta: Any) -> Any:
+    """Kinetic energy Σ p²/2m, traced or on the host.
+
+    Args:
+        system: gives the masses.
+        momenta: [amu Å/(Å√(amu/eV))]; [*frames, *replicas, atoms, 3].
+
+    Returns:
+        [eV]; [*frames, *replicas]: NumPy in float64 for momenta in NumPy, otherwise a JAX array.
+    """
+    if isinstance(momenta, np.ndarray):
+        masses = np.asarray(system.masses, np.float64)[..., None]
+        return 0.5 * np.sum(momenta.astype(np.float64) ** 2 / masses, axis=(-1, -2))
+    return 0.5 * jnp.sum(momenta**2 / system.masses[..., None], axis=(-1, -2))
 
 
 def degrees_of_freedom(system: System) -> Float[Array, ""]:

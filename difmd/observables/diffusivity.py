@@ -185,8 +185,8 @@ def diffusivity_of(
         if (numbers != numbers[0]).any() or (masses != masses[0]).any():
             raise InputError("replicas differ in composition: take the diffusivity of each")
         numbers, masses = numbers[0], masses[0]
-    if len(trajectory.times) < 2:
-        raise InputError(f"a trajectory of {len(trajectory.times)} frames has no displacements")
+    if len(trajectory) < 2:
+        raise InputError(f"a trajectory of {len(trajectory)} frames has no displacements")
     real = numbers > 0
     frames = [x[..., real, :] for x in (trajectory.positions, trajectory.momenta)]
     positions, momenta = (np.swapaxes(x, 0, 1) if x.ndim == 4 else x for x in frames)
@@ -194,7 +194,7 @@ def diffusivity_of(
         positions,
         momenta,
         masses[real],
-        interval=float(trajectory.times[1] - trajectory.times[0]),
+        interval=trajectory.interval,
         window=window,
         n_blocks=n_blocks,
         max_lag=max_lag,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from difmd import units
 from difmd.errors import InputError
 from difmd.plots.figure import COLORED, finish, new_figure
 
@@ -32,7 +31,7 @@ def plot_energy(run: Trajectory, *, path: str | Path | None = None) -> Figure:
     Raises:
         InputError: `run` has fewer than two frames.
     """
-    if len(run.times) < 2:
+    if len(run) < 2:
         raise InputError("plot_energy needs at least two frames: simulate with a smaller save_every")
     n_atoms = np.sum(np.asarray(run.system.atomic_numbers) > 0, axis=-1)
     figure, axes = new_figure(1, 2, size=(8.5, 3.4))
@@ -41,7 +40,7 @@ def plot_energy(run: Trajectory, *, path: str | Path | None = None) -> Figure:
         (axes[1], run.potential_energy.astype(np.float64), "potential"),
     ):
         change = 1e3 * (energy - energy[0]) / n_atoms
-        axis.plot(run.times / units.PS, change.reshape(len(change), -1), lw=0.7)
+        axis.plot(run.time, change.reshape(len(change), -1), lw=0.7)
         axis.set(xlabel="time [ps]", ylabel=f"change of {name} energy [meV/atom]")
     return finish(figure, path)
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import check_integer, warn_of_pressure
 from difmd._internal.progress import progress_bar
-from difmd.errors import Flag, InputError, SimulationError, Status, describe
+from difmd.errors import Flag, InputError, SimulationError, SimulationInterrupted, Status, describe
 from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.relaxation.descent import Descent, begin, check_goal, check_positive_number, goes_on, step
@@ -24,8 +24,8 @@ from difmd.relaxation.point import landscape
 from difmd.relaxation.result import Relaxation
 from difmd.relaxation.strains import checked_modes
 from difmd.relaxation.structures import Frame, Structure, groups, one_by_one, stacked, together
-from difmd.simulation.driver import SimulationInterrupted, replay_on_overflow
 from difmd.simulation.limits import nearest_pair
+from difmd.simulation.replay import replay_on_overflow
 from difmd.system import System, validate_system
 from difmd.trajectory.run_folder import terminable
 

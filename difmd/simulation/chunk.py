@@ -1,10 +1,10 @@
-"""How `simulate` runs some steps at a time: its start, a chunk, and a chunk that went wrong once more."""
+"""The compiled functions of a run: its initial state, a chunk of steps, and a chunk step by step."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,75 +15,140 @@ from difmd._internal.replicas import map_replicas
 from difmd.errors import Flag, Status
 from difmd.forces import evaluate, forces, forces_and_virial
 from difmd.gradients.segment import Carry, Inputs, Plan, has_finite_forces, step
-from difmd.integrators import Forces, Integrator, MDState, draw_momenta, on_mobile
+from difmd.integrators import Forces, Integrator, MDState, draw_momenta, kinetic_energy, on_mobile
 from difmd.neighbors import Neighbors, rebuild
 from difmd.potentials import Params, Potential
 from difmd.simulation.limits import closeness
-from difmd.simulation.recorder import Record
 from difmd.simulation.rollouts import Rollout, rollout
 from difmd.system import System
+from difmd.trajectory.frames import Frames
+
+Record: TypeAlias = Callable[[Potential, Params, Integrator, MDState, Neighbors], tuple[Array, Any]]
+"""`record(potential, params, integrator, state, neighbors)` → potential energy [eV], what to store."""
+
+# Functions that run once, so that compiling them is what counts.
+_ONCE = {"xla_backend_optimization_level": 0}
 
 
-# Runs once: what it takes to compile counts.
-@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-def begin(
-    integrator: Integrator,
-    system: System,
-    temperature: Array | None,
-    momenta: Array | None,
-    key: Array,
-) -> MDState:
-    """The state that a run of one system or of replicas starts from; its forces come with the first chunk."""
+class Checks(NamedTuple):
+    """What the host checks of each frame.
+
+    Attributes:
+        potential_energy: [eV]; [...].
+        kinetic_energy: [eV]; [...].
+        reservoir: energy that baths have received [eV], NaN where the integrator does not account for it.
+        cell: [Å]; [..., 3, 3].
+        closest: smallest distance of two atoms in sums of their covalent radii, see `closeness`.
+    """
+
+    potential_energy: Any
+    kinetic_energy: Any
+    reservoir: Any
+    cell: Any
+    closest: Any
+
+
+@functools.partial(jax.jit, compiler_options=_ONCE)
+def initial_state(integrator: Integrator, system: System, momenta: Array, keys: Array) -> MDState:
+    """The state at step 0 of one system, or of replicas with a key each; `run_chunk` evaluates its forces."""
+    return _initial_state(integrator, system, momenta, keys)
+
+
+@functools.partial(jax.jit, compiler_options=_ONCE)
+def draw_state(integrator: Integrator, system: System, temperature: Array, key: Array) -> MDState:
+    """The same with momenta drawn at a temperature [K]; one key for momenta and noise of all replicas."""
+    noise_keys, momentum_keys = split_keys(system, key)
+    draw = draw_momenta if system.positions.ndim == 2 else jax.vmap(draw_momenta, (0, 0, None))
+    return _initial_state(integrator, system, draw(momentum_keys, system, temperature), noise_keys)
+
+
+def split_keys(system: System, key: Array) -> tuple[Array, Array]:
+    """Keys of the noise and of the momenta: one each, or one a replica."""
+    noise, momenta = jax.random.split(key)
+    if system.positions.ndim == 2:
+        return noise, momenta
+    n_replicas = len(system.positions)
+    return jax.random.split(noise, n_replicas), jax.random.split(momenta, n_replicas)
+
+
+def _initial_state(integrator: Integrator, system: System, momenta: Array, keys: Array) -> MDState:
     unknown = Forces(
         lambda system: jnp.full_like(system.positions, jnp.nan),
         lambda system: (jnp.full_like(system.positions, jnp.nan), jnp.full_like(system.cell, jnp.nan)),
     )
 
-    def one(system: System, momenta: Array | None, keys: Array) -> MDState:
-        if momenta is None:
-            assert temperature is not None
-            momenta = draw_momenta(keys[1], system, temperature)
-        return integrator.init(system, momenta, keys[0], unknown)
+    def init(system: System, momenta: Array, key: Array) -> MDState:
+        return integrator.init(system, momenta, key, unknown)
 
-    keys = jax.random.split(key)
-    if system.positions.ndim == 2:
-        return one(system, momenta, keys)
-    keys = jax.vmap(lambda key: jax.random.split(key, len(system.positions)), out_axes=1)(keys)
-    return jax.vmap(one)(system, momenta, keys)
+    return (init if system.positions.ndim == 2 else jax.vmap(init))(system, momenta, keys)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def record_frame(
+    potential: Potential, params: Params, integrator: Integrator, state: MDState, neighbors: Neighbors
+) -> tuple[Array, Frames]:
+    """A `Record` that stores all `Frames` have."""
+    now = evaluate(potential, params, state.system, neighbors)
+    frame = Frames(
+        positions=state.system.positions,
+        momenta=state.momenta,
+        potential_energy=now.energy,
+        stress=now.stress,
+        cells=state.system.cell,
+        reservoir=_received(integrator, state, now.energy),
+    )
+    return now.energy, frame
+
+
+def record_nothing(
+    potential: Potential, params: Params, integrator: Integrator, state: MDState, neighbors: Neighbors
+) -> tuple[Array, None]:
+    """A `Record` that stores nothing; the energy is still checked."""
+    del integrator
+    return potential.apply(params, state.system, neighbors), None
+
+
+def _received(integrator: Integrator, state: MDState, like: Array) -> Array:
+    """Energy that baths have received, NaN where it is not accounted for."""
+    return jnp.full_like(like, jnp.nan) if integrator.reservoir is None else integrator.reservoir(state)
+
+
+def _checks(integrator: Integrator, state: MDState, neighbors: Neighbors, energy: Array) -> Checks:
+    return Checks(
+        potential_energy=energy,
+        kinetic_energy=kinetic_energy(state.system, state.momenta),
+        reservoir=_received(integrator, state, energy),
+        cell=state.system.cell,
+        closest=closeness(state.system, neighbors),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def run_chunk(
     potential: Potential,
     n_steps: int,
     save_every: int,
+    record: Record,
     params: Params,
     integrator: Integrator,
     state: MDState,
     neighbors: Neighbors,
 ) -> Rollout:
-    """Some steps, and at step 0 the forces before; not one step with a list or forces that will not do.
+    """Advance by some steps; at step 0 evaluate the forces before.
 
-    The list is built here, as XLA compiles what is in one function once. It depends on the state and its own
-    capacity alone, so that a replay and a continuation go the same way. With each frame comes how close its
-    atoms are.
+    The list is built here, since XLA optimises what is in one function together. It depends on the state and
+    on its capacity alone, so that replays and continuations take the same path. If the list overflows or the
+    forces are not finite, no step is done. Frames are what `record` stores, and `Checks`.
     """
     each = functools.partial(_each, state)
 
-    def record(state: MDState, neighbors: Neighbors) -> tuple[Record, Array]:
-        now = evaluate(potential, params, state.system, neighbors)
-        received = jnp.full_like(now.energy, jnp.nan)
-        if integrator.reservoir is not None:
-            received = integrator.reservoir(state)
-        frame = Record(
-            state.system.positions, state.momenta, now.energy, now.stress, state.system.cell, received
-        )
-        return frame, closeness(state.system, neighbors)
+    def save(state: MDState, neighbors: Neighbors) -> tuple[Any, Checks]:
+        energy, stored = record(potential, params, integrator, state, neighbors)
+        return stored, _checks(integrator, state, neighbors, energy)
 
     def run(state: MDState, neighbors: Neighbors) -> Rollout:
         return rollout(
             potential, params, state, integrator, neighbors,
-            n_steps=n_steps, save_every=save_every, save=record,
+            n_steps=n_steps, save_every=save_every, save=save,
         )  # fmt: skip
 
     def problems(state: MDState, neighbors: Neighbors) -> Status:
@@ -91,24 +156,24 @@ def run_chunk(
         return status.raise_flag(Flag.NON_FINITE, ~has_finite_forces(state), state.step)
 
     def halted(state: MDState, neighbors: Neighbors, status: Status) -> Rollout:
-        shapes = jax.eval_shape(go, state, neighbors, status)
+        shapes = jax.eval_shape(advanced, state, neighbors, status)
         frames = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes.frames)
         return Rollout(state, neighbors, frames, status)
 
     # Traced once, for its shapes and to be run.
-    go = jax.jit(lambda state, neighbors, status: each(run)(state, neighbors))
+    advanced = jax.jit(lambda state, neighbors, status: each(run)(state, neighbors))
     neighbors = each(rebuild)(state.system, neighbors)
     state = _with_forces(potential, params, state, neighbors)
     status = each(problems)(state, neighbors)
-    return lax.cond(jnp.any(status.flags != 0), halted, go, state, neighbors, status)
+    return lax.cond(jnp.any(status.flags != 0), halted, advanced, state, neighbors, status)
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+@functools.partial(jax.jit, static_argnums=0, compiler_options=_ONCE)
 def step_by_step(
     potential: Potential,
     params: Params,
-    integrator: Integrator,
     state: MDState,
+    integrator: Integrator,
     neighbors: Neighbors,
     n_steps: Int[Array, ""] | int,
 ) -> MDState:
@@ -125,42 +190,36 @@ def step_by_step(
     return _each(state, run)(state, neighbors)
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
-def record_of_start(
+@functools.partial(jax.jit, static_argnums=0, compiler_options=_ONCE)
+def checks_of_start(
     potential: Potential, params: Params, integrator: Integrator, state: MDState, neighbors: Neighbors
-) -> Record:
-    """A state as a frame, with a leading axis of 1; its stress is not found."""
+) -> Checks:
+    """The checks of a state as those of a frame, with a leading axis of 1."""
 
-    def record(state: MDState, neighbors: Neighbors) -> Record:
-        system = state.system
-        energy = potential.apply(params, system, neighbors)
-        received = jnp.full_like(energy, jnp.nan)
-        if integrator.reservoir is not None:
-            received = integrator.reservoir(state)
-        stress = jnp.full_like(system.cell, jnp.nan)
-        return Record(system.positions, state.momenta, energy, stress, system.cell, received)
+    def checks(state: MDState, neighbors: Neighbors) -> Checks:
+        return _checks(integrator, state, neighbors, potential.apply(params, state.system, neighbors))
 
     current = _each(state, rebuild)(state.system, neighbors)
-    return jax.tree.map(lambda x: x[None], _each(state, record)(state, current))
+    return jax.tree.map(lambda x: x[None], _each(state, checks)(state, current))
 
 
 def _each(state: MDState, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one system, of all replicas."""
+    """A function of one system, mapped over replicas where there are any."""
     return function if state.momenta.ndim == 2 else map_replicas(function, len(state.momenta))
 
 
 def _with_forces(potential: Potential, params: Params, state: MDState, neighbors: Neighbors) -> MDState:
-    """A state of step 0 with its forces, which are yet to be found."""
+    """The state, at step 0 with its forces, which have not been evaluated before."""
 
     def force(state: MDState, neighbors: Neighbors) -> tuple[Array, Array | None]:
         if state.virial is None:
             return on_mobile(state.system, forces(potential, params, state.system, neighbors)), None
         return forces_and_virial(potential, params, state.system, neighbors)
 
-    def known(state: MDState, neighbors: Neighbors) -> tuple[Array, Array | None]:
+    def stored(state: MDState, neighbors: Neighbors) -> tuple[Array, Array | None]:
         del neighbors
         return state.forces, state.virial
 
-    begins = jnp.any(state.step == 0)
-    found, virial = lax.cond(begins, _each(state, force), known, state, neighbors)
-    return state.replace(forces=found, virial=virial)
+    is_start = jnp.any(state.step == 0)
+    current, virial = lax.cond(is_start, _each(state, force), stored, state, neighbors)
+    return state.replace(forces=current, virial=virial)

@@ -1,49 +1,57 @@
-"""`simulate`: the host driver of `rollout`, in chunks that are committed only when they are clean."""
+"""`simulate`: molecular dynamics on the host, with frames in memory or on disk."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import ase
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from difmd._internal.argument_checks import as_path, check_integer, check_key
+from difmd._internal.argument_checks import as_path
 from difmd._internal.checkpoint import fingerprint
 from difmd._internal.progress import progress_bar
-from difmd._internal.replicas import run_replicas
-from difmd.errors import Flag, InputError, SimulationError, check_positive, describe, flags_of
+from difmd.errors import InputError, SimulationError, SimulationInterrupted
 from difmd.integrators import Integrator, MDState
-from difmd.integrators.base import check_integrator, check_momenta, check_state
-from difmd.neighbors import (
-    Neighbors,
-    allocate,
-    automatic_skin,
-)
-from difmd.potentials import Params, Potential, validate_inputs
-from difmd.simulation.chunk import begin, record_of_start, run_chunk
-from difmd.simulation.failure import NAME, states_at, status_of_frames, told
-from difmd.simulation.limits import Limits, check_limits, has_moved
-from difmd.simulation.recorder import Committed, Record, Watch
-from difmd.simulation.replay import replay_on_overflow
-from difmd.simulation.rollouts import Rollout
-from difmd.system import System, check_system, validate_system
+from difmd.neighbors import Neighbors, allocate, automatic_skin
+from difmd.potentials import Params, Potential
+from difmd.simulation.engine import has_bad_start, run_chunks
+from difmd.simulation.failure import NAME, failure_message
+from difmd.simulation.limits import Limits
+from difmd.simulation.recorder import ProgressNote, Recorder
+from difmd.simulation.start import check_steps, checked_system, state_of
+from difmd.system import System
 from difmd.trajectory.run_folder import RunFolder, terminable
 from difmd.trajectory.trajectory import Trajectory
 
 _LIMITS = Limits()
 
 
-class SimulationInterrupted(SimulationError, KeyboardInterrupt):
-    """Ctrl-C during `simulate` or `relax`; `partial_result` holds the completed chunks."""
+class _Run(NamedTuple):
+    """What does not change during a run."""
+
+    potential: Potential
+    params: Params
+    integrator: Integrator
+    n_steps: int
+    save_every: int
+    chunk_steps: int
+    limits: Limits
+    folder: Path | None
+    progress: bool
+
+    @property
+    def frames_per_chunk(self) -> int:
+        return max(1, round(self.chunk_steps / self.save_every))
 
 
 def simulate(
     potential: Potential,
     params: Params,
-    system: System | MDState,
+    system: System | ase.Atoms | MDState,
     integrator: Integrator,
     *,
     n_steps: int,
@@ -59,224 +67,145 @@ def simulate(
     load: bool = True,
     limits: Limits = _LIMITS,
 ) -> Trajectory:
-    """Run molecular dynamics and keep frames, in memory or on disk.
+    """Run molecular dynamics and store frames, in memory or on disk.
 
-    A chunk of steps is committed only if its status is clean. When the neighbour list overflows, it
-    grows and the chunk runs again from its saved start with the same key: the trajectory is bit for
-    bit that of an ample capacity.
+    Steps are done in chunks; a chunk counts only if its status is clean. If the neighbour list overflows, it
+    is enlarged and the chunk is repeated from the same state with the same key: the trajectory is bit for bit
+    that of a sufficient capacity.
 
-    With a `folder` frames go to `trajectory.h5` there (H5MD, which MDAnalysis opens; h5py is needed), and
-    while the run goes on to files in `parts`, one every 20 seconds. A run that was stopped by Ctrl-C, SIGTERM
-    or anything else goes on when it is called again in the same way, to the same bits; with a larger
-    `n_steps` it is continued, to the same bits where it ended with a whole chunk. Files have checksums: of a
-    damaged one you are warned, and what it held is computed again.
+    With a `folder`, frames are written to `trajectory.h5` (H5MD, which MDAnalysis opens; needs h5py), during
+    the run to files in `parts`, one every 20 seconds. The same call continues a run that was stopped by
+    Ctrl-C, SIGTERM or SIGKILL, bit for bit; a larger `n_steps` extends it, bit for bit if it ended with a
+    full chunk. Files have checksums; the frames of a damaged file are computed again, with a warning.
 
     Args:
         potential: the energy model.
         params: its parameters.
-        system: where to start; with a leading dimension, that many independent replicas, in equal shares on
-            all devices, or on the cores of a CPU, as many as divide their number; it changes the rounding.
-            Or the `state` of an earlier trajectory, to go on from there as if it had not stopped.
-        integrator: `velocity_verlet(...)`, `langevin(...)`.
-        n_steps: steps to do.
-        key: seed of momenta and noise, `jax.random.key(0)`; a state has its own.
-        initial_temperature: draw momenta at this temperature [K], the centre of mass at rest.
-        momenta: start from these instead.
+        system: initial configuration; with a leading dimension independent replicas, which run in equal
+            shares on all devices or on the cores of a CPU (the number of shares changes the rounding). Or the
+            `state` of an earlier trajectory, to continue it.
+        integrator: the time stepping, such as `velocity_verlet(...)` or `langevin(...)`.
+        n_steps: number of time steps, a multiple of `save_every`.
+        key: seed of momenta and noise, `jax.random.key(0)`; a state brings its own.
+        initial_temperature: draw momenta at this temperature [K], with the centre of mass at rest.
+        momenta: initial momenta instead.
         save_every: steps between frames.
-        chunk_steps: steps between commits, rounded to whole frames.
-        skin: of the neighbour list [Å]; default: what `automatic_skin` finds cheapest. The trajectory tells.
-        capacity: neighbours per atom to begin with; default: measured.
+        chunk_steps: steps of a chunk, rounded to full frames.
+        skin: of the neighbour list [Å]; default: chosen by `automatic_skin` and reported in the trajectory.
+        capacity: initial neighbours per atom; default: measured.
         progress: show a progress bar.
-        folder: where to keep the run; default: nowhere.
-        load: with a folder, read all frames at the end; False: the trajectory that is returned has none, for
-            runs that are larger than the memory.
-        limits: what is taken for a broken run though all its numbers are finite, see `Limits`.
+        folder: where to store the run; default: in memory only.
+        load: with a folder, read all frames at the end; False returns a trajectory without frames, for runs
+            larger than memory.
+        limits: what ends a run although all its numbers are finite, see `Limits`.
 
     Returns:
         `Trajectory`.
 
     Raises:
-        InputError: bad arguments, found before anything runs; a folder of another run, or that cannot be
-            written.
-        SimulationError: non-finite values, an energy that jumps, atoms too close, a cell that collapses, or a
-            list that would not stop growing; `partial_result` holds the trajectory up to the last clean chunk
-            and `states` the states before and at the failure, which a folder gets as `failed.extxyz`.
+        InputError: invalid arguments, before anything runs; a folder that holds another run or is not
+            writable.
+        SimulationError: non-finite values, an energy jump, atoms too close, a collapsed cell, or a list that
+            overflows too often; `partial_result` holds the trajectory of the completed chunks and `states`
+            the states before and at the failure, also written to `failed.extxyz` in the folder.
         SimulationInterrupted: Ctrl-C; likewise.
     """
-    first = _checked(
-        potential, params, system, integrator,
-        n_steps=n_steps, save_every=save_every, chunk_steps=chunk_steps, limits=limits,
+    done = int(np.max(np.asarray(system.step))) if isinstance(system, MDState) else 0
+    check_steps(n_steps, save_every, chunk_steps, done=done)
+    first = checked_system(potential, params, system, integrator, limits)
+    run = _Run(
+        potential, params, integrator, n_steps, save_every, chunk_steps, limits,
+        None if folder is None else as_path("folder", folder), progress,
     )  # fmt: skip
-    if not isinstance(system, MDState):
-        _check_start(first, initial_temperature, momenta, key)
-    elif not (initial_temperature is None and momenta is None and key is None):
-        raise InputError("a state has momenta and a key: leave out initial_temperature, momenta and key")
-    batched = first.positions.ndim == 3
+    state = state_of(system, first, integrator, initial_temperature, momenta, key)
+    recorder, neighbors = _prepare(run, first, state, skin=skin, capacity=capacity, key=key)
+    with terminable():
+        try:
+            _advance(run, recorder, neighbors)
+        except SimulationError as error:
+            recorder.flush()
+            error.partial_result = recorder.trajectory(load=load)
+            if error.states:
+                error.args = (f"{error}{failure_message(error.states, run.folder)}",)
+            raise
+    return recorder.trajectory(load=load)
+
+
+def _prepare(
+    run: _Run, system: System, state: MDState, *, skin: float | None, capacity: int | None, key: Array | None
+) -> tuple[Recorder, Neighbors]:
+    """An allocated neighbour list, and a recorder with what the folder already holds."""
+    potential, integrator = run.potential, run.integrator
     dt = float(np.max(np.asarray(integrator.dt)))
     if skin is None:
-        real = np.asarray(first.atomic_numbers) > 0
-        skin = automatic_skin(np.asarray(first.masses)[real], dt=dt, cutoff=potential.cutoff)
+        is_atom = np.asarray(system.atomic_numbers) > 0
+        skin = automatic_skin(np.asarray(system.masses)[is_atom], dt=dt, cutoff=potential.cutoff)
     neighbors, n_growths = allocate(
-        first,
-        cutoff=potential.cutoff,
-        skin=skin,
-        capacity=capacity,
+        system, cutoff=potential.cutoff, skin=skin, capacity=capacity,
         reverse_edges=potential.uses_reverse_edges,
-    )
-    if isinstance(system, MDState):
-        state = system
-    else:
-        state = begin(integrator, first, initial_temperature, momenta, key)
-    frames_per_chunk = max(1, round(chunk_steps / save_every))
-    frames_left = n_steps // save_every
-    committed = Committed(first, state, dt, skin, save_every, n_growths)
-    before: Record | None = None
-    if folder is not None:
-        settings = fingerprint(
-            str(potential), params, *_settings_of(integrator), state.replace(forces=()), dt, skin, save_every,
-            frames_per_chunk,
-        )  # fmt: skip
-        disk = RunFolder(as_path("folder", folder), first, settings, every=save_every, dt=dt)
-        state, neighbors = committed.go_on(disk, state, neighbors)
-        if disk.n_frames > frames_left:
+    )  # fmt: skip
+    recorder = Recorder(system, state, dt=dt, skin=skin, save_every=run.save_every, n_replays=n_growths)
+    if run.folder is None:
+        return recorder, neighbors
+    settings = fingerprint(
+        str(potential), run.params, *_identity(integrator), state.replace(forces=()), dt, skin,
+        run.save_every, run.frames_per_chunk,
+    )  # fmt: skip
+    disk = RunFolder(run.folder, system, settings, every=run.save_every, dt=dt)
+    neighbors = recorder.attach(disk, neighbors)
+    if disk.n_frames * run.save_every > run.n_steps:
+        raise InputError(
+            f"{run.folder} holds {disk.n_frames * run.save_every} steps, more than n_steps = {run.n_steps}: "
+            "ask for at least as many"
+        )
+    with contextlib.suppress(OSError):
+        (disk.folder / NAME).unlink()
+    seed = None if key is None else np.asarray(jax.random.key_data(key)).tolist()
+    disk.provenance(seed=seed, n_steps=run.n_steps, potential=repr(potential), params=fingerprint(run.params))
+    return recorder, neighbors
+
+
+def _advance(run: _Run, recorder: Recorder, neighbors: Neighbors) -> None:
+    """Do and record the steps that are left.
+
+    Raises:
+        InputError: the forces of the initial state are not finite.
+        SimulationError: as `run_chunks`.
+        SimulationInterrupted: Ctrl-C.
+    """
+    note = ProgressNote(recorder.system, run.integrator, recorder.dt)
+    state = recorder.state
+    n_before = recorder.n_frames * run.save_every
+    try:
+        with progress_bar("MD", run.n_steps, enabled=run.progress) as advance:
+            if n_before:
+                advance(n_before, "read from disk")
+            chunks = run_chunks(
+                run.potential, run.params, state, run.integrator, neighbors,
+                n_steps=run.n_steps - n_before, save_every=run.save_every, chunk_steps=run.chunk_steps,
+                limits=run.limits, before=recorder.last_checks(),
+            )  # fmt: skip
+            for chunk in chunks:
+                recorder.add(chunk)
+                advance(chunk.n_steps, f"{note.after(chunk)}, skin {recorder.skin:.2g} Å")
+            recorder.finish()
+    except SimulationError as error:
+        if error.status is not None and has_bad_start(error.status, state):
             raise InputError(
-                f"{folder} holds {disk.n_frames * save_every} steps, more than n_steps = {n_steps}: ask for "
-                "as many or more"
-            )
-        frames_left -= disk.n_frames
-        with contextlib.suppress(OSError):
-            (disk.folder / NAME).unlink()
-        before = committed.last()
-        seed = None if key is None else np.asarray(jax.random.key_data(key)).tolist()
-        disk.provenance(seed=seed, n_steps=n_steps, potential=repr(potential), params=fingerprint(params))
-    watch = Watch(first, integrator, dt)
-    tried = neighbors
-    with progress_bar("MD", n_steps, enabled=progress) as advance, terminable():
-        if committed.n_frames:
-            advance(committed.n_frames * save_every, "were there")
-        try:
-            while frames_left:
-                n_frames = min(frames_per_chunk, frames_left)
-
-                def run(neighbors: Neighbors, n: int = n_frames, state: MDState = state) -> Rollout:
-                    nonlocal tried
-                    tried = neighbors
-                    static, shared = (potential, n * save_every, save_every), (params, integrator)
-                    if batched:
-                        done = run_replicas(
-                            run_chunk, static, shared, (state, neighbors), n_atoms=first.n_atoms
-                        )
-                        # As they do for one system.
-                        done = done._replace(frames=jax.tree.map(_frames_first, done.frames))
-                    else:
-                        done = run_chunk(*static, *shared, state, neighbors)
-                    _check_forces(state, done)
-                    return done
-
-                bad_frames: Record | None = None
-                done, neighbors, replays = replay_on_overflow(run, state.system, neighbors)
-                frames, closest = jax.tree.map(np.asarray, done.frames)
-                if before is None and has_moved(limits, first, state.momenta, frames):
-                    start = record_of_start(potential, params, integrator, state, neighbors)
-                    before = jax.tree.map(np.asarray, start)
-                status = status_of_frames(
-                    limits, state, frames, closest, before=before, save_every=save_every
-                )
-                if flags_of(status):
-                    bad_frames = frames
-                    raise SimulationError(describe(status), status=status)
-                committed.add(frames, done.state, replays, neighbors)
-                state, before = done.state, Record(*(x[-1:] for x in frames))
-                frames_left -= n_frames
-                n_done = n_frames * save_every
-                advance(n_done, f"{watch.note(frames, n_done)}, skin {skin:.2g} Å")
-            committed.finish()
-        except KeyboardInterrupt:
-            committed.flush()
-            where = "`.partial_result`" if folder is None else f"{folder}; run it again to go on"
-            raise SimulationInterrupted(
-                f"interrupted after {committed.n_frames * save_every} of {n_steps} steps; the "
-                f"trajectory so far is in {where}",
-                committed.trajectory(load=load),
-            ) from None
-        except SimulationError as error:
-            committed.flush()
-            error.partial_result = committed.trajectory(load=load)
-            if error.status is not None:
-                # To be told of it again would not do for what is committed.
-                with contextlib.suppress(KeyboardInterrupt):
-                    error.states = states_at(
-                        potential, params, integrator, state, tried, error.status,
-                        frames=bad_frames, save_every=save_every,
-                    )  # fmt: skip
-                    error.args = (f"{error}{told(error.states, None if folder is None else Path(folder))}",)
-            raise
-    return committed.trajectory(load=load)
+                "forces at the start are not finite: atoms overlap, or params are out of range"
+            ) from error
+        raise
+    except KeyboardInterrupt:
+        recorder.flush()
+        where = "`.partial_result`" if run.folder is None else f"{run.folder}; run it again to continue"
+        raise SimulationInterrupted(
+            f"interrupted after {recorder.n_frames * run.save_every} of {run.n_steps} steps; the "
+            f"trajectory so far is in {where}"
+        ) from None
 
 
-def _frames_first(x: Array) -> np.ndarray:
-    return np.swapaxes(np.asarray(x), 0, 1)
-
-
-def _settings_of(integrator: Integrator) -> list[Any]:
-    """What tells an integrator from another one: its functions and its numbers."""
+def _identity(integrator: Integrator) -> list[Any]:
+    """What distinguishes an integrator from others: its functions and its numbers."""
     functions = [x.func for x in (integrator.init, integrator.step) if isinstance(x, jax.tree_util.Partial)]
     names = [f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else repr(f) for f in functions]
     return [names, jax.tree.leaves(integrator.step)]
-
-
-def _checked(
-    potential: Potential, params: Params, system: System | MDState, integrator: Integrator,
-    *, n_steps: int, save_every: int, chunk_steps: int, limits: Limits,
-) -> System:  # fmt: skip
-    """The system to start from, after an `InputError` for what cannot run."""
-    for name, number in (("n_steps", n_steps), ("save_every", save_every), ("chunk_steps", chunk_steps)):
-        check_integer(name, number)
-    if n_steps % save_every:
-        raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
-    first = system.system if isinstance(system, MDState) else system
-    check_system(first)
-    done_before = int(np.max(np.asarray(system.step))) if isinstance(system, MDState) else 0
-    if done_before + n_steps >= 2**31:
-        raise InputError(f"n_steps = {n_steps} after {done_before}: steps are counted up to {2**31 - 1}")
-    check_integrator(integrator)
-    check_limits(limits)
-    # On the host, where taking a replica out costs nothing.
-    host = jax.tree.map(np.asarray, first)
-    batched = first.positions.ndim == 3
-    for r in range(len(first.positions) if batched else 1):
-        one = jax.tree.map(lambda x, r=r: x[r], host) if batched else host
-        if not isinstance(system, MDState):
-            # Atoms of a state do not coincide: its forces are finite, which is seen below.
-            validate_system(one)
-        validate_inputs(potential, params, one)
-    if isinstance(system, MDState):
-        check_state(integrator, system)
-    return first
-
-
-def _check_start(system: System, temperature: float | None, momenta: Array | None, key: Array | None) -> None:
-    """Raise an `InputError` for what no run can start from."""
-    if (temperature is None) == (momenta is None):
-        raise InputError("give either initial_temperature or momenta to start from")
-    if key is None:
-        raise InputError("give a key, the seed of momenta and noise: key=jax.random.key(0)")
-    check_key(key)
-    if momenta is None:
-        check_positive("initial_temperature", temperature, "K")
-        if np.ndim(np.asarray(temperature)):
-            raise InputError(f"initial_temperature = {temperature} K must be one number, for all replicas")
-        return
-    check_momenta(momenta, system)
-    if not np.isfinite(np.asarray(momenta)).all():
-        raise InputError("momenta are not finite")
-    if system.fixed is not None and np.any(np.asarray(momenta)[np.asarray(system.fixed)]):
-        raise InputError("momenta of fixed atoms must be zero")
-
-
-def _check_forces(start: MDState, done: Rollout) -> None:
-    """Raise an `InputError` for a run that was over before its first step for its forces."""
-    if flags_of(done.status) & Flag.NEIGHBOR_OVERFLOW:
-        return
-    if (np.asarray(done.state.step) == np.asarray(start.step)).any():
-        raise InputError("forces at the start are not finite: atoms overlap, or params are out of range")

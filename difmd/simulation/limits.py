@@ -1,4 +1,4 @@
-"""What makes a run a broken one though all its numbers are finite: energies that jump, atoms too close."""
+"""Limits that end a run although all its numbers are finite: energy jumps, atoms too close."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from jaxtyping import Array, Float
 from difmd._internal.argument_checks import check_type
 from difmd._internal.gather import take
 from difmd._internal.pairs import find_pairs
-from difmd.errors import Flag, check_not_negative, check_positive
+from difmd.errors import Flag, Status, check_not_negative, check_positive
+from difmd.integrators import MDState, kinetic_energy
 from difmd.neighbors import Neighbors, extended_positions
 from difmd.system import System
 
-# Changes of a conserved energy that no time step is to be blamed for [eV/atom].
+# Changes of a conserved energy that are always allowed [eV/atom].
 _QUIET = 0.05
 
-# Of a covalent radius, that of spheres which fill a cell that has collapsed.
+# Radius of the spheres that fill a collapsed cell, in covalent radii.
 _PACKED = 0.5
 
 
 class Limits(NamedTuple):
-    """What `simulate` takes for broken, from frame to frame.
+    """Limits on the frames of a run; a run that exceeds one ends with a `SimulationError`.
 
     Attributes:
         energy_jump: largest change of the energy from one frame to the next [eV/atom]. The energy is U + K,
-            and what baths received where the integrator tells; such an energy is conserved, and may besides
-            not change by more than all of K before, or 0.05 eV/atom. The start counts as a frame where K has
-            changed by as much.
+            plus the energy that baths received where the integrator accounts for it; such a sum is conserved,
+            and may in addition not change by more than the larger of K before and 0.05 eV/atom. The initial
+            state counts as a frame if K changed by more than that.
         closest: smallest distance of two atoms, in sums of their covalent radii; 0 for atoms that may pass
             through each other.
     """
@@ -41,7 +42,7 @@ class Limits(NamedTuple):
 
 
 def check_limits(limits: Limits) -> None:
-    """Refuse limits that are no numbers, or negative.
+    """Check that limits are numbers and not negative.
 
     Raises:
         InputError: naming the value.
@@ -64,28 +65,28 @@ def closeness(system: System, neighbors: Neighbors) -> Float[Array, ""]:
         A number without unit; [].
     """
     dtype = system.positions.dtype
-    # What is no atom is far from everything, so that its radius does not matter.
+    # Padding is far from everything, so that its radius does not matter.
     table = jnp.asarray(np.where(np.arange(len(covalent_radii)) > 0, covalent_radii, 1.0), dtype)
     of_atoms = table[system.atomic_numbers]
     radii = jnp.concatenate([take(of_atoms, neighbors.parents), jnp.ones(2, dtype)])
     xyz = extended_positions(system, neighbors)
-    own = [take(x, neighbors.centers) for x in xyz]
-    own_radii = take(radii, neighbors.centers)
+    centers = [take(x, neighbors.centers) for x in xyz]
+    center_radii = take(radii, neighbors.centers)
 
-    def nearer(least: Array, slot: Array) -> tuple[Array, None]:
-        square = sum((take(x, slot) - at) ** 2 for x, at in zip(xyz, own, strict=True))
-        return jnp.minimum(least, square / (take(radii, slot) + own_radii) ** 2), None
+    def closer(least: Array, slot: Array) -> tuple[Array, None]:
+        square = sum((take(x, slot) - at) ** 2 for x, at in zip(xyz, centers, strict=True))
+        return jnp.minimum(least, square / (take(radii, slot) + center_radii) ** 2), None
 
-    least, _ = lax.scan(nearer, jnp.full(own_radii.shape, jnp.inf, dtype), neighbors.indices)
+    least, _ = lax.scan(closer, jnp.full(center_radii.shape, jnp.inf, dtype), neighbors.indices)
     return jnp.sqrt(jnp.min(least, initial=jnp.inf))
 
 
 class NearestPair(NamedTuple):
-    """Two atoms, which `str` names.
+    """Two atoms and their distance; `str` gives it as text.
 
     Attributes:
-        first: number of the one.
-        second: number of the other; the same for an atom and its own image.
+        first: index of one atom.
+        second: index of the other, the same for an atom and its periodic image.
         distance: [Å].
         relative: the same in sums of their covalent radii.
     """
@@ -101,12 +102,14 @@ class NearestPair(NamedTuple):
 
 
 def nearest_pair(system: System) -> NearestPair | None:
-    """The pair that is nearest for its species, if any is as near as covalent bonds (host).
-
-    None also where positions are not finite, or the cell is so small that a search would not end.
+    """The pair with the smallest distance in sums of covalent radii (host).
 
     Args:
         system: one system.
+
+    Returns:
+        The pair; None if no two atoms are within two of the largest covalent radii, if positions are not
+        finite, or if the cell is so small that a search would take too long.
     """
     positions = np.asarray(system.positions, np.float64)
     cell, pbc = np.asarray(system.cell, np.float64), np.asarray(system.pbc)
@@ -127,66 +130,74 @@ def nearest_pair(system: System) -> NearestPair | None:
     return NearestPair(first, second, float(distance[k]), float(relative[k]))
 
 
-def has_moved(limits: Limits, system: System, momenta: Any, frames: Any) -> bool:
-    """Whether K has changed from these momenta to the first frame by what the energy may not (host).
+def has_heated(limits: Limits, state: MDState, kinetic: np.ndarray) -> bool:
+    """Whether K changed by more than the energy may between the initial state and the first frame (host).
 
-    The energy of a start costs an evaluation that must be compiled; of most runs K tells that it is needless.
+    The energy of the initial state costs an evaluation that must be compiled; K shows that most runs do not
+    need it.
 
     Args:
-        limits: what is taken for broken.
-        system: one system or replicas.
-        momenta: of the start; [*replicas, atoms, 3].
-        frames: with momenta; [frames, *replicas, atoms, 3].
+        limits: limits of the run.
+        state: initial state.
+        kinetic: K of the frames [eV]; [frames, *replicas].
     """
-    n_atoms = np.maximum((np.asarray(system.atomic_numbers) > 0).sum(axis=-1), 1)
-    masses = np.asarray(system.masses, np.float64)[..., None]
-
-    def kinetic(momenta: Any) -> np.ndarray:
-        return 0.5 * np.sum(np.asarray(momenta, np.float64) ** 2 / masses, axis=(-1, -2)) / n_atoms
-
-    before = kinetic(momenta)
+    n_atoms = _n_atoms(state)
+    before = kinetic_energy(state.system, np.asarray(state.momenta)) / n_atoms
     limit = np.minimum(limits.energy_jump, np.maximum(_QUIET, before))
-    return bool(np.any(np.abs(kinetic(frames.momenta[0]) - before) > limit))
+    return bool(np.any(np.abs(np.asarray(kinetic[0], np.float64) / n_atoms - before) > limit))
 
 
-def flags_of_frames(
-    limits: Limits, system: System, frames: Any, closest: np.ndarray, *, before: Any
-) -> np.ndarray:
-    """What is wrong with frames (host).
+def status_of_frames(limits: Limits, state: MDState, checks: Any, *, before: Any, save_every: int) -> Status:
+    """The flags that frames set, with the steps of these frames (host).
 
     Args:
-        limits: what is taken for broken.
-        system: one system or replicas, for what does not change.
-        frames: positions, momenta, energy, stress, cell and reservoir of each; [frames, *replicas, ...].
-        closest: the `closeness` of each; [frames, *replicas].
-        before: the frame before them, with a leading axis of 1; None where they are the first.
+        limits: limits of the run.
+        state: before the chunk.
+        checks: `Checks` of the frames; [frames, *replicas].
+        before: `Checks` of the frame before, with a leading axis of 1; None where there is none.
+        save_every: steps from frame to frame.
 
     Returns:
-        Bits of `Flag`; int [frames, *replicas].
+        `Status`; [*replicas].
     """
-    flags = np.where(np.asarray(closest) < limits.closest, int(Flag.TOO_CLOSE), 0)
-    real = np.asarray(system.atomic_numbers) > 0
-    n_atoms = np.maximum(real.sum(axis=-1), 1)
+    flags = _flags_of_frames(limits, state, checks, before)
+    is_bad = flags != 0
+    step = np.asarray(state.step) + (np.argmax(is_bad, axis=0) + 1) * save_every
+    fields: dict[str, Any] = {
+        "flags": np.bitwise_or.reduce(flags, axis=0).astype(np.int32),
+        "first_bad_step": np.where(is_bad.any(axis=0), step, -1).astype(np.int32),
+    }
+    return Status(**fields)
 
-    def energies(frames: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        masses = np.asarray(system.masses, np.float64)[..., None]
-        kinetic = 0.5 * np.sum(np.asarray(frames.momenta, np.float64) ** 2 / masses, axis=(-1, -2)) / n_atoms
-        received = np.asarray(frames.reservoir, np.float64) / n_atoms
-        total = np.asarray(frames.energy, np.float64) / n_atoms + kinetic
-        return total, kinetic, received
 
-    found = energies(frames)
-    first = tuple(x[:1] for x in found) if before is None else energies(before)
-    total, kinetic, received = (np.concatenate(both) for both in zip(first, found, strict=True))
+def _flags_of_frames(limits: Limits, state: MDState, checks: Any, before: Any) -> np.ndarray:
+    """Bits of `Flag` for each frame; int [frames, *replicas]."""
+    flags = np.where(np.asarray(checks.closest) < limits.closest, int(Flag.TOO_CLOSE), 0)
+    n_atoms = _n_atoms(state)
+
+    def per_atom(checks: Any) -> tuple[np.ndarray, ...]:
+        series = (checks.potential_energy, checks.kinetic_energy, checks.reservoir)
+        return tuple(np.asarray(x, np.float64) / n_atoms for x in series)
+
+    after = per_atom(checks)
+    first = tuple(x[:1] for x in after) if before is None else per_atom(before)
+    potential, kinetic, reservoir = (np.concatenate(both) for both in zip(first, after, strict=True))
+    total = potential + kinetic
     limit = np.full(total[1:].shape, limits.energy_jump)
-    if np.isfinite(received).all():
-        total = total + received
+    if np.isfinite(reservoir).all():
+        total = total + reservoir
         limit = np.minimum(limit, np.maximum(_QUIET, kinetic[:-1]))
     flags |= np.where(np.isfinite(total[1:]), 0, int(Flag.NON_FINITE))
     flags |= np.where(np.abs(np.diff(total, axis=0)) > limit, int(Flag.ENERGY_JUMP), 0)
-    if np.all(system.pbc):
-        radii = _PACKED * covalent_radii[np.asarray(system.atomic_numbers)]
-        filled = 4 / 3 * np.pi * np.sum(real * radii**3, axis=-1)
-        volume = np.abs(np.linalg.det(np.asarray(frames.cell, np.float64)))
+    if np.all(state.system.pbc):
+        numbers = np.asarray(state.system.atomic_numbers)
+        radii = _PACKED * covalent_radii[numbers]
+        filled = 4 / 3 * np.pi * np.sum((numbers > 0) * radii**3, axis=-1)
+        volume = np.abs(np.linalg.det(np.asarray(checks.cell, np.float64)))
         flags |= np.where(volume < filled, int(Flag.CELL_COLLAPSE), 0)
     return flags
+
+
+def _n_atoms(state: MDState) -> np.ndarray:
+    """Atoms without padding, at least 1; [*replicas]."""
+    return np.maximum((np.asarray(state.system.atomic_numbers) > 0).sum(axis=-1), 1)

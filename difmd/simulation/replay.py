@@ -1,4 +1,4 @@
-"""Runs that overflow a neighbour list, run again with a larger one."""
+"""Runs that are repeated with a larger neighbour list when it overflows."""
 
 from __future__ import annotations
 
@@ -18,42 +18,53 @@ _Result = TypeVar("_Result")
 def replay_on_overflow(
     run: Callable[[Neighbors], _Result], system: System, neighbors: Neighbors
 ) -> tuple[_Result, Neighbors, int]:
-    """Run, and on overflow run again from the same start with a larger list (host).
-
-    Args:
-        run: a function of the list whose result has a `status`; the same list gives the same result. A list
-            that was grown is current for `system`.
-        system: the start, from which a larger list is built.
-        neighbors: the list to begin with; what counts is the room that it has.
-
-    Returns:
-        The clean result, the list that gave it, and how often it was grown.
+    """`replay`, with an error unless the result is clean (host).
 
     Raises:
-        SimulationError: any other flag, or `_MAX_GROWTHS` growths that were not enough.
+        SimulationError: any flag that a larger list does not clear.
+    """
+    result, neighbors, growths = replay(run, system, neighbors)
+    status = result.status  # type: ignore[attr-defined]
+    if flags_of(status):
+        raise SimulationError(describe(status), status=status)
+    return result, neighbors, growths
+
+
+def replay(
+    run: Callable[[Neighbors], _Result], system: System, neighbors: Neighbors
+) -> tuple[_Result, Neighbors, int]:
+    """Run, and on overflow run again from the same state with a larger list, at most ten times (host).
+
+    Args:
+        run: a function of the list whose result has a `status`; the same list gives the same result. An
+            enlarged list is current for `system`.
+        system: initial configuration, from which a larger list is built.
+        neighbors: the first list; only its capacity counts.
+
+    Returns:
+        The last result, whose status is clean or has other flags, its list, and the number of replays.
     """
     for growths in range(_MAX_GROWTHS + 1):
         result = run(neighbors)
-        status = jax.block_until_ready(result.status)  # type: ignore[attr-defined]
-        flags = flags_of(status)
-        if not flags:
-            return result, neighbors, growths
+        flags = flags_of(jax.block_until_ready(result.status))  # type: ignore[attr-defined]
         exploded = bool(flags & (Flag.NON_FINITE | Flag.TOO_FAST | Flag.CELL_COLLAPSE))
+        if growths == _MAX_GROWTHS:
+            break
         if flags & Flag.CELL_TOO_SMALL and not exploded:
-            # More room each time, as the start of the chunk tells nothing of how far the cell went.
+            # More capacity each time, as the initial cell does not show how far it will shrink.
             neighbors = neighbor_list(
                 system, cutoff=neighbors.cutoff, skin=neighbors.skin,
                 reverse_edges=neighbors.reverse_edges is not None,
                 shrink=1.1 ** (growths + 1),
             )  # fmt: skip
         elif flags & Flag.NEIGHBOR_OVERFLOW and not (exploded and growths >= 2):
-            # Forces that miss a pair may well explode, so the list comes first; an explosion fills any
-            # list, so it does so only twice.
+            # Forces without a pair may cause an explosion, so the list is enlarged first; an explosion fills
+            # any list, so this is tried only twice.
             neighbors = rebuild_on_host(system, neighbors)
             neighbors = grow(system, neighbors, at_least=1.0 if has_overflowed(neighbors) else 1.3)
             while has_overflowed(neighbors):
-                # A list that lacks images or runs did not see all neighbours.
+                # A list that lacks images or cell runs has not counted all neighbours.
                 neighbors = grow(system, neighbors)
         else:
             break
-    raise SimulationError(describe(status), status=status)
+    return result, neighbors, growths

@@ -21,18 +21,7 @@ from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
 from difmd.potentials.base import check_shapes
 from difmd.system import System, check_system
-
-
-class Frame(NamedTuple):
-    """What `rollout` keeps by default.
-
-    Attributes:
-        positions: unwrapped [Å]; [atoms, 3].
-        momenta: [amu Å/(Å√(amu/eV))]; [atoms, 3].
-    """
-
-    positions: Array
-    momenta: Array
+from difmd.trajectory.frames import Frames
 
 
 class Rollout(NamedTuple):
@@ -51,10 +40,10 @@ class Rollout(NamedTuple):
     status: Status
 
 
-def keep_frame(state: MDState, neighbors: Neighbors) -> Frame:
-    """Positions and momenta, the default of `rollout(save=)`."""
+def positions_and_momenta(state: MDState, neighbors: Neighbors) -> Frames:
+    """The default of `rollout(save=)`."""
     del neighbors
-    return Frame(state.system.positions, state.momenta)
+    return Frames(state.system.positions, state.momenta)
 
 
 def initialize(
@@ -102,7 +91,7 @@ def rollout(
     n_steps: int,
     save_every: int = 1,
     rebuild_every: int | None = None,
-    save: Callable[[MDState, Neighbors], Any] = keep_frame,
+    save: Callable[[MDState, Neighbors], Any] = positions_and_momenta,
     gradient: GradientMethod | None = None,
 ) -> Rollout:
     """Advance `state` by `n_steps`; pure, so it can be jitted, mapped and differentiated.

@@ -15,37 +15,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from difmd._internal.checkpoint import atomically
 from difmd.errors import InputError
 from difmd.system import System
+from difmd.trajectory.frames import Frames
 from difmd.units import PS
 
 _VERSION = (1, 1)
 
 # Frames that are copied at a time.
 _BLOCK = 64
-
-
-class Frames(NamedTuple):
-    """What is kept of each frame.
-
-    Attributes:
-        positions: unwrapped [Å]; [frames, *replicas, atoms, 3].
-        velocities: [Å/ps]; [frames, *replicas, atoms, 3].
-        cells: [Å]; [frames, *replicas, 3, 3].
-        energy: [eV]; [frames, *replicas].
-        stress: of interactions, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
-        reservoir: energy that baths have received [eV], NaN where that is not kept; [frames, *replicas].
-    """
-
-    positions: Float[np.ndarray, "frames *rest"]
-    velocities: Float[np.ndarray, "frames *rest"]
-    cells: Float[np.ndarray, "frames *rest"]
-    energy: Float[np.ndarray, "frames *rest"]
-    stress: Float[np.ndarray, "frames *rest"]
-    reservoir: Float[np.ndarray, "frames *rest"]
 
 
 class End(NamedTuple):
@@ -66,17 +46,10 @@ class End(NamedTuple):
     last: int
 
 
-# Where each series lies, and its unit.
-_OF_PARTICLES = {
-    "positions": ("position", "Angstrom"),
-    "velocities": ("velocity", "Angstrom ps-1"),
-    "cells": ("box/edges", "Angstrom"),
-}
-_OBSERVED = {
-    "energy": ("potential_energy", "eV"),
-    "stress": ("stress", "eV Angstrom-3"),
-    "reservoir": ("reservoir", "eV"),
-}
+# The series of a file by their H5MD names, and their units.
+_OF_PARTICLES = {"position": "Angstrom", "velocity": "Angstrom ps-1", "box/edges": "Angstrom"}
+_OBSERVED = {"potential_energy": "eV", "stress": "eV Angstrom-3", "reservoir": "eV"}
+_SERIES = {**_OF_PARTICLES, **_OBSERVED}
 
 
 # What a file that was cut off or changed makes of HDF5.
@@ -102,7 +75,7 @@ def write(
     Args:
         path: of the file.
         system: where the run began; one system or replicas.
-        read: `read(name, low, high)`, frames `low` to `high` of a series of `Frames`, counted from 0.
+        read: `read(name, low, high)`, frames `low` to `high` of a series, counted from 0.
         end: what else it holds.
         dt: time step [Å√(amu/eV)].
         every: steps from frame to frame.
@@ -177,23 +150,39 @@ def _start_in(file: Any) -> System:
     )
 
 
-def velocities_of(momenta: np.ndarray, system: System) -> np.ndarray:
-    """Velocities [Å/ps] from momenta, as a file has them."""
-    return (momenta / np.asarray(system.masses)[..., None] * PS).astype(momenta.dtype)
+def series_of(frames: Frames, system: System) -> dict[str, np.ndarray]:
+    """Frames as the series of a file, with velocities [Å/ps] instead of momenta."""
+    momenta = frames.momenta
+    velocities = (momenta / np.asarray(system.masses)[..., None] * PS).astype(momenta.dtype)
+    return {
+        "position": frames.positions,
+        "velocity": velocities,
+        "box/edges": frames.cells,
+        "potential_energy": frames.potential_energy,
+        "stress": frames.stress,
+        "reservoir": frames.reservoir,
+    }
 
 
-def momenta_of(velocities: np.ndarray, system: System) -> np.ndarray:
-    """Momenta [amu Å/time] from the velocities in a file."""
-    return (velocities * np.asarray(system.masses)[..., None] / PS).astype(velocities.dtype)
+def frames_of(read: Callable[[str], np.ndarray], system: System) -> Frames:
+    """The frames whose series `read(name)` returns; the inverse of `series_of`."""
+    velocities = read("velocity")
+    return Frames(
+        positions=read("position"),
+        momenta=(velocities * np.asarray(system.masses)[..., None] / PS).astype(velocities.dtype),
+        potential_energy=read("potential_energy"),
+        stress=read("stress"),
+        cells=read("box/edges"),
+        reservoir=read("reservoir"),
+    )
 
 
 def series(file: Any, name: str, low: int, high: int) -> np.ndarray:
     """Frames `low` to `high` of a series in an open file."""
     if name in _OBSERVED:
-        return file[f"observables/{_OBSERVED[name][0]}/value"][low:high]
-    place = _OF_PARTICLES[name][0]
+        return file[f"observables/{name}/value"][low:high]
     groups = sorted(file["particles"])
-    parts = [file[f"particles/{group}/{place}/value"][low:high] for group in groups]
+    parts = [file[f"particles/{group}/{name}/value"][low:high] for group in groups]
     return parts[0] if groups == ["all"] else np.stack(parts, axis=1)
 
 
@@ -228,15 +217,13 @@ def _fill(
         box = own.create_group("box")
         box.attrs["dimension"] = 3
         box.attrs["boundary"] = [b"periodic" if p else b"none" for p in pbc[at]]
-    for series_name in Frames._fields:
+    for series_name, unit in _SERIES.items():
         first = read(series_name, 0, 1)[0]
         if series_name in _OBSERVED:
-            place, unit = _OBSERVED[series_name]
-            targets = [element(f"observables/{place}", first, unit)]
+            targets = [element(f"observables/{series_name}", first, unit)]
         else:
-            place, unit = _OF_PARTICLES[series_name]
             targets = [
-                element(f"particles/{name}/{place}", first[r] if batched else first, unit)
+                element(f"particles/{name}/{series_name}", first[r] if batched else first, unit)
                 for r, name in enumerate(names)
             ]
         for low in range(0, n_frames, _BLOCK):
@@ -263,7 +250,7 @@ def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System
     """The checksum of all series and of what a file keeps besides them."""
     digest = hashlib.sha256()
     n_frames = end.last - end.first
-    for name in Frames._fields:
+    for name in _SERIES:
         for low in range(0, n_frames, _BLOCK):
             digest.update(np.ascontiguousarray(read(name, low, min(low + _BLOCK, n_frames))).tobytes())
     for leaf in (*end.leaves, *jax.tree.leaves(start)):

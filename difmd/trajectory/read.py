@@ -94,18 +94,14 @@ def _read(path: Path, frames: slice, integrator: Integrator | None) -> Trajector
         raise InputError(f"frames = {frames!r} has none of the {n_frames} frames of this run")
     system = h5md.read_start(files[0].path)
     with h5md.joined([file.path for file in files]) as read:
-        found = h5md.Frames(*(_chosen(read, name, wanted) for name in h5md.Frames._fields))
+        stored = h5md.frames_of(lambda name: _selected(read, name, wanted), system)
     steps = end.meta["step"] - end.meta["save_every"] * (end.last - first - 1 - np.array(wanted, int))
     here = jax.tree.map(_in_jax, system)
     return Trajectory(
         system=here,
-        times=end.meta["dt"] * steps,
-        positions=found.positions,
-        momenta=h5md.momenta_of(found.velocities, system),
-        potential_energy=found.energy,
-        stress=found.stress,
-        cells=found.cells,
-        reservoir=found.reservoir,
+        frames=stored,
+        steps=steps,
+        dt=end.meta["dt"],
         state=_state(end.leaves, here, integrator),
         n_replays=end.meta["n_replays"],
         skin=end.meta["skin"],
@@ -142,7 +138,7 @@ def _files(path: Path) -> Sequence[File]:
         ) from error
 
 
-def _chosen(read: Callable[[str, int, int], np.ndarray], name: str, wanted: range) -> np.ndarray:
+def _selected(read: Callable[[str, int, int], np.ndarray], name: str, wanted: range) -> np.ndarray:
     """These frames of a series, without reading many others at a time."""
     if not wanted:
         return read(name, 0, 1)[:0]

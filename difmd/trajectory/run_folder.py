@@ -21,6 +21,7 @@ from difmd._internal.version import __version__
 from difmd.errors import InputError
 from difmd.system import System
 from difmd.trajectory import h5md
+from difmd.trajectory.frames import Frames
 
 TRAJECTORY = "trajectory.h5"
 _PREVIOUS = "trajectory.previous.h5"
@@ -75,17 +76,18 @@ class RunFolder:
         state = [as_like(x, y) for x, y in zip(end.leaves, leaves, strict=True)]
         return jax.tree.unflatten(tree, state), end.meta
 
-    def add(self, frames: h5md.Frames, state: Any, meta: dict[str, Any]) -> None:
+    def add(self, frames: Frames, state: Any, meta: dict[str, Any]) -> None:
         """Write frames that follow those there, and the state after them.
 
         Raises:
             InputError: the folder cannot be written; what was there before is kept.
         """
-        first, last = self.n_frames, self.n_frames + len(frames.energy)
+        first, last = self.n_frames, self.n_frames + len(frames.positions)
         leaves = [np.asarray(plain(leaf)) for leaf in jax.tree.leaves(state)]
         end = h5md.End(leaves, meta, self.settings, first, last)
         path = self.folder / _PARTS / _name(last)
-        self._write(path, lambda name, low, high: getattr(frames, name)[low:high], end)
+        series = h5md.series_of(frames, self.system)
+        self._write(path, lambda name, low, high: series[name][low:high], end)
         self.files.append(File(path, end))
         of_parts = last - (self.files[0].end.last if self.files[0].path.name == TRAJECTORY else 0)
         # As many again as there are: a frame is copied a few times at most.
@@ -111,6 +113,11 @@ class RunFolder:
 
     def _write(self, path: Path, read: Any, end: h5md.End, previous: Path | None = None) -> None:
         h5md.write(path, self.system, read, end, dt=self.dt, every=self.every, previous=previous)
+
+    def frames(self, first: int = 0) -> Frames:
+        """All frames that are on disk, or those from a number on."""
+        with h5md.joined([each.path for each in self.files]) as read:
+            return h5md.frames_of(lambda name: read(name, first, self.n_frames), self.system)
 
     def provenance(self, **more: Any) -> None:
         """Add a line to `provenance.jsonl` that says what the run is made with from here on."""

@@ -1,67 +1,108 @@
-"""Frames of a simulation, in memory."""
+"""`Trajectory`: the frames of a simulation in memory, with what is computed from them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 import numpy as np
 
+from difmd._internal.summaries import html_table, summary
 from difmd.errors import InputError
-from difmd.integrators import MDState
-from difmd.system import System, to_ase
-from difmd.units import KB, PS
+from difmd.integrators import MDState, kinetic_energy
+from difmd.system import System
+from difmd.trajectory.frames import Frames
+from difmd.trajectory.snapshot import Snapshot, pressure, volume
+from difmd.trajectory.temperature import kinetic_temperature
+from difmd.units import BAR, PS
 
 if TYPE_CHECKING:
     import ase
 
+# Frames that a summary averages over, at most.
+_SUMMARISED = 500
 
-class Trajectory(NamedTuple):
-    """What `simulate` committed; frames lead, then replicas if there are any.
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Trajectory:
+    """The result of `simulate`: a sequence of frames.
+
+    `len(run)` is the number of frames, `run[i]` a `Snapshot`, `run[::10]` a trajectory of every tenth frame
+    (its `state` is still the last one of the run), and iteration yields snapshots. All arrays are NumPy.
 
     Attributes:
-        system: the start; gives masses, species, cell and pbc.
-        times: since step 0 of the state [Å√(amu/eV)]; [frames].
-        positions: unwrapped [Å]; [frames, *replicas, atoms, 3].
-        momenta: [amu Å/time]; [frames, *replicas, atoms, 3].
-        potential_energy: [eV]; [frames, *replicas].
-        stress: from interactions alone, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
-        state: the last committed state; `simulate` goes on from it. At step 0 its forces are NaN, as they are
-            yet to be found. None where `read_trajectory` was not given the integrator that can tell.
-        n_replays: how often the neighbour list overflowed and was grown.
+        system: the initial configuration; gives masses, species and periodicity.
+        frames: positions, momenta, energies, stress and cells; each is also an attribute of the trajectory.
+        steps: time steps done at each frame, counted from step 0 of the state; [frames].
+        dt: time step [Å√(amu/eV)].
+        state: the state after the last step, from which `simulate` continues. At step 0 its forces are NaN,
+            as they have not been evaluated. None where `read_trajectory` needs the integrator to restore it.
+        n_replays: how often the neighbour list overflowed and was enlarged.
         skin: of the neighbour list [Å].
-        cells: rows are lattice vectors [Å]; [frames, *replicas, 3, 3]. None: that of `system` throughout.
-        reservoir: energy that thermostats and barostats have received [eV], NaN where the integrator does
-            not keep it; [frames, *replicas].
     """
 
     system: System
-    times: np.ndarray
-    positions: np.ndarray
-    momenta: np.ndarray
-    potential_energy: np.ndarray
-    stress: np.ndarray
-    state: MDState | None
-    n_replays: int
-    skin: float
-    cells: np.ndarray | None = None
-    reservoir: np.ndarray | None = None
+    frames: Frames
+    steps: np.ndarray
+    dt: float
+    state: MDState | None = None
+    n_replays: int = 0
+    skin: float = float("nan")
+
+    @property
+    def time(self) -> np.ndarray:
+        """Time since step 0 [ps]; [frames]."""
+        return self.steps * (self.dt / PS)
+
+    @property
+    def interval(self) -> float:
+        """Time from frame to frame [Å√(amu/eV)], NaN for fewer than two frames."""
+        return float(self.dt * (self.steps[1] - self.steps[0])) if len(self) > 1 else float("nan")
+
+    @property
+    def n_replicas(self) -> int | None:
+        """Number of replicas; None for a trajectory of one system."""
+        return len(self.system.positions) if self.system.positions.ndim == 3 else None
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Unwrapped [Å]; [frames, *replicas, atoms, 3]."""
+        return self.frames.positions
+
+    @property
+    def momenta(self) -> np.ndarray:
+        """[amu Å/(Å√(amu/eV))]; [frames, *replicas, atoms, 3]."""
+        return self.frames.momenta
+
+    @property
+    def potential_energy(self) -> np.ndarray:
+        """[eV]; [frames, *replicas]."""
+        return self.frames.potential_energy
+
+    @property
+    def stress(self) -> np.ndarray:
+        """Of the interactions alone, tension positive [eV/Å³]; [frames, *replicas, 3, 3]."""
+        return self.frames.stress
+
+    @property
+    def cells(self) -> np.ndarray:
+        """Rows are lattice vectors [Å]; [frames, *replicas, 3, 3]."""
+        if self.frames.cells is not None:
+            return self.frames.cells
+        cell = np.asarray(self.system.cell)
+        return np.broadcast_to(cell, (len(self), *cell.shape))
 
     @property
     def volume(self) -> np.ndarray:
         """Of the cell [Å³], NaN without three periodic directions; [frames, *replicas]."""
-        if self.cells is None:
-            cells = np.broadcast_to(np.asarray(self.system.cell), (*self.stress.shape[:-2], 3, 3))
-        else:
-            cells = self.cells
-        has_one = np.all(np.asarray(self.system.pbc), axis=-1)
-        return np.where(has_one, np.abs(np.linalg.det(cells.astype(np.float64))), np.nan)
+        return volume(self.system.pbc, self.cells)
 
     @property
     def kinetic_energy(self) -> np.ndarray:
         """Σ p²/2m [eV]; [frames, *replicas]."""
-        masses = np.asarray(self.system.masses, np.float64)[..., None]
-        return 0.5 * np.sum(self.momenta.astype(np.float64) ** 2 / masses, axis=(-1, -2))
+        return kinetic_energy(self.system, self.momenta)
 
     @property
     def total_energy(self) -> np.ndarray:
@@ -70,105 +111,110 @@ class Trajectory(NamedTuple):
 
     @property
     def conserved(self) -> np.ndarray:
-        """Total energy and what baths have received [eV], constant but for the error of the steps.
+        """Total energy plus the energy that baths received [eV], constant up to the error of the time step.
 
-        NaN for integrators that do not keep account; [frames, *replicas].
+        NaN for integrators that do not account for it; [frames, *replicas].
         """
-        return self.total_energy + (np.nan if self.reservoir is None else self.reservoir)
+        return self.total_energy + (np.nan if self.frames.reservoir is None else self.frames.reservoir)
 
     @property
     def temperature(self) -> np.ndarray:
-        """2K/(N_f k_B) with K relative to the motion of the whole [K]; [frames, *replicas]."""
+        """2K/(N_f k_B) of the internal motion [K], see `kinetic_temperature`; [frames, *replicas]."""
         return kinetic_temperature(self.system, self.momenta, self.positions)
 
     @property
     def pressure(self) -> np.ndarray:
         """(2K/3 − tr(stress) V/3)/V [eV/Å³], NaN where there is no volume; [frames, *replicas]."""
-        virial = np.trace(self.stress.astype(np.float64), axis1=-2, axis2=-1)
-        return 2 * self.kinetic_energy / (3 * self.volume) - virial / 3
+        return pressure(self.kinetic_energy, self.stress, self.volume)
 
-    def to_ase(self, *, replica: int | None = None, frames: slice = slice(None)) -> list[ase.Atoms]:
-        """Frames as `ase.Atoms`, to look at or to export (host).
+    def replica(self, number: int) -> Trajectory:
+        """The trajectory of one of several replicas.
 
         Args:
-            replica: which one; needed where there are several, and only there.
+            number: of the replica, from 0; negative numbers count from the end.
+
+        Returns:
+            A trajectory without the axis of replicas.
+
+        Raises:
+            InputError: there is no such replica.
+        """
+        n = self.n_replicas
+        if n is None or type(number) is not int or not -n <= number < n:
+            raise InputError(f"replica {number!r} of {n or 'a trajectory of one system'} does not exist")
+        system, state = jax.tree.map(lambda x: x[number], (self.system, self.state))
+        frames = jax.tree.map(lambda x: x[:, number], self.frames)
+        return dataclasses.replace(self, system=system, frames=frames, state=state)
+
+    def to_ase(self, *, replica: int | None = None, frames: slice = slice(None)) -> list[ase.Atoms]:
+        """Frames as `ase.Atoms`, to view or to export (host).
+
+        Args:
+            replica: which replica; needed where there are several, and only there.
             frames: which of the frames.
 
         Returns:
-            Atoms with unwrapped positions, velocities, cell, `info["time_ps"]`, and a `SinglePointCalculator`
-            with the energy and, with three periodic directions, the stress of interactions alone. Padding is
-            left out.
+            `Snapshot.to_ase` of each frame.
 
         Raises:
-            InputError: a replica that there is not, or none given where there are several.
+            InputError: a replica that does not exist, or none given where there are several.
         """
-        from ase.calculators.singlepoint import SinglePointCalculator
+        if self.n_replicas is not None and replica is None:
+            raise InputError(f"choose one of {self.n_replicas} replicas: to_ase(replica=0)")
+        run = self if replica is None else self.replica(replica)
+        return [frame.to_ase() for frame in run[frames]]
 
-        at: tuple[int, ...] = ()
-        if self.system.positions.ndim == 3:
-            n_replicas = len(self.system.positions)
-            if type(replica) is not int or not 0 <= replica < n_replicas:
-                raise InputError(
-                    f"replica = {replica} must be a number 0 .. {n_replicas - 1}: to_ase(replica=0)"
-                )
-            at = (replica,)
-        elif replica is not None:
-            raise InputError(f"replica = {replica}, but this trajectory is of one system: leave it out")
-        own = jax.tree.map(lambda x: np.asarray(x)[at], self.system)
-        real = np.asarray(own.atomic_numbers) > 0
-        found = []
-        for n in range(len(self.times))[frames]:
-            cell = own.cell if self.cells is None else self.cells[(n, *at)]
-            atoms = to_ase(own.replace(positions=self.positions[(n, *at)], cell=cell))
-            # A unit of time here, Å√(amu/eV), is one of ASE's.
-            momenta = np.asarray(self.momenta[(n, *at)], np.float64)[real]
-            atoms.set_momenta(momenta, apply_constraint=False)
-            atoms.info["time_ps"] = float(self.times[n] / PS)
-            results: dict[str, Any] = {"energy": float(self.potential_energy[(n, *at)])}
-            if atoms.pbc.all():
-                # Voigt's order: xx, yy, zz, yz, xz, xy.
-                stress = np.asarray(self.stress[(n, *at)], np.float64)
-                results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-            atoms.calc = SinglePointCalculator(atoms, **results)
-            found.append(atoms)
-        return found
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.steps)
 
+    @overload
+    def __getitem__(self, index: int) -> Snapshot: ...
 
-def kinetic_temperature(system: System, momenta: Any, positions: Any = None) -> np.ndarray:
-    """Temperature of the motion relative to that of the whole, 2K'/(N_f k_B) (host).
+    @overload
+    def __getitem__(self, index: slice) -> Trajectory: ...
 
-    The motion of the whole is that of the centre of mass, and where no direction is periodic the rotation,
-    too: N_f = 3N − 3 or 3N − 6, see `degrees_of_freedom`. It is the same mean for dynamics that keep the
-    whole at rest and for those that thermostat it. With fixed atoms all motion counts, N_f = 3 for each atom
-    that moves. NaN for one atom.
+    def __getitem__(self, index: int | slice) -> Snapshot | Trajectory:
+        """A frame by its number, or a trajectory of some of the frames."""
+        if isinstance(index, slice):
+            frames = jax.tree.map(lambda x: x[index], self.frames)
+            return dataclasses.replace(self, frames=frames, steps=self.steps[index])
+        step = int(self.steps[index])
+        host = jax.tree.map(np.asarray, self.system)
+        return Snapshot(
+            system=host.replace(positions=self.positions[index], cell=self.cells[index]),
+            momenta=self.momenta[index],
+            step=step,
+            time=step * self.dt / PS,
+            potential_energy=self.potential_energy[index],
+            stress=self.stress[index],
+        )
 
-    Args:
-        system: one system, or a batch of replicas.
-        momenta: [amu Å/time]; [*frames, *replicas, atoms, 3].
-        positions: [Å], of the same shape; default: those of the system.
+    def __iter__(self) -> Iterator[Snapshot]:
+        """The frames, one after the other."""
+        return (self[n] for n in range(len(self)))
 
-    Returns:
-        [K]; [*frames, *replicas].
-    """
-    mobile = np.asarray(system.is_mobile)
-    masses = np.where(mobile, np.asarray(system.masses, np.float64), 0)
-    p = np.asarray(momenta, np.float64) * mobile[..., None]
-    r = np.asarray(system.positions if positions is None else positions, np.float64)
-    kinetic = 0.5 * np.sum(p**2 / np.where(mobile, masses, 1)[..., None], axis=(-1, -2))
-    n_mobile = np.sum(mobile, axis=-1)
-    is_free = ~np.asarray(system.holds_atoms)
-    whole = np.sum(masses, axis=-1)[..., None]
-    total = np.sum(p, axis=-2)
-    kinetic = kinetic - is_free * 0.5 * np.sum(total**2 / whole, axis=-1)
-    turns = is_free & ~np.any(np.asarray(system.pbc), axis=-1)
-    if turns.any():
-        r = r - (np.sum(masses[..., None] * r, axis=-2) / whole)[..., None, :]
-        spin = np.sum(np.cross(r, p), axis=-2)
-        square = np.sum(masses[..., None] * r**2, axis=(-1, -2))[..., None, None]
-        inertia = square * np.eye(3) - np.einsum("...a,...ai,...aj->...ij", masses, r, r)
-        # A linear molecule has no inertia about its axis.
-        inverse = np.linalg.pinv(inertia, rcond=1e-12, hermitian=True)
-        kinetic = kinetic - turns * 0.5 * np.einsum("...i,...ij,...j->...", spin, inverse, spin)
-    rotations = np.where(n_mobile == 2, 2, np.where(n_mobile > 2, 3, 0))
-    freedoms = 3.0 * n_mobile - np.where(is_free, 3, 0) - np.where(turns, rotations, 0)
-    return np.asarray(2 * kinetic / (np.where(freedoms > 0, freedoms, np.nan) * KB))
+    def _rows(self) -> dict[str, Any]:
+        """What a summary shows."""
+        n_atoms = int(np.sum(np.asarray(self.system.atomic_numbers) > 0))
+        replicas = "" if self.n_replicas is None else f" in {self.n_replicas} replicas"
+        rows: dict[str, Any] = {"frames": f"{len(self)} of {n_atoms} atoms{replicas}"}
+        if not len(self):
+            return rows
+        some = self[:: -(-len(self) // _SUMMARISED)]
+        rows["time"] = f"{self.time[0]:.6g} to {self.time[-1]:.6g} ps, {int(self.steps[-1])} steps"
+        rows["temperature"] = f"{np.mean(some.temperature):.4g} K (mean)"
+        rows["pressure"] = f"{np.mean(some.pressure) / BAR:.4g} bar (mean)"
+        conserved = some.conserved
+        if np.isfinite(conserved).all():
+            drift = np.sum(conserved[-1] - conserved[0]) / n_atoms
+            rows["energy drift"] = f"{1000 * drift:.2g} meV/atom"
+        return rows
+
+    def __repr__(self) -> str:
+        """Frames, atoms, duration, mean temperature and energy drift."""
+        return summary("Trajectory", self._rows())
+
+    def _repr_html_(self) -> str:
+        """The same as a table."""
+        return html_table("Trajectory", self._rows())

@@ -14,10 +14,9 @@ from jaxtyping import Array, Key
 from difmd import units
 from difmd._internal.argument_checks import check_integer, check_key, real_numbers, warn_of_pressure
 from difmd._internal.progress import progress_bar
-from difmd.errors import InputError, SimulationError, check_positive
+from difmd.errors import InputError, SimulationError, SimulationInterrupted, check_positive
 from difmd.integrators import MDState
 from difmd.potentials import Params, Potential, validate_inputs
-from difmd.simulation.driver import SimulationInterrupted
 from difmd.simulation.limits import Limits, check_limits, nearest_pair
 from difmd.system import System, as_system, to_ase, validate_system
 from difmd.validation import ensembles, sampling

@@ -92,7 +92,7 @@ def check_energy_conservation(
             limits=limits,
             key=key,
         )
-        trend, rest = _detrended(run.times, run.total_energy)
+        trend, rest = _detrended(run.dt * run.steps, run.total_energy)
         amounts.append(rest.std(axis=0))
         slopes.append(trend)
         kinetic.append(run.kinetic_energy.std(axis=0))

@@ -46,7 +46,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     lengths = bond_lengths(run)
     hot = {
-        "picoseconds": float(run.times[-1] / difmd.units.PS),
+        "picoseconds": float(run.time[-1]),
         "temperature_K": float(np.mean(run.temperature)),
         "bonds_longest_over_start": float(lengths.max()),
         "bonds_shortest_over_start": float(lengths.min()),

@@ -53,7 +53,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def conduction(run: Any) -> dict[str, Any]:
     """Diffusivity of lithium, and whether phosphorus and sulphur stay bonded."""
-    length = float(run.times[-1] / units.PS)
+    length = float(run.time[-1])
     late = common.later(run, 0.1)
     window = (0.04 * length * units.PS, 0.1 * length * units.PS)
     found = observables.diffusivity_of(late, window=window, n_blocks=4, species=3)

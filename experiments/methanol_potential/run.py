@@ -117,7 +117,7 @@ def conservation(run: difmd.Trajectory) -> dict[str, Any]:
     """How far the total energy goes in one direction, and how far it strays from that."""
     n_atoms = run.system.n_atoms
     energy = 1e3 * run.total_energy / n_atoms
-    picoseconds = run.times / units.PS
+    picoseconds = run.time
     slopes, offsets = np.polyfit(picoseconds, energy, 1)
     rest = energy - (np.outer(picoseconds, slopes) + offsets)
     return {

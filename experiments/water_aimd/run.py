@@ -50,7 +50,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     bonds = observables.radial_distribution(systems, first=8, second=1, r_max=1.3, n_bins=13)
     nearest = observables.radial_distribution(systems, first=8, second=8, r_max=2.0, n_bins=10)
     found["largest_shift_of_a_peak_A"] = max(abs(row["shift"]) for row in peaks)
-    length = float(run.times[-1] / units.PS)
+    length = float(run.time[-1])
     if length >= 5:
         window = (1.0 * units.PS, 2.0 * units.PS)
         d = observables.diffusivity_of(late, window=window, n_blocks=4, species=8)

@@ -42,7 +42,7 @@ def energies(liquid, dt, n_steps, save_every):
         key=jax.random.key(4), progress=False,
     )  # fmt: skip
     total = (run.potential_energy + run.kinetic_energy) / (864 * units.KB * run.temperature.mean())
-    return run.times / units.PS, total
+    return run.time, total
 
 
 def test_drift(liquid):

@@ -1,0 +1,154 @@
+"""`run_chunks`: the one MD engine, which `simulate`, fits and analyses drive.
+
+A run is a sequence of chunks, each one call of a compiled function. After every chunk the host checks it: a
+neighbour list that overflowed is enlarged and the chunk is repeated from the same state; a chunk that
+violates the `Limits`, or whose numbers are not finite, ends the run with a `SimulationError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from difmd._internal.replicas import run_replicas
+from difmd.errors import Flag, SimulationError, Status, describe, flags_of
+from difmd.integrators import Integrator, MDState
+from difmd.neighbors import Neighbors
+from difmd.potentials import Params, Potential
+from difmd.simulation.chunk import Checks, Record, checks_of_start, record_frame, run_chunk
+from difmd.simulation.failure import states_at
+from difmd.simulation.limits import Limits, has_heated, status_of_frames
+from difmd.simulation.replay import replay
+from difmd.simulation.rollouts import Rollout
+
+
+class Chunk(NamedTuple):
+    """A chunk of a run that passed all checks.
+
+    Attributes:
+        frames: what `record` returned for each frame, still on the device; [*replicas, frames, ...].
+        state: after the last step.
+        neighbors: the list, with a capacity that sufficed; the run continues with it.
+        checks: energies of the frames on the host; [frames, *replicas].
+        n_steps: steps of the chunk.
+        n_replays: how often the chunk was repeated because the list overflowed.
+    """
+
+    frames: Any
+    state: MDState
+    neighbors: Neighbors
+    checks: Checks
+    n_steps: int
+    n_replays: int
+
+
+_LIMITS = Limits()
+
+
+def run_chunks(
+    potential: Potential,
+    params: Params,
+    state: MDState,
+    integrator: Integrator,
+    neighbors: Neighbors,
+    *,
+    n_steps: int,
+    save_every: int,
+    chunk_steps: int = 500,
+    limits: Limits = _LIMITS,
+    record: Record = record_frame,
+    before: Checks | None = None,
+) -> Iterator[Chunk]:
+    """Advance one system or replicas chunk by chunk, and check every frame (host).
+
+    The caller decides what happens to each chunk, and ends the run by leaving the loop:
+
+        for chunk in run_chunks(potential, params, state, integrator, neighbors, n_steps=…, save_every=…):
+            parts.append(chunk.frames)
+        state, neighbors = chunk.state, chunk.neighbors
+
+    Every chunk rebuilds the list at its beginning, so that a chunk depends on its initial state and the
+    capacity alone: a replay, and a run that is continued from a state, are the same bit for bit. Replicas run
+    in equal shares on all devices, or on the cores of a CPU. One function is compiled for each length of
+    chunk, shape, potential and `record`; parameters, temperatures and time steps do not recompile, so make
+    `n_steps` a multiple of the chunk, and pass the `neighbors` of an earlier run where shapes shall stay.
+
+    Args:
+        potential: the energy model.
+        params: its parameters.
+        state: initial state, such as `chunk.draw_state(…)` or `chunk.initial_state(…)` returns; the forces of
+            a state at step 0 are evaluated here. To draw new momenta during a run, begin another run.
+        integrator: the time stepping.
+        neighbors: a list for the state whose capacity counts; it need not be current.
+        n_steps: number of steps, a multiple of `save_every`.
+        save_every: steps between frames; each is recorded and checked.
+        chunk_steps: steps of a chunk, rounded to full frames.
+        limits: what ends a run although all its numbers are finite.
+        record: `record(potential, params, integrator, state, neighbors)` under jit → the potential energy of
+            one system, which the checks use, and a pytree to store. A function at module level, since each
+            distinct one is compiled; `record_frame` stores `Frames`, `record_nothing` nothing.
+        before: the checks of the frame before the first one, to compare with; None: a state at its start.
+
+    Yields:
+        `Chunk`, in order.
+
+    Raises:
+        SimulationError: a flag of the rollout or of the limits, or a list that overflowed too often, with
+            `status`, and with `states` before and at the failure; chunks that were yielded are valid.
+    """
+    n_left = n_steps // save_every
+    frames_per_chunk = max(1, round(chunk_steps / save_every))
+    while n_left:
+        n_frames = min(frames_per_chunk, n_left)
+        static = (potential, n_frames * save_every, save_every, record)
+        run = functools.partial(_run, static, params, integrator, state)
+        done, tried, n_replays = replay(run, state.system, neighbors)
+        frames, checks = done.frames
+        status, suspect = done.status, None
+        if not flags_of(status):
+            checks = frames_first(state, checks)
+            if before is None and has_heated(limits, state, checks.kinetic_energy):
+                start = checks_of_start(potential, params, integrator, state, tried)
+                before = jax.tree.map(np.asarray, start)
+            status = status_of_frames(limits, state, checks, before=before, save_every=save_every)
+            suspect = frames
+        if flags_of(status):
+            error = SimulationError(describe(status), status=status)
+            # Ctrl-C now must not hide the failure.
+            with contextlib.suppress(KeyboardInterrupt):
+                error.states = states_at(
+                    potential, params, state, integrator, tried, status, frames=suspect, save_every=save_every
+                )
+            raise error
+        yield Chunk(frames, done.state, tried, checks, n_frames * save_every, n_replays)
+        state, neighbors = done.state, tried
+        before = jax.tree.map(lambda x: x[-1:], checks)
+        n_left -= n_frames
+
+
+def _run(
+    static: tuple[Any, ...], params: Params, integrator: Integrator, state: MDState, neighbors: Neighbors
+) -> Rollout:
+    """One attempt at a chunk."""
+    if state.momenta.ndim == 2:
+        return run_chunk(*static, params, integrator, state, neighbors)
+    shared, batched = (params, integrator), (state, neighbors)
+    return run_replicas(run_chunk, static, shared, batched, n_atoms=state.system.n_atoms)
+
+
+def frames_first(state: MDState, frames: Any) -> Any:
+    """Frames of a chunk on the host with the axis of frames before that of replicas."""
+    if state.momenta.ndim == 2:
+        return jax.tree.map(np.asarray, frames)
+    return jax.tree.map(lambda x: np.swapaxes(np.asarray(x), 0, 1), frames)
+
+
+def has_bad_start(status: Status, state: MDState) -> bool:
+    """Whether a run failed because the forces of its initial state are not finite (host)."""
+    flags, first = np.asarray(status.flags), np.asarray(status.first_bad_step)
+    return bool(np.any((flags & int(Flag.NON_FINITE) != 0) & (first == np.asarray(state.step))))
