@@ -1,4 +1,6 @@
-"""`read_trajectory` and `Trajectory.to_ase`: what was written comes back, and what is damaged is told."""
+"""`read_trajectory` and `Trajectory.to_ase`: what was written comes back, and damage is reported."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,7 @@ def test_what_simulate_returned_comes_back(tmp_path, system, integrator, needed)
     assert_same(difmd.read_trajectory(tmp_path, integrator=integrator), run)
     found = difmd.read_trajectory(tmp_path / "trajectory.h5")
     assert (found.state is None) == needed
-    assert_same(found._replace(state=run.state), run)
+    assert_same(dataclasses.replace(found, state=run.state), run)
 
 
 def test_it_goes_on_from_the_state_that_was_read(tmp_path):
@@ -102,9 +104,10 @@ def test_slices_of_frames(tmp_path, monkeypatch, system, frames):
     monkeypatch.setattr("difmd.trajectory.read._BLOCK", 2)
     run = simulate(tmp_path, system)
     found = difmd.read_trajectory(tmp_path, frames=frames)
-    names = ("times", "positions", "momenta", "potential_energy", "stress", "cells", "reservoir")
+    names = ("steps", "positions", "momenta", "potential_energy", "stress", "cells")
     for name in names:
         np.testing.assert_array_equal(getattr(found, name), getattr(run, name)[frames], err_msg=name)
+    np.testing.assert_array_equal(found.frames.reservoir, run[frames].frames.reservoir)
     np.testing.assert_array_equal(found.state.momenta, run.state.momenta)
 
 
@@ -297,12 +300,30 @@ def test_in_ase(tmp_path):
     np.testing.assert_array_equal(last.constraints[0].get_indices(), [0, 3])
 
 
+def test_a_trajectory_is_a_sequence_of_frames():
+    run = simulate(None, replicas())
+    assert len(run) == len(list(run)) == 4 and len(run[::2]) == 2 and len(run[:0]) == 0
+    last = run[-1]
+    assert last.step == 20 and last.time == pytest.approx(0.08) and last.to_ase
+    np.testing.assert_array_equal(last.system.positions, run.positions[-1])
+    for name in ("temperature", "pressure", "volume", "kinetic_energy", "potential_energy"):
+        np.testing.assert_array_equal(getattr(last, name), getattr(run, name)[-1], err_msg=name)
+        np.testing.assert_array_equal(getattr(run.replica(1), name), getattr(run, name)[:, 1], err_msg=name)
+    with pytest.raises(IndexError):
+        run[4]
+    for value in (run, last, run[:0], run.frames):
+        assert len(repr(value).splitlines()) <= 6
+    assert "4 of 32 atoms in 2 replicas" in repr(run) and "energy drift" in run._repr_html_()
+
+
 def test_replicas_and_no_cell_in_ase():
     run = simulate(None, replicas())
     np.testing.assert_array_equal(run.to_ase(replica=1)[2].positions, run.positions[2, 1])
-    for wrong in (None, 2, -1, True):
-        with pytest.raises(InputError, match=f"replica = {wrong} must be a number 0 .. 1"):
+    for wrong in (2, -3, True):
+        with pytest.raises(InputError, match=f"replica = {wrong} must be an integer from 0 to 1"):
             run.to_ase(replica=wrong)
+    with pytest.raises(InputError, match="choose one of the 2 replicas"):
+        run.to_ase()
     dimer = difmd.make_system([[0.0, 0, 0], [3.8, 0, 0]], [18, 18])
     run = simulate(None, dimer)
     (atoms,) = run.to_ase(frames=slice(-1, None))

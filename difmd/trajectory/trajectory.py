@@ -140,8 +140,10 @@ class Trajectory:
             InputError: there is no such replica.
         """
         n = self.n_replicas
-        if n is None or type(number) is not int or not -n <= number < n:
-            raise InputError(f"replica {number!r} of {n or 'a trajectory of one system'} does not exist")
+        if n is None:
+            raise InputError(f"replica = {number!r}, but this trajectory is of one system: leave it out")
+        if type(number) is not int or not -n <= number < n:
+            raise InputError(f"replica = {number!r} must be an integer from 0 to {n - 1}")
         system, state = jax.tree.map(lambda x: x[number], (self.system, self.state))
         frames = jax.tree.map(lambda x: x[:, number], self.frames)
         return dataclasses.replace(self, system=system, frames=frames, state=state)
@@ -160,7 +162,7 @@ class Trajectory:
             InputError: a replica that does not exist, or none given where there are several.
         """
         if self.n_replicas is not None and replica is None:
-            raise InputError(f"choose one of {self.n_replicas} replicas: to_ase(replica=0)")
+            raise InputError(f"choose one of the {self.n_replicas} replicas: to_ase(replica=0)")
         run = self if replica is None else self.replica(replica)
         return [frame.to_ase() for frame in run[frames]]
 
