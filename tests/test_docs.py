@@ -1,57 +1,28 @@
 """All Python code of the documentation runs, page by page, from top to bottom."""
 
-import os
+import importlib.util
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from blocks import BLOCK, ROOT, run_blocks
 
-ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 GENERATED = {"_build", "reference", "experiments", "notebooks", "contributing.md", "changelog.md"}
-PAGES = sorted(
-    path
-    for path in (ROOT / "docs").rglob("*.md")
-    if not GENERATED & set(path.relative_to(ROOT / "docs").parts)
-)
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-WITH_CODE = [path for path in PAGES if BLOCK.search(path.read_text())]
+PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not GENERATED & set(path.relative_to(DOCS).parts)]
 QUICK = {"installation", "units"}
-
-
-def run_blocks(page: Path, folder: Path, *, timeout: float) -> str:
-    """Run the blocks of a page in one process, with line numbers as in the page; returns what it printed."""
-    text = page.read_text()
-    lines = [""] * text.count("\n")
-    for block in BLOCK.finditer(text):
-        start = text.count("\n", 0, block.start(1))
-        for k, line in enumerate(block[1].splitlines()):
-            lines[start + k] = line
-    script = folder / f"{page.stem}.py"
-    script.write_text("\n".join(lines))
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, f"{page.relative_to(ROOT)}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
 
 
 @pytest.mark.parametrize(
     "page",
     [
         pytest.param(page, id=page.stem, marks=() if page.stem in QUICK else pytest.mark.slow)
-        for page in WITH_CODE
+        for page in PAGES
+        if BLOCK.search(page.read_text())
     ],
 )
 def test_page(page, tmp_path):
     """No block raises."""
-    run_blocks(page, tmp_path, timeout=600)
+    run_blocks(page, tmp_path, timeout=1200)
 
 
 def test_links_lead_somewhere():
@@ -64,8 +35,41 @@ def test_links_lead_somewhere():
             parts = path.relative_to(ROOT).parts
             if parts[:2] == ("docs", "experiments"):
                 path = ROOT / "experiments" / path.stem / "README.md"
+            elif path.parent == DOCS and path.name in GENERATED:
+                path = ROOT / f"{path.stem.upper()}.md"
             elif parts[:2] == ("docs", "reference"):
                 continue
             if not path.exists():
                 missing.append(f"{page.relative_to(ROOT)}: {target}")
     assert not missing
+
+
+def test_every_public_name_has_an_entry(tmp_path):
+    """The reference is generated from `__all__`."""
+    pytest.importorskip("sphinx")
+    spec = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")
+    generated = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generated)
+    generated.write_all(tmp_path)
+    modules = generated.public_modules()
+    assert len(modules) > 15
+    for module in modules:
+        page = (tmp_path / "reference" / f"{module.__name__}.md").read_text()
+        names = getattr(module, "__all__", None) or generated.public_names(module)
+        for name in names:
+            entry = rf"(?:auto|py:)\w+(?:::|\}}) {re.escape(module.__name__)}\.{re.escape(name)}$"
+            assert re.search(entry, page, re.MULTILINE), f"{module.__name__}.{name}"
+
+
+def test_picture(tmp_path):
+    """The committed picture is what the script draws."""
+    from matplotlib.image import imread
+
+    spec = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    pictures.draw_diffusivities(tmp_path / "picture.png")
+    new, old = imread(tmp_path / "picture.png"), imread(pictures.PICTURE)
+    assert new.shape == old.shape
+    # Fonts differ a little between versions of Matplotlib.
+    assert abs(new - old).mean() < 0.02
