@@ -33,9 +33,10 @@ bench: $(VENV)/.bench  ## speed beside LAMMPS and jax-md; takes long
 bench-quick: $(VENV)/.bench  ## the same in a few minutes, with more noise
 	$(PY) experiments/benchmarks/run.py --quick --out runs/benchmarks-quick
 
-# Most of its time goes into compiling what runs once; `make test-slow` optimises as users' programs are.
+# Most of the time goes into tracing and compiling programs that run once, so the compiler optimises little
+# (`make test-slow` optimises as users do), and a worker gets tests that stand together, with their fixtures.
 test: $(VENV)/.dev  ## quick test suite
-	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PY) -m pytest -n $(WORKERS)
+	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/.dev  ## long physics checks
 	$(PY) -m pytest -m slow

@@ -30,6 +30,9 @@ START = lennard_jones(["Ar"], sigma=3.5, epsilon=0.03, cutoff=CUTOFF, truncation
 RECIPE = Recipe(n_epochs=5, batch_size=4, learning_rate=2e-2, ema=0.9, max_shapes=1)
 
 
+LABEL = jax.jit(lambda system, neighbors: evaluate(TRUTH, TRUTH.init(jax.random.key(0)), system, neighbors))
+
+
 def frames(n, seed=0, n_atoms=(4, 8)):
     """Distorted crystals labelled with `TRUTH`, and a constant on top of the energy."""
     rng = np.random.default_rng(seed)
@@ -42,9 +45,7 @@ def frames(n, seed=0, n_atoms=(4, 8)):
         grid = np.concatenate([(grid + [c, 0, 0]) / [cells, 1, 1] for c in range(cells)])
         positions = grid @ cell + rng.normal(0, 0.15, grid.shape)
         system = make_system(positions, [18] * len(grid), cell=cell)
-        found_here = evaluate(
-            TRUTH, TRUTH.init(jax.random.key(0)), system, neighbor_list(system, cutoff=CUTOFF)
-        )
+        found_here = LABEL(system, neighbor_list(system, cutoff=CUTOFF))
         found.append(
             Frame(
                 system=host_system(positions, [18] * len(grid), cell=cell),

@@ -9,13 +9,19 @@ import difmd
 from difmd import units
 from difmd.errors import InputError
 from difmd.integrators import draw_momenta
-from difmd.interop.jax_md import from_jax_md, to_jax_md
 from difmd.neighbors import neighbor_list
 from difmd.potentials.tersoff import TERSOFF_1989
 
-# It computes with numbers of different types, also while it is imported.
-with jax.numpy_dtype_promotion("standard"):
-    from jax_md import energy, minimize, simulate, space
+
+@pytest.fixture(scope="module", autouse=True)
+def jax_md():
+    """Import jax-md when its tests run: it takes seconds, and mixes types of numbers meanwhile."""
+    global energy, minimize, simulate, space, from_jax_md, to_jax_md
+    with jax.numpy_dtype_promotion("standard"):
+        from jax_md import energy, minimize, simulate, space
+
+        from difmd.interop.jax_md import from_jax_md, to_jax_md
+
 
 LJ = difmd.lennard_jones(["Ar"], sigma=3.4, epsilon=0.0103, cutoff=6.0, truncation=difmd.switched(5.0))
 SW = difmd.stillinger_weber(["Si"], epsilon=2.16826, sigma=2.0951)
