@@ -58,13 +58,13 @@ class System:
         return self.positions.shape[-2]
 
     @property
-    def is_mobile(self) -> Bool[Array, "*batch atoms"]:
+    def is_mobile(self) -> Bool[Array | np.ndarray, "*batch atoms"]:
         """Which atoms move: neither padding nor fixed; bool [atoms]."""
         real = self.atomic_numbers > 0
         return real if self.fixed is None else real & ~self.fixed
 
     @property
-    def holds_atoms(self) -> Bool[Array, "*batch"]:
+    def holds_atoms(self) -> Bool[Array | np.ndarray, "*batch"]:
         """Whether atoms are fixed, so that momentum is not conserved; bool []."""
         if self.fixed is None:
             return jnp.zeros(self.atomic_numbers.shape[:-1], bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from difmd.simulation.failure import NAME, failure_message
 from difmd.simulation.limits import Limits
 from difmd.simulation.recorder import ProgressNote, Recorder
 from difmd.simulation.start import check_steps, checked_system, state_of
+from difmd.simulation.unit_warnings import suspicious_units
 from difmd.system import System
 from difmd.trajectory.run_folder import RunFolder, terminable
 from difmd.trajectory.trajectory import Trajectory
@@ -118,6 +120,8 @@ def simulate(
         None if folder is None else as_path("folder", folder), progress,
     )  # fmt: skip
     state = state_of(system, first, integrator, initial_temperature, momenta, key)
+    for message in suspicious_units(integrator, first):
+        warnings.warn(message, stacklevel=2)
     recorder, neighbors = _prepare(run, first, state, skin=skin, capacity=capacity, key=key)
     with terminable():
         try:

@@ -198,9 +198,9 @@ class Trajectory:
 
     def _rows(self) -> dict[str, Any]:
         """What a summary shows."""
-        n_atoms = int(np.sum(np.asarray(self.system.atomic_numbers) > 0))
+        n_atoms = np.sum(np.asarray(self.system.atomic_numbers) > 0, axis=-1)
         replicas = "" if self.n_replicas is None else f" in {self.n_replicas} replicas"
-        rows: dict[str, Any] = {"frames": f"{len(self)} of {n_atoms} atoms{replicas}"}
+        rows: dict[str, Any] = {"frames": f"{len(self)} of {np.max(n_atoms)} atoms{replicas}"}
         if not len(self):
             return rows
         some = self[:: -(-len(self) // _SUMMARISED)]
@@ -209,7 +209,7 @@ class Trajectory:
         rows["pressure"] = f"{np.mean(some.pressure) / BAR:.4g} bar (mean)"
         conserved = some.conserved
         if np.isfinite(conserved).all():
-            drift = np.sum(conserved[-1] - conserved[0]) / n_atoms
+            drift = np.mean((conserved[-1] - conserved[0]) / n_atoms)
             rows["energy drift"] = f"{1000 * drift:.2g} meV/atom"
         return rows
 
