@@ -88,20 +88,20 @@ def evaluate(
     (energy, multipoles), (gradient, of_cell) = differentiated(system.positions, system.cell)
     # A strain ε moves positions r and cell h by r·ε and h·ε: ∂U/∂ε = rᵀ ∂U/∂r + hᵀ ∂U/∂h.
     virial = product(system.positions.T, gradient) + product(system.cell.T, of_cell)
-    # Symmetrised: a rotation of everything is no deformation.
+    # Symmetrised, as a rotation is not a deformation.
     virial = 0.5 * (virial + virial.T)
     volume = system.volume if all(neighbors.periodic) else jnp.nan
-    found = Evaluation(energy, -gradient, virial / volume)
+    evaluation = Evaluation(energy, -gradient, virial / volume)
     if multipoles is None:
-        return found
+        return evaluation
     dipole = total_dipole(multipoles, system, neighbors)
-    return found._replace(charges=multipoles.charges, dipole=dipole)
+    return evaluation._replace(charges=multipoles.charges, dipole=dipole)
 
 
 def forces_and_virial(
     potential: Potential, params: Params, system: System, neighbors: Neighbors
 ) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
-    """Forces [eV/Å] and the virial −∂U/∂strain [eV], as barostats need them.
+    """Forces [eV/Å] and the virial −∂U/∂strain [eV] for barostats.
 
     Args:
         potential: the energy model.
@@ -116,9 +116,9 @@ def forces_and_virial(
         InputError: as `evaluate`; a direction that is not periodic.
     """
     if not all(neighbors.periodic):
-        raise InputError("a barostat needs three periodic directions: use an integrator without one")
-    found = evaluate(potential, params, system, neighbors)
-    return found.forces, -found.stress * system.volume
+        raise InputError("a barostat needs three periodic directions: use an integrator without a barostat")
+    evaluation = evaluate(potential, params, system, neighbors)
+    return evaluation.forces, -evaluation.stress * system.volume
 
 
 def forces(
@@ -130,8 +130,8 @@ def forces(
 
         vjp_r(v) = jvp_r(F; v),    vjp_θ(v) = −∂/∂θ [jvp_r(U; v)],
 
-    and reverse mode through a trajectory stores no pair and scatters nothing. For forward mode there is
-    `plain_forces`; this function has a reverse rule only.
+    and reverse mode through a trajectory neither stores pairs nor scatters. This function has a reverse rule
+    only; use `plain_forces` in forward mode.
 
     Args:
         potential: the energy model.
@@ -153,7 +153,7 @@ def forces(
 def plain_forces(
     potential: Potential, params: Params, system: System, neighbors: Neighbors
 ) -> Float[Array, "atoms 3"]:
-    """The same as `forces`, as JAX differentiates it: in forward mode, too, but slower in reverse.
+    """The same as `forces` without a custom rule: also for forward mode, but slower in reverse mode.
 
     Raises:
         InputError: as `evaluate`.
@@ -196,7 +196,7 @@ def _system(r: Array, cell: Array, masses: Array, numbers: tuple[Array, Array]) 
     return System(positions=r, atomic_numbers=numbers[0], masses=masses, cell=cell, pbc=numbers[1])
 
 
-# Traced once for all that calls it.
+# Traced once for all callers.
 @functools.partial(jax.jit, static_argnums=0)
 def _forces(
     potential: Potential,
@@ -207,6 +207,7 @@ def _forces(
     numbers: tuple[Array, Array],
     neighbors: Neighbors,
 ) -> Array:
+    # Numbers and neighbours are arguments, as a function with a custom rule must not close over tracers.
     @jax.custom_vjp
     def field(params: Params, r: Array, cell: Array, masses: Array, rest: Any) -> Array:
         return -_gradient(potential, params, r, cell, masses, *rest)
@@ -214,20 +215,20 @@ def _forces(
     def forward(params: Any, r: Any, cell: Any, masses: Any, rest: Any) -> tuple[Array, Any]:
         values = jax.tree.map(lambda p: p.value, (params, r, cell, masses, rest))
         params_varies = any(leaf.perturbed for leaf in jax.tree.leaves(params))
-        # What is not differentiated costs nothing on the way back.
-        wanted = ("params",) * params_varies + ("cell",) * cell.perturbed
-        return field(*values), (values, dict.fromkeys(wanted))
+        # The backward pass is limited to the inputs that are differentiated.
+        names = ("params",) * params_varies + ("cell",) * cell.perturbed
+        return field(*values), (values, dict.fromkeys(names))
 
     def backward(residuals: Any, v: Any) -> tuple[Any, ...]:
-        (params, r, cell, masses, rest), wanted = residuals
-        none = jax.tree.map(_no_gradient, (params, r, cell, masses, rest))
+        (params, r, cell, masses, rest), names = residuals
+        zeros = jax.tree.map(_no_gradient, (params, r, cell, masses, rest))
         if isinstance(v, jax.custom_derivatives.SymbolicZero):
-            return none
+            return zeros
         system, neighbors = _system(r, cell, masses, rest[0]), rest[1]
-        if potential.pull_back is not None and "cell" not in wanted:
-            found = potential.pull_back(params, system, neighbors, v)
-            if found is not None:
-                return (found[0] if wanted else none[0], found[1], *none[2:])
+        if potential.pull_back is not None and "cell" not in names:
+            gradients = potential.pull_back(params, system, neighbors, v)
+            if gradients is not None:
+                return (gradients[0] if names else zeros[0], gradients[1], *zeros[2:])
 
         def along_v(varied: dict[str, Any]) -> Array:
             def energy(r: Array) -> Array:
@@ -236,17 +237,17 @@ def _forces(
 
             return jax.jvp(energy, (varied.get("r", r),), (v,))[1]
 
-        everything = {"r": r, "params": params, "cell": cell}
-        if wanted and potential.uses_reverse_edges:
-            # One pass for all, as that over the parameters of a network goes through everything anyway.
-            varied = jax.grad(along_v)({name: everything[name] for name in ("r", *wanted)})
+        inputs = {"r": r, "params": params, "cell": cell}
+        if names and potential.uses_reverse_edges:
+            # A single pass, as the gradient in the parameters of a network passes through positions anyway.
+            slopes = jax.grad(along_v)({name: inputs[name] for name in ("r", *names)})
         else:
             gradient = functools.partial(_gradient, potential, params)
             _, hessian_v = jax.jvp(lambda r: gradient(r, cell, masses, *rest), (r,), (v,))
-            varied = jax.grad(along_v)({name: everything[name] for name in wanted}) if wanted else {}
-            varied["r"] = hessian_v
-        minus = jax.tree.map(jnp.negative, varied)
-        return (minus.get("params", none[0]), minus["r"], minus.get("cell", none[2]), *none[3:])
+            slopes = jax.grad(along_v)({name: inputs[name] for name in names}) if names else {}
+            slopes["r"] = hessian_v
+        minus = jax.tree.map(jnp.negative, slopes)
+        return (minus.get("params", zeros[0]), minus["r"], minus.get("cell", zeros[2]), *zeros[3:])
 
     field.defvjp(forward, backward, symbolic_zeros=True)
     return field(params, r, cell, masses, (numbers, neighbors))

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from pairs import brute_force, is_subset, pairs_of
 
-from difmd.neighbors import Grid, Neighbors, find_pairs, update
+from difmd.neighbors import Neighbors, find_pairs, update
+from difmd.neighbors.types import Grid
 from difmd.system import System
 
 CUTOFF, SKIN = 1.0, 0.25
@@ -52,7 +53,7 @@ def template(size: str, pbc: tuple[bool, bool, bool]) -> Neighbors:
         reference_cell=jnp.zeros((3, 3)),
         n_neighbors=zero,
         n_extended=zero,
-        n_held=zero,
+        n_in_run=zero,
         too_small=jnp.asarray(False),
         cutoff=CUTOFF,
         skin=SKIN,

@@ -13,7 +13,7 @@ from pairs import brute_force, is_subset, pairs_of
 from difmd._internal import cpu_layout
 from difmd._internal.pairs import find_pairs
 from difmd.errors import Flag, InputError, Status, describe, flags_of
-from difmd.neighbors import check, grow, host, is_stale, neighbor_list, rebuild, types, update
+from difmd.neighbors import check, grid, grow, host, is_stale, neighbor_list, rebuild, types, update
 from difmd.neighbors.device import _argsort, _unpack
 from difmd.neighbors.types import extended_positions
 from difmd.system import from_ase, make_system
@@ -121,7 +121,7 @@ def test_overflow_of_images_and_of_runs_is_flagged(where):
         room = int(roomy.n_extended) - 1
         tight = roomy.replace(parents=roomy.parents[:room], images=roomy.images[:, :room])
     else:
-        tight = dataclasses.replace(roomy, grid=roomy.grid._replace(held=int(roomy.n_held) - 1))
+        tight = dataclasses.replace(roomy, grid=roomy.grid._replace(capacity=int(roomy.n_in_run) - 1))
     tight = jax.jit(rebuild)(system, tight)
     assert bool(tight.overflow)
     assert int(tight.indices.max()) <= tight.parents.shape[-1]
@@ -162,7 +162,7 @@ def test_open_crystals_get_no_more_slots_than_they_need():
     silicon = from_ase(ase.build.bulk("Si", "diamond", a=5.43, cubic=True) * (4, 4, 4))
     neighbors = neighbor_list(silicon, cutoff=3.0, skin=0.3)
     assert int(neighbors.n_neighbors) == 4 and neighbors.capacity <= 8
-    assert host._whole_groups(1.1 * host._usual_neighbors(silicon, 3.3)) == 16
+    assert grid.round_to_groups(1.1 * grid.liquid_neighbors(silicon, 3.3)) == 16
 
 
 @pytest.mark.parametrize("largest", [0, 1, 300, 2**20, 2**31 - 2])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from difmd._internal.reductions import cumulative, largest, whole_rows
+from difmd._internal.reductions import cumulative, full_rows, largest
 
 
 def test_nan_is_seen_in_many_replicas():
@@ -36,7 +36,7 @@ def test_replicas_and_gradients_are_those_of_a_plain_maximum():
 @pytest.mark.parametrize("n", [1, 128, 129, 128 * 256, 128 * 256 + 1, 128 * 700])
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_cumulative_sums_are_exact(n, dtype):
-    x = np.random.default_rng(0).integers(0, 9, whole_rows(n)).astype(dtype)
+    x = np.random.default_rng(0).integers(0, 9, full_rows(n)).astype(dtype)
     assert n <= len(x) < n + 128
     found = jax.jit(cumulative)(jnp.asarray(x))
     assert found.dtype == dtype

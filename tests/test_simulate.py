@@ -376,7 +376,7 @@ def test_refuses_what_is_no_system_and_no_key(argon, unchecked):
         simulate(POTENTIAL, PARAMS, "argon", NVE, key=jax.random.key(0), **options)
     with pytest.raises(InputError, match="key = 0 is not a key"):
         simulate(POTENTIAL, PARAMS, argon, NVE, key=0, **options)
-    with pytest.raises(InputError, match="n_steps = 1.0 must be a whole number"):
+    with pytest.raises(InputError, match="n_steps = 1.0 must be an integer"):
         simulate(POTENTIAL, PARAMS, argon, NVE, key=jax.random.key(0), **{**options, "n_steps": 1.0})
 
 

@@ -1,4 +1,4 @@
-"""Arguments of a wrong type, found before they get anywhere (host)."""
+"""Checks of the types of arguments (host)."""
 
 from __future__ import annotations
 
@@ -25,20 +25,25 @@ def check_type(name: str, value: Any, kind: type, remedy: str) -> None:
         raise InputError(f"{name} is of type {type(value).__name__}, but must be a {kind.__name__}: {remedy}")
 
 
+def is_traced(tree: Any) -> bool:
+    """Whether a pytree holds arrays without values: under jit, grad or vmap."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
 def check_integer(name: str, value: Any, *, least: int = 1) -> None:
-    """Refuse what is no whole number, or less than that.
+    """Refuse a value that is not an integer of at least `least`.
 
     Raises:
         InputError: naming the argument and its value.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"{name} = {value!r} must be a whole number of at least {least}")
+        raise InputError(f"{name} = {value!r} must be an integer of at least {least}")
     if value < least:
         raise InputError(f"{name} = {value} must be at least {least}")
 
 
 def check_key(key: Any) -> None:
-    """Refuse what is not one key of JAX; traced ones are known, too.
+    """Refuse a value that is not a single PRNG key of JAX; works under jit.
 
     Raises:
         InputError: with its value.
@@ -46,22 +51,22 @@ def check_key(key: Any) -> None:
     if not jnp.issubdtype(getattr(key, "dtype", int), jax.dtypes.prng_key):
         raise InputError(f"key = {key} is not a key of JAX: write key=jax.random.key(0)")
     if key.shape != ():
-        raise InputError(f"key has shape {list(key.shape)}: give one key, from which others are split")
+        raise InputError(f"key has shape {list(key.shape)}: give a single key, which is split as needed")
 
 
 def as_path(name: str, value: Any) -> Path:
-    """A path.
+    """`value` as a path.
 
     Raises:
-        InputError: it is something else.
+        InputError: another type.
     """
     if not isinstance(value, str | os.PathLike):
-        raise InputError(f"{name} = {value!r} is no path: give a str or a pathlib.Path")
+        raise InputError(f"{name} = {value!r} is not a path: give a str or a pathlib.Path")
     return Path(value)
 
 
 def real_numbers(name: str, values: Any) -> np.ndarray:
-    """An array of float64 from what a user gave, which may be NaN.
+    """`values` as an array of float64; NaN passes.
 
     Raises:
         InputError: text, complex numbers, truth values, None, lists of unequal lengths, or another object.
@@ -77,13 +82,13 @@ def real_numbers(name: str, values: Any) -> np.ndarray:
 
 
 def warn_of_pressure(pressure: Any) -> None:
-    """Warn of a pressure that is likely to lack its unit: 1 eV/Å³ is 160 GPa; traced ones pass (host)."""
+    """Warn of a pressure that probably lacks its unit, as 1 eV/Å³ is 160 GPa; traced values pass (host)."""
     if isinstance(pressure, jax.core.Tracer):
         return
     largest = float(np.max(np.abs(np.asarray(pressure, np.float64)), initial=0))
     if largest >= 1:
         warnings.warn(
-            f"a pressure of {largest:.3g} eV/Å³ is {160.2177 * largest:.0f} GPa: if that is not meant, write "
+            f"the pressure is {largest:.3g} eV/Å³ = {160.2177 * largest:.0f} GPa: give its unit, as in "
             "`1 * units.BAR` or `1 * units.GPA`",
             stacklevel=3,
         )

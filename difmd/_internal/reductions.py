@@ -35,13 +35,13 @@ def largest(x: Float[Array, "n"]) -> Float[Array, ""]:
     )
 
 
-def whole_rows(n: int) -> int:
+def full_rows(n: int) -> int:
     """The least length from `n` on that `cumulative` takes: rows that are full."""
     return -(-n // _ROW) * _ROW
 
 
 def cumulative(x: Shaped[Array, "n"]) -> Shaped[Array, "n"]:
-    """The cumulative sum of a length of `whole_rows`; of floats, by rows, each times a triangle of ones.
+    """The cumulative sum of a length of `full_rows`; of floats, by rows, each times a triangle of ones.
 
     XLA on CPU compiles it sooner than `jnp.cumsum`. In float32 exact for whole numbers with sums up to 2²⁴; a
     number that is not finite spoils all sums of its row.
@@ -53,7 +53,7 @@ def cumulative(x: Shaped[Array, "n"]) -> Shaped[Array, "n"]:
     ends = within[:, -1]
     n_rows = len(ends)
     if n_rows > _DIRECT:
-        before = cumulative(jnp.pad(ends, (0, whole_rows(n_rows) - n_rows)))[:n_rows] - ends
+        before = cumulative(jnp.pad(ends, (0, full_rows(n_rows) - n_rows)))[:n_rows] - ends
     else:
         place = jnp.arange(n_rows)
         before = jnp.sum(jnp.where(place[None] < place[:, None], ends[None], 0), axis=1)

@@ -7,6 +7,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 MAX_LINES = 6
@@ -71,6 +72,13 @@ def short(value: Any) -> str:
     if callable(value):
         return str(getattr(value, "__name__", type(value).__name__))
     return repr(value) if not isinstance(value, str) else value
+
+
+def concrete(value: Any) -> np.ndarray | None:
+    """An array on the host; None under jit, and for placeholders in a pytree."""
+    if isinstance(value, jax.core.Tracer) or not isinstance(value, np.ndarray | np.generic | jax.Array):
+        return None
+    return np.asarray(value)
 
 
 def _clipped(text: str) -> str:

@@ -2,20 +2,15 @@
 
 from difmd._internal.pairs import find_pairs
 from difmd.neighbors.device import rebuild, update
-from difmd.neighbors.host import (
-    allocate,
-    capacity_of,
-    grow,
-    has_overflowed,
-    neighbor_list,
-    rebuild_on_host,
-    with_capacity,
-)
+from difmd.neighbors.host import allocate as allocate
+from difmd.neighbors.host import capacity_of as capacity_of
+from difmd.neighbors.host import grow, has_overflowed, neighbor_list
+from difmd.neighbors.host import rebuild_on_host as rebuild_on_host
+from difmd.neighbors.host import with_capacity as with_capacity
 from difmd.neighbors.skin import automatic_skin
-from difmd.neighbors.types import Grid, Neighbors, check, extended_positions, is_stale
+from difmd.neighbors.types import Neighbors, check, extended_positions, is_stale
 
 __all__ = [
-    "Grid",
     "Neighbors",
     "automatic_skin",
     "check",
@@ -26,9 +21,5 @@ __all__ = [
     "is_stale",
     "neighbor_list",
     "rebuild",
-    "rebuild_on_host",
-    "allocate",
-    "capacity_of",
     "update",
-    "with_capacity",
 ]

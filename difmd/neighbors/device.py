@@ -1,9 +1,9 @@
-"""Neighbour lists under jit: rebuild, and rebuild only when an atom has moved far enough.
+"""Neighbour lists under jit: `rebuild`, and `update`, which rebuilds once an atom has moved far enough.
 
 Atoms are sorted into bins finer than the reach, and bins beyond the faces of the cell repeat those inside,
-so that images come in order too. What is near an atom then lies in a few *runs*: stretches of bins along
-the third lattice vector whose positions are contiguous in memory. Comparing runs needs no gather of single
-numbers and is done with vector instructions. Cost is O(N).
+so that images are sorted too. The neighbourhood of an atom then consists of a few *runs*: stretches of bins
+along the third lattice vector whose positions are contiguous in memory. Runs are compared with vector
+instructions, without gathers of single numbers. The cost is O(N).
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from difmd._internal import cpu_layout
 from difmd._internal.gather import add_at, take, take_runs
 from difmd._internal.lattice import complete_cell, heights, invert, product
-from difmd._internal.reductions import cumulative, largest, whole_rows
+from difmd._internal.reductions import cumulative, full_rows, largest
 from difmd._internal.replicas import cond_any
 from difmd.errors import InputError
 from difmd.neighbors.reverse_edges import find_reverse_edges
-from difmd.neighbors.types import Grid, Neighbors, extended_positions, is_stale
+from difmd.neighbors.types import Grid, Neighbors, check_belongs, extended_positions, is_stale
 from difmd.system import System
 
 WORD = 32
-"""Comparisons in a word."""
+"""Comparisons per word."""
 
-# Slots filled in one loop, whose state then passes through memory less often.
+# Slots filled per iteration of a loop; with more of them its state passes through memory less often.
 _UNROLL = 4
 
 
 def update(system: System, neighbors: Neighbors) -> Neighbors:
-    """Rebuild the list if it is stale for these positions, else return it as it is.
+    """Rebuild the list if it is stale for these positions, else return it unchanged; works under jit.
 
     Under `vmap` all replicas are rebuilt as soon as one needs it. No gradient flows through a list.
 
     Args:
         system: the positions and cell now.
-        neighbors: a list of `neighbor_list`.
+        neighbors: a list made by `neighbor_list` for this system.
 
     Returns:
         A list that is exact for `system` unless its `overflow` or `too_small` is set.
@@ -58,23 +58,29 @@ def _keep(system: System, neighbors: Neighbors) -> Neighbors:
     return neighbors
 
 
-# Traced once for all that calls it.
-@jax.jit
 def rebuild(system: System, neighbors: Neighbors, reach: Float[Array, ""] | float | None = None) -> Neighbors:
-    """Build the list anew within the capacity of `neighbors`.
+    """Build the list anew within the capacity of `neighbors`; works under jit.
 
     Args:
         system: the positions and cell now.
-        neighbors: gives the shapes and the static settings; its contents are not used.
-        reach: how far pairs go that are listed [Å], cutoff + skin at most, which is the default. With less
-            it is up to the caller to know how far atoms move.
+        neighbors: provides the shapes and the static settings; its contents are not used.
+        reach: largest distance of listed pairs [Å]; default: cutoff + skin, which is also the maximum. With
+            a shorter reach the caller has to bound how far atoms move.
 
     Returns:
         The new list.
 
     Raises:
-        InputError: tens of millions of positions, more than 32 bits can count beside the runs around one.
+        InputError: a list of another system, or tens of millions of positions, whose indices do not fit into
+            32 bits together with those of their runs.
     """
+    check_belongs(system, neighbors)
+    return _rebuild(system, neighbors, reach)
+
+
+# Traced once for all callers.
+@jax.jit
+def _rebuild(system: System, neighbors: Neighbors, reach: Float[Array, ""] | float | None) -> Neighbors:
     system = lax.stop_gradient(system)
     reach = neighbors.cutoff + neighbors.skin if reach is None else reach
     real = system.atomic_numbers > 0
@@ -99,10 +105,10 @@ def rebuild(system: System, neighbors: Neighbors, reach: Float[Array, ""] | floa
     )
     indices, count, longest = _search(extended_positions(system, fresh), sorted_, reach**2, neighbors)
     most = largest(count).astype(jnp.int32)
-    found = fresh.replace(indices=indices, n_neighbors=most, n_held=longest.astype(jnp.int32))
-    return (
-        found if neighbors.reverse_edges is None else found.replace(reverse_edges=find_reverse_edges(found))
-    )
+    rebuilt = fresh.replace(indices=indices, n_neighbors=most, n_in_run=longest.astype(jnp.int32))
+    if neighbors.reverse_edges is None:
+        return rebuilt
+    return rebuilt.replace(reverse_edges=find_reverse_edges(rebuilt))
 
 
 def _is_too_small(margin: Float[Array, "3"], neighbors: Neighbors) -> Bool[Array, ""]:
@@ -112,13 +118,13 @@ def _is_too_small(margin: Float[Array, "3"], neighbors: Neighbors) -> Bool[Array
 
 
 def _padded(grid: Grid) -> tuple[int, int, int]:
-    """Bins along each vector with those beyond the faces."""
+    """Number of bins along each vector, including those beyond the faces."""
     a, b, c = (bins + 2 * reach for bins, reach in zip(grid.bins, grid.reach, strict=True))
     return a, b, c
 
 
 def _flat(index: list[Array], grid: Grid) -> Array:
-    """Number of a bin from its place along each vector, the third running fastest."""
+    """Flat index of a bin from its indices along each vector, the third running fastest."""
     _, rows, columns = _padded(grid)
     return (index[0] * rows + index[1]) * columns + index[2]
 
@@ -129,7 +135,7 @@ def _bins(
     margin: Float[Array, "3"],
     neighbors: Neighbors,
 ) -> Int[Array, "atoms"]:
-    """Bin that each atom lies in; padding lies behind the last."""
+    """Flat index of the bin of each atom; padding gets an index past the last bin."""
     grid = neighbors.grid
     index = []
     for axis in range(3):
@@ -139,7 +145,7 @@ def _bins(
             high = jnp.max(jnp.where(real, x, -jnp.inf))
             width = jnp.maximum((high - low) / bins, margin[axis] / reach) * (1 + 1e-6)
             x = (x - low) / (width * bins)
-        # Clamping keeps near positions in near bins.
+        # Clamping keeps close positions in close bins.
         index.append(reach + jnp.clip(jnp.floor(x * bins).astype(jnp.int32), 0, bins - 1))
     return jnp.where(real, _flat(index, grid), int(np.prod(_padded(grid))))
 
@@ -148,8 +154,8 @@ class _Sorted(NamedTuple):
     """The extended positions in the order of their bins.
 
     Attributes:
-        start: first extended position of each bin, and the number of all of them; [bins + 1].
-        bins: of each center, behind the last for those that are none; [columns].
+        start: first extended position of each bin, and their total number; [bins + 1].
+        bins: bin of each center, past the last bin for those that pad; [columns].
     """
 
     order: Int[Array, "columns"]
@@ -167,25 +173,25 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
     order = _argsort(bins, n_bins)
     ordered = take(bins, order)
     atoms = jnp.arange(n_atoms, dtype=jnp.int32)
-    # Sums of one length, which XLA compiles once; whole numbers of float32 are exact up to 2²⁴.
-    room = whole_rows(max(n_bins, n_extended, n_atoms) + 1)
-    dtype = jnp.float32 if room < 2**24 else jnp.int32
-    count = add_at(room, ordered, jnp.ones(n_atoms, dtype))
-    # Where the atoms of each bin begin among those in order.
-    own_start = (cumulative(count) - count).astype(jnp.int32)
+    # Sums of a single length, which XLA compiles once; integers in float32 are exact up to 2²⁴.
+    length = full_rows(max(n_bins, n_extended, n_atoms) + 1)
+    dtype = jnp.float32 if length < 2**24 else jnp.int32
+    count = add_at(length, ordered, jnp.ones(n_atoms, dtype))
+    # First of the sorted atoms in each bin.
+    first_atom = (cumulative(count) - count).astype(jnp.int32)
     source, images_of_bins = _source(neighbors)
     repeated = jnp.where(source < 0, 0, take(count, jnp.maximum(source, 0)))
-    repeated = jnp.pad(repeated, (0, room - n_bins))
+    repeated = jnp.pad(repeated, (0, length - n_bins))
     start = (cumulative(repeated) - repeated).astype(jnp.int32)[: n_bins + 1]
-    # The last bin that begins at or before a position holds it.
-    begun = add_at(room, jnp.minimum(start[:-1], n_extended), jnp.ones(n_bins, dtype))
-    holder = jnp.minimum(cumulative(begun)[:n_extended].astype(jnp.int32) - 1, n_bins - 1)
-    within = jnp.arange(n_extended, dtype=jnp.int32) - take(start, holder)
-    place = take(own_start, jnp.maximum(take(source, holder), 0)) + within
+    # A position belongs to the last bin that begins at or before it.
+    begun = add_at(length, jnp.minimum(start[:-1], n_extended), jnp.ones(n_bins, dtype))
+    bin_of = jnp.minimum(cumulative(begun)[:n_extended].astype(jnp.int32) - 1, n_bins - 1)
+    within = jnp.arange(n_extended, dtype=jnp.int32) - take(start, bin_of)
+    place = take(first_atom, jnp.maximum(take(source, bin_of), 0)) + within
     parents = take(order, jnp.clip(place, 0, n_atoms - 1))
-    images = jnp.stack([take(image, holder) for image in images_of_bins])
-    slots = take(start, ordered) + atoms - take(own_start, ordered)
-    # Behind the extended positions: one that stands for unused neighbours, one for padding.
+    images = jnp.stack([take(image, bin_of) for image in images_of_bins])
+    slots = take(start, ordered) + atoms - take(first_atom, ordered)
+    # Past the extended positions: one that stands for unused neighbours, one for padding.
     centers = jnp.where((ordered < n_bins) & (slots < n_extended), slots, n_extended + 1)
     order, centers, ordered = (
         jnp.concatenate([x, jnp.full(neighbors.centers.shape[-1] - n_atoms, filling, jnp.int32)])
@@ -195,7 +201,7 @@ def _sort(bins: Int[Array, "atoms"], real: Bool[Array, "atoms"], neighbors: Neig
 
 
 def _source(neighbors: Neighbors) -> tuple[Int[Array, "bins"], list[Int[Array, "bins"]]]:
-    """The bin inside the cell that each bin repeats, −1 for none, and the image it lies in."""
+    """The bin inside the cell that each bin repeats, −1 for none, and its lattice translation."""
     grid, padded = neighbors.grid, _padded(neighbors.grid)
     inside, images = [], []
     is_nothing: Any = False
@@ -213,8 +219,8 @@ def _source(neighbors: Neighbors) -> tuple[Int[Array, "bins"], list[Int[Array, "
 def _argsort(keys: Int[Array, "n"], highest: int) -> Int[Array, "n"]:
     """Stable order of keys 0 … `highest`.
 
-    Place and as many bits of the key as fit beside it go into one word, the lowest bits first. XLA sorts
-    one array several times faster on CPU than two.
+    The index and as many bits of the key as fit beside it are packed into a word, the lowest bits first. On
+    CPU XLA sorts one array several times faster than two.
     """
     n = len(keys)
     bits = max(1, (n - 1).bit_length())
@@ -234,13 +240,13 @@ def _search(
     reach_squared: Array | float,
     neighbors: Neighbors,
 ) -> tuple[Int[Array, "slots columns"], Float[Array, "columns"], Float[Array, ""]]:
-    """Compare each center with the runs around it, and list those within reach.
+    """Compare each center with the runs around it, and list the positions within reach.
 
     Returns:
         indices, the number of neighbours of each center, and the length of the longest run.
     """
 
-    def find(into: Array, start: Array | int, size: int) -> tuple[Array, Array, Array]:
+    def fill(into: Array, start: Array | int, size: int) -> tuple[Array, Array, Array]:
         """Fill the columns of `size` centers from `start` on."""
         bins, centers = (lax.dynamic_slice_in_dim(x, start, size) for x in (sorted_.bins, sorted_.centers))
         masks, first, count, longest = _compare(positions, sorted_, bins, centers, reach_squared, neighbors)
@@ -253,27 +259,27 @@ def _search(
     indices = jnp.zeros((neighbors.capacity, n_columns), jnp.int32)
     parts = cpu_layout.split(n_columns, cpu_layout.SEARCHED)
     if parts is None:
-        return find(indices, jnp.int32(0), n_columns)
+        return fill(indices, jnp.int32(0), n_columns)
     starts, length = parts
 
-    def one(state: tuple[Array, Array, Array], start: Array) -> tuple[Any, None]:
-        indices, count, longest = state
-        indices, own, most = find(indices, start, length)
-        return (indices, lax.dynamic_update_slice(count, own, (start,)), jnp.maximum(longest, most)), None
+    def step(state: tuple[Array, Array, Array], start: Array) -> tuple[Any, None]:
+        indices, counts, longest = state
+        indices, count, most = fill(indices, start, length)
+        return (indices, lax.dynamic_update_slice(counts, count, (start,)), jnp.maximum(longest, most)), None
 
-    zeros = jnp.zeros(n_columns, _counting(positions[0]))
-    return lax.scan(one, (indices, zeros, zeros[0]), jnp.asarray(starts))[0]
+    zeros = jnp.zeros(n_columns, _count_dtype(positions[0]))
+    return lax.scan(step, (indices, zeros, zeros[0]), jnp.asarray(starts))[0]
 
 
-def _counting(x: Float[Array, "points"]) -> Any:
-    """The dtype of counts: that of `x` where counts are exact in it, so that maxima share kernels."""
+def _count_dtype(x: Float[Array, "points"]) -> Any:
+    """The dtype of counts: that of `x` where it represents them exactly, so that maxima share kernels."""
     return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
 
 
 def _words(grid: Grid) -> tuple[int, int]:
-    """Words that the comparisons of a run take, and comparisons in each."""
-    n_words = -(-grid.held // WORD)
-    return n_words, 8 * -(-grid.held // (8 * n_words))
+    """Number of words for the comparisons of a run, and comparisons in each."""
+    n_words = -(-grid.capacity // WORD)
+    return n_words, 8 * -(-grid.capacity // (8 * n_words))
 
 
 def _compare(
@@ -286,19 +292,19 @@ def _compare(
 ) -> tuple[
     UInt[Array, "words centers"], Int[Array, "words centers"], Float[Array, "centers"], Float[Array, ""]
 ]:
-    """Bit masks of who is within reach, up to 32 comparisons of a run in a word, and one for the end.
+    """Bit masks of the positions within reach, up to 32 comparisons of a run in a word, and a final word.
 
     Args:
-        positions: x, y and z of the extended positions, and room behind them.
+        positions: x, y and z of the extended positions, padded at the end.
         sorted_: the runs.
-        bins: of the centers.
-        centers: extended positions.
+        bins: bins of the centers.
+        centers: extended positions of the centers.
         reach_squared: [Å²].
-        neighbors: for its settings.
+        neighbors: provides the settings.
 
     Returns:
-        masks, the extended position that the first bit of each stands for, the number of neighbours of each
-        center, and the length of the longest run.
+        masks, the extended position of the first bit of each, the number of neighbours of each center, and
+        the length of the longest run.
     """
     grid, n_centers = neighbors.grid, len(bins)
     _, rows, columns = _padded(grid)
@@ -308,7 +314,7 @@ def _compare(
     xi, yi, zi = (take(axis, centers)[:, None] for axis in (x, y, z))
     bit = jnp.asarray(np.arange(width, dtype=np.int32))[None]
     flag = jnp.asarray(1 << np.arange(width, dtype=np.uint32), jnp.uint32)[None]
-    # Behind them lie the two points that are no atoms, and room to read past the end.
+    # They are followed by the two points that are not atoms, and padding to read past the end.
     n_extended = len(x) - width - 2
     real = centers < n_extended
 
@@ -318,12 +324,12 @@ def _compare(
         first = take(sorted_.start, jnp.clip(middle - grid.reach[2], 0, n_bins)) + skipped
         last = take(sorted_.start, jnp.clip(middle + grid.reach[2] + 1, 0, n_bins))
         start = jnp.minimum(first, len(x) - width)
-        apart = [take_runs(axis, start, width) - center for axis, center in ((x, xi), (y, yi), (z, zi))]
-        squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
+        dx, dy, dz = (take_runs(axis, start, width) - center for axis, center in ((x, xi), (y, yi), (z, zi)))
+        squared = dx**2 + dy**2 + dz**2
         length = jnp.where(real, last - first, -skipped)
-        # After an overflow a run may end beyond what there is room for.
-        here = jnp.minimum(length, n_extended - first)
-        hit = (squared < reach_squared) & (bit < here[:, None]) & (bit != (centers - first)[:, None])
+        # After an overflow a run may end past the capacity.
+        stored = jnp.minimum(length, n_extended - first)
+        hit = (squared < reach_squared) & (bit < stored[:, None]) & (bit != (centers - first)[:, None])
         mask = jnp.sum(jnp.where(hit, flag, 0), axis=1, dtype=jnp.uint32)
         count = count + lax.population_count(mask).astype(count.dtype)
         word = (jnp.where(is_end, 1, mask), jnp.where(is_end, n_extended, first))
@@ -332,11 +338,11 @@ def _compare(
     around = [range(-n, n + 1) for n in grid.reach[:2]]
     offsets = [(a * rows + b) * columns for a, b in itertools.product(*around)]
     pieces = list(itertools.product(offsets, range(0, width * n_words, width)))
-    # The end goes through the same loop, which saves arrays and kernels; its comparisons are thrown away.
+    # The final word passes through the same loop, which saves arrays and kernels; its comparisons are unused.
     table = np.asarray([*pieces, (0, width * n_words)], np.int32)
     is_end = np.arange(len(table)) == len(table) - 1
     words = (jnp.asarray(table[:, 0]), jnp.asarray(table[:, 1]), jnp.asarray(is_end))
-    zeros = jnp.zeros(n_centers, _counting(x))
+    zeros = jnp.zeros(n_centers, _count_dtype(x))
     (count, longest), (masks, starts) = lax.scan(compare, (zeros, zeros), words)
     return masks, starts, count, largest(longest)
 
@@ -348,13 +354,13 @@ def _unpack(
     column: Array | int,
     n_extended: int,
 ) -> Int[Array, "slots columns"]:
-    """Extended positions of the set bits, written `into` the columns of these centers, the first `column`.
+    """Extended positions of the set bits, written `into` the columns of these centers from `column` on.
 
-    Each slot takes the next set bit of its center. The last word is the end, whose bit never goes: a finished
-    center stays there.
+    Each slot gets the next set bit of its center. The bit of the final word is never cleared, so that a
+    finished center remains there.
 
     Raises:
-        InputError: more positions and words than one number can count.
+        InputError: more positions and words than 32 bits can count.
     """
     n_words, n_centers = masks.shape
     bits = (n_words - 1).bit_length()
@@ -366,7 +372,7 @@ def _unpack(
     centers = jnp.arange(n_centers, dtype=jnp.int32)
 
     def link(after: Array, word: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        # Where a word begins and which comes after it, in one number, as gathers take the time.
+        # The start of a word and its successor are packed into one integer, as gathers dominate the cost.
         number, mask, start = word
         return jnp.where(mask != 0, number, after), (start.astype(jnp.uint32) << bits) | after
 
@@ -382,10 +388,10 @@ def _unpack(
         mask, link, into = state
         rest = mask & (mask - 1)
         bit = lax.population_count((mask ^ rest) - 1)
-        found = ((link >> bits) + bit).astype(jnp.int32)
+        index = ((link >> bits) + bit).astype(jnp.int32)
         loaded = load(link & ((1 << bits) - 1))
         done = rest == 0
-        into = lax.dynamic_update_slice(into, found[None], (slot, column))
+        into = lax.dynamic_update_slice(into, index[None], (slot, column))
         return (jnp.where(done, loaded[0], rest), jnp.where(done, loaded[1], link), into), None
 
     slots = jnp.arange(len(into), dtype=jnp.int32)

@@ -1,4 +1,4 @@
-"""Lists of many configurations at once, for data: pairs found on the host, in arrays of given sizes."""
+"""Lists for data sets: pairs found on the host, packed into arrays of given sizes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Pairs(NamedTuple):
 
     Attributes:
         senders: [pairs], in ascending order.
-        receivers: as an index into the extended positions; [pairs].
+        receivers: indices into the extended positions; [pairs].
         parents: atom that each extended position is an image of, the atoms themselves first; [extended].
-        images: [extended, 3].
-        n_neighbors: the most that an atom has.
-        pair: undirected pair that each belongs to, −1 for none; [pairs].
+        images: lattice translation of each extended position; [extended, 3].
+        n_neighbors: largest number of neighbours of an atom.
+        pair: undirected pair of each, −1 for none; [pairs].
     """
 
     senders: Int[np.ndarray, "pairs"]
@@ -33,26 +33,26 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(system: System, cutoff: float) -> Pairs:
-    """The pairs closer than `cutoff` [Å], and the images that they need (host)."""
+    """Pairs closer than `cutoff` [Å], and the images in them (host)."""
     i, j, shifts, _ = find_pairs(system.positions, system.cell, system.pbc, cutoff)
     n_atoms = system.n_atoms
-    own = np.column_stack([np.arange(n_atoms), np.zeros((n_atoms, 3), np.int64)])
+    inside = np.column_stack([np.arange(n_atoms), np.zeros((n_atoms, 3), np.int64)])
     outside = np.any(shifts != 0, axis=1)
     images, place = np.unique(np.column_stack([j, shifts])[outside], axis=0, return_inverse=True)
     receivers = j.copy()
     receivers[outside] = n_atoms + place.reshape(-1)
-    extended = np.concatenate([own, images])
+    extended = np.concatenate([inside, images])
     most = int(np.bincount(i, minlength=1).max()) if len(i) else 0
     order = np.argsort(i, kind="stable")
     i, j, shifts, receivers = i[order], j[order], shifts[order], receivers[order]
-    # As the lower atom sees it, or the entry with the later translation.
+    # Seen from the lower atom, or from the entry with the larger translation.
     first = shifts[:, 0] if len(i) else np.zeros(0, np.int64)
     for axis in (1, 2):
         first = np.where(first == 0, shifts[:, axis], first)
     sign = np.where((i > j) | ((i == j) & (first < 0)), -1, 1)[:, None]
     keys = np.column_stack([np.minimum(i, j), np.maximum(i, j), sign * shifts])
     _, group, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-    # One found from one side only, at the very cut-off, is no pair.
+    # A pair that rounding at the cut-off has listed from one side only does not count.
     number = np.where(counts == 2, np.cumsum(counts == 2) - 1, -1)
     return Pairs(i, receivers, extended[:, 0], extended[:, 1:], most, number[group.reshape(-1)])
 
@@ -68,17 +68,17 @@ def packed(
     n_extended: int,
     n_pairs: int,
 ) -> Neighbors:
-    """`Neighbors` of given sizes, in NumPy; stale as soon as anything moves.
+    """`Neighbors` of given sizes, in NumPy; stale as soon as an atom moves.
 
     Args:
-        pairs: of the atoms that are none of padding, which come first.
+        pairs: pairs of the real atoms, which precede padding.
         positions: padding included [Å].
         cell: [Å].
         pbc: which directions are periodic.
-        cutoff: that the pairs were found with [Å].
-        slots: `pairs.n_neighbors` at least.
-        n_extended: `len(pairs.parents)` at least.
-        n_pairs: undirected ones, half of `len(pairs.senders)` at least.
+        cutoff: cut-off of the pairs [Å].
+        slots: at least `pairs.n_neighbors`.
+        n_extended: at least `len(pairs.parents)`.
+        n_pairs: number of undirected pairs, at least half of `len(pairs.senders)`.
     """
     n_atoms = len(positions)
     n_real = int(np.sum(~np.any(pairs.images != 0, axis=1)))
@@ -112,7 +112,7 @@ def packed(
         "reference_cell": cell,
         "n_neighbors": np.int32(pairs.n_neighbors),
         "n_extended": np.int32(len(pairs.parents)),
-        "n_held": np.int32(0),
+        "n_in_run": np.int32(0),
         "too_small": np.bool_(False),
         "reverse_edges": ReverseEdges(*both),
     }

@@ -1,4 +1,4 @@
-"""Undirected pairs of a list: which two entries are one pair, seen from its two atoms."""
+"""Reverse edges: the two entries of a list that are the same pair, seen from its two atoms."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from jax import lax
 from difmd._internal.gather import add_at, take
 from difmd.neighbors.types import Neighbors, ReverseEdges
 
-# Lattice translations along a vector that are told from each other.
+# Number of distinct lattice translations along a vector.
 _SHIFTS = 1001
 
 
 def find_reverse_edges(neighbors: Neighbors) -> ReverseEdges:
-    """Match the entries of a list, which holds each pair twice, by sorting them.
+    """Match the entries of a list, which holds each pair twice, by sorting them; works under jit.
 
-    A pair is known by its two centers and the lattice translation between them as the lower of them sees it;
-    between an atom and its own image, as the entry sees it whose translation comes later.
+    The key of a pair consists of its two centers and the lattice translation between them as seen from the
+    lower center; between an atom and its own image, from the entry with the larger translation.
 
     Args:
         neighbors: a list that has not overflowed, with images up to 500 cells away.
 
     Returns:
-        `ReverseEdges` with room for half as many pairs as there are entries, and one for the unused.
+        `ReverseEdges` with half as many pairs as there are entries, and one more for unused entries.
     """
     n_slots, n_columns = neighbors.indices.shape
     n_extended = neighbors.parents.shape[0]
@@ -47,8 +47,8 @@ def find_reverse_edges(neighbors: Neighbors) -> ReverseEdges:
     *keys_in_order, order = lax.sort((*keys, entry), num_keys=3)
     differs = [key[1:] != key[:-1] for key in keys_in_order]
     begins = jnp.concatenate([jnp.ones(1, bool), differs[0] | differs[1] | differs[2]])
-    # A pair at the very reach of a list may have been found from one side only: it has no twin, and lies
-    # beyond the cut-off.
+    # Rounding may list a pair from one side only where it is as long as the reach, beyond the cut-off: it has
+    # no reverse edge.
     is_first = begins & ~jnp.concatenate([begins[1:], jnp.ones(1, bool)]) & take(is_used, order)
     is_second = jnp.concatenate([jnp.zeros(1, bool), is_first[:-1]])
     n_pairs = -(-len(indices) // 2)
@@ -62,7 +62,7 @@ def find_reverse_edges(neighbors: Neighbors) -> ReverseEdges:
 
 
 def no_reverse_edges(n_columns: int, n_slots: int) -> ReverseEdges:
-    """What `find_reverse_edges` fills, of zeros in NumPy (host)."""
+    """Arrays of zeros in the shapes that `find_reverse_edges` returns, in NumPy (host)."""
     pair: Any = np.zeros((n_columns, n_slots), np.int32)
     entries: Any = np.zeros((2, -(-pair.size // 2) + 1), np.int32)
     return ReverseEdges(pair=pair, entries=entries)

@@ -1,4 +1,4 @@
-"""A skin that makes lists cheap: wide enough to last, narrow enough not to hold many pairs for nothing."""
+"""The skin with the least cost: fewer rebuilds with a wide one, fewer pairs with a narrow one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from difmd.errors import check_positive
 from difmd.units import KB
 
-# Speeds are estimated at this temperature: the skin of a run must not depend on its own, else a run that goes
-# on at another temperature would be compiled anew. From 50 to 10 000 K it costs an eighth at most.
+# Speeds are estimated at this temperature [K]. With that of the run, a continuation at another temperature
+# would be compiled anew. From 50 to 10 000 K the loss is an eighth at most.
 _TEMPERATURE = 1000.0
 
-# Speed of the fastest atoms between two rebuilds in units of √(kT/m), and a rebuild in units of a force
-# evaluation. experiments/benchmarks/skins.py shows whether the least time is where they put it.
+# Speed of the fastest atoms between two rebuilds in units of √(kT/m), and the cost of a rebuild in force
+# evaluations; experiments/benchmarks/skins.py compares the resulting minimum with measured times.
 _FASTEST = 3.5
 _REBUILD = 4.0
 
@@ -25,13 +26,18 @@ def automatic_skin(masses: Any, *, dt: float, cutoff: float) -> float:
     R force evaluations every x·cutoff/2vΔt steps; the sum is least where 3x²(1 + x)² = 2RvΔt/cutoff.
 
     Args:
-        masses: of the atoms [amu]; the lightest is the fastest.
+        masses: masses of the atoms [amu]; the lightest is the fastest.
         dt: time step [Å√(amu/eV)].
-        cutoff: [Å].
+        cutoff: cut-off of the potential [Å].
 
     Returns:
-        [Å], to two digits.
+        The skin [Å], to two digits.
+
+    Raises:
+        InputError: a value that is not positive.
     """
+    for name, value, unit in (("masses", masses, "amu"), ("dt", dt, "Å√(amu/eV)"), ("cutoff", cutoff, "Å")):
+        check_positive(name, np.asarray(value), unit)
     speed = _FASTEST * np.sqrt(KB * _TEMPERATURE / np.min(np.asarray(masses, np.float64)))
     root = np.sqrt(2 * _REBUILD * speed * dt / (3 * cutoff))
     share = 0.5 * (np.sqrt(1 + 4 * root) - 1)

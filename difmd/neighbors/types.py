@@ -1,9 +1,9 @@
 """`Neighbors`: an exact full neighbour list in columns, over atoms and their periodic images.
 
-Pairs are stored against an *extended* set of positions: the N atoms, brought into the cell, and every
-image that lies within reach of it, in the order of the bins they lie in. A pair is then an index and
-nothing else: no minimum-image rule enters, so cut-offs larger than the cell, one-atom cells and sheared
-cells need no special case; and neighbours lie close together in memory, whatever the order of the atoms.
+Pairs refer to an *extended* set of positions: the N atoms, wrapped into the cell, and every image within
+reach of the cell, in the order of their bins. A pair is then a single index. There is no minimum-image rule,
+so cut-offs larger than the cell, one-atom cells and sheared cells need no special case; and neighbours lie
+close together in memory, whatever the order of the atoms.
 """
 
 from __future__ import annotations
@@ -13,70 +13,77 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from difmd._internal.argument_checks import check_type, is_traced
 from difmd._internal.gather import take
 from difmd._internal.reductions import largest
-from difmd.errors import Flag, Status
-from difmd.system import System
+from difmd._internal.summaries import concrete, fields_summary, summary
+from difmd.errors import Flag, InputError, Status
+from difmd.system import System, check_system
 
-# Where unused entries point: farther than any cut-off, near enough for finite squares.
+# Coordinate of unused entries: beyond any cut-off, with a finite square.
 _FAR = 1e6
 
-# Extended positions that are worth the work of all cores.
+# From so many extended positions on, the work is shared by all cores.
 _LONG = 100_000
 
 
 class Grid(NamedTuple):
-    """Bins that a list is searched with; all static.
+    """Bins for the search of a list; all static.
 
     Attributes:
-        bins: along each lattice vector, across the cell (or the atoms, where it is not periodic).
-        reach: how many bins cutoff + skin spans.
-        held: positions that a run of 2 reach + 1 bins along the third vector may hold.
+        bins: number along each lattice vector, across the cell (or the atoms, where it is not periodic).
+        reach: number of bins that cutoff + skin spans.
+        capacity: positions that a run of 2 reach + 1 bins along the third vector may hold.
     """
 
     bins: tuple[int, int, int]
     reach: tuple[int, int, int]
-    held: int
+    capacity: int
 
 
 class ReverseEdges(NamedTuple):
     """Undirected pairs, each two entries of a list; entry c · slots + k is the k-th neighbour of center c.
 
     Attributes:
-        pair: pair that each entry belongs to, the last one for unused entries; int32 [columns, slots].
-        entries: the two entries of each pair, 0 for pairs that are not there; int32 [2, pairs].
+        pair: number of the pair of each entry, the last one for unused entries; int32 [columns, slots].
+        entries: the two entries of each pair, 0 for unused pairs; int32 [2, pairs].
     """
 
     pair: Int[Array, "*batch columns slots"]
     entries: Int[Array, "*batch 2 pairs"]
 
+    def __repr__(self) -> str:
+        """Shapes of the arrays."""
+        return fields_summary(self)
+
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Neighbors:
     """Every pair closer than `cutoff + skin`, each seen from both of its atoms.
 
-    Columns belong to *centers*: the atoms in the order of their bins, and behind them a few that are none,
-    so that the arrays suit the cache and the cores of a CPU.
+    Columns belong to *centers*: the atoms in the order of their bins, and behind them a few that only pad
+    the arrays to lengths that suit the cache and the cores of a CPU.
 
     Attributes:
         indices: `indices[k, c]` is the k-th neighbour of center c, an index into the extended
             positions; unused entries hold the number of extended positions; int32 [slots, columns].
         centers: extended position of each center; int32 [columns].
-        order: atom of each center, 0 where it is none; int32 [columns].
+        order: atom of each center, 0 where it pads; int32 [columns].
         rank: center of each atom, the inverse of `order`; int32 [atoms].
         parents: atom that each extended position is an image of; int32 [extended].
         images: lattice translation of each extended position; int32 [3, extended].
-        wraps: cells by which each atom was moved into the cell; int32 [atoms, 3].
+        wraps: lattice translation that wrapped each atom into the cell; int32 [atoms, 3].
         reference_positions: positions at the last rebuild [Å]; [atoms, 3].
         reference_cell: cell at the last rebuild [Å]; [3, 3].
-        n_neighbors: largest number of neighbours an atom has, which may exceed the slots; int32 [].
-        n_extended: number of extended positions needed, which may exceed those there; int32 [].
-        n_held: positions in the fullest run of bins, which may exceed `grid.held`; int32 [].
+        n_neighbors: largest number of neighbours of an atom, which may exceed the slots; int32 [].
+        n_extended: number of extended positions needed, which may exceed the capacity; int32 [].
+        n_in_run: positions in the fullest run of bins, which may exceed `grid.capacity`; int32 [].
         too_small: the cell needs more images than `grid` allows for; bool [].
-        reverse_edges: undirected pairs, updated with the list; None where they were not asked for.
+        reverse_edges: undirected pairs, updated with the list; None unless requested.
         cutoff: [Å]; static.
         skin: [Å]; static.
         periodic: periodic directions; static.
@@ -94,13 +101,27 @@ class Neighbors:
     reference_cell: Float[Array, "*batch 3 3"]
     n_neighbors: Int[Array, "*batch"]
     n_extended: Int[Array, "*batch"]
-    n_held: Int[Array, "*batch"]
+    n_in_run: Int[Array, "*batch"]
     too_small: Bool[Array, "*batch"]
     reverse_edges: ReverseEdges | None = None
     cutoff: float = dataclasses.field(metadata={"static": True})
     skin: float = dataclasses.field(metadata={"static": True})
     periodic: tuple[bool, bool, bool] = dataclasses.field(metadata={"static": True})
     grid: Grid = dataclasses.field(metadata={"static": True})
+
+    def __repr__(self) -> str:
+        """Settings and capacities."""
+        *batch, n_atoms = np.shape(self.rank)
+        rows: dict[str, Any] = {
+            "cutoff": f"{self.cutoff:.6g} Å + skin {self.skin:.6g} Å",
+            "periodic": self.periodic,
+            "capacity": f"{self.capacity} neighbours per atom, {np.shape(self.parents)[-1]} positions",
+        }
+        most = concrete(self.n_neighbors)
+        if most is not None:
+            rows["largest number of neighbours"] = int(most.max(initial=0))
+        replicas = "".join(f"{n} replicas of " for n in batch)
+        return summary(f"Neighbors: {replicas}{n_atoms} atoms", rows)
 
     @property
     def capacity(self) -> int:
@@ -109,19 +130,19 @@ class Neighbors:
 
     @property
     def overflow(self) -> Bool[Array, "*batch"]:
-        """Whether a pair was left out for want of room; bool []."""
+        """Whether a pair was left out because a capacity was exceeded; bool []."""
         (a, most_a), (b, most_b), (c, most_c) = self.counts
         return (a > most_a) | (b > most_b) | (c > most_c)
 
     @property
     def counts(self) -> list[tuple[Int[Array, "*batch"], int]]:
-        """What was found, and the room there is for it: neighbours, extended positions, a run."""
-        room = (self.capacity, self.parents.shape[-1], self.grid.held)
-        return list(zip((self.n_neighbors, self.n_extended, self.n_held), room, strict=True))
+        """Counts and capacities of neighbours, extended positions, and positions of a run."""
+        capacities = (self.capacity, self.parents.shape[-1], self.grid.capacity)
+        return list(zip((self.n_neighbors, self.n_extended, self.n_in_run), capacities, strict=True))
 
     @property
     def ranges(self) -> tuple[int, int, int]:
-        """Images allowed for each way along each lattice vector; 0 where it is not periodic."""
+        """Images allowed for in either direction along each lattice vector; 0 where it is not periodic."""
         a, b, c = (
             -(-reach // bins) if periodic else 0
             for bins, reach, periodic in zip(self.grid.bins, self.grid.reach, self.periodic, strict=True)
@@ -134,29 +155,72 @@ class Neighbors:
 
 
 def extended_positions(system: System, neighbors: Neighbors) -> list[Float[Array, "points"]]:
-    """x, y and z of what `Neighbors.indices` and `centers` refer to [Å].
+    """Coordinates of the points that `Neighbors.indices` and `centers` refer to; pure and differentiable.
 
-    The last two points are no atoms: the first of them stands for unused neighbours, the other for the
-    centers of padding; both are out of everyone's reach.
+    The last two points are not atoms: the first stands for unused neighbours, the second for centers that
+    pad; both lie beyond any cut-off.
+
+    Args:
+        system: the positions and cell now.
+        neighbors: a current list for it.
+
+    Returns:
+        x, y and z [Å]; each [extended + 2].
     """
     axes = []
     # Integers below 2**24 are exact in float32, and no atom crosses that many cells.
     images = [image.astype(system.positions.dtype) for image in neighbors.images]
     for axis in range(3):
-        own = take(system.positions[:, axis], neighbors.parents)
+        x = take(system.positions[:, axis], neighbors.parents)
         for vector in range(3):
             if neighbors.periodic[vector]:
-                own = own + images[vector] * system.cell[vector, axis]
+                x = x + images[vector] * system.cell[vector, axis]
         # XLA concatenates on one core, and pads on all, which takes longer to begin.
-        if len(own) > _LONG:
-            axes.append(jnp.pad(jnp.pad(own, (0, 1), constant_values=_FAR), (0, 1), constant_values=-_FAR))
+        if len(x) > _LONG:
+            axes.append(jnp.pad(jnp.pad(x, (0, 1), constant_values=_FAR), (0, 1), constant_values=-_FAR))
         else:
-            axes.append(jnp.concatenate([own, jnp.asarray([_FAR, -_FAR], own.dtype)]))
+            axes.append(jnp.concatenate([x, jnp.asarray([_FAR, -_FAR], x.dtype)]))
     return axes
 
 
+def check_belongs(system: System, neighbors: Neighbors, remedy: str = "build one with neighbor_list") -> None:
+    """Refuse a list of another number of atoms, and outside jit one for other periodic directions.
+
+    Raises:
+        InputError: naming both; objects of another type, or several replicas.
+    """
+    check_system(system)
+    check_type("neighbors", neighbors, Neighbors, remedy)
+    if system.positions.ndim == 3:
+        raise InputError(
+            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
+        )
+    if neighbors.reference_positions.shape != system.positions.shape:
+        n_atoms = neighbors.reference_positions.shape[-2]
+        raise InputError(
+            f"the neighbour list is for {n_atoms} atoms, but the system has {system.n_atoms}: {remedy}"
+        )
+    if not is_traced(system.pbc) and tuple(map(bool, np.asarray(system.pbc))) != neighbors.periodic:
+        raise InputError(
+            f"the neighbour list is for pbc = {list(neighbors.periodic)}, but the system has "
+            f"{np.asarray(system.pbc).tolist()}: {remedy}"
+        )
+
+
 def is_stale(system: System, neighbors: Neighbors) -> Bool[Array, ""]:
-    """Whether an atom, or an image of it, has moved more than skin/2 since the last rebuild."""
+    """Whether an atom, or an image of it, has moved more than skin/2 since the last rebuild.
+
+    Args:
+        system: the positions and cell now.
+        neighbors: a list for it.
+
+    Returns:
+        bool [].
+
+    Raises:
+        InputError: a list of another system.
+    """
+    check_belongs(system, neighbors)
     strain = system.cell - neighbors.reference_cell
     moved = system.positions - neighbors.reference_positions
     carried = [
@@ -174,14 +238,20 @@ def is_stale(system: System, neighbors: Neighbors) -> Bool[Array, ""]:
 def check(
     system: System, neighbors: Neighbors, status: Status, step: Int[Array, ""], *, stale: bool = True
 ) -> Status:
-    """Add what is wrong with `neighbors` for these positions to `status`.
+    """Raise the flags of `neighbors` for these positions in `status`; works under jit.
 
     Args:
         system: the positions and cell now.
-        neighbors: the list that is used for them.
-        status: what was wrong before.
+        neighbors: the list in use for them.
+        status: the flags so far.
         step: number of the step.
-        stale: whether to look at how far atoms have moved.
+        stale: whether to check how far atoms have moved.
+
+    Returns:
+        The `Status` with the flags of an overflow, a cell that is too small, and a stale list.
+
+    Raises:
+        InputError: a list of another system.
     """
     status = status.raise_flag(Flag.NEIGHBOR_OVERFLOW, neighbors.overflow, step)
     status = status.raise_flag(Flag.CELL_TOO_SMALL, neighbors.too_small, step)
