@@ -73,10 +73,7 @@ def evaluate(
         Knuth et al., Comput. Phys. Commun. 190, 33 (2015), doi:10.1016/j.cpc.2015.01.003 (strain
         derivatives).
     """
-    system = as_system(system)
-    if neighbors is None:
-        neighbors = _list_for(potential, params, system)
-    check_arguments(potential, params, system, neighbors)
+    system, neighbors = prepare_inputs(potential, params, system, neighbors)
 
     def energy_at(positions: Array, cell: Array) -> tuple[Array, Multipoles | None]:
         moved = system.replace(positions=positions, cell=cell)
@@ -163,18 +160,33 @@ def plain_forces(
     return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
 
 
-def _list_for(potential: Potential, params: Params, system: System) -> Neighbors:
-    """A list for one evaluation outside jit."""
-    check_model(potential, params)
-    check_single(system)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(system)):
-        raise InputError(
-            "evaluate needs a neighbour list under jit, grad or vmap: build one outside with "
-            "neighbor_list(system, cutoff=potential.cutoff) and give it as neighbors"
-        )
-    # The system may be a constant of a function that is being traced.
-    with jax.ensure_compile_time_eval():
-        return neighbor_list(system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
+_REMEDY = "build it with neighbor_list(system, cutoff=potential.cutoff)"
+
+
+def prepare_inputs(
+    potential: Potential, params: Params, system: System | ase.Atoms, neighbors: Neighbors | None
+) -> tuple[System, Neighbors]:
+    """A system from `ase.Atoms`, and a list where none is given; both validated as far as possible.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    system = as_system(system)
+    if neighbors is None:
+        check_model(potential, params)
+        check_single(system)
+        if is_traced(system):
+            raise InputError(
+                "a neighbour list is needed under jit, grad or vmap: build one outside with "
+                "neighbor_list(system, cutoff=potential.cutoff) and give it as neighbors"
+            )
+        # The system may be a constant of a function that is being traced.
+        with jax.ensure_compile_time_eval():
+            neighbors = neighbor_list(
+                system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges
+            )
+    check_arguments(potential, params, system, neighbors)
+    return system, neighbors
 
 
 def _gradient(

@@ -21,6 +21,7 @@ from difmd._internal.structure_checks import (
     finite_floats,
     which_fixed,
 )
+from difmd._internal.summaries import cell_summary, concrete, fields_summary, formula, html_table, summary
 from difmd.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class System:
     """N atoms at one instant.
 
-    Build one with `make_system` or `from_ase`, which validate; the constructor itself does not, so
-    that it can be used under jit.
+    Create one with `make_system` or `from_ase`, which validate; the constructor does not, so that it can be
+    used under jit.
 
     Attributes:
         positions: Cartesian, unwrapped [Å]; float [atoms, 3].
@@ -42,7 +43,7 @@ class System:
         cell: rows are the lattice vectors, as in ASE [Å]; rows of directions that are not periodic
             are ignored; float [3, 3].
         pbc: which directions are periodic; bool [3].
-        fixed: atoms that dynamics and relaxation leave where they are; bool [atoms]. None: there are none.
+        fixed: atoms that do not move in dynamics and relaxation; bool [atoms]. None: all atoms move.
     """
 
     positions: Float[Array, "*batch atoms 3"]
@@ -51,6 +52,30 @@ class System:
     cell: Float[Array, "*batch 3 3"]
     pbc: Bool[Array, "*batch 3"]
     fixed: Bool[Array, "*batch atoms"] | None = None
+
+    def __repr__(self) -> str:
+        """Composition, cell and fixed atoms; without arrays, as in a tree of axes, the fields."""
+        return summary(*self._summary()) if np.ndim(self.positions) > 1 else fields_summary(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._summary())
+
+    def _summary(self) -> tuple[str, dict[str, Any]]:
+        """Title and rows, also of replicas, and of systems under jit, whose values are unknown."""
+        *batch, n_atoms, _ = np.shape(self.positions)
+        title = "System: " + "".join(f"{n} replicas of " for n in batch) + f"{n_atoms} atoms"
+        rows: dict[str, Any] = {}
+        numbers, cell, pbc, fixed = map(concrete, (self.atomic_numbers, self.cell, self.pbc, self.fixed))
+        if numbers is not None:
+            first = numbers.reshape(-1, n_atoms)[0]
+            n_padding = int(np.sum(first == 0))
+            title += f", {formula(first[first > 0])}" + (f" and {n_padding} of padding" if n_padding else "")
+        if cell is not None and pbc is not None:
+            rows["cell"] = cell_summary(cell.reshape(-1, 3, 3)[0], pbc.reshape(-1, 3)[0])
+        if fixed is not None:
+            rows["fixed"] = f"{int(fixed.reshape(-1, n_atoms)[0].sum())} atoms"
+        rows["positions"] = self.positions
+        return title, rows
 
     @property
     def n_atoms(self) -> int:
@@ -65,7 +90,7 @@ class System:
 
     @property
     def holds_atoms(self) -> Bool[Array | np.ndarray, "*batch"]:
-        """Whether atoms are fixed, so that momentum is not conserved; bool []."""
+        """Whether any atom is fixed, so that momentum is not conserved; bool []."""
         if self.fixed is None:
             return jnp.zeros(self.atomic_numbers.shape[:-1], bool)
         return jnp.any(self.fixed & (self.atomic_numbers > 0), axis=-1)
@@ -91,8 +116,8 @@ def host_system(
 ) -> System:
     """Validate arrays and build a `System` of NumPy arrays, without touching JAX (host).
 
-    Data sets hold many thousands of frames, which should neither cost a transfer each nor a rounding to
-    float32. `neighbor_list` takes such a system as it is.
+    For data sets of many thousands of frames, which are neither transferred to a device nor rounded to
+    float32.
 
     Args:
         positions: Cartesian [Å]; [atoms, 3].
@@ -100,7 +125,7 @@ def host_system(
         masses: [amu], [atoms]; default: standard atomic weights from ASE.
         cell: [Å]; [3, 3] rows are lattice vectors, or [3] edges of a box; default: none.
         pbc: a bool or three; default: True with a cell, False without.
-        fixed: which atoms stay where they are: their indices, or a bool for each; default: none.
+        fixed: atoms that do not move: their indices, or a bool for each; default: none.
 
     Returns:
         The `System`; float64, atomic numbers int32.
@@ -136,7 +161,7 @@ def host_system(
             raise InputError(f"masses[{i}] = {mass[i]} amu must be positive (padding atoms too)")
     box, periodic = cell_and_pbc(cell, pbc)
     check_distinct(pos[real], np.flatnonzero(real), box, periodic)
-    # Copies, so that what the caller does with his arrays afterwards does not matter.
+    # Copies, independent of later changes to the arrays of the caller.
     fields: dict[str, Any] = {
         "positions": np.array(pos),
         "atomic_numbers": np.array(numbers, np.int32),
@@ -166,16 +191,16 @@ def make_system(
         masses: [amu], [atoms]; default: standard atomic weights from ASE.
         cell: [Å]; [3, 3] rows are lattice vectors, or [3] edges of a box; default: none.
         pbc: a bool or three; default: True with a cell, False without.
-        fixed: which atoms stay where they are: their indices, or a bool for each; default: none.
+        fixed: atoms that do not move: their indices, or a bool for each; default: none.
         dtype: of the floating-point fields; default: JAX's (float32, or float64 with x64 enabled).
 
     Returns:
         The `System`.
 
     Raises:
-        InputError: shapes that do not fit, NaN or infinite values, atomic numbers outside 0..118,
-            masses ≤ 0, atoms that coincide, a singular cell, fixed atoms that there are not, or a dtype that
-            is not of floating point.
+        InputError: inconsistent shapes, NaN or infinite values, atomic numbers outside 0..118, masses ≤ 0,
+            atoms that coincide, a singular cell, indices of fixed atoms out of range, or a dtype that is not
+            a floating-point type.
     """
     check_dtype(dtype)
     host = host_system(positions, atomic_numbers, masses=masses, cell=cell, pbc=pbc, fixed=fixed)
@@ -190,25 +215,25 @@ def make_system(
 
 
 def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
-    """Convert `ase.Atoms`; velocities are not carried (see `difmd.integrators.draw_momenta`).
+    """Convert `ase.Atoms`, without velocities (see `difmd.integrators.draw_momenta`).
 
     Args:
-        atoms: positions, numbers, masses, cell, pbc and `FixAtoms` are read. Of other constraints you are
-            warned, as nothing here knows them.
-        dtype: of the floating-point fields.
+        atoms: positions, numbers, masses, cell, pbc and `FixAtoms` are read. Other constraints are ignored
+            with a warning.
+        dtype: of the floating-point fields; default: JAX's.
 
     Returns:
         The validated `System`.
 
     Raises:
-        InputError: as `make_system`; other objects than `ase.Atoms`, or atoms of no element.
+        InputError: as `make_system`; another object than `ase.Atoms`, or an atom without an element (X).
     """
     import ase
 
     check_type("atoms", atoms, ase.Atoms, "build one, or a System from arrays with difmd.make_system")
     if not atoms.numbers.all():
         i = int(np.argmin(atoms.numbers))
-        raise InputError(f"atom {i} is of no element (X): remove it, or give it one")
+        raise InputError(f"atom {i} has no element (X): remove it, or set its atomic number")
     return make_system(
         atoms.get_positions(),
         atoms.get_atomic_numbers(),
@@ -221,13 +246,13 @@ def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
 
 
 def as_system(structure: Any) -> System:
-    """A `System` as it is, and `ase.Atoms` converted by `from_ase` (host).
+    """A `System` unchanged, and `ase.Atoms` converted by `from_ase` (host).
 
     Args:
         structure: `System` or `ase.Atoms`.
 
     Returns:
-        The `System`, whose fields fit each other.
+        The `System`, with consistent shapes.
 
     Raises:
         InputError: another object, or as `from_ase`.
@@ -238,22 +263,37 @@ def as_system(structure: Any) -> System:
     return structure
 
 
+def atomic_number(species: int | str) -> int:
+    """The atomic number of a symbol such as "Ar", or of a number itself.
+
+    Raises:
+        InputError: neither a symbol nor a number from 1 to 118.
+    """
+    from ase.data import atomic_numbers
+
+    is_number = isinstance(species, int | np.integer) and not isinstance(species, bool)
+    number = int(species) if is_number else atomic_numbers.get(species) if isinstance(species, str) else None
+    if number is None or not 0 < number <= 118:
+        raise InputError(f"species {species!r} is neither a chemical symbol nor a number from 1 to 118")
+    return number
+
+
 def to_ase(system: System) -> ase.Atoms:
-    """Convert to `ase.Atoms`, leaving out padding atoms.
+    """Convert to `ase.Atoms`, without padding atoms.
 
     Args:
-        system: one system (no batch dimension).
+        system: one system, without a dimension of replicas.
 
     Returns:
         The atoms, with float64 positions, masses and cell, and `FixAtoms` where some are fixed.
 
     Raises:
-        InputError: no system, or several replicas.
+        InputError: another object, or several replicas.
     """
     check_system(system)
     if np.ndim(system.positions) == 3:
         raise InputError(
-            f"system holds {len(system.positions)} replicas: take one, jax.tree.map(lambda x: x[0], system)"
+            f"system holds {len(system.positions)} replicas: select one, jax.tree.map(lambda x: x[0], system)"
         )
     import ase
     from ase.constraints import FixAtoms
@@ -305,7 +345,7 @@ def check_system(system: Any) -> None:
 
 
 def validate_system(system: System) -> None:
-    """Run the checks of `make_system` on a `System` that was made another way (host).
+    """Run the checks of `make_system` on a `System` that was created in another way (host).
 
     Raises:
         InputError: as `make_system`.
@@ -321,7 +361,7 @@ def validate_system(system: System) -> None:
 
 
 def _fixed_by_ase(atoms: ase.Atoms) -> np.ndarray | None:
-    """Indices of what `FixAtoms` holds, with a warning for other constraints."""
+    """Indices of atoms under `FixAtoms`, with a warning for other constraints."""
     from ase.constraints import FixAtoms
 
     indices: list[int] = []
@@ -330,7 +370,7 @@ def _fixed_by_ase(atoms: ase.Atoms) -> np.ndarray | None:
             indices += [int(i) for i in constraint.get_indices()]
         else:
             warnings.warn(
-                f"{type(constraint).__name__} of these atoms does nothing here: only FixAtoms does",
+                f"{type(constraint).__name__} is ignored: only FixAtoms is read",
                 stacklevel=3,
             )
     return np.array(indices, int) if indices else None

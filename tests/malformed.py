@@ -251,7 +251,7 @@ STRUCTURES = {
     ),
     "no element in ASE's atoms": (
         lambda _: difmd.from_ase(atoms(lambda a: a.numbers.__setitem__(3, 0))),
-        r"atom 3 is of no element \(X\)",
+        r"atom 3 has no element \(X\)",
     ),
     "NaN mass in ASE's atoms": (
         lambda _: difmd.from_ase(atoms(lambda a: a.set_masses(changed(a.get_masses(), 2, NAN)))),

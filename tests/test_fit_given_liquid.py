@@ -23,7 +23,7 @@ from difmd.fitting import (
     state_points,
 )
 from difmd.fitting.targets.diffusion import diffusion_samples
-from difmd.observables import diffusivity
+from difmd.observables import diffusivity_from_arrays
 from difmd.potentials import lennard_jones, switched
 from difmd.sensitivity.diffusion import share_of
 
@@ -88,7 +88,7 @@ def test_diffusivity_is_that_of_the_species():
     np.testing.assert_allclose(
         diffusion_samples(done, masses, 5, 9, share), diffusion_samples(alone, masses[::4], 5, 9), rtol=1e-9
     )
-    found = diffusivity(
+    found = diffusivity_from_arrays(
         done.positions, done.momenta, masses, interval=SAMPLING.dt * 2, window=SAMPLING.window, temperature=T,
         select=NUMBERS == 10,
     )  # fmt: skip

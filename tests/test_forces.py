@@ -30,7 +30,7 @@ def test_the_list_is_built_where_none_is_given():
 
 
 def test_a_list_cannot_be_built_under_jit():
-    with pytest.raises(InputError, match="needs a neighbour list under jit, grad or vmap: build one outside"):
+    with pytest.raises(InputError, match="neighbour list is needed under jit, grad or vmap: build one"):
         jax.jit(lambda system: evaluate(POTENTIAL, PARAMS, system).energy)(SYSTEM)
     with pytest.raises(InputError, match="neighbor_list cannot run under jit"):
         jax.jit(lambda system: difmd.neighbor_list(system, cutoff=4.0).indices)(SYSTEM)

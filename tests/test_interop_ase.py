@@ -82,7 +82,7 @@ def test_constraints_are_those_of_ase():
 def test_bad_input_is_named():
     atoms = ase.build.bulk("Kr", "fcc", a=5.6)
     atoms.calc = argon()
-    with pytest.raises(InputError, match="knows Ar"):
+    with pytest.raises(InputError, match="only for Ar"):
         atoms.get_potential_energy()
     with pytest.raises(InputError, match="skin"):
         argon(skin=-1.0)

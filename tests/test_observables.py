@@ -9,10 +9,11 @@ import pytest
 from difmd import units
 from difmd.errors import InputError
 from difmd.observables import (
+    Estimate,
     autocorrelation,
     crystalline_order,
     diffusivity,
-    diffusivity_of,
+    diffusivity_from_arrays,
     finite_size_correction,
     is_liquid,
     mean_squared_displacement,
@@ -82,7 +83,7 @@ def test_diffusivity_of_a_trajectory(langevin_gas):
     """Replicas behind frames, atoms that pad, and one species of two."""
     positions, momenta, masses, interval, _ = (np.asarray(x) for x in langevin_gas)
     numbers = np.where(np.arange(20) < 8, 18, 36)
-    expected = diffusivity(
+    expected = diffusivity_from_arrays(
         positions, momenta, masses, interval=float(interval), window=(4.0, 6.0), select=numbers == 36
     )
     one = make_system(
@@ -100,11 +101,15 @@ def test_diffusivity_of_a_trajectory(langevin_gas):
         steps=np.arange(1, n + 1),
         dt=interval,
     )
-    found = diffusivity_of(run, window=(4.0, 6.0), species=36)
+    found = diffusivity(run, window=(4.0, 6.0), species=36)
     np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-10)
-    assert abs(found.einstein.value / diffusivity_of(run, window=(4.0, 6.0)).einstein.value - 1) > 1e-6
+    assert abs(found.einstein.value / diffusivity(run, window=(4.0, 6.0)).einstein.value - 1) > 1e-6
+    assert repr(found).startswith("Diffusivity: 8 samples, window 0.04072 to 0.06108 ps\n  Einstein: ")
+    np.testing.assert_array_equal(diffusivity(run, window=(4.0, 6.0), species="Kr").samples, found.samples)
     with pytest.raises(InputError, match="no atom"):
-        diffusivity_of(run, window=(4.0, 6.0), species=2)
+        diffusivity(run, window=(4.0, 6.0), species=2)
+    with pytest.raises(InputError, match="trajectory is of type"):
+        diffusivity(systems, window=(4.0, 6.0))
 
 
 def test_center_of_mass_is_at_rest_afterwards():
@@ -122,7 +127,7 @@ def test_random_walk():
     steps = np.sqrt(2 * d * interval) * rng.normal(size=(8, 500, atoms, 3))
     positions = jnp.asarray(np.cumsum(steps, axis=1))
     masses = jnp.full(atoms, 2.0)
-    found = diffusivity(
+    found = diffusivity_from_arrays(
         positions, jnp.zeros_like(positions), masses, interval=interval, window=(1.0, 5.0), n_blocks=2
     )
     assert found.samples.shape == (16,)
@@ -135,7 +140,7 @@ def test_random_walk():
 def test_both_routes_on_ornstein_uhlenbeck_velocities(langevin_gas):
     positions, momenta, masses, interval, exact = langevin_gas
     # Ten correlation times into the plateau.
-    found = diffusivity(positions, momenta, masses, interval=interval, window=(20.0, 26.0))
+    found = diffusivity_from_arrays(positions, momenta, masses, interval=interval, window=(20.0, 26.0))
     for name in ("einstein", "green_kubo"):
         value, stderr = getattr(found, name)
         assert stderr < 0.06 * exact, name
@@ -155,8 +160,8 @@ def test_drift_changes_nothing(langevin_gas):
     drift = jnp.asarray([0.3, -1.0, 0.7])
     times = interval * jnp.arange(400.0)
     kwargs = {"interval": interval, "window": (2.0, 4.0)}
-    still = diffusivity(positions, momenta, masses, **kwargs)
-    moving = diffusivity(
+    still = diffusivity_from_arrays(positions, momenta, masses, **kwargs)
+    moving = diffusivity_from_arrays(
         positions + jnp.outer(times, drift)[None, :, None, :],
         momenta + jnp.outer(masses, drift)[None, None],
         masses,
@@ -171,12 +176,12 @@ def test_drift_changes_nothing(langevin_gas):
 def test_one_trajectory_in_blocks_is_as_many_replicas(langevin_gas):
     positions, momenta, masses, interval, _ = langevin_gas
     kwargs = {"interval": interval, "window": (2.0, 4.0)}
-    blocks = diffusivity(positions[0, :400], momenta[0, :400], masses, n_blocks=4, **kwargs)
+    blocks = diffusivity_from_arrays(positions[0, :400], momenta[0, :400], masses, n_blocks=4, **kwargs)
 
     def cut(x):
         return x[0, :400].reshape(4, 100, *x.shape[2:])
 
-    replicas = diffusivity(cut(positions), cut(momenta), masses, **kwargs)
+    replicas = diffusivity_from_arrays(cut(positions), cut(momenta), masses, **kwargs)
     np.testing.assert_array_equal(blocks.samples, replicas.samples)
 
 
@@ -186,8 +191,8 @@ def test_max_lag_shortens_the_curves_and_nothing_else(langevin_gas, max_lag):
     positions, momenta, masses, interval, _ = langevin_gas
     data = (positions[:2, :100], momenta[:2, :100], masses)
     kwargs = {"interval": interval, "window": (2.0, 4.0)}
-    whole = diffusivity(*data, **kwargs)
-    short = diffusivity(*data, max_lag=max_lag, **kwargs)
+    whole = diffusivity_from_arrays(*data, **kwargs)
+    short = diffusivity_from_arrays(*data, max_lag=max_lag, **kwargs)
     assert len(short.times) == len(short.msd) == len(short.vacf) == round(max_lag / interval) + 1
     assert short.einstein == whole.einstein and short.green_kubo == whole.green_kubo
 
@@ -204,13 +209,13 @@ def test_max_lag_shortens_the_curves_and_nothing_else(langevin_gas, max_lag):
         ({"momenta": 99}, "momenta"),
     ],
 )
-def test_diffusivity_refuses(unchecked, langevin_gas, change, culprit):
+def test_diffusivity_validates_its_input(unchecked, langevin_gas, change, culprit):
     positions, momenta, masses, interval, _ = langevin_gas
     replicas = change.get("replicas", 2)
     frames = change.get("momenta", 100)
     kwargs = {k: v for k, v in change.items() if k in ("window", "n_blocks")}
     with pytest.raises(InputError, match=culprit):
-        diffusivity(
+        diffusivity_from_arrays(
             positions[:replicas, :100],
             momenta[:replicas, :frames],
             masses,
@@ -311,10 +316,48 @@ def test_control_needs_samples():
 def test_diffusivity_at_a_temperature_regresses_on_the_kinetic_one(langevin_gas):
     positions, momenta, masses, interval, _ = langevin_gas
     window = (20.0, 26.0)
-    plain = diffusivity(positions, momenta, masses, interval=interval, window=window)
+    plain = diffusivity_from_arrays(positions, momenta, masses, interval=interval, window=window)
     per_replica = (np.asarray(momenta) ** 2 / np.asarray(masses)[:, None]).sum((2, 3)).mean(1)
     kelvin = per_replica / (3 * (len(masses) - 1) * units.KB)
-    found = diffusivity(positions, momenta, masses, interval=interval, window=window, temperature=300.0)
+    kwargs = {"interval": interval, "window": window, "temperature": 300.0}
+    found = diffusivity_from_arrays(positions, momenta, masses, **kwargs)
     expected = with_control(plain.samples, kelvin, 300.0)
     np.testing.assert_allclose(found.einstein.value, expected.value)
     np.testing.assert_allclose(found.einstein.stderr, expected.stderr)
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (1.234, 0.042, "1.23(4)"),
+        (1.234, 0.014, "1.234(14)"),
+        (345.0, 42.0, "3.5(4)e2"),
+        (-3e-7, 2e-8, "-3.0(2)e-7"),
+        (1.0, np.nan, "1 ± nan"),
+    ],
+)
+def test_an_estimate_prints_its_error_in_brackets(value, stderr, text):
+    estimate = Estimate(np.asarray(value), np.asarray(stderr))
+    assert repr(estimate) == text
+    assert (estimate / 2).value == value / 2
+    assert repr(over_replicas(np.ones((3, 4)))) == "Estimate(value=float64[4], stderr=float64[4])"
+
+
+def test_observables_validate_their_input(unchecked):
+    one = make_system(np.diag([0.0, 1.0, 2.0]), [18] * 3, cell=[5.0] * 3)
+    systems = jax.tree.map(lambda x: x[None], one)
+    for function in (crystalline_order, is_liquid):
+        for arguments, match in (
+            ((one, 3.0), "must be replicas"),
+            ((systems, -3.0), "spacing"),
+            ((systems, 90.0), "no wave vector"),
+            ((systems.replace(pbc=~systems.pbc), 3.0), "periodic in all directions"),
+        ):
+            with pytest.raises(InputError, match=match):
+                function(arguments[0], spacing=arguments[1])
+    frames = jnp.zeros((2, 4, 5, 3))
+    for function in (mean_squared_displacement, velocity_autocorrelation):
+        with pytest.raises(InputError, match=r"must have shape \[frames, atoms, 3\]"):
+            function(frames)
+    with pytest.raises(InputError, match="masses have shape"):
+        remove_center_of_mass(frames[0], jnp.ones(4))

@@ -1,6 +1,7 @@
 """Radial distribution functions against crystals and an ideal gas."""
 
 import ase.build
+import jax
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ import difmd
 from difmd.errors import InputError
 from difmd.observables import radial_distribution
 from difmd.system import host_system
+from difmd.trajectory import Trajectory
 
 
 def test_shells_of_a_crystal():
@@ -20,6 +22,9 @@ def test_shells_of_a_crystal():
     assert like.coordination[-1] == pytest.approx(12)
     assert like.peak(3, 4.4) == pytest.approx(5.64 / np.sqrt(2), abs=0.01)
     assert np.isnan(like.stderr).all()
+    by_symbol = radial_distribution(difmd.to_ase(salt), first="Na", second="Cl", r_max=4.5, n_bins=450)
+    np.testing.assert_array_equal(by_symbol.g, unlike.g)
+    assert "maximum: g(2.8" in repr(unlike)
 
 
 def test_an_ideal_gas_has_none():
@@ -65,3 +70,26 @@ def test_bad_input(change, match):
     wanted = {"systems": [salt], "first": 11, "second": 17, **change}
     with pytest.raises(InputError, match=match):
         radial_distribution(wanted.pop("systems"), **wanted)
+
+
+def trajectory_of(systems, positions):
+    shape = positions.shape[:2]
+    return Trajectory(
+        systems, np.arange(1.0, 4.0), positions, 0 * positions, np.zeros(shape), np.zeros((*shape, 3, 3)),
+        None, 0, 1.0,
+    )  # fmt: skip
+
+
+def test_replicas_of_a_trajectory_are_averaged_in_each_frame():
+    rng = np.random.default_rng(1)
+    one = difmd.make_system(rng.uniform(0, 6, (20, 3)), [18] * 20, cell=[6.0] * 3)
+    frames = rng.uniform(0, 6, (3, 2, 20, 3))
+    systems = jax.tree.map(lambda x: np.stack([x, x]), one)
+    run = trajectory_of(systems, frames)
+    kwargs = {"first": "Ar", "second": "Ar", "r_max": 4.0, "n_bins": 8}
+    averaged = radial_distribution(run, **kwargs)
+    each = [one.replace(positions=x) for x in frames.reshape(6, 20, 3)]
+    alone = radial_distribution(each, **kwargs)
+    assert averaged.n_frames == 3 and alone.n_frames == 6
+    np.testing.assert_allclose(averaged.g, alone.g, rtol=1e-12)
+    np.testing.assert_allclose(averaged.coordination, alone.coordination, rtol=1e-12)

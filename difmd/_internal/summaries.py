@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,41 @@ def short(value: Any) -> str:
     if callable(value):
         return str(getattr(value, "__name__", type(value).__name__))
     return repr(value) if not isinstance(value, str) else value
+
+
+def with_error(value: float, error: float) -> str:
+    """A number with its standard error as `1.23(4)`; an error that begins with 1 keeps two digits."""
+    if not (np.isfinite(value) and np.isfinite(error) and error > 0):
+        return f"{value:.6g} ± {error:.2g}"
+    exponent = math.floor(math.log10(error))
+    digits = -exponent + (error / 10.0**exponent < 1.95)
+    scale = max(abs(value), error)
+    if digits < 0 or scale < 1e-4:
+        power = math.floor(math.log10(scale))
+        return f"{with_error(value / 10.0**power, error / 10.0**power)}e{power}"
+    return f"{value:.{digits}f}({round(error * 10**digits)})"
+
+
+def formula(numbers: np.ndarray) -> str:
+    """Chemical formula in Hill's order."""
+    from ase.data import chemical_symbols
+    from ase.formula import Formula
+
+    return format(Formula.from_list([chemical_symbols[z] for z in numbers]), "hill")
+
+
+def cell_summary(cell: np.ndarray, pbc: np.ndarray) -> str:
+    """Edges, angles and periodic directions."""
+    if not pbc.any():
+        return "none, no periodic direction"
+    edges = np.linalg.norm(cell, axis=1)
+    text = " × ".join(f"{edge:.4g}" for edge in edges) + " Å"
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = [cell[i] @ cell[j] / (edges[i] * edges[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+    if np.any(np.abs(cosines) > 1e-6):
+        angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+        text += ", angles " + " ".join(f"{angle:.4g}°" for angle in angles)
+    return text + ", periodic" + ("" if pbc.all() else " along " + " ".join(np.array(["a", "b", "c"])[pbc]))
 
 
 def concrete(value: Any) -> np.ndarray | None:

@@ -110,7 +110,9 @@ class Neighbors:
     grid: Grid = dataclasses.field(metadata={"static": True})
 
     def __repr__(self) -> str:
-        """Settings and capacities."""
+        """Settings and capacities; without arrays, as in a tree of axes, the fields."""
+        if np.ndim(self.indices) < 2:
+            return fields_summary(self)
         *batch, n_atoms = np.shape(self.rank)
         rows: dict[str, Any] = {
             "cutoff": f"{self.cutoff:.6g} Å + skin {self.skin:.6g} Å",

@@ -1,4 +1,4 @@
-"""Observables of trajectories, each with an error bar."""
+"""Observables of trajectories with error bars, and elastic constants of crystals."""
 
 from difmd.observables.correlation import (
     autocorrelation,
@@ -6,9 +6,14 @@ from difmd.observables.correlation import (
     remove_center_of_mass,
     velocity_autocorrelation,
 )
-from difmd.observables.diffusivity import Diffusivity, diffusivity, diffusivity_of, finite_size_correction
 from difmd.observables.elastic import elastic_constants
 from difmd.observables.radial import RadialDistribution, radial_distribution
+from difmd.observables.self_diffusion import (
+    Diffusivity,
+    diffusivity,
+    diffusivity_from_arrays,
+    finite_size_correction,
+)
 from difmd.observables.statistics import Estimate, over_blocks, over_replicas, with_control
 from difmd.observables.structure import crystalline_order, is_liquid
 
@@ -19,7 +24,7 @@ __all__ = [
     "autocorrelation",
     "crystalline_order",
     "diffusivity",
-    "diffusivity_of",
+    "diffusivity_from_arrays",
     "elastic_constants",
     "finite_size_correction",
     "is_liquid",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from difmd.errors import InputError
+
 
 def autocorrelation(series: Float[Array, "frames *rest"]) -> Float[Array, "frames *rest"]:
     """⟨x(s) x(s+t)⟩ over all time origins s, by FFT in O(n log n).
@@ -40,9 +42,13 @@ def mean_squared_displacement(
     Returns:
         MSD at lags 0, 1, … frames − 1; [frames].
 
+    Raises:
+        InputError: another shape.
+
     References:
         Kneller et al., Comput. Phys. Commun. 91, 191 (1995), doi:10.1016/0010-4655(95)00048-K.
     """
+    _check_frames("positions", positions)
     n = positions.shape[0]
     # Relative to the mean: the difference below cancels the size of the coordinates.
     positions = positions - jnp.mean(positions, axis=0, keepdims=True)
@@ -67,13 +73,36 @@ def velocity_autocorrelation(
 
     Returns:
         VACF at lags 0, 1, … frames − 1; [frames].
+
+    Raises:
+        InputError: another shape.
     """
+    _check_frames("velocities", velocities)
     return jnp.sum(autocorrelation(velocities), axis=(1, 2)) / velocities.shape[1]
 
 
 def remove_center_of_mass(
     vectors: Float[Array, "frames atoms 3"], masses: Float[Array, "atoms"]
 ) -> Float[Array, "frames atoms 3"]:
-    """Positions or velocities relative to the centre of mass of each frame."""
+    """Positions or velocities relative to the centre of mass of each frame.
+
+    Args:
+        vectors: positions or velocities; [frames, atoms, 3].
+        masses: [amu]; [atoms].
+
+    Returns:
+        [frames, atoms, 3].
+
+    Raises:
+        InputError: another shape.
+    """
+    _check_frames("vectors", vectors)
+    if masses.shape != vectors.shape[1:2]:
+        raise InputError(f"masses have shape {list(masses.shape)}, but vectors {list(vectors.shape)}")
     weights = masses / jnp.sum(masses)
     return vectors - jnp.sum(vectors * weights[None, :, None], axis=1, keepdims=True)
+
+
+def _check_frames(name: str, x: Array) -> None:
+    if x.ndim != 3 or x.shape[-1] != 3:
+        raise InputError(f"{name} must have shape [frames, atoms, 3], got {list(x.shape)}: map over replicas")

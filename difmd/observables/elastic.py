@@ -1,4 +1,4 @@
-"""Elastic constants of a crystal at rest."""
+"""Elastic constants of a relaxed crystal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from difmd.errors import InputError
+from difmd.forces import prepare_inputs
 from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.relaxation import any_strain, deform, tether
@@ -14,7 +16,7 @@ from difmd.system import System
 
 
 def elastic_constants(
-    potential: Potential, params: Params, system: System, neighbors: Neighbors
+    potential: Potential, params: Params, system: System, neighbors: Neighbors | None = None
 ) -> Float[Array, "6 6"]:
     """Second derivatives of the energy in strain, atoms relaxed within the cell; pure and differentiable.
 
@@ -27,16 +29,24 @@ def elastic_constants(
     Args:
         potential: the energy model.
         params: its parameters; differentiable.
-        system: at a minimum without stress, as `minimize(…, strains=any_strain())` finds it; differentiable.
-        neighbors: a current list for it.
+        system: at a minimum without stress, as returned by `minimize(…, strains=any_strain())`;
+            differentiable.
+        neighbors: a current list for it; default: built here, which is not possible under jit or grad of the
+            system.
 
     Returns:
         C in Voigt's order xx, yy, zz, yz, xz, xy [eV/Å³]; [6, 6]. NaN where the crystal is not stable against
-        moves of atoms and conjugate gradients fail.
+        displacements of atoms and conjugate gradients fail.
+
+    Raises:
+        InputError: as `evaluate`; an open direction.
 
     References:
         Lutsko, J. Appl. Phys. 65, 2991 (1989), doi:10.1063/1.342716 (internal relaxation).
     """
+    system, neighbors = prepare_inputs(potential, params, system, neighbors)
+    if not all(neighbors.periodic):
+        raise InputError("elastic constants need a system that is periodic in all directions")
     modes = jnp.asarray(any_strain(), system.positions.dtype)
     mobile = system.is_mobile[:, None]
 
@@ -51,7 +61,7 @@ def elastic_constants(
         return jax.grad(energy, (0, 1))(r, strain)
 
     r, none = system.positions, jnp.zeros(6, system.positions.dtype)
-    # All six directions at a time.
+    # All six strains at once.
     along = jax.vmap(lambda mode: jax.jvp(lambda e: slopes(r, e), (none,), (mode,))[1])
     of_positions, of_strains = along(jnp.eye(6, dtype=r.dtype))
 

@@ -1,4 +1,4 @@
-"""Means with honest error bars: over replicas and over blocks of correlated data."""
+"""Means with standard errors: over replicas and over blocks of correlated data."""
 
 from __future__ import annotations
 
@@ -7,40 +7,68 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from difmd._internal.summaries import fields_summary, with_error
 from difmd.errors import InputError
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error, of any shape."""
+    """A mean and its standard error, of any shape; `estimate / units.D` converts both.
+
+    Attributes:
+        value: the mean.
+        stderr: its standard error, of the same shape.
+    """
 
     value: np.ndarray
     stderr: np.ndarray
 
+    def __truediv__(self, unit: float) -> Estimate:
+        """Both numbers in another unit."""
+        return Estimate(self.value / unit, self.stderr / unit)
+
+    def __repr__(self) -> str:
+        """A number as `1.23(4)`: the digits in brackets are the standard error of the last ones."""
+        if np.ndim(self.value):
+            return fields_summary(self)
+        return with_error(float(self.value), float(self.stderr))
+
 
 def over_replicas(samples: Float[np.ndarray, "replicas ..."]) -> Estimate:
     """Mean over independent replicas; the standard error is s/√n.
+
+    Args:
+        samples: [replicas, ...].
+
+    Returns:
+        `Estimate` of the shape of one sample.
 
     Raises:
         InputError: fewer than two replicas, which give no error bar.
     """
     samples = np.asarray(samples, np.float64)
     if len(samples) < 2:
-        raise InputError(f"{len(samples)} replica gives no error bar: use two or more, or blocks")
+        raise InputError(f"{len(samples)} replicas give no error bar: use two or more, or blocks")
     return Estimate(samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(len(samples)))
 
 
 def with_control(
     samples: Float[np.ndarray, "replicas"], control: Float[np.ndarray, "replicas"], expected: float
 ) -> Estimate:
-    """Mean of independent samples, freed of the noise they share with a control of known mean.
+    """Mean of independent samples without the noise that they share with a control of known mean.
 
-    The samples are fitted by a + b (control − expected); a is the estimate and its standard error that
-    of the intercept. With fewer than 8 samples, too few for b, it is the plain mean.
+    The samples are fitted by a + b (control − expected). The estimate and its standard error are those of
+    the intercept a; with fewer than 8 samples, too few for b, those of the plain mean.
 
     Args:
         samples: [replicas].
         control: a quantity of the same replicas; [replicas].
         expected: its exact expectation.
+
+    Returns:
+        `Estimate` of a number.
+
+    Raises:
+        InputError: fewer than two samples.
 
     References:
         Owen, Monte Carlo theory, methods and examples, 2013, §8.9 (regression estimator).
@@ -61,8 +89,17 @@ def with_control(
 def over_blocks(series: Float[np.ndarray, "frames"]) -> Estimate:
     """Mean of a correlated series; the standard error is the plateau of Flyvbjerg and Petersen.
 
-    Blocks are doubled until the error no longer grows by more than its own uncertainty; with fewer
-    than 8 blocks left the largest error so far is given.
+    Blocks are doubled until the error grows by no more than its uncertainty; if there is no plateau with 8
+    blocks or more, the result is the largest error so far.
+
+    Args:
+        series: at equal intervals; [frames].
+
+    Returns:
+        `Estimate` of a number.
+
+    Raises:
+        InputError: fewer than 8 values, or several series.
 
     References:
         Flyvbjerg & Petersen, J. Chem. Phys. 91, 461 (1989), doi:10.1063/1.457480.

@@ -1,4 +1,4 @@
-"""Is it a liquid? Order of a configuration from its structure factor."""
+"""Crystalline order of a configuration from its structure factor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd._internal.lattice import product
-from difmd.system import System
+from difmd.errors import InputError, check_positive
+from difmd.system import System, check_system
 
 SOLID_ABOVE = 0.35
 """Largest S(k)/N above which a configuration counts as crystalline; see `crystalline_order`."""
@@ -19,34 +20,60 @@ SOLID_ABOVE = 0.35
 def crystalline_order(systems: System, *, spacing: float) -> Float[np.ndarray, "replicas"]:
     """Largest S(k)/N over the wave vectors where a crystal has its first Bragg peaks (host).
 
-    1 for a perfect crystal and about 0.7 for a hot one; in a liquid the largest of a few hundred
-    exponentially distributed values with mean below 3, thus about 20/N. For 100 atoms or more.
+    It is 1 for a perfect crystal and about 0.7 for a hot one; in a liquid it is the largest of a few hundred
+    exponentially distributed values with mean below 3, about 20/N. For 100 atoms or more.
 
     Args:
-        systems: replicas with a leading dimension, fully periodic, all in the cell of the first.
+        systems: replicas with a leading dimension, periodic in all directions, in the same cell.
         spacing: distance of nearest neighbours [Å]; wave vectors from 0.85 to 1.5 × 2π/spacing are
-            searched, which holds {111} and {200} of fcc, {110} of bcc and the first three of hcp.
+            searched, which covers {111} and {200} of fcc, {110} of bcc and the first three of hcp.
 
     Returns:
         The order parameter of each replica; [replicas].
+
+    Raises:
+        InputError: systems without a leading dimension of replicas, open directions, different cells, or a
+            spacing that is not positive or too long for the cell.
     """
-    vectors = _wave_vectors(np.asarray(systems.cell[0], np.float64), spacing)
+    check_system(systems)
+    check_positive("spacing", spacing, "Å")
+    if systems.positions.ndim != 3:
+        raise InputError(
+            "systems must be replicas; for one system give jax.tree.map(lambda x: x[None], system)"
+        )
+    cells = np.asarray(systems.cell, np.float64)
+    if not np.asarray(systems.pbc).all() or (cells != cells[0]).any():
+        raise InputError("systems must share a cell that is periodic in all directions")
+    vectors = _wave_vectors(cells[0], spacing)
+    if not len(vectors):
+        raise InputError(f"no wave vector of the cell is near 2π/spacing with spacing = {spacing} Å")
     return np.asarray(_orders(systems.positions, jnp.asarray(vectors, systems.positions.dtype)))
 
 
 def is_liquid(systems: System, *, spacing: float) -> np.ndarray:
-    """Whether each replica is less ordered than a crystal (host); bool [replicas]."""
+    """Whether each replica is less ordered than a crystal (host).
+
+    Args:
+        systems: as in `crystalline_order`.
+        spacing: distance of nearest neighbours [Å].
+
+    Returns:
+        bool [replicas].
+
+    Raises:
+        InputError: as `crystalline_order`.
+    """
     return crystalline_order(systems, spacing=spacing) < SOLID_ABOVE
 
 
 @jax.jit
 def _orders(positions: Array, vectors: Array) -> Array:
-    def one(r: Array) -> Array:
+    def order(r: Array) -> Array:
         phase = product(r, vectors.T)
         total = jnp.sum(jnp.cos(phase), axis=0) ** 2 + jnp.sum(jnp.sin(phase), axis=0) ** 2
         return jnp.max(total) / len(r) ** 2
 
-    return jax.lax.map(one, positions)
+    return jax.lax.map(order, positions)
 
 
 def _wave_vectors(cell: np.ndarray, spacing: float) -> np.ndarray:

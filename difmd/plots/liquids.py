@@ -135,7 +135,7 @@ def plot_correlations(diffusivity: Diffusivity, *, title: str = "", path: str | 
     """Plot MSD and velocity autocorrelation with bands of two standard errors, and the fitted window.
 
     Args:
-        diffusivity: from `difmd.observables.diffusivity_of` or a fit.
+        diffusivity: from `difmd.observables.diffusivity` or a fit.
         title: text in front of the value of D.
         path: image file to write; its folder is created.
 

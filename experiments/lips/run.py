@@ -56,7 +56,7 @@ def conduction(run: Any) -> dict[str, Any]:
     length = float(run.time[-1])
     late = common.later(run, 0.1)
     window = (0.04 * length * units.PS, 0.1 * length * units.PS)
-    found = observables.diffusivity_of(late, window=window, n_blocks=4, species=3)
+    found = observables.diffusivity(late, window=window, n_blocks=4, species=3)
     unit = units.M2_PER_S * 1e-4
     systems = [run.system.replace(positions=x) for x in run.positions[:: max(len(run.positions) // 100, 1)]]
     bonds = observables.radial_distribution(systems, first=15, second=16, r_max=6.0)

@@ -22,7 +22,7 @@ from difmd import datasets, units
 from difmd._internal.checkpoint import ensure_writable
 from difmd._internal.progress import progress_bar
 from difmd.fitting import Sampling, at_temperatures, box_length, melt, produce, read_targets
-from difmd.observables import diffusivity, finite_size_correction
+from difmd.observables import diffusivity_from_arrays, finite_size_correction
 
 UNIT = 1e-9 * units.M2_PER_S
 TEMPERATURES = (91.0, 109.0)
@@ -75,7 +75,7 @@ def main() -> None:
                     box_length=box_length(target.density, sampling),
                 )
                 for window in WINDOWS:
-                    found = diffusivity(
+                    found = diffusivity_from_arrays(
                         done.positions,
                         done.momenta,
                         after.systems.masses[0],

@@ -53,7 +53,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     length = float(run.time[-1])
     if length >= 5:
         window = (1.0 * units.PS, 2.0 * units.PS)
-        d = observables.diffusivity_of(late, window=window, n_blocks=4, species=8)
+        d = observables.diffusivity(late, window=window, n_blocks=4, species=8)
         unit = 1e-9 * units.M2_PER_S
         found["D_1e-9_m2_s"] = float(d.einstein.value / unit)
         found["D_stderr_1e-9_m2_s"] = float(d.einstein.stderr / unit)

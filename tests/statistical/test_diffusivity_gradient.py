@@ -11,7 +11,7 @@ import difmd
 from difmd import units
 from difmd.fitting import DiffusivityTarget, Sampling, equilibrate, measure_diffusivity, melt, produce
 from difmd.fitting.targets.diffusion import diffusion_samples
-from difmd.observables import diffusivity, with_control
+from difmd.observables import diffusivity_from_arrays, with_control
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def value(potential, params, temperature, like, seed):
     square = np.sum(np.asarray(done.momenta, np.float64) ** 2, axis=(-1, -2)).mean(axis=1)
     kelvin = square / (float(masses[0]) * 3 * (SAMPLING.n_atoms - 1) * units.KB)
     early = with_control(at_lags(1.0), kelvin, temperature)
-    late = diffusivity(
+    late = diffusivity_from_arrays(
         done.positions, done.momenta, masses, interval=interval, window=PLATEAU, temperature=temperature
     ).einstein
     slope = np.log(at_lags(1.2).mean() / at_lags(1 / 1.2).mean()) / (2 * np.log(1.2))

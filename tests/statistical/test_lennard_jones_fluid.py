@@ -11,7 +11,7 @@ import pytest
 import difmd
 from difmd import units
 from difmd.fitting import Sampling, melt
-from difmd.observables import diffusivity_of, with_control
+from difmd.observables import diffusivity, with_control
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +81,7 @@ def test_energy_pressure_and_diffusivity(potential, state):
         skin=0.35,
         progress=False,
     )
-    found = diffusivity_of(run, window=SAMPLING.window, temperature=kelvin / units.KB)
+    found = diffusivity(run, window=SAMPLING.window, temperature=kelvin / units.KB)
     # Boxes keep the energy they start with; of their mean temperature only the expectation is known.
     measured = [series.mean(axis=0) for series in (run.potential_energy / 500, run.pressure)]
     temperatures = run.temperature.mean(axis=0)

@@ -9,38 +9,41 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from difmd.errors import InputError
+from difmd._internal.argument_checks import check_integer, check_type
+from difmd._internal.summaries import summary
+from difmd.errors import InputError, check_positive
 from difmd.observables.correlation import (
     mean_squared_displacement,
     remove_center_of_mass,
     velocity_autocorrelation,
 )
 from difmd.observables.statistics import Estimate, over_replicas, with_control
+from difmd.system import atomic_number
 from difmd.trajectory.trajectory import Trajectory
-from difmd.units import KB
+from difmd.units import KB, PS, D
 
 CUBIC_MADELUNG = 2.837297
 """Constant of the finite-size correction for a cubic box (Yeh & Hummer 2004)."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Diffusivity:
     """Self-diffusivity by two routes over the same window.
 
-    Values are in Å²/time; divide by `1e-9 * units.M2_PER_S` for 1e-9 m²/s. No finite-size correction is
-    in them; add `finite_size_correction`.
+    Values are in Å²/time; divide by `units.D` for 1e-9 m²/s. They do not include the finite-size correction;
+    add `finite_size_correction`.
 
     Attributes:
         einstein: slope of the MSD over the window, divided by 6.
         green_kubo: a third of the integral of the VACF, averaged over the window.
         times: lags [time]; [lags].
-        msd: mean over replicas [Å²]; [lags].
+        msd: mean over samples [Å²]; [lags].
         msd_stderr: its standard error.
-        vacf: mean over replicas [Å²/time²]; [lags].
+        vacf: mean over samples [Å²/time²]; [lags].
         vacf_stderr: its standard error.
         window: start and end of the fit [time].
         samples: Einstein value of each replica or block; [samples].
-        green_kubo_samples: the same by the other route; [samples].
+        green_kubo_samples: Green–Kubo value of each replica or block; [samples].
     """
 
     einstein: Estimate
@@ -54,8 +57,66 @@ class Diffusivity:
     samples: np.ndarray
     green_kubo_samples: np.ndarray
 
+    def __repr__(self) -> str:
+        """Both values with their standard errors."""
+        start, end = (time / PS for time in self.window)
+        title = f"Diffusivity: {len(self.samples)} samples, window {start:.4g} to {end:.4g} ps"
+        routes = {"Einstein": self.einstein, "Green–Kubo": self.green_kubo}
+        return summary(title, {name: f"{value / D} × 1e-9 m²/s" for name, value in routes.items()})
+
 
 def diffusivity(
+    trajectory: Trajectory,
+    *,
+    window: tuple[float, float],
+    n_blocks: int = 1,
+    max_lag: float | None = None,
+    temperature: float | None = None,
+    species: int | str | None = None,
+) -> Diffusivity:
+    """Self-diffusivity in a trajectory, without padding atoms (host); see `diffusivity_from_arrays`.
+
+    Args:
+        trajectory: evenly spaced frames of one system or of replicas.
+        window: start and end of the fit [time]; write `(1 * units.PS, 3 * units.PS)`.
+        n_blocks: as in `diffusivity_from_arrays`.
+        max_lag: as in `diffusivity_from_arrays`.
+        temperature: as in `diffusivity_from_arrays`.
+        species: symbol or atomic number of the atoms to average over; default: all.
+
+    Returns:
+        `Diffusivity`; divide its values by `units.D` for 1e-9 m²/s.
+
+    Raises:
+        InputError: as `diffusivity_from_arrays`; not a trajectory, fewer than two frames, replicas of
+            different composition, or no atom of the species.
+    """
+    check_type("trajectory", trajectory, Trajectory, "give what simulate or read_trajectory returned")
+    numbers = np.asarray(trajectory.system.atomic_numbers)
+    masses = np.asarray(trajectory.system.masses)
+    if numbers.ndim == 2:
+        if (numbers != numbers[0]).any() or (masses != masses[0]).any():
+            raise InputError("the replicas differ in composition: compute the diffusivity of each")
+        numbers, masses = numbers[0], masses[0]
+    if len(trajectory) < 2:
+        raise InputError(f"a trajectory of {len(trajectory)} frames has no displacements")
+    real = numbers > 0
+    frames = [x[..., real, :] for x in (trajectory.positions, trajectory.momenta)]
+    positions, momenta = (np.swapaxes(x, 0, 1) if x.ndim == 4 else x for x in frames)
+    return diffusivity_from_arrays(
+        positions,
+        momenta,
+        masses[real],
+        interval=trajectory.interval,
+        window=window,
+        n_blocks=n_blocks,
+        max_lag=max_lag,
+        temperature=temperature,
+        select=None if species is None else numbers[real] == atomic_number(species),
+    )
+
+
+def diffusivity_from_arrays(
     positions: Float[Array | np.ndarray, "*replicas frames atoms 3"],
     momenta: Float[Array | np.ndarray, "*replicas frames atoms 3"],
     masses: Float[Array | np.ndarray, "atoms"],
@@ -67,13 +128,13 @@ def diffusivity(
     temperature: float | None = None,
     select: Bool[np.ndarray, "atoms"] | None = None,
 ) -> Diffusivity:
-    """Self-diffusivity of all atoms, with error bars from replicas and blocks.
+    """Self-diffusivity with error bars from replicas and blocks (host).
 
     D = slope of MSD/6 over the window (least squares, Einstein), and D = ⅓∫₀ᵗ⟨v(0)·v(s)⟩ds (trapezoid)
     averaged over t in the window (Green–Kubo). The drift of the centre of mass is removed from both.
-    Each trajectory is cut into `n_blocks`, several times as long as the window. With 8 replicas or more
-    the standard error is that of independent replicas, of which blocks are not; with fewer it is the
-    larger of that and the one of independent blocks. `diffusivity_of` takes a `Trajectory`.
+    Each trajectory is cut into `n_blocks`, which should be several times as long as the window. With 8
+    replicas or more the standard error is that of independent replicas; with fewer it is the larger of that
+    and the standard error of the blocks taken as independent.
 
     Args:
         positions: unwrapped [Å]; [frames, atoms, 3] or [replicas, frames, atoms, 3].
@@ -81,13 +142,13 @@ def diffusivity(
         masses: [amu]; [atoms].
         interval: time between frames [Å√(amu/eV)].
         window: start and end of the fit [time]; the start past the cage, a few ps in a simple liquid.
-        n_blocks: blocks a trajectory is cut into.
-        max_lag: lags kept in the curves [time]; default: twice the end of the window.
-        temperature: of the canonical ensemble from which the replicas start, centre of mass at rest [K].
-            When Newtonian, each replica keeps the energy it started with, and much of the noise of D is
-            that of these energies: given the temperature, it is taken out by regression on the kinetic
+        n_blocks: blocks that each trajectory is cut into.
+        max_lag: longest lag of the curves [time]; default: twice the end of the window.
+        temperature: of the canonical ensemble that the initial states are drawn from, with the centre of
+            mass at rest [K]. In Newtonian dynamics each replica conserves its initial energy, which causes
+            much of the noise of D. Given the temperature, this noise is removed by regression on the kinetic
             temperature, whose mean is known (`with_control`). Default: the plain mean.
-        select: the atoms to average over, those of one species for instance; the centre of mass is
+        select: the atoms to average over, for instance those of one species; the centre of mass is
             that of all. Default: all. [atoms].
 
     Returns:
@@ -104,17 +165,12 @@ def diffusivity(
             f"positions {list(positions.shape)} and momenta {list(momenta.shape)} must have one shape, "
             "[frames, atoms, 3] or [replicas, frames, atoms, 3]"
         )
+    check_positive("interval", interval, "Å√(amu/eV)")
+    check_integer("n_blocks", n_blocks)
     if positions.ndim == 3:
         positions, momenta = positions[None], momenta[None]
-    if n_blocks < 1:
-        raise InputError(f"n_blocks = {n_blocks} must be at least 1")
     n_frames = positions.shape[1] // n_blocks
-    first, last = (round(float(t / interval)) for t in window)
-    if not 0 < first < last < n_frames:
-        raise InputError(
-            f"window = {window} spans frames {first} .. {last}, but a block has {n_frames} frames of "
-            f"{interval:.4g}: give 0 < start < end < {n_frames * interval:.4g}, or fewer blocks"
-        )
+    first, last = _window_frames(window, interval, n_frames)
     n_samples = positions.shape[0] * n_blocks
     if n_samples < 2:
         raise InputError("one replica and one block give no error bar: raise n_blocks")
@@ -126,7 +182,7 @@ def diffusivity(
     ]
     chosen = np.arange(positions.shape[-2]) if select is None else np.flatnonzero(np.asarray(select))
     if len(chosen) == 0:
-        raise InputError("no atom is selected: the species is not there, or the selection is empty")
+        raise InputError("no atom is selected: the species is absent, or the selection is empty")
     curves = _curves(blocks[0], blocks[1], jnp.asarray(masses), jnp.asarray(chosen))
     msd, vacf = (np.asarray(curve, np.float64) for curve in curves)
     times = np.arange(n_frames) * float(interval)
@@ -137,70 +193,31 @@ def diffusivity(
     kelvin = None
     if temperature is not None:
         kelvin = np.asarray(_kinetic_temperature(blocks[1], jnp.asarray(masses)), np.float64)
-    einstein, green_kubo = (
-        _estimate(samples, n_blocks, kelvin, temperature) for samples in (slope / 6, integral)
-    )
-    times, msd, vacf = times[:lags], msd[:, :lags], vacf[:, :lags]
     root = np.sqrt(n_samples)
     return Diffusivity(
-        einstein=einstein,
-        green_kubo=green_kubo,
-        times=times,
-        msd=msd.mean(axis=0),
-        msd_stderr=msd.std(axis=0, ddof=1) / root,
-        vacf=vacf.mean(axis=0),
-        vacf_stderr=vacf.std(axis=0, ddof=1) / root,
+        einstein=_estimate(slope / 6, n_blocks, kelvin, temperature),
+        green_kubo=_estimate(integral, n_blocks, kelvin, temperature),
+        times=times[:lags],
+        msd=msd[:, :lags].mean(axis=0),
+        msd_stderr=msd[:, :lags].std(axis=0, ddof=1) / root,
+        vacf=vacf[:, :lags].mean(axis=0),
+        vacf_stderr=vacf[:, :lags].std(axis=0, ddof=1) / root,
         window=(float(window[0]), float(window[1])),
         samples=slope / 6,
         green_kubo_samples=integral,
     )
 
 
-def diffusivity_of(
-    trajectory: Trajectory,
-    *,
-    window: tuple[float, float],
-    n_blocks: int = 1,
-    max_lag: float | None = None,
-    temperature: float | None = None,
-    species: int | None = None,
-) -> Diffusivity:
-    """`diffusivity` of what `simulate` returned; atoms that pad are left out.
-
-    Args:
-        trajectory: evenly spaced frames of one system or of replicas.
-        window: start and end of the fit [time].
-        n_blocks: as in `diffusivity`.
-        max_lag: as in `diffusivity`.
-        temperature: as in `diffusivity`.
-        species: atomic number of the atoms to average over; default: all.
-
-    Raises:
-        InputError: as `diffusivity`; fewer than two frames, replicas of different composition, or no
-            atom of the species.
-    """
-    numbers = np.asarray(trajectory.system.atomic_numbers)
-    masses = np.asarray(trajectory.system.masses)
-    if numbers.ndim == 2:
-        if (numbers != numbers[0]).any() or (masses != masses[0]).any():
-            raise InputError("replicas differ in composition: take the diffusivity of each")
-        numbers, masses = numbers[0], masses[0]
-    if len(trajectory) < 2:
-        raise InputError(f"a trajectory of {len(trajectory)} frames has no displacements")
-    real = numbers > 0
-    frames = [x[..., real, :] for x in (trajectory.positions, trajectory.momenta)]
-    positions, momenta = (np.swapaxes(x, 0, 1) if x.ndim == 4 else x for x in frames)
-    return diffusivity(
-        positions,
-        momenta,
-        masses[real],
-        interval=trajectory.interval,
-        window=window,
-        n_blocks=n_blocks,
-        max_lag=max_lag,
-        temperature=temperature,
-        select=None if species is None else numbers[real] == species,
-    )
+def _window_frames(window: tuple[float, float], interval: float, n_frames: int) -> tuple[int, int]:
+    """First and last frame of the window in a block of `n_frames`."""
+    first, last = (round(float(t / interval)) for t in window)
+    if not 0 < first < last < n_frames:
+        start, end, longest = (t / PS for t in (*window, n_frames * interval))
+        raise InputError(
+            f"window = {start:.4g} .. {end:.4g} ps spans frames {first} .. {last}, a block has {n_frames}: "
+            f"give 0 < start < end < {longest:.4g} ps (times as `1 * units.PS`), or fewer blocks"
+        )
+    return first, last
 
 
 def _estimate(
@@ -225,14 +242,14 @@ def _estimate(
 
 @jax.jit
 def _curves(positions: Array, momenta: Array, masses: Array, chosen: Array) -> tuple[Array, Array]:
-    def one(block: tuple[Array, Array]) -> tuple[Array, Array]:
+    def curves(block: tuple[Array, Array]) -> tuple[Array, Array]:
         r, p = block
         v = p / masses[None, :, None]
         msd = mean_squared_displacement(remove_center_of_mass(r, masses)[:, chosen])
         return msd, velocity_autocorrelation(remove_center_of_mass(v, masses)[:, chosen])
 
     # One block at a time: the transforms need several times the memory of the trajectory.
-    return jax.lax.map(one, (positions, momenta))
+    return jax.lax.map(curves, (positions, momenta))
 
 
 @jax.jit
@@ -243,7 +260,7 @@ def _kinetic_temperature(momenta: Array, masses: Array) -> Array:
 
 
 def finite_size_correction(*, temperature: float, viscosity: float, box_length: float) -> float:
-    """What a periodic cubic box takes off D: ξ k_BT/(6πηL) with ξ = 2.837297 [Å²/time].
+    """Finite-size correction of D in a periodic cubic box, ξ k_BT/(6πηL) with ξ = 2.837297.
 
     Args:
         temperature: [K].
@@ -251,7 +268,7 @@ def finite_size_correction(*, temperature: float, viscosity: float, box_length: 
         box_length: L [Å].
 
     Returns:
-        D∞ − D_L; zero for an infinite box length.
+        D∞ − D_L [Å²/time]; zero for an infinite box length.
 
     Raises:
         InputError: a value that is not positive.
