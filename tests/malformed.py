@@ -223,7 +223,10 @@ STRUCTURES = {
         lambda _: make(pbc=[True, True]),
         r"pbc must be a bool or three bools, got \[True, True\]",
     ),
-    "fixed atom beyond the last": (lambda _: make(fixed=[0, 32]), r"fixed holds 32, but there are 32 atoms"),
+    "fixed atom beyond the last": (
+        lambda _: make(fixed=[0, 32]),
+        r"fixed contains 32, but there are 32 atoms",
+    ),
     "fixed of too few bools": (
         lambda _: make(fixed=[True]),
         r"fixed has shape \[1\], but there are 32 atoms",
@@ -1008,7 +1011,7 @@ RUNS = {
         lambda _: relax_all(strains=[[["a"] * 3] * 3]),
         r"strains is not an array of numbers",
     ),
-    "calculator of text": (lambda _: Calculator("lj", PARAMS), r"potential .*str|str is no potential"),
+    "calculator of text": (lambda _: Calculator("lj", PARAMS), r"potential is of type str"),
     "calculator without skin": (
         lambda _: Calculator(lj(), PARAMS, skin=0.0),
         r"skin = 0.0 Å must be positive",

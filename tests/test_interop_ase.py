@@ -86,7 +86,7 @@ def test_bad_input_is_named():
         atoms.get_potential_energy()
     with pytest.raises(InputError, match="skin"):
         argon(skin=-1.0)
-    with pytest.raises(InputError, match="takes a model apart"):
+    with pytest.raises(InputError, match="for a saved model"):
         Calculator(difmd.Model(ARGON, {}, {}), {})
     broken = ase.Atoms("Ar2", [[0, 0, 0], [0, 0, np.nan]])
     broken.calc = argon()

@@ -1,1 +1,1 @@
-"""Helpers that other packages of difmd share; nothing here is public."""
+"""Private helpers shared by the packages of difmd."""

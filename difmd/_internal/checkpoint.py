@@ -18,10 +18,10 @@ from difmd.errors import InputError
 
 
 def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
-    """Write the leaves of `tree` and `meta`; the file is complete or not there.
+    """Write the leaves of `tree` and `meta`; the file is either complete or absent.
 
     Raises:
-        InputError: the folder cannot be written or the disk is full; the previous checkpoint is whole.
+        InputError: the folder cannot be written or the disk is full; the previous checkpoint is intact.
     """
     leaves = [np.asarray(plain(leaf)) for leaf in jax.tree.leaves(tree)]
     arrays: dict[str, Any] = {f"leaf_{n}": leaf for n, leaf in enumerate(leaves)}
@@ -33,10 +33,10 @@ def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
 
 
 def write_archive(path: Path, arrays: dict[str, Any], what: str = "") -> None:
-    """Write a NumPy archive, which messages call `what`; the file is complete or not there.
+    """Write a NumPy archive, called `what` in messages; the file is either complete or absent.
 
     Raises:
-        InputError: the folder cannot be written or the disk is full; what was there before is kept.
+        InputError: the folder cannot be written or the disk is full; a previous file is intact.
     """
     with atomically(path, what=what) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)
@@ -44,15 +44,15 @@ def write_archive(path: Path, arrays: dict[str, Any], what: str = "") -> None:
 
 @contextlib.contextmanager
 def atomically(path: Path, *, what: str = "", previous: Path | None = None) -> Iterator[Path]:
-    """A path to write to, whose file takes the place of `path` once it is whole and on the disk.
+    """A temporary path to write to; its file replaces `path` once it is complete and on the disk.
 
     Args:
-        path: of the file.
-        what: it is called in messages.
-        previous: where to keep what was there before; default: nowhere.
+        path: final path of the file.
+        what: name of the file in messages.
+        previous: path to move a previous file to; default: it is replaced.
 
     Raises:
-        InputError: the folder cannot be written or the disk is full; what was there before is kept.
+        InputError: the folder cannot be written or the disk is full; a previous file is intact.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -66,8 +66,8 @@ def atomically(path: Path, *, what: str = "", previous: Path | None = None) -> I
         with contextlib.suppress(OSError):
             partial.unlink()
         raise InputError(
-            f"cannot write the {what or 'file '}{path}: {error.strerror or error}; what was there before is "
-            "kept. Free some space or choose another folder"
+            f"cannot write the {what or 'file '}{path}: {error.strerror or error}; a previous file is "
+            "intact. Free some space or choose another folder"
         ) from error
 
 
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     """Read a checkpoint into the structure of `like`.
 
     Raises:
-        InputError: a damaged file, or one of another structure.
+        InputError: a damaged file, or a checkpoint of another structure.
     """
     leaves, treedef = jax.tree.flatten(like)
     try:
@@ -93,7 +93,7 @@ def load_checkpoint(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def fingerprint(*settings: Any) -> str:
-    """A short hash of the settings of a fit, to recognise a checkpoint of another one."""
+    """A short hash of the settings of a fit, to recognise its checkpoints."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(settings):
         if hasattr(leaf, "shape"):
@@ -105,7 +105,7 @@ def fingerprint(*settings: Any) -> str:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Create the folder and see that a file can be written there, before hours of work.
+    """Create the folder and check that it can be written, before hours of work.
 
     Raises:
         InputError: it cannot be written.
@@ -122,14 +122,14 @@ def ensure_writable(folder: Path) -> None:
 
 
 def plain(leaf: Any) -> Any:
-    """A leaf as an array that can be stored; keys of JAX as their numbers."""
+    """A leaf as an array that can be stored; PRNG keys as their data."""
     if hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(leaf)
     return leaf
 
 
 def as_like(stored: np.ndarray, like: Any) -> Any:
-    """A stored array as a leaf of the kind of another one."""
+    """A stored array as a leaf of the type of `like`."""
     if hasattr(like, "dtype") and jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jax.numpy.asarray(stored))
     return jax.numpy.asarray(stored, getattr(like, "dtype", None))

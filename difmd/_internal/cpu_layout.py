@@ -1,9 +1,8 @@
 """Sizes of arrays that suit the cache and the cores of a CPU.
 
-Sums over the slots of a list read and write a dozen arrays of one length at once. Where that length is a
-multiple of the 4 KiB after which addresses share a place in the cache, they push each other out. Where the
-cores cannot share it equally, XLA asks for every number whether it is there at all, and does without vector
-instructions.
+Sums over the slots of a list access a dozen arrays of equal length at once. If that length is a multiple of
+4 KiB, whose addresses share a set of the cache, the arrays evict each other. If the cores cannot share it
+equally, XLA checks the bounds of every number and omits vector instructions.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ import numpy as np
 from jaxtyping import Int
 
 SUMMED = 64_160
-"""Atoms whose neighbours a CPU sums at a time in large systems; with smaller blocks the cores wait for each
-other more often."""
+"""Atoms per block when a CPU sums over neighbours in large systems; with smaller blocks the cores wait for
+each other more often."""
 
 SEARCHED = 16_040
-"""Atoms whose neighbours a CPU searches at a time, so that what it finds stays in the cache."""
+"""Atoms per block when a CPU searches for neighbours, so that the results stay in the cache."""
 
-# Numbers of 8 bytes in 4 KiB, and how near to a multiple of them lengths may come.
+# Numbers of 8 bytes in 4 KiB, and the least distance of a length from a multiple of them.
 _PERIOD, _MARGIN = 512, 64
 
 # Numbers of 4 bytes in the longest vectors.
 _VECTOR = 16
 
-# Shorter arrays fit beside each other, are not shared by cores, and would grow much by comparison.
+# Shorter arrays fit into the cache together, are not shared by cores, and would grow relatively much.
 _SHORT = 2048
 
 
@@ -38,9 +37,9 @@ def n_cores() -> int:
 
 
 def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
-    """First atoms of equal blocks of about `size`, and their length; None where there is one, and on a GPU.
+    """First atoms of equal blocks of about `size`, and their length; None for a single block, and on a GPU.
 
-    The last block begins early enough to be whole; it alone may overlap the one before it.
+    The last block may overlap the previous one, so that it has the same length.
     """
     length = columns(-(-n // -(-n // size)), 1)
     n_blocks = -(-n // length)
@@ -50,14 +49,13 @@ def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
 
 
 def columns(n_atoms: int, n_replicas: int) -> int:
-    """Columns for lists of `n_atoms`, of which replicas lie end to end: at most a few in a hundred more.
+    """Number of columns for lists of `n_atoms`, with replicas joined end to end: a few per cent more at most.
 
-    A multiple of 16 and of the number of cores where there is one, and as far from a multiple of 4 KiB as it
-    takes.
+    If possible a multiple of 16 and of the number of cores that keeps its distance from multiples of 4 KiB.
     """
     if n_atoms * n_replicas < _SHORT:
         return n_atoms
-    # Of replicas, cores would share the number of them and not the columns.
+    # Cores share the replicas rather than their columns.
     units = (math.lcm(_VECTOR, n_cores()), _VECTOR) if n_replicas == 1 else (4, 1)
     most = n_atoms + max(2 * _MARGIN + _VECTOR, n_atoms // 64)
     candidates = (n for unit in units for n in range(unit * -(-n_atoms // unit), most + 1, unit))

@@ -1,4 +1,4 @@
-"""Numbers of NumPy as arrays of JAX."""
+"""Conversion of NumPy arrays to JAX."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ def default_float() -> np.dtype[Any]:
 
 
 def floats(values: Any, dtype: Any = None) -> Float[Array, "*shape"]:
-    """An array of `values` in `dtype`, by default JAX's.
+    """An array of `values` in `dtype`; default: JAX's default.
 
-    Rounded by NumPy, as JAX would compile a conversion for each shape. JAX warns of a dtype that is not
-    enabled.
+    NumPy rounds, as JAX would compile a conversion for each shape. JAX warns of a dtype that is not enabled.
     """
     dtype = default_float() if dtype is None else dtype
     return jnp.asarray(np.asarray(values, dtype), dtype)

@@ -1,8 +1,8 @@
-"""Numbers on a grid, whose sums are exact: what makes a step undone bit for bit.
+"""Numbers on a grid, whose sums are exact, so that a step can be undone bit for bit.
 
-Multiples of a power of two are added without rounding as long as they stay below 2^p times it, with p = 53 in
-float64 and 24 in float32. A step that adds to positions what depends on momenta alone, and to momenta what
-depends on positions alone, each rounded to its grid, is undone exactly by subtracting the same.
+Sums of multiples of a power of two are exact as long as they stay below 2^p times it, with p = 53 in float64
+and 24 in float32. A step that adds a function of the momenta to the positions, and vice versa, each rounded
+to its grid, is undone exactly by subtracting the same numbers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Resolution(NamedTuple):
     """Exponents of the grids: numbers are multiples of 2^exponent.
 
     Attributes:
-        positions: [Å]; of the cell, too.
+        positions: also of the cell [Å].
         momenta: [amu Å/(Å√(amu/eV))].
-        forces: of a pair [eV/Å].
+        forces: forces of a pair [eV/Å].
     """
 
     positions: int
@@ -31,9 +31,10 @@ class Resolution(NamedTuple):
 
 
 def resolution_of(dtype: np.dtype) -> Resolution:
-    """Grids that suit a precision.
+    """Grids for a precision.
 
-    float64 reaches 8192 Å, momenta of 2048 and forces of 8192 eV/Å; float32 64 Å, 32 and 128 eV/Å.
+    The range is 8192 Å, momenta of 2048 and forces of 8192 eV/Å in float64, and 64 Å, 32 and 128 eV/Å in
+    float32.
     """
     if dtype == np.float64:
         return Resolution(positions=-40, momenta=-42, forces=-40)
@@ -41,12 +42,12 @@ def resolution_of(dtype: np.dtype) -> Resolution:
 
 
 def rounded(x: Float[Array, "*shape"], exponent: int) -> Float[Array, "*shape"]:
-    """The nearest multiple of 2^exponent, the even one of two that are equally near."""
+    """The nearest multiple of 2^exponent; halfway between two, the even one."""
     scale = 2.0**exponent
     return jnp.round(x / scale) * scale
 
 
 def is_outside(x: Float[Array, "atoms 3"], exponent: int) -> Bool[Array, ""]:
-    """Whether a number is so large that sums on the grid may be rounded."""
+    """Whether any number is so large that sums on the grid may be rounded."""
     most = 2.0 ** (exponent + jnp.finfo(x.dtype).nmant)
     return largest(jnp.abs(x).reshape(-1)) > most

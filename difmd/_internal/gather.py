@@ -1,7 +1,7 @@
-"""A gather of numbers or rows that has no batch axis under `vmap`.
+"""A gather of numbers or rows without a batch axis under `vmap`.
 
 XLA on CPU compiles a gather from one long array to much faster code than a batched gather. Here the arrays of
-a batch are joined end to end instead, and the indices shifted, so that replicas cost what one system costs.
+a batch are joined end to end and the indices shifted, so that the cost per atom does not depend on batching.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def add_at(
 def spread(
     values: Shaped[Array, "pairs *row"], pair: Int[Array, "*shape"], entries: Int[Array, "2 pairs"]
 ) -> Shaped[Array, "*shape *row"]:
-    """`values[pair]` where each row is taken twice, by the two `entries` that are counted through `pair`.
+    """`values[pair]` where each row is used twice, by the two `entries` of its pair.
 
-    Its transpose is then two gathers instead of a scatter. Rows that are taken by other than two entries must
-    have no derivative, as those that stand for unused entries.
+    The transpose is then two gathers instead of a scatter. Rows that are not used exactly twice, such as the
+    one for unused entries, must not be differentiated.
     """
     return _spread.bind(values, pair, entries)
 
@@ -129,7 +129,7 @@ def _scatter(values: Array, index: Array, *, size: int) -> Array:
 
 
 def _moved(args: tuple[Array, Array], dims: tuple[Any, Any]) -> tuple[tuple[Array, Array], int, list[bool]]:
-    """Batch axes in front; their length; which arguments have one."""
+    """Arguments with the batch axis in front, its length, and which arguments have it."""
     is_batched = [dim is not None for dim in dims]
     moved = [jnp.moveaxis(x, dim, 0) if b else x for x, dim, b in zip(args, dims, is_batched, strict=True)]
     size = next(len(x) for x, b in zip(moved, is_batched, strict=True) if b)
@@ -179,7 +179,7 @@ def _add_at_shape(values: Any, index: Any, *, size: int) -> Any:
 
 
 def _refuse_varying(*operands: Any) -> None:
-    """JAX would lose track of what differs between devices, and with it the sums of a gradient."""
+    """Refuse values that vary over devices: JAX would not track them through these primitives."""
     for operand in operands:
         kind = getattr(operand, "mat", None)  # JAX 0.12; `vma` before
         if getattr(operand, "vma", None) or getattr(kind, "varying", None):

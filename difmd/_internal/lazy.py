@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for, so that `import difmd` is quick."""
+"""Names of a package that are imported on first access, so that `import difmd` is quick."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 def importer(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package, as of PEP 562.
+    """The `__getattr__` of a package, see PEP 562.
 
     Args:
-        package: `__name__` of it.
-        homes: module that each name is in; a submodule of the package is its own home.
+        package: its `__name__`.
+        homes: module of each name; for a submodule of the package, the submodule itself.
     """
 
     def find(name: str) -> Any:
@@ -22,7 +22,7 @@ def importer(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = import_late(homes[name])
         found = module if homes[name] == f"{package}.{name}" else getattr(module, name)
-        # Found at once from now on.
+        # Later accesses bypass this function.
         setattr(sys.modules[package], name, found)
         return found
 
@@ -33,8 +33,8 @@ def import_late(module: str) -> ModuleType:
     """Import a module of difmd.
 
     Raises:
-        ImportError: also for an `AttributeError` on the way, which Python would take for a name that is not
-            there.
+        ImportError: also for an `AttributeError` during the import, which Python would report as a missing
+            name.
     """
     try:
         return importlib.import_module(module)

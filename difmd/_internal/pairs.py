@@ -1,4 +1,4 @@
-"""Pairs of positions within a distance, on the host, by the library vesin."""
+"""Pairs of positions within a distance, on the host, with the library vesin."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from difmd._internal.lattice import complete_cell
 def find_pairs(
     positions: Any, cell: Any, pbc: Any, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs closer than `cutoff`, each from both sides, images counted one by one (host).
+    """All pairs closer than `cutoff`, each from both sides, with images counted individually (host).
 
     Args:
         positions: [Å]; [atoms, 3].
         cell: rows are lattice vectors [Å]; [3, 3].
-        pbc: [3].
+        pbc: periodic directions; [3].
         cutoff: [Å].
 
     Returns:
-        senders i [pairs], receivers j [pairs], shifts S [pairs, 3] and distances [pairs], with
-        r_ij = r_j − r_i + S·cell. A pair of an atom with its own image is included, with itself not.
+        senders i [pairs], receivers j [pairs], shifts S [pairs, 3] and distances [Å] [pairs], with
+        r_ij = r_j − r_i + S·cell. Pairs of an atom with its images are included, but not with itself.
     """
     from vesin import NeighborList
 
@@ -37,16 +37,16 @@ def find_pairs(
         points=points, box=full, periodic=np.asarray(periodic), quantities="ijSd"
     )
     if n_points < len(points):
-        own = (i < n_points) & (j < n_points)
-        i, j, shifts, distances = i[own], j[own], shifts[own], distances[own]
+        real = (i < n_points) & (j < n_points)
+        i, j, shifts, distances = i[real], j[real], shifts[real], distances[real]
     return i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64), distances
 
 
 def _corners(fractions: np.ndarray, periodic: tuple[bool, bool, bool], cutoff: float) -> np.ndarray:
-    """Two points out of reach of all, such that what holds everything is as wide in all open directions.
+    """Two points beyond the reach of all atoms that make the bounding box equally wide along open directions.
 
-    vesin divides by zero, which ends the process, where atoms are far apart in one open direction and in a
-    plane across another.
+    vesin divides by zero, which ends the process, where atoms are far apart along one open direction and
+    coplanar across another.
     """
     is_open = ~np.asarray(periodic)
     low = fractions.min(axis=0) - 2 * cutoff
@@ -55,5 +55,6 @@ def _corners(fractions: np.ndarray, periodic: tuple[bool, bool, bool], cutoff: f
 
 
 def as_triple(pbc: Any) -> tuple[bool, bool, bool]:
+    """Periodic directions as three Python booleans."""
     a, b, c = (bool(flag) for flag in np.broadcast_to(np.asarray(pbc), 3))
     return a, b, c

@@ -1,4 +1,4 @@
-"""Progress bars, the same everywhere; silent when the output is not wanted."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def progress_bar(
 ) -> Iterator[Advance]:
     """A bar with elapsed and remaining time; yields `advance(steps, note="")`.
 
-    What is printed meanwhile appears above the bar.
+    Text printed meanwhile appears above the bar.
 
     Args:
-        title: what is going on.
-        total: steps to do; None where that is not known.
+        title: name of the task.
+        total: number of steps; None if it is unknown.
         enabled: False shows nothing.
-        every: in a log file, where there is no bar, a line so often [s].
+        every: interval of lines in a log file, where there is no bar [s].
     """
     if not enabled:
         yield lambda steps, note="": None
@@ -59,7 +59,7 @@ def progress_bar(
 
 
 def _lines(title: str, total: int | None, every: float) -> Advance:
-    """A line now and then, for a log file, where a bar would show nothing until its end."""
+    """A line at intervals, for a log file, where a bar would appear only at the end."""
     done, began = 0, time.monotonic()
     printed = began - every
 

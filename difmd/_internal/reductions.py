@@ -1,4 +1,4 @@
-"""Maxima and cumulative sums that XLA runs on all cores of a CPU, and compiles quickly."""
+"""Maxima and cumulative sums that XLA distributes over the cores of a CPU and compiles quickly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Shaped
 
 from difmd._internal.lattice import product
 
-# Parts that are compared number by number, and the length that is left to XLA.
+# Number of parts that are compared elementwise, and the length below which XLA reduces.
 _PARTS, _SHORT = 16, 4096
 
 # Numbers in a row of a cumulative sum, and rows that are summed directly.
@@ -19,32 +19,31 @@ _ROW, _DIRECT = 128, 256
 
 
 def largest(x: Float[Array, "n"]) -> Float[Array, ""]:
-    """The maximum; NaN if one of the numbers is.
+    """The maximum; NaN if any of the numbers is NaN.
 
-    XLA takes the maximum of a long array on one core.
+    XLA reduces a long array on one core.
     """
     while len(x) > _SHORT:
         length = -(-len(x) // _PARTS)
-        # A part that would end too late begins earlier: seeing a number twice does no harm.
+        # The last part begins early enough to fit; overlaps do not change a maximum.
         starts = [min(part * length, len(x) - length) for part in range(_PARTS)]
         x = functools.reduce(jnp.maximum, [x[start : start + length] for start in starts])
-    # Written out, as `jnp.max` of JAX 0.12 on CPU passes over NaN where there are 4096 numbers or more in all
-    # replicas together.
+    # Explicit, as `jnp.max` of JAX 0.12 on CPU ignores NaN among 4096 numbers or more of all replicas.
     return lax.reduce(
         x, np.asarray(-np.inf, x.dtype), lambda a, b: lax.select((a > b) | (a != a), a, b), (0,)
     )
 
 
 def full_rows(n: int) -> int:
-    """The least length from `n` on that `cumulative` takes: rows that are full."""
+    """The least length ≥ `n` that `cumulative` accepts: a multiple of the length of a row."""
     return -(-n // _ROW) * _ROW
 
 
 def cumulative(x: Shaped[Array, "n"]) -> Shaped[Array, "n"]:
-    """The cumulative sum of a length of `full_rows`; of floats, by rows, each times a triangle of ones.
+    """The cumulative sum for a length of `full_rows`; of floats, by rows and a triangular matrix.
 
-    XLA on CPU compiles it sooner than `jnp.cumsum`. In float32 exact for whole numbers with sums up to 2²⁴; a
-    number that is not finite spoils all sums of its row.
+    XLA on CPU compiles it faster than `jnp.cumsum`. In float32 it is exact for integers with sums up to 2²⁴;
+    a number that is not finite makes all sums of its row NaN.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return jnp.cumsum(x, dtype=x.dtype)

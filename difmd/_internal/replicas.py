@@ -1,4 +1,4 @@
-"""Replicas: a conditional that stays one under `vmap`, and runs in shares on all devices or cores."""
+"""Replicas: a conditional that remains one under `vmap`, and runs distributed over devices or cores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from jaxtyping import Array, Bool, Int
 
 from difmd._internal import cpu_layout
 
-# Atoms of a share of replicas on a core, at the least: the smallest that does not cost more in overhead than
-# the cache gains.
+# Least number of atoms in a share of replicas on a core; with fewer the overhead exceeds the gain.
 _SHARE = 2048
 
 
@@ -25,18 +24,18 @@ def cond_any(
     if_false: Callable[..., Any],
     *operands: Any,
 ) -> Any:
-    """`lax.cond`, but under `vmap` one branch for all replicas: `if_true` if any of them asks for it.
+    """`lax.cond`, but under `vmap` a single branch for all replicas: `if_true` if any predicate is True.
 
     Plain `lax.cond` becomes a `select` under `vmap`, which computes both branches each time.
 
     Args:
         predicate: bool [].
-        if_true: a function of the operands that is also right, if unneeded, where the predicate is False.
+        if_true: a function of the operands whose result is also valid where the predicate is False.
         if_false: a function of the operands.
         *operands: pytrees of arrays.
 
     Returns:
-        What the chosen branch returns.
+        The result of the chosen branch.
     """
 
     @jax.custom_batching.custom_vmap
@@ -58,7 +57,7 @@ def cond_any(
 
 @jax.custom_batching.custom_vmap
 def of_all_replicas(number: Int[Array, ""]) -> Int[Array, ""]:
-    """The same; under `vmap` the largest of all replicas, and one number for all, for loops to end at."""
+    """The number itself; under `vmap` the maximum over replicas, unbatched, as a common bound of loops."""
     return number
 
 
@@ -69,10 +68,10 @@ def _(axis_size: int, in_batched: list[bool], number: Array) -> tuple[Array, boo
 
 
 def n_shares(n_replicas: int, n_atoms: int) -> int:
-    """Equal shares that replicas of `n_atoms` run in.
+    """Number of equal shares into which replicas of `n_atoms` are divided.
 
-    One a device; or on a CPU that is the only device so many for each core, one after the other, that the
-    positions of a share stay in its cache, as far as the number of replicas divides.
+    One per device. On a CPU that is the only device, each core runs several shares in turn, small enough for
+    its cache, as far as the number of replicas is divisible.
     """
     devices = jax.local_devices()
     if len(devices) > 1 or devices[0].platform != "cpu":
@@ -83,15 +82,15 @@ def n_shares(n_replicas: int, n_atoms: int) -> int:
 
 
 def _divisor(n_replicas: int, most: int) -> int:
-    """The largest number up to `most` that divides the replicas."""
+    """The largest divisor of `n_replicas` up to `most`."""
     return max(n for n in range(1, most + 1) if n_replicas % n == 0)
 
 
 def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[..., Any]:
     """`vmap` over the leading axis of every argument, in equal shares on all devices of the host.
 
-    Each device runs its share by itself, with no communication. The result is that of plain `vmap` up to
-    rounding. As many devices are used as divide the replicas.
+    Devices run their shares without communication. The result is that of plain `vmap` up to rounding. The
+    number of devices in use divides the number of replicas.
 
     Args:
         function: of arguments without the leading axis.
@@ -115,25 +114,25 @@ def run_replicas(
 ) -> Any:
     """Call a jitted function of replicas on all devices, or on all cores of a CPU (host).
 
-    XLA would have the cores of a CPU wait for each other after every operation, and rebuild the lists of
-    all replicas when one of them asks for it. Here each core runs some of the replicas by itself, in one
-    share or several after each other, all with one compiled function.
+    XLA would synchronise the cores of a CPU after every operation, and rebuild the lists of all replicas as
+    soon as one is stale. Here each core runs some of the replicas independently, in one share or several in
+    turn, all with one compiled function.
 
     Args:
         function: `function(*static, *shared, *batched)`, which uses `map_replicas`.
         static: its static arguments.
-        shared: pytrees that all replicas get.
-        batched: pytrees of arrays with a leading axis of replicas, as all that it returns.
-        n_atoms: of one replica.
+        shared: pytrees common to all replicas.
+        batched: pytrees of arrays with a leading axis of replicas, like everything that it returns.
+        n_atoms: number of atoms of one replica.
 
     Returns:
-        What it returns, on the default device.
+        Its result, on the default device.
     """
     n_replicas = len(jax.tree.leaves(batched)[0])
     shares = n_shares(n_replicas, n_atoms)
     if len(jax.local_devices()) > 1:
-        # Slicing an array that is spread over devices is a collective operation, and those of the CPU may
-        # wait for each other for ever when there are fewer free cores than devices.
+        # Slicing an array that is distributed over devices is a collective operation, which can deadlock on a
+        # CPU with fewer free cores than devices.
         spread = function(*static, *shared, *batched)
         return jax.tree.map(lambda x: _from_host(_to_host(x), x), spread)
     if shares == 1:
@@ -144,7 +143,7 @@ def run_replicas(
         jax.tree.map(lambda x, like, k=k: _from_host(x[k * size : (k + 1) * size], like), host, batched)
         for k in range(shares)
     ]
-    # Made arrays and compiled here, as a thread would not know of a `with jax.enable_x64():` around the call.
+    # Converted and compiled here, as `with jax.enable_x64():` does not apply to other threads.
     shared = jax.tree.map(jnp.asarray, shared)
     compiled = function.lower(*static, *shared, *parts[0]).compile()
     with ThreadPoolExecutor(min(shares, cpu_layout.n_cores())) as pool:
@@ -153,13 +152,13 @@ def run_replicas(
 
 
 def _to_host(x: Array) -> np.ndarray:
-    """The array, or the numbers that keys are made of, in numpy."""
+    """A NumPy array; of PRNG keys, their data."""
     is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.device_get(jax.random.key_data(x) if is_key else x))
 
 
 def _from_host(x: np.ndarray, like: Array) -> Array:
-    """An array on the default device, or keys of the kind of `like`."""
+    """An array on the default device, or PRNG keys of the type of `like`."""
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
     return jnp.asarray(x)

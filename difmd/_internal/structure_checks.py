@@ -1,4 +1,4 @@
-"""What makes arrays a structure: numbers, a cell, atoms that are apart (host)."""
+"""Checks of the arrays of a structure: finite numbers, a valid cell, distinct atoms (host)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from difmd._internal.argument_checks import real_numbers
 from difmd._internal.pairs import find_pairs
 from difmd.errors import InputError
 
-# Distances of so few atoms are found faster one by one than through a search.
+# Up to this number of atoms all distances are computed, which is faster than a neighbour search.
 _FEW_ATOMS = 64
 
 # Atoms closer than this coincide [Å].
 _COINCIDE = 1e-4
 
-# Bins of a search as small as that would be many times more than atoms [Å].
+# Cut-off of the search [Å]: with a shorter one there would be many more bins than atoms.
 _SEARCHED = 1.0
 
 
 def check_dtype(dtype: Any) -> None:
-    """Refuse a dtype that is not of floating point; None is.
+    """Refuse a dtype that is not a floating-point type; None passes.
 
     Raises:
         InputError: naming it.
@@ -32,14 +32,14 @@ def check_dtype(dtype: Any) -> None:
     except TypeError:
         is_floating = False
     if not is_floating:
-        raise InputError(f"dtype = {dtype!r} must be one of floating point, such as 'float32' or 'float64'")
+        raise InputError(f"dtype = {dtype!r} must be a floating-point type, such as 'float32' or 'float64'")
 
 
 def finite_floats(name: str, values: Any) -> np.ndarray:
-    """An array of float64, all of it finite.
+    """`values` as an array of finite float64.
 
     Raises:
-        InputError: no numbers, or the first that is not finite.
+        InputError: not numbers, or naming the first that is not finite.
     """
     array = real_numbers(name, values)
     bad = ~np.isfinite(array)
@@ -50,10 +50,10 @@ def finite_floats(name: str, values: Any) -> np.ndarray:
 
 
 def cell_and_pbc(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A cell [3, 3] and what is periodic [3], from what `host_system` takes.
+    """A cell [3, 3] and periodic directions [3] from the arguments of `host_system`.
 
     Raises:
-        InputError: of other shapes, or periodic vectors that span no volume.
+        InputError: other shapes, or periodic vectors that do not span a volume.
     """
     box: np.ndarray = np.zeros((3, 3))
     if cell is not None:
@@ -80,10 +80,10 @@ def cell_and_pbc(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def which_fixed(fixed: Any, n_atoms: int) -> np.ndarray | None:
-    """A bool for each atom, [n_atoms], from indices or bools; None where nothing is given.
+    """A bool for each atom, [n_atoms], from indices or bools; None for None.
 
     Raises:
-        InputError: atoms that there are not.
+        InputError: indices out of range, or another shape.
     """
     if fixed is None:
         return None
@@ -96,7 +96,7 @@ def which_fixed(fixed: Any, n_atoms: int) -> np.ndarray | None:
         raise InputError(f"fixed must be indices or bools of atoms, got {fixed!r}")
     wrong = (given < -n_atoms) | (given >= n_atoms)
     if wrong.any():
-        raise InputError(f"fixed holds {given[wrong][0]}, but there are {n_atoms} atoms")
+        raise InputError(f"fixed contains {given[wrong][0]}, but there are {n_atoms} atoms")
     mask = np.zeros(n_atoms, bool)
     mask[given.astype(int)] = True
     return mask
@@ -107,36 +107,36 @@ def check_distinct(positions: np.ndarray, labels: np.ndarray, cell: np.ndarray, 
 
     Args:
         positions: [Å]; [atoms, 3].
-        labels: numbers to call the atoms by; [atoms].
+        labels: numbers of the atoms in messages; [atoms].
         cell: [Å]; [3, 3].
-        pbc: [3].
+        pbc: periodic directions; [3].
 
     Raises:
         InputError: naming two of them and their distance.
     """
     if len(positions) < 2:
         return
-    found = _coinciding_few(positions, cell, pbc) if len(positions) <= _FEW_ATOMS else None
-    if found is None:
-        i, j, _, distance = find_pairs(positions, cell, pbc, cutoff=_SEARCHED)
-        (close,) = np.nonzero(distance < _COINCIDE)
-        found = [(i[n], j[n], distance[n]) for n in close]
-    if found:
-        first, second, apart = found[0]
+    coinciding = _coinciding_few(positions, cell, pbc) if len(positions) <= _FEW_ATOMS else None
+    if coinciding is None:
+        i, j, _, distances = find_pairs(positions, cell, pbc, cutoff=_SEARCHED)
+        (close,) = np.nonzero(distances < _COINCIDE)
+        coinciding = [(i[n], j[n], distances[n]) for n in close]
+    if coinciding:
+        first, second, distance = coinciding[0]
         raise InputError(
-            f"atoms {labels[first]} and {labels[second]} coincide (distance {apart:.1e} Å): "
+            f"atoms {labels[first]} and {labels[second]} coincide (distance {distance:.1e} Å): "
             "remove one of them or check the units of the positions"
         )
 
 
 def _coinciding_few(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> list[Any] | None:
-    """Pairs that coincide, from all differences; None where the nearest image is not that of rounding."""
+    """Coinciding pairs from all differences; None where rounding may not yield the nearest image."""
     apart = positions[None, :] - positions[:, None]
     if pbc.any():
         vectors = cell[pbc]
         inverse = np.linalg.pinv(vectors)
-        # Columns of the inverse are as long as a lattice plane is near. Atoms that coincide differ by a whole
-        # number of vectors to within distance/height of the planes.
+        # The lengths of the columns of the inverse are 1/distance of the lattice planes. The differences of
+        # atoms that coincide are integers to within their distance over that of the planes.
         if np.linalg.norm(inverse, axis=0).max() * _COINCIDE > 0.1:
             return None
         apart = apart - np.round(apart @ inverse) @ vectors

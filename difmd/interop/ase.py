@@ -1,4 +1,4 @@
-"""Potentials as calculators of ASE: its optimisers, phonons and dynamics run on them."""
+"""Potentials as calculators of ASE, for its optimisers, phonons and dynamics."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from difmd.errors import InputError, check_positive
 from difmd.forces import Evaluation, evaluate
 from difmd.neighbors import Neighbors, is_stale, neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
+from difmd.potentials.base import check_finite, check_model
 from difmd.system import System, from_ase
 
 
 class Calculator(ASECalculator):
-    """`atoms.calc = Calculator(*difmd.load("network.npz")[:2])`.
+    """A calculator of ASE: `atoms.calc = Calculator(potential, params)`.
 
-    Energies [eV], also of each atom, forces [eV/Å], and with three periodic directions the stress [eV/Å³];
-    charges [e] of potentials that have some, and where nothing is periodic the dipole [e·Å].
-    The neighbour list is kept until an atom has moved half the skin, and functions are compiled once for a
-    number of atoms, unless the list has to grow. In the precision of JAX's default: set `jax_enable_x64` for
-    phonons or tight relaxations.
+    Computes energies [eV], also per atom, forces [eV/Å], and with three periodic directions the stress
+    [eV/Å³]; charges [e] of potentials that have charges, and without periodic directions the dipole [e·Å].
+    The neighbour list is reused until an atom has moved half the skin, and functions are compiled once per
+    number of atoms, unless the list has to grow. The precision is JAX's default: set `jax_enable_x64` for
+    phonons or tight relaxations. A saved network: `Calculator(*difmd.load("network.npz")[:2])`.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "dipole", "charges"]
 
     def __init__(self, potential: Potential, params: Params, *, skin: float = 0.5, **kwargs: Any) -> None:
-        """Keep a potential.
+        """Create a calculator.
 
         Args:
             potential: the energy model.
@@ -42,14 +43,16 @@ class Calculator(ASECalculator):
             kwargs: for `ase.calculators.calculator.Calculator`.
 
         Raises:
-            InputError: a skin that is not positive, or parameters that are not finite.
+            InputError: a skin that is not positive, or params of another potential or not finite.
         """
         super().__init__(**kwargs)
         if not isinstance(potential, Potential):
             raise InputError(
-                f"{type(potential).__name__} is no potential: "
-                "Calculator(*difmd.load(file)[:2]) takes a model apart"
+                f"potential is of type {type(potential).__name__}, but must be a Potential: write "
+                "Calculator(*difmd.load(file)[:2]) for a saved model"
             )
+        check_model(potential, params)
+        check_finite(params)
         self.potential = potential
         self.params = params
         check_positive("skin", skin, "Å")
@@ -62,67 +65,71 @@ class Calculator(ASECalculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Compute everything for `atoms`, as ASE asks for it.
+        """Compute all properties of `atoms`; ASE calls this.
+
+        Args:
+            atoms: the configuration.
+            properties: names of the requested properties.
+            system_changes: what changed since the last call.
 
         Raises:
-            InputError: atoms that the potential does not know, on top of each other, or with positions that
-                are not finite.
-            CalculatorSetupError: results that are not finite.
+            InputError: species unknown to the potential, atoms that coincide, or positions that are not
+                finite.
+            CalculatorSetupError: results that are not finite, or no atoms.
         """
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise CalculatorSetupError("there are no atoms to calculate for")
-        # Constraints are the business of what asks for forces.
+        # ASE itself applies constraints to the forces.
         free = self.atoms.copy()
         free.set_constraint()
         system = from_ase(free)
         validate_inputs(self.potential, self.params, system)
         neighbors = self._current(system)
-        found: Evaluation = jax.tree.map(
+        evaluation: Evaluation = jax.tree.map(
             lambda x: np.asarray(x, np.float64), _evaluate(self.potential, self.params, system, neighbors)
         )
-        if not (np.isfinite(found.energy) and np.isfinite(found.forces).all()):
+        if not (np.isfinite(evaluation.energy) and np.isfinite(evaluation.forces).all()):
             raise CalculatorSetupError(
                 "energy or forces are not finite: atoms are too close to each other for this potential"
             )
         self.results = {
-            "energy": float(found.energy),
-            "free_energy": float(found.energy),
-            "forces": found.forces,
+            "energy": float(evaluation.energy),
+            "free_energy": float(evaluation.energy),
+            "forces": evaluation.forces,
         }
         if "energies" in properties:
             energies = _atomic(self.potential, self.params, system, neighbors)
             self.results["energies"] = np.asarray(energies, np.float64)
-        if found.charges is not None and found.dipole is not None:
-            self.results["charges"] = found.charges
+        if evaluation.charges is not None and evaluation.dipole is not None:
+            self.results["charges"] = evaluation.charges
             if not any(neighbors.periodic):
-                self.results["dipole"] = found.dipole
+                self.results["dipole"] = evaluation.dipole
         if all(neighbors.periodic):
             # Voigt's order: xx, yy, zz, yz, xz, xy.
-            self.results["stress"] = found.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            self.results["stress"] = evaluation.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
     def _current(self, system: System) -> Neighbors:
-        """The list kept, if it holds for these atoms, or a new one."""
-        kept = self._neighbors
-        periodic = tuple(bool(flag) for flag in np.asarray(system.pbc))
-        shape = system.positions.shape
-        if kept is not None and (kept.periodic != periodic or kept.reference_positions.shape != shape):
-            kept = None
-        if kept is not None and not bool(_is_stale(system, kept)):
-            return kept
-        made = neighbor_list(
+        """The previous list if it is valid for these atoms, or a new one."""
+        previous = self._neighbors
+        if previous is not None:
+            is_same = previous.periodic == tuple(bool(flag) for flag in np.asarray(system.pbc))
+            if not is_same or previous.reference_positions.shape != system.positions.shape:
+                previous = None
+            elif not bool(_is_stale(system, previous)):
+                return previous
+        self._neighbors = neighbor_list(
             system,
             cutoff=self.potential.cutoff,
             skin=self.skin,
-            # Shapes stay as they were, and so does what was compiled for them.
-            like=kept,
+            # The same shapes reuse compiled functions.
+            like=previous,
             reverse_edges=self.potential.uses_reverse_edges,
         )
-        self._neighbors = made
-        return made
+        return self._neighbors
 
 
-# Shared by all calculators of a potential, so that another one compiles nothing.
+# Compiled once for all calculators of a potential.
 _evaluate = jax.jit(evaluate, static_argnums=0)
 _is_stale = jax.jit(is_stale)
 

@@ -13,12 +13,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from difmd._internal.lattice import complete_cell, heights, invert, product
+from difmd._internal.pairs import as_triple
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors, has_overflowed, neighbor_list, update
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.system import System
 
-# While it is imported it computes with numbers of different types, which users may have forbidden.
+# Its import computes with mixed types, which strict promotion would refuse.
 with jax.numpy_dtype_promotion("standard"):
     from jax_md import space
 
@@ -26,10 +27,10 @@ with jax.numpy_dtype_promotion("standard"):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class JaxMDNeighbors:
-    """A list of difmd with the names that jax-md has for what one does with lists.
+    """A list of difmd with the interface of jax-md.
 
     Attributes:
-        system: what the list is for, with the positions of its last update.
+        system: the system of the list, with the positions of its last update.
         list: the list.
         uses_fractions: whether positions are fractions of the box.
     """
@@ -40,21 +41,27 @@ class JaxMDNeighbors:
 
     @property
     def did_buffer_overflow(self) -> Array:
-        """Whether the list has too little room; `allocate` a new one then."""
+        """Whether a capacity was exceeded; then `allocate` a new list."""
         return self.list.overflow | self.list.too_small
 
     def update(self, R: Float[Array, "atoms 3"], *, box: Any = None, **unused: Any) -> JaxMDNeighbors:
-        """The list for these positions, built anew where an atom has moved half the skin."""
+        """The list for these positions, rebuilt once an atom has moved half the skin.
+
+        Args:
+            R: positions [Å], or fractions of the box; [atoms, 3].
+            box: as in jax-md; default: the cell of the system.
+            unused: further arguments of jax-md.
+        """
         del unused
         system = _moved(self.system, R, box, self.uses_fractions, self.list.periodic)
         return dataclasses.replace(self, system=system, list=update(system, self.list))
 
 
 class JaxMDNeighborFns(NamedTuple):
-    """As `jax_md.partition.NeighborListFns`.
+    """The counterpart of `jax_md.partition.NeighborListFns`.
 
     Attributes:
-        allocate: `allocate(R, box=None)`, a list with room to spare (host).
+        allocate: `allocate(R, box=None)`, a list with spare capacity (host).
         update: `update(R, neighbors, box=None)`, as `neighbors.update`.
     """
 
@@ -70,7 +77,7 @@ def to_jax_md(
     skin: float = 0.5,
     fractional_coordinates: bool = False,
 ) -> tuple[JaxMDNeighborFns, Callable[..., Float[Array, ""]]]:
-    """What `jax_md.energy.*_neighbor_list` return, for a potential of difmd.
+    """The counterpart of `jax_md.energy.*_neighbor_list` for a potential of difmd.
 
         neighbor_fn, energy_fn = to_jax_md(potential, params, system)
         neighbors = neighbor_fn.allocate(system.positions)
@@ -79,38 +86,40 @@ def to_jax_md(
         neighbors = neighbors.update(state.position)
         state = step(state, neighbor=neighbors)
 
-    Lists are exact for any cell, whether or not the cut-off fits into half of it. A list with which
-    `did_buffer_overflow` is set gives wrong energies, as in jax-md; look at it.
+    Lists are exact for any cell and cut-off. As in jax-md, energies are wrong after an overflow: check
+    `did_buffer_overflow`.
 
     Args:
         potential: the energy model.
-        params: its parameters; `energy_fn(R, neighbors, params=...)` takes others.
+        params: its parameters; `energy_fn(R, neighbors, params=...)` accepts others.
         system: atoms, cell and periodic directions.
         skin: of lists [Å].
         fractional_coordinates: whether positions are fractions of the box, as in
-            `jax_md.space.periodic_general`; gradients are those in real space then, as there.
+            `jax_md.space.periodic_general`; gradients are then those in real space, as there.
 
     Returns:
-        `neighbor_fn` and `energy_fn(R, neighbor, params=..., box=...)` [eV]; a `box` is as in jax-md, a
-        matrix with lattice vectors as columns, or their lengths.
+        `neighbor_fn` and `energy_fn(R, neighbor, params=..., box=...)` [eV]; `box` is as in jax-md, a matrix
+        with lattice vectors as columns, or their lengths.
 
     Raises:
-        InputError: a species the potential does not know, or params or positions that are not finite.
+        InputError: several replicas, a species unknown to the potential, or params that are not finite or
+            belong to another potential.
     """
     validate_inputs(potential, params, system)
+    if system.positions.ndim == 3:
+        raise InputError(f"system holds {len(system.positions)} replicas, but one is expected")
     check_positive("skin", skin, "Å")
-    a, b, c = (bool(flag) for flag in np.asarray(system.pbc))
-    periodic = (a, b, c)
+    periodic = as_triple(system.pbc)
 
     def allocate(R: Array, *, box: Any = None, **unused: Any) -> JaxMDNeighbors:
         del unused
         moved = _moved(system, R, box, fractional_coordinates, periodic)
-        found = neighbor_list(
+        neighbors = neighbor_list(
             moved, cutoff=potential.cutoff, skin=skin, reverse_edges=potential.uses_reverse_edges
         )
-        if has_overflowed(found):
-            raise InputError("the list does not fit what it was measured on: give positions that are finite")
-        return JaxMDNeighbors(moved, found, fractional_coordinates)
+        if has_overflowed(neighbors):
+            raise InputError("the capacity of the list is exceeded: give positions that are finite")
+        return JaxMDNeighbors(moved, neighbors, fractional_coordinates)
 
     def updated(R: Array, neighbors: JaxMDNeighbors, **more: Any) -> JaxMDNeighbors:
         return neighbors.update(R, **more)
@@ -135,33 +144,33 @@ def from_jax_md(
 
         silicon = from_jax_md(lambda displacement, params: energy.stillinger_weber(displacement), cutoff=3.78)
 
-    All pairs of atoms are visited, N² of them: for tests, small systems, and what difmd has no potential for.
+    The cost is that of all N² pairs: for tests, small systems, and potentials that difmd lacks.
 
     Args:
-        make: `make(displacement, params) -> energy_fn(R)` [eV], with `displacement(Ra, Rb)` for the cell at
-            hand, in real coordinates. It is not one of `jax_md.space`, whose derivatives in the cell are not
-            those of a stress.
-        cutoff: beyond which the energy function sees nothing [Å].
+        make: `make(displacement, params) -> energy_fn(R)` [eV], with `displacement(Ra, Rb)` for the current
+            cell in real coordinates, unlike those of `jax_md.space`, whose derivatives in the cell do not
+            yield the stress.
+        cutoff: range of the energy function [Å].
         init: `init(key) -> params`; default: `{}`.
 
     Returns:
-        The `Potential`; it has no energies of atoms, knows any species, and cannot take padding.
+        The `Potential`, for any species, without energies of atoms and without padding.
 
     Raises:
         InputError: a cutoff that is not positive. When used: padding, a cell whose heights are less than
-            twice the cut-off, as jax-md knows the nearest image alone, or energies of atoms asked for.
+            twice the cut-off, as jax-md considers the nearest image only, or a request for energies of atoms.
     """
     check_positive("cutoff", cutoff, "Å")
 
     def validate(system: System) -> None:
         if (np.asarray(system.atomic_numbers) == 0).any():
-            raise InputError("an energy function of jax-md cannot take atoms that are padding")
-        a, b, c = (bool(flag) for flag in np.asarray(system.pbc))
-        across = heights(complete_cell(np.asarray(system.cell, np.float64), (a, b, c)))[[a, b, c]]
+            raise InputError("energy functions of jax-md do not support padding atoms: remove them")
+        periodic = as_triple(system.pbc)
+        across = heights(complete_cell(np.asarray(system.cell, np.float64), periodic))[list(periodic)]
         if len(across) and across.min() < 2 * cutoff:
             raise InputError(
                 f"the cell is {across.min():.4g} Å high, less than twice the cut-off of {cutoff} Å: jax-md "
-                "sees the nearest image alone; repeat the cell"
+                "considers the nearest image only; repeat the cell"
             )
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
@@ -170,7 +179,7 @@ def from_jax_md(
             return jnp.asarray(make(displacement, params)(system.positions), system.positions.dtype)
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
-        raise InputError("energy functions of jax-md do not tell the energies of atoms")
+        raise InputError("energy functions of jax-md do not provide energies of atoms")
 
     return Potential(
         init=(lambda key: {}) if init is None else init,
@@ -182,15 +191,15 @@ def from_jax_md(
 
 
 def _displacement(cell: Array, periodic: tuple[bool, bool, bool]) -> Callable[..., Array]:
-    """Ra − Rb, of the nearest images."""
-    whole = complete_cell(cell, periodic)
-    inverse = invert(whole)
+    """Ra − Rb between nearest images."""
+    full = complete_cell(cell, periodic)
+    inverse = invert(full)
 
     def displacement(Ra: Array, Rb: Array, **unused: Any) -> Array:
         del unused
         apart = Ra - Rb
         turns = lax.stop_gradient(jnp.where(jnp.asarray(periodic), jnp.round(product(apart, inverse)), 0))
-        return apart - product(turns, whole)
+        return apart - product(turns, full)
 
     return displacement
 
@@ -203,10 +212,10 @@ def _moved(
     if box is not None:
         given = jnp.asarray(box, cell.dtype)
         cell = given.T if given.ndim == 2 else jnp.diag(jnp.broadcast_to(given, 3))
-    # Of jax-md, whose derivative is that in real space.
+    # The function of jax-md has the derivative in real space.
     positions = jnp.asarray(space.transform(cell.T, R) if uses_fractions else R, system.positions.dtype)
-    # jax-md puts atoms that leave the box in on the other side, where a list does not look for them.
-    whole = complete_cell(cell, periodic)
-    turns = jnp.round(product(system.positions - positions, invert(whole)))
+    # jax-md wraps atoms into the box, whereas lists follow unwrapped positions.
+    full = complete_cell(cell, periodic)
+    turns = jnp.round(product(system.positions - positions, invert(full)))
     turns = lax.stop_gradient(jnp.where(jnp.asarray(periodic), turns, 0))
-    return system.replace(positions=positions + product(turns, whole), cell=cell)
+    return system.replace(positions=positions + product(turns, full), cell=cell)
