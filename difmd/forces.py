@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd._internal.argument_checks import is_traced
 from difmd._internal.lattice import product
 from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors, neighbor_list
-from difmd.potentials.base import Params, Potential, check_arguments, check_model, check_single
+from difmd.potentials.base import Params, Potential, check_arguments, check_model
 from difmd.potentials.multipoles import Multipoles, total_dipole
-from difmd.system import System, as_system
+from difmd.system import System, as_system, check_single
 
 if TYPE_CHECKING:
     import ase
@@ -158,9 +159,6 @@ def plain_forces(
     check_arguments(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
-
-
-_REMEDY = "build it with neighbor_list(system, cutoff=potential.cutoff)"
 
 
 def prepare_inputs(

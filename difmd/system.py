@@ -291,10 +291,7 @@ def to_ase(system: System) -> ase.Atoms:
         InputError: another object, or several replicas.
     """
     check_system(system)
-    if np.ndim(system.positions) == 3:
-        raise InputError(
-            f"system holds {len(system.positions)} replicas: select one, jax.tree.map(lambda x: x[0], system)"
-        )
+    check_single(system)
     import ase
     from ase.constraints import FixAtoms
 
@@ -342,6 +339,19 @@ def check_system(system: Any) -> None:
                 f"{name} of a system are {kinds[0]}, but positions {kinds[1]}: make all of one precision, "
                 "as make_system(..., dtype=) does"
             )
+
+
+def check_single(system: System) -> None:
+    """Refuse several replicas; works under jit.
+
+    Raises:
+        InputError: with their number and the remedy.
+    """
+    if np.ndim(system.positions) == 3:
+        raise InputError(
+            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap, or "
+            "select one with jax.tree.map(lambda x: x[0], system)"
+        )
 
 
 def validate_system(system: System) -> None:

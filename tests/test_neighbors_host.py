@@ -14,7 +14,7 @@ from difmd._internal import cpu_layout
 from difmd._internal.pairs import find_pairs
 from difmd.errors import Flag, InputError, Status, describe, flags_of
 from difmd.neighbors import check, grid, grow, host, is_stale, neighbor_list, rebuild, types, update
-from difmd.neighbors.device import _argsort, _unpack
+from difmd.neighbors.device import _argsort, _rebuild, _unpack
 from difmd.neighbors.types import extended_positions
 from difmd.system import from_ase, make_system
 
@@ -144,9 +144,9 @@ def test_large_systems_are_searched_in_blocks_alike(batched, monkeypatch):
     monkeypatch.setattr(cpu_layout, "SEARCHED", 9)
     plain, begun = cpu_layout.split, []
     monkeypatch.setattr(cpu_layout, "split", lambda *given: begun.append(plain(*given)) or begun[-1])
-    # Of `rebuild` itself JAX would take what it traced with blocks of the usual size.
-    anew = rebuild.__wrapped__
-    build = jax.jit(jax.vmap(anew) if batched else lambda s, n: anew(s, n))
+    # `rebuild` itself would reuse the trace with blocks of the usual size.
+    untraced = lambda s, n: _rebuild.__wrapped__(s, n, None)  # noqa: E731
+    build = jax.jit(jax.vmap(untraced) if batched else untraced)
     parts, parts_padded = build(system, whole), build(system, padded)
     (starts, length), others = begun
     assert starts.tolist() == [0, 7, 13] and length == 7 and len(others[0]) > 3

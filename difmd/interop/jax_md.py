@@ -17,7 +17,7 @@ from difmd._internal.pairs import as_triple
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors, has_overflowed, neighbor_list, update
 from difmd.potentials import Params, Potential, validate_inputs
-from difmd.system import System
+from difmd.system import System, check_single
 
 # Its import computes with mixed types, which strict promotion would refuse.
 with jax.numpy_dtype_promotion("standard"):
@@ -106,8 +106,7 @@ def to_jax_md(
             belong to another potential.
     """
     validate_inputs(potential, params, system)
-    if system.positions.ndim == 3:
-        raise InputError(f"system holds {len(system.positions)} replicas, but one is expected")
+    check_single(system)
     check_positive("skin", skin, "Å")
     periodic = as_triple(system.pbc)
 

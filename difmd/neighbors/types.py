@@ -21,7 +21,7 @@ from difmd._internal.gather import take
 from difmd._internal.reductions import largest
 from difmd._internal.summaries import concrete, fields_summary, summary
 from difmd.errors import Flag, InputError, Status
-from difmd.system import System, check_system
+from difmd.system import System, check_single, check_system
 
 # Coordinate of unused entries: beyond any cut-off, with a finite square.
 _FAR = 1e6
@@ -193,10 +193,7 @@ def check_belongs(system: System, neighbors: Neighbors, remedy: str = "build one
     """
     check_system(system)
     check_type("neighbors", neighbors, Neighbors, remedy)
-    if system.positions.ndim == 3:
-        raise InputError(
-            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
-        )
+    check_single(system)
     if neighbors.reference_positions.shape != system.positions.shape:
         n_atoms = neighbors.reference_positions.shape[-2]
         raise InputError(

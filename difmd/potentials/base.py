@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd._internal.argument_checks import check_type
+from difmd._internal.argument_checks import check_type, is_traced
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors, is_stale
+from difmd.neighbors.types import check_belongs
 from difmd.potentials.describe import made_from, summary
 from difmd.potentials.multipoles import Multipoles
 from difmd.potentials.species import check_species, symbols
@@ -206,20 +207,15 @@ def check_arguments(potential: Potential, params: Params, system: System, neighb
             overflowed.
     """
     check_shapes(potential, params, system, neighbors)
-    if not _is_traced(system.atomic_numbers):
+    if not is_traced(system.atomic_numbers):
         check_species(potential.species, system)
-    if not _is_traced(params):
+    if not is_traced(params):
         check_finite(params)
     # Constants of a function that is being compiled have values, too.
     with jax.ensure_compile_time_eval():
-        if not _is_traced(system):
+        if not is_traced(system):
             potential.validate(system)
-            if tuple(map(bool, np.asarray(system.pbc))) != neighbors.periodic:
-                raise InputError(
-                    f"the neighbour list is for pbc = {list(neighbors.periodic)}, but the system has "
-                    f"{np.asarray(system.pbc).tolist()}: {_REMEDY}"
-                )
-        if _is_traced((system, neighbors)):
+        if is_traced((system, neighbors)):
             return
         for flag, explanation in (
             (neighbors.overflow, "has overflowed"),
@@ -230,10 +226,6 @@ def check_arguments(potential: Potential, params: Params, system: System, neighb
                 raise InputError(f"the neighbour list {explanation}: {_REMEDY}")
 
 
-def _is_traced(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
 def check_shapes(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
     """Refuse types and shapes that do not fit together; these are given under jit, too.
 
@@ -242,29 +234,10 @@ def check_shapes(potential: Potential, params: Params, system: System, neighbors
             number of atoms, or one that does not reach the cut-off.
     """
     check_model(potential, params)
-    check_system(system)
-    check_type("neighbors", neighbors, Neighbors, _REMEDY)
-    check_single(system)
-    if neighbors.reference_positions.shape != system.positions.shape:
-        n_atoms = neighbors.reference_positions.shape[-2]
-        raise InputError(
-            f"the neighbour list is for {n_atoms} atoms, but the system has {system.n_atoms}: {_REMEDY}"
-        )
+    check_belongs(system, neighbors, _REMEDY)
     if neighbors.cutoff < potential.cutoff:
         raise InputError(
             f"the neighbour list reaches {neighbors.cutoff} Å, the potential {potential.cutoff} Å: {_REMEDY}"
-        )
-
-
-def check_single(system: System) -> None:
-    """Refuse several replicas.
-
-    Raises:
-        InputError: with the remedy.
-    """
-    if system.positions.ndim == 3:
-        raise InputError(
-            f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap"
         )
 
 

@@ -24,7 +24,7 @@ from difmd.fitting.targets.diffusion import (
 from difmd.fitting.targets.residuals import Scalar, gradient_record, scalar_residuals
 from difmd.fitting.targets.target import Residual, Setup, StatePointRun, Target
 from difmd.fitting.terms import Residuals
-from difmd.observables import Diffusivity, diffusivity, finite_size_correction, is_liquid
+from difmd.observables import Diffusivity, diffusivity_from_arrays, finite_size_correction, is_liquid
 from difmd.potentials import Params
 from difmd.sensitivity import EquilibriumGradient, equilibrium_gradient
 from difmd.sensitivity.diffusion import share_of
@@ -116,7 +116,7 @@ class DiffusivityTarget(Target):
         assert production is not None
         sampling = setup.sampling
         numbers, masses = systems.atomic_numbers[0], systems.masses[0]
-        found = diffusivity(
+        found = diffusivity_from_arrays(
             production.positions,
             production.momenta,
             masses,
