@@ -9,7 +9,7 @@ import difmd
 from difmd.errors import InputError
 from difmd.observables import radial_distribution
 from difmd.system import host_system
-from difmd.trajectory import Trajectory
+from difmd.trajectory import Frames, Trajectory
 
 
 def test_shells_of_a_crystal():
@@ -72,20 +72,12 @@ def test_bad_input(change, match):
         radial_distribution(wanted.pop("systems"), **wanted)
 
 
-def trajectory_of(systems, positions):
-    shape = positions.shape[:2]
-    return Trajectory(
-        systems, np.arange(1.0, 4.0), positions, 0 * positions, np.zeros(shape), np.zeros((*shape, 3, 3)),
-        None, 0, 1.0,
-    )  # fmt: skip
-
-
 def test_replicas_of_a_trajectory_are_averaged_in_each_frame():
     rng = np.random.default_rng(1)
     one = difmd.make_system(rng.uniform(0, 6, (20, 3)), [18] * 20, cell=[6.0] * 3)
     frames = rng.uniform(0, 6, (3, 2, 20, 3))
     systems = jax.tree.map(lambda x: np.stack([x, x]), one)
-    run = trajectory_of(systems, frames)
+    run = Trajectory(system=systems, frames=Frames(frames, 0 * frames), steps=np.arange(3), dt=1.0)
     kwargs = {"first": "Ar", "second": "Ar", "r_max": 4.0, "n_bins": 8}
     averaged = radial_distribution(run, **kwargs)
     each = [one.replace(positions=x) for x in frames.reshape(6, 20, 3)]
