@@ -58,8 +58,8 @@ notebooks: $(VENV)/.dev  ## execute every notebook, leaving the files as they ar
 docs: $(VENV)/.docs  ## build the documentation in docs/_build/html; warnings are errors
 	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-docs-test: $(VENV)/.dev  ## execute the code of the documentation
-	$(PY) -m pytest -m slow tests/test_docs.py
+docs-test: $(VENV)/.dev  ## execute the code of README and documentation
+	$(PY) -m pytest -m slow -n $(WORKERS) tests/test_readme.py tests/test_docs.py
 
 clean:  ## remove caches and build outputs; keeps $(VENV) and runs/
 	rm -rf build dist docs/_build docs/reference docs/notebooks docs/experiments docs/contributing.md docs/changelog.md .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,7 +20,7 @@ def test_there_are_five():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_outputs_are_committed(path):
-    """Every cell was executed in order without an error or a warning; there are plots, and the file is small."""
+    """Cells were executed in order without errors or warnings; there are plots, and the file is small."""
     cells = code_cells(path)
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]

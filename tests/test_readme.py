@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from blocks import ROOT, run_blocks
 
 README = ROOT / "README.md"
@@ -14,6 +15,7 @@ def test_size():
     assert text.count("<img") + len(re.findall(r"!\[", text)) <= 2
 
 
+@pytest.mark.slow
 def test_blocks(tmp_path):
     """All blocks run in order, and the fit ends closer to the measured diffusivity than it began."""
     printed = run_blocks(README, tmp_path, timeout=600)
