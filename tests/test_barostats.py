@@ -1,4 +1,4 @@
-"""Cell rescaling and the piston of Martyna, Tobias and Klein: equations, limits, derivatives, bad input."""
+"""Stochastic cell rescaling and the barostat of Martyna, Tobias and Klein."""
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ def test_piston_conserves_energy_to_second_order(coupling):
         )(state)  # fmt: skip
         assert int(done.status.flags) == 0
         energies, volumes = done.frames
-        # Energy did change hands.
+        # Energy was exchanged.
         assert float(jnp.std(volumes)) > 0.002 * float(volumes[0])
         return float(jnp.max(jnp.abs(energies - energy(state, neighbors))))
 
@@ -78,7 +78,7 @@ def test_piston_conserves_energy_to_second_order(coupling):
 
 @pytest.mark.parametrize("name", BAROSTATS)
 @pytest.mark.parametrize("coupling", COUPLINGS)
-def test_coupling_lets_only_some_strains_happen(name, coupling):
+def test_coupling_restricts_strains(name, coupling):
     integrator = made(name, coupling=coupling)
     state, neighbors = started(integrator)
     done = jax.jit(lambda state: difmd.rollout(POTENTIAL, PARAMS, state, integrator, neighbors, n_steps=40))(
@@ -89,7 +89,7 @@ def test_coupling_lets_only_some_strains_happen(name, coupling):
     off = change - np.diag(np.diag(change))
     assert np.ptp(np.diag(change)) < 1e-12 if coupling == "isotropic" else np.ptp(np.diag(change)) > 1e-6
     assert np.abs(off).max() > 1e-7 if coupling == "triclinic" else np.abs(off).max() < 1e-12
-    # Scaled coordinates know nothing of a strain, so that atoms and cell moved together.
+    # A strain does not change fractional coordinates: atoms and cell move together.
     assert not np.allclose(change, np.eye(3), atol=1e-6)
     np.testing.assert_allclose(
         np.asarray(done.state.virial),
@@ -101,8 +101,8 @@ def test_coupling_lets_only_some_strains_happen(name, coupling):
 
 
 @pytest.mark.parametrize("name", BAROSTATS)
-def test_ideal_gas_has_its_volume(name):
-    """⟨V⟩ = (N + 1) k_BT/P with the centre of mass in motion, N k_BT/P with it at rest; any coupling."""
+def test_volume_of_an_ideal_gas(name):
+    """⟨V⟩ = (N + 1) k_BT/P if the centre of mass moves, N k_BT/P if it is at rest, for each coupling."""
     n_atoms, n_replicas, n_steps, every = 16, 64, 6000, 20
     pressure = 20 * units.BAR
     volume = n_atoms * units.KB * T / pressure
@@ -149,8 +149,8 @@ def test_ideal_gas_has_its_volume(name):
 
 
 @pytest.mark.parametrize("name", BAROSTATS)
-def test_simulate_keeps_cells_and_goes_on(name):
-    """Replicas, cells of frames, the pressure inside, and a run in two parts."""
+def test_simulate_saves_cells_and_continues(name):
+    """Replicas, cells of frames, the internal pressure, and a run in two parts."""
     systems = jax.tree.map(lambda x: jnp.stack([x, x]), crystal())
 
     def simulate(system, n_steps, **more):
@@ -170,8 +170,8 @@ def test_simulate_keeps_cells_and_goes_on(name):
     np.testing.assert_array_equal(rest.positions[-1], whole.positions[-1])
 
 
-def test_cell_that_shrinks_far_is_followed():
-    """Atoms far apart collapse into a liquid: lists that lack images are built anew, with more room."""
+def test_lists_follow_a_shrinking_cell():
+    """A gas condenses: lists that lack images are rebuilt with more capacity."""
     stretched = crystal()
     system = stretched.replace(positions=1.25 * stretched.positions, cell=1.25 * stretched.cell)
     run = difmd.simulate(
@@ -186,7 +186,7 @@ def test_cell_that_shrinks_far_is_followed():
     ("name", "method"),
     [("cell_rescaling", "direct"), ("martyna_tobias_klein", "checkpointed"), ("cell_rescaling", "forward")],
 )
-def test_volume_is_differentiated(name, method):
+def test_gradient_of_the_volume(name, method):
     state, neighbors = started(made(name), crystal(2))
 
     def volume(pressure, sigma):
@@ -210,7 +210,7 @@ def test_volume_is_differentiated(name, method):
         np.testing.assert_allclose(float(found[k]), float(difference), rtol=1e-6)
 
 
-def test_reversible_refuses_a_barostat():
+def test_reversible_raises_for_a_barostat():
     state, neighbors = started(made("cell_rescaling"), crystal(2))
     with pytest.raises(InputError, match="cannot undo"):
         difmd.rollout(
@@ -220,8 +220,8 @@ def test_reversible_refuses_a_barostat():
 
 
 @pytest.mark.parametrize("name", BAROSTATS)
-def test_temperature_and_pressure_may_change(name):
-    """Heated and compressed by ramps, and no other compilation for other values."""
+def test_ramps_of_temperature_and_pressure(name):
+    """Heating and compression; other values do not compile again."""
     hot = difmd.ramp([0, 400], [T, 3 * T])
     pressed = difmd.ramp([0, 400], [P, 60 * P])
     run = difmd.simulate(
@@ -231,7 +231,7 @@ def test_temperature_and_pressure_may_change(name):
     assert run.temperature[-1] > 1.7 * T and run.volume[-1] < 0.97 * float(run.system.volume)
 
 
-def test_ramp_goes_straight_from_point_to_point():
+def test_ramp_is_piecewise_linear():
     schedule = difmd.ramp([10, 20, 40], [1.0, 3.0, 2.0])
     steps = jnp.asarray([0, 10, 15, 20, 30, 40, 100])
     np.testing.assert_allclose([float(schedule.at(s)) for s in steps], [1, 1, 2, 3, 2.5, 2, 2])
@@ -241,7 +241,7 @@ def test_ramp_goes_straight_from_point_to_point():
     ("steps", "values"),
     [([0], [1.0]), ([0, 0], [1.0, 2.0]), ([5, 2], [1.0, 2.0]), ([0, 1], [1.0]), ([0, 1], [1.0, np.nan])],
 )
-def test_ramp_refuses_what_is_none(steps, values):
+def test_bad_ramp_raises(steps, values):
     with pytest.raises(InputError, match="ramp"):
         difmd.ramp(steps, values)
 
@@ -259,12 +259,12 @@ def test_ramp_refuses_what_is_none(steps, values):
         ({"time_constant": -TAU}, "time_constant"),
     ],
 )
-def test_bad_settings_are_named(name, changes, message):
+def test_bad_settings_raise(name, changes, message):
     with pytest.raises(InputError, match=message):
         made(name, **changes)
 
 
-def test_barostat_needs_a_periodic_cell():
+def test_barostat_requires_a_periodic_cell():
     slab = crystal().replace(pbc=jnp.asarray([True, True, False]))
     with pytest.raises(InputError, match="periodic"):
         difmd.simulate(
@@ -273,13 +273,13 @@ def test_barostat_needs_a_periodic_cell():
         )  # fmt: skip
 
 
-def test_plain_force_functions_are_refused():
+def test_force_function_without_virial_raises():
     system = crystal(2)
     with pytest.raises(InputError, match="virial"):
         made("cell_rescaling").init(system, 0 * system.positions, jax.random.key(0), lambda s: s.positions)
 
 
-def test_exponential_is_that_of_scipy():
+def test_exponential_agrees_with_scipy():
     strain = 0.3 * np.random.default_rng(0).normal(size=(3, 3))
     strain = strain + strain.T
     found = np.asarray(exponential(jnp.asarray(0.1 * strain)))

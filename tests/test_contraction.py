@@ -1,4 +1,4 @@
-"""Contraction of whole numbers that can be undone."""
+"""Contraction of integers that can be undone."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_contraction_is_undone(dtype, epsilon):
     np.testing.assert_array_equal(found, start)
     np.testing.assert_array_equal(empty.now, bits.now)
     assert int(empty.n_full) == 0 and int(kept.n_full) < len(bits.full)
-    # Two of 1/ε numbers share their place with another one: 144 bits are kept then, or less than one.
+    # Two in 1/ε integers share their image with a neighbour: each number stores 144 bits, or less than one.
     if epsilon > 0.1:
         assert int(kept.n_full) > 0
     if epsilon < 0.01:
@@ -41,12 +41,12 @@ def test_contraction_is_undone(dtype, epsilon):
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 0.2])
-def test_it_multiplies(epsilon):
+def test_contraction_multiplies(epsilon):
     h = jnp.arange(-5000.0, 5000.0).reshape(-1, 1).repeat(3, axis=1)
     found, _ = contract(h, jnp.asarray(epsilon), bits_for(h.shape, np.dtype(float), epsilon, 1), jnp.int32(0))
     np.testing.assert_allclose(found, (1 - epsilon) * h, atol=0.5)
 
 
-def test_it_refuses_a_factor_that_is_too_small():
+def test_small_factor_raises():
     with pytest.raises(InputError, match=r"friction · dt\) = 0.3: .* at most 0.25"):
         bits_for((2, 3), np.dtype(float), 0.3, 10)

@@ -1,8 +1,9 @@
-"""Atoms that stay where they are, and molecules that neither drift nor turn."""
+"""Fixed atoms, and molecules without drift and rotation."""
 
 import ase
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
@@ -28,7 +29,7 @@ INTEGRATORS = {
 
 
 def slab():
-    """Three layers, the lowest of which is fixed, with room above."""
+    """Three layers of atoms with a fixed lowest layer, and vacuum above."""
     atoms = bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 2)
     atoms.set_constraint(FixAtoms(mask=atoms.positions[:, 2] < 1.0))
     atoms.center(vacuum=10.0, axis=2)
@@ -48,24 +49,24 @@ def test_fixed_atoms_stay_and_the_others_move(name):
     np.testing.assert_array_equal(run.momenta[:, fixed], 0)
     assert np.abs(run.positions[-1] - system.positions)[~fixed].min(axis=0).max() > 1e-4
     if name != "langevin":
-        # The fixed atoms do no work.
+        # Fixed atoms do no work.
         np.testing.assert_allclose(run.conserved, run.conserved[0], rtol=0, atol=1e-4)
 
 
-def test_moving_atoms_are_drawn_with_the_whole_temperature():
+def test_mobile_atoms_have_three_degrees_of_freedom_each():
     system = slab()
     momenta = jax.vmap(lambda key: draw_momenta(key, system, 60.0))(jax.random.split(jax.random.key(3), 4000))
     assert int(degrees_of_freedom(system)) == 72
     kinetic = jax.vmap(lambda p: kinetic_energy(system, p))(momenta)
     expected = 36 * units.KB * 60
-    # K is a sum of 36 exponential numbers: its mean is known to σ/√4000.
+    # K is a sum of 36 exponential numbers; the error of its mean is σ/√4000.
     assert abs(jnp.mean(kinetic) - expected) < 5 * expected / np.sqrt(36 * 4000)
     found = kinetic_temperature(system, momenta)
     np.testing.assert_allclose(found, kinetic / (36 * units.KB), rtol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["direct", "checkpointed", "reversible", "forward"])
-def test_derivatives_leave_fixed_atoms_out(method):
+def test_derivatives_with_fixed_atoms(method):
     system = slab()
     neighbors = neighbor_list(system, cutoff=7.0, skin=1.0)
     methods = {
@@ -89,13 +90,13 @@ def test_derivatives_leave_fixed_atoms_out(method):
 
     found, (moved, status) = jax.jit(jax.grad(spread, has_aux=True))(1.0)
     assert not flags_of(status)
-    # `reversible` begins on a grid.
+    # `reversible` rounds the initial state to a grid.
     np.testing.assert_allclose(np.asarray(moved)[np.asarray(system.fixed)], 0, atol=1e-12)
     values = jax.jit(jax.vmap(lambda x: spread(x)[0]))(jnp.asarray([1 + 1e-4, 1 - 1e-4]))
     np.testing.assert_allclose(found, (values[0] - values[1]) / 2e-4, rtol=1e-6)
 
 
-def test_constraints_go_from_ase_and_back():
+def test_constraints_convert_from_and_to_ase():
     system = slab()
     back = difmd.to_ase(system)
     np.testing.assert_array_equal(back.constraints[0].get_indices(), np.flatnonzero(system.fixed))
@@ -115,13 +116,13 @@ def test_constraints_go_from_ase_and_back():
         ([[0]], "indices or bools"),
     ],
 )
-def test_wrong_atoms_are_refused(fixed, message):
+def test_wrong_fixed_atoms_raise(fixed, message):
     atoms = bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 2)
     with pytest.raises(InputError, match=message):
         difmd.make_system(atoms.positions, atoms.numbers, cell=atoms.cell.array, fixed=fixed)
 
 
-def test_fixed_atoms_and_a_barostat_or_momenta_exclude_each_other():
+def test_fixed_atoms_with_barostat_or_momenta_raise():
     system = slab()
     barostat = difmd.cell_rescaling(
         dt=DT, temperature=60.0, pressure=0.0, friction=1 / units.PS, time_constant=units.PS
@@ -149,7 +150,7 @@ MOLECULES["carbon dioxide"] = ase.Atoms("OCO", [[-1.16, 0.3, 0], [0, 0.3, 0], [1
 
 
 @pytest.mark.parametrize("name", MOLECULES)
-def test_molecules_neither_drift_nor_turn(name):
+def test_molecules_have_no_drift_and_rotation(name):
     atoms = MOLECULES[name].copy()
     atoms.rotate(37.0, (1, 2, 3))
     system = difmd.from_ase(atoms)
@@ -158,24 +159,22 @@ def test_molecules_neither_drift_nor_turn(name):
     size = np.abs(momenta).max()
     np.testing.assert_allclose(momenta.sum(axis=0), 0, atol=1e-12 * size)
     np.testing.assert_allclose(np.cross(r, momenta).sum(axis=0), 0, atol=1e-12 * size)
-    # And it is what ASE makes of the same numbers.
+    # The same projection as that of ASE.
     rng = np.random.default_rng(0)
     masses = atoms.get_masses()[:, None]
     raw = np.sqrt(masses) * rng.normal(size=momenta.shape)
     atoms.set_momenta(raw)
     Stationary(atoms, preserve_temperature=False)
     ZeroRotation(atoms, preserve_temperature=False)
-    still = remove_drift(jnp.asarray(raw), jnp.asarray(masses))
-    mine = remove_rotation(still, system.positions, jnp.asarray(masses))
-    np.testing.assert_allclose(mine, atoms.get_momenta(), atol=1e-12)
+    no_rotation = remove_rotation(remove_drift(jnp.asarray(raw), system), system)
+    np.testing.assert_allclose(no_rotation, atoms.get_momenta(), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", MOLECULES)
-def test_temperature_of_a_molecule_leaves_its_rotation_out(name):
-    """Drawn with rotation or without, the mean is that of the bath.
+def test_temperature_of_a_molecule_excludes_rotation(name):
+    """With or without rotation the mean is the temperature of the distribution.
 
-    A molecule on a line has one degree of freedom more than when it bends, as in dynamics it does: two
-    directions to bend to, of which it takes one.
+    A linear molecule has one more degree of freedom than after it has bent: two bending modes instead of one.
     """
     system = difmd.from_ase(MOLECULES[name])
     keys = jax.random.split(jax.random.key(5), 4000)
@@ -198,7 +197,31 @@ def test_a_single_atom_is_at_rest():
     np.testing.assert_allclose(slope(alone.positions), 0, atol=1e-14)
 
 
-def test_padding_that_is_fixed_holds_nothing():
+def test_replicas_and_other_momenta_raise(unchecked):
+    alone = difmd.make_system(np.zeros((1, 3)), [18])
+    both = jax.tree.map(lambda x: jnp.stack([x, x]), alone)
+    momenta = jnp.zeros((2, 1, 3))
+    for call in (
+        lambda: draw_momenta(jax.random.key(0), both, 100.0),
+        lambda: degrees_of_freedom(both),
+        lambda: remove_drift(momenta, both),
+        lambda: remove_rotation(momenta, both),
+    ):
+        with pytest.raises(InputError, match=r"system holds 2 replicas: map over them with jax\.vmap"):
+            call()
+    with pytest.raises(InputError, match=r"momenta \[2, 3\] and positions \[1, 3\] differ in shape"):
+        remove_drift(jnp.zeros((2, 3)), alone)
+
+
+@pytest.fixture
+def unchecked():
+    """Disable the type checker of conftest.py, so that a wrong argument reaches the check in difmd."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_fixed_padding_has_no_effect():
     x = np.array([[0, 0, 0], [3.8, 0, 0], [0, 3.8, 0], [9.0, 9, 9]])
     system = difmd.make_system(x, [18, 18, 18, 0], fixed=[3])
     whole = difmd.make_system(x[:3], [18, 18, 18])
@@ -221,8 +244,8 @@ def test_temperature_counts_the_degrees_of_freedom(n, fixed, pbc):
     np.testing.assert_allclose(kinetic_temperature(system, momenta), expected, rtol=1e-10)
 
 
-def test_a_thermostat_that_keeps_a_molecule_from_turning_has_its_temperature():
-    """3N − 6 degrees of freedom with kT/2 each, over 3N − 6; with 3N − 3 it would be a quarter hotter."""
+def test_thermostat_without_rotation_has_the_right_temperature():
+    """3N − 6 degrees of freedom; with 3N − 3 the temperature would be 25 % too high."""
     cluster = np.array([[0, 0, 0], [3.8, 0, 0], [1.9, 3.3, 0], [1.9, 1.1, 3.1], [1.9, 1.1, -3.1]])
     system = difmd.make_system(cluster, [18] * 5)
     bath = difmd.csvr(dt=DT, temperature=15.0, time_constant=0.05 * units.PS)
@@ -233,5 +256,5 @@ def test_a_thermostat_that_keeps_a_molecule_from_turning_has_its_temperature():
     r = run.positions - run.positions.mean(axis=1, keepdims=True)
     turning = np.cross(r, run.momenta).sum(axis=1)
     assert np.abs(turning).max() < 1e-8
-    # Correlated over some 0.1 ps, 25 steps: 1600 independent values of a gamma of shape 9/2.
+    # Correlated over about 0.1 ps, 25 steps: 1600 independent values of a gamma distribution of shape 9/2.
     assert abs(run.temperature.mean() - 15.0) < 5 * 15 * np.sqrt(2 / 9 / 1600)

@@ -1,4 +1,4 @@
-"""Stochastic velocity rescaling and Nosé–Hoover chains: their equations, one step or a few at a time."""
+"""Stochastic velocity rescaling, Nosé–Hoover chains and the Berendsen thermostat."""
 
 import jax
 import jax.numpy as jnp
@@ -62,9 +62,9 @@ def drift(integrator, n_steps, dt):
 
 
 @pytest.mark.parametrize("name", INTEGRATORS)
-def test_energy_with_the_bath_is_conserved_to_second_order(name):
-    """Halving the step over the same time divides the error by four; without the bath it is far larger."""
-    # A strong bath, so that an error in it would show.
+def test_energy_with_reservoir_is_conserved_to_second_order(name):
+    """Halving the step for the same duration divides the error by four."""
+    # A strong coupling, to make errors visible.
     errors = [
         drift(made(name, dt=dt, time_constant=TAU / 2), round(0.25 * units.PS / dt), dt)
         for dt in (6 * units.FS, 3 * units.FS)
@@ -74,18 +74,18 @@ def test_energy_with_the_bath_is_conserved_to_second_order(name):
 
 
 @pytest.mark.parametrize("name", INTEGRATORS)
-def test_momenta_stay_at_rest_and_reach_the_temperature(name):
+def test_momenta_have_no_drift_and_reach_the_temperature(name):
     done = run(name, 1500, save_every=5)
     total = np.abs(np.sum(done.momenta, axis=1)).max()
     assert total < 1e-9 * np.abs(done.momenta).sum(axis=(1, 2)).mean()
     late = done.temperature[150:]
-    # K fluctuates by √(2/N_f) = 8 % and relaxes within some 0.1 ps.
+    # K fluctuates by √(2/N_f) = 8 % and relaxes within about 0.1 ps.
     assert abs(late.mean() / T - 1) < 0.05
     assert 0.04 < late.std() / T < 0.14
 
 
 def test_rescaling_draws_the_canonical_distribution():
-    """From any start, with a time constant far below the step: K is gamma distributed."""
+    """With a time constant far below the step K has a gamma distribution, whatever it was before."""
     n_free, n = 9.0, 40_000
     keys = jax.random.split(jax.random.key(3), n)
     factor = jax.vmap(
@@ -101,7 +101,7 @@ def test_rescaling_draws_the_canonical_distribution():
     assert energy.var() == pytest.approx(0.5 * n_free * KT**2, rel=5 * spread)
 
 
-def test_rescaling_leaves_the_canonical_distribution_as_it_is():
+def test_rescaling_preserves_the_canonical_distribution():
     n_free, n = 12, 40_000
     rng = np.random.default_rng(4)
     before = jnp.asarray(KT * rng.gamma(n_free / 2, size=n))
@@ -117,13 +117,13 @@ def test_rescaling_leaves_the_canonical_distribution_as_it_is():
     after = np.asarray(factor**2 * before)
     assert after.mean() == pytest.approx(0.5 * n_free * KT, rel=5 * np.sqrt(2 / n_free / n))
     assert after.var() == pytest.approx(0.5 * n_free * KT**2, rel=5 * np.sqrt((2 + 12 / n_free) / n))
-    # And it forgets as it should: the correlation is c.
+    # The correlation of one step is c.
     correlation = np.corrcoef(before, after)[0, 1]
     assert correlation == pytest.approx(0.7, abs=5 / np.sqrt(n))
 
 
-def test_chain_runs_backward():
-    """Reversed velocities of atoms and thermostats lead back to the start."""
+def test_chain_is_time_reversible():
+    """Reversed velocities of atoms and thermostats lead back to the initial state."""
     system = crystal()
     neighbors = neighbor_list(system, cutoff=7.0, skin=2.0)
     integrator = made("nose_hoover")
@@ -145,7 +145,7 @@ def test_chain_runs_backward():
     np.testing.assert_allclose(back.bath.positions, first.bath.positions, atol=1e-9)
 
 
-def test_padding_counts_nothing():
+def test_padding_has_no_degrees_of_freedom():
     system = crystal(1)
     padded = difmd.make_system(
         np.concatenate([system.positions, np.zeros((3, 3))]), [18] * 4 + [0] * 3, cell=np.asarray(system.cell)
@@ -155,7 +155,7 @@ def test_padding_counts_nothing():
 
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_gradient_in_temperature_and_time_constant(name):
-    """Against central differences, over a few steps."""
+    """Against central differences, for a few steps."""
     system = crystal(2)
     neighbors = neighbor_list(system, cutoff=7.0, skin=1.0)
     momenta = draw_momenta(jax.random.key(1), system, T)
@@ -180,17 +180,17 @@ def test_gradient_in_temperature_and_time_constant(name):
 
 @pytest.mark.parametrize("name", INTEGRATORS)
 @pytest.mark.parametrize("change", [{"dt": 0.0}, {"temperature": -1.0}, {"time_constant": 0.0}])
-def test_what_is_refused(name, change):
+def test_bad_settings_raise(name, change):
     with pytest.raises(InputError, match=next(iter(change))):
         made(name, **change)
 
 
-def test_a_chain_has_a_link():
+def test_empty_chain_raises():
     with pytest.raises(InputError, match="length"):
         made("nose_hoover", length=0)
 
 
-def test_berendsen_brings_to_the_temperature_and_says_what_it_is():
+def test_berendsen_reaches_the_temperature_and_warns():
     with pytest.warns(UserWarning, match="no ensemble"):
         integrator = difmd.integrators.berendsen(dt=DT, temperature=T, time_constant=TAU)
     done = difmd.simulate(

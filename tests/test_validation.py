@@ -1,4 +1,4 @@
-"""A certificate passes what is sound and fails just the row that something is wrong with."""
+"""A sound potential passes all checks; a defect fails only the checks of its kind."""
 
 import dataclasses
 import json
@@ -15,14 +15,15 @@ from difmd import plots, units
 from difmd.errors import REMEDIES, Flag, InputError, SimulationError, Status
 from difmd.system import make_system
 from difmd.validation import GROUPS, KineticEnergies, TimeSteps, Volumes, derivatives, sampling
+from difmd.validation.configuration import displaced
 from difmd.validation.energy_conservation import check_energy_conservation, check_fluctuation
 from difmd.validation.ensembles import check_equipartition, check_kinetic_energy, check_volume
 from difmd.validation.failures import reason
 from difmd.validation.histograms import jackknife, log_ratio_slope
-from difmd.validation.rest import at_rest
 
 CUTOFF = 5.5
-AT_REST = GROUPS[:3]
+STATIC = GROUPS[:3]
+slow = pytest.mark.slow
 LJ = {"species": ["Ar"], "sigma": 3.4, "epsilon": 0.0104, "cutoff": CUTOFF}
 SWITCHED = difmd.lennard_jones(**LJ, truncation=difmd.switched(4.5))
 PARAMS = SWITCHED.init(jax.random.key(0))
@@ -33,8 +34,8 @@ def failures(certificate):
 
 
 def row(certificate, name):
-    (found,) = [check for check in certificate.checks if check.name == name]
-    return found
+    (check,) = [check for check in certificate.checks if check.name == name]
+    return check
 
 
 def with_energy(apply):
@@ -42,7 +43,7 @@ def with_energy(apply):
 
 
 def lying(lie):
-    """The right energy, with derivatives in positions and cell that `lie(r, cell, energy, of_r, of_cell)`."""
+    """The right energy, with the derivatives `lie(r, cell, energy, of_r, of_cell)` in positions and cell."""
 
     def apply(params, system, neighbors):
         def truth(r, cell):
@@ -60,7 +61,7 @@ def lying(lie):
 
 
 def forces_too_large(r, cell, energy, of_r, of_cell):
-    # The virial stays what it is.
+    # The virial is unchanged.
     return 1.01 * of_r, of_cell - 0.01 * jnp.linalg.solve(cell.T, r.T @ of_r)
 
 
@@ -69,14 +70,14 @@ def pressure_too_large(r, cell, energy, of_r, of_cell):
 
 
 def stretched(params, system, neighbors):
-    """Distances count more along x."""
+    """Distances are longer along x."""
     stretch = jnp.asarray([[1.03, 1.0, 1.0]])
     moved = system.replace(positions=system.positions * stretch, cell=system.cell * stretch)
     return SWITCHED.apply(params, moved, neighbors)
 
 
 def chiral(params, system, neighbors):
-    """A triple product of three vectors to the neighbours of each atom."""
+    """A triple product of three vectors for each atom."""
     apart = system.positions[None, :] - system.positions[:, None]
     if all(neighbors.periodic):
         apart = apart - jnp.round(apart @ jnp.linalg.inv(system.cell)) @ system.cell
@@ -96,7 +97,7 @@ def in_a_field(params, system, neighbors):
 
 
 def by_place(params, system, neighbors):
-    """Atoms have weights by their place in the arrays."""
+    """Weights depend on the index of an atom."""
     weights = 1 + 0.01 * jnp.arange(system.n_atoms, dtype=system.positions.dtype)
     return jnp.sum(weights * SWITCHED.atomic(params, system, neighbors))
 
@@ -132,27 +133,24 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def sound(argon):
-    return difmd.validate(SWITCHED, PARAMS, argon, only=AT_REST, key=jax.random.key(1), progress=False)
+    return difmd.validate(SWITCHED, PARAMS, argon, only=STATIC, key=jax.random.key(1), progress=False)
 
 
-# Left to the long checks, as each compiles a potential of its own.
-LONG = ("translation", "padding", "shifted")
+# Each row compiles its own potential.
+QUICK = ("forces", "rotation", "truncated")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in BROKEN]
-)
-def test_just_the_broken_row_fails(argon, name):
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else slow) for name in BROKEN])
+def test_only_the_broken_check_fails(argon, name):
     potential, expected = BROKEN[name]
-    found = difmd.validate(potential, PARAMS, argon, only=AT_REST, key=jax.random.key(1), progress=False)
+    found = difmd.validate(potential, PARAMS, argon, only=STATIC, key=jax.random.key(1), progress=False)
     assert failures(found) == expected
     assert not found.passed and "Not fit" in str(found)
     for check in found.failures:
-        # A remedy.
         assert len(check.note) > 20
 
 
-def test_a_sound_potential_passes(sound):
+def test_sound_potential_passes(sound):
     assert sound.passed and not sound.failures
     assert [check.group for check in sound.checks] == 6 * ["symmetry"] + 3 * ["derivatives"] + 2 * ["cutoff"]
     assert all(check.outcome == "passed" for check in sound.checks)
@@ -164,8 +162,8 @@ def test_a_sound_potential_passes(sound):
     assert flat["derivatives.forces.outcome"] == "passed" and flat["derivatives.forces.error"] is None
 
 
-def test_a_sum_is_seen_to_end_at_either_cutoff(argon):
-    """A term with a cut-off of its own below that of the sum."""
+def test_cutoff_of_one_term_of_a_sum_is_detected(argon):
+    """The cut-off of the term is shorter than that of the sum."""
     short = difmd.lennard_jones(**(LJ | {"cutoff": 4.7}), truncation=difmd.truncated())
     found = difmd.validate(
         SWITCHED + short, (PARAMS, PARAMS), argon, only=("cutoff",), key=jax.random.key(1), progress=False
@@ -175,8 +173,8 @@ def test_a_sum_is_seen_to_end_at_either_cutoff(argon):
 
 
 @pytest.mark.parametrize("what", ["energy", "force"])
-def test_two_atoms_without_a_finite_energy_or_force(argon, what):
-    """At some distances, which the system does not have."""
+def test_pair_without_finite_energy_or_force(argon, what):
+    """At distances that do not occur in the system."""
 
     def apply(params, system, neighbors):
         energy = SWITCHED.apply(params, system, neighbors)
@@ -184,7 +182,7 @@ def test_two_atoms_without_a_finite_energy_or_force(argon, what):
             return energy
         distance = jnp.linalg.norm(system.positions[1] - system.positions[0])
         inside = jnp.abs(distance - 4.55) < 0.05
-        # The derivative of a root at zero.
+        # A root whose derivative is infinite.
         root = 1e-9 * jnp.sqrt(jnp.where(inside, 0 * distance, 1.0))
         return energy + (root if what == "force" else jnp.where(inside, jnp.nan, 0.0))
 
@@ -197,25 +195,46 @@ def test_two_atoms_without_a_finite_energy_or_force(argon, what):
     assert not found.scans
 
 
+def test_summaries(sound):
+    """Of the certificate, its checks and its data."""
+    lines = repr(sound).splitlines()
+    assert lines[0] == "Certificate" and "Ar32, float64, seed (0, 1)" in lines[1]
+    assert "Fit for dynamics by the requested checks: 11 passed." in lines[2]
+    html = sound._repr_html_()
+    assert html.count("<tr>") == 12 and "force jump Ar–Ar" in html
+    for value in (sound.checks[0], sound.scans[0], kinetic(), volumes(), sound):
+        assert len(repr(value).splitlines()) <= 6 and "array(" not in repr(value)
+    assert repr(sound.scans[0]).startswith(
+        "CutoffScan(pair=('Ar', 'Ar'), kind=smooth, distances=float64[401]"
+    )
+
+
+def test_ase_atoms_are_systems(argon, sound):
+    found = difmd.validate(
+        SWITCHED, PARAMS, difmd.to_ase(argon), only=("symmetry",), key=jax.random.key(1), progress=False
+    )
+    assert found.checks == sound.checks[:6]
+
+
 @pytest.fixture(scope="module")
-def rest(argon):
-    return at_rest(SWITCHED, PARAMS, argon, jax.random.key(1))
+def configuration(argon):
+    return displaced(SWITCHED, PARAMS, argon, jax.random.key(1))
 
 
 def disturbed(monkeypatch, directions, amount):
-    """Energies at one of the six displacements along each of these directions differ by an amount."""
-    right = derivatives.energies_of
+    """Shift the energy at one of the six displacements along each of these directions."""
+    energies_of = derivatives.energies_of
 
     def wrong(*args):
-        energies = right(*args)
-        # Not the strains.
+        energies = energies_of(*args)
+        # 36 energies belong to strains.
         return energies if len(energies) == 36 else energies.at[6 * np.array(directions) + 4].add(amount)
 
     monkeypatch.setattr(derivatives, "energies_of", wrong)
 
 
 @pytest.mark.parametrize(
-    "directions, amount, outcome, told",
+    "directions, amount, outcome, note",
     [
         ([5], np.nan, "failed", "1 of 48 derivatives"),
         (range(2), 1.0, "passed", "22 of 24 random directions of all atoms"),
@@ -223,27 +242,30 @@ def disturbed(monkeypatch, directions, amount):
         (range(45, 48), 1.0, "inconclusive", "21 of 24 of single atoms"),
     ],
 )
-def test_directions_that_cannot_be_judged(monkeypatch, rest, directions, amount, outcome, told):
-    """Few of a kind may meet a discontinuity; none may be NaN."""
+def test_directions_across_discontinuities(monkeypatch, configuration, directions, amount, outcome, note):
+    """A few of each kind may cross a discontinuity; none may be NaN."""
     monkeypatch.setattr(derivatives, "_MOST", 10)
     disturbed(monkeypatch, list(directions), amount)
-    forces, stress = derivatives.check_derivatives(SWITCHED, PARAMS, rest, np.random.default_rng(0))
-    assert forces.outcome == outcome and told in forces.note
+    forces, stress = derivatives.check_derivatives(SWITCHED, PARAMS, configuration, np.random.default_rng(0))
+    assert forces.outcome == outcome and note in forces.note
     assert stress.outcome == "passed"
 
 
-def test_a_kind_of_directions_fails_by_itself(monkeypatch, rest):
-    """Wrong forces are seen along one kind where the other cannot be judged."""
+def test_one_kind_of_directions_suffices_to_fail(monkeypatch, configuration):
+    """Wrong forces are detected along one kind of directions where the other is inconclusive."""
     monkeypatch.setattr(derivatives, "_MOST", 10)
     disturbed(monkeypatch, list(range(24)), 1.0)
-    wrong = rest._replace(found=rest.found._replace(forces=1.01 * rest.found.forces))
+    evaluation = configuration.evaluation
+    wrong = configuration._replace(evaluation=evaluation._replace(forces=1.01 * evaluation.forces))
     forces, _ = derivatives.check_derivatives(SWITCHED, PARAMS, wrong, np.random.default_rng(0))
     assert forces.outcome == "failed" and forces.value > forces.bound
 
 
-@pytest.mark.parametrize("only", [("derivatives", "kinetic_energy"), ("kinetic_energy",)])
-def test_a_system_whose_forces_are_finite_only_once_it_is_shaken(argon, only):
-    """The length of a vector that vanishes as given."""
+@pytest.mark.parametrize(
+    "only", [("kinetic_energy",), pytest.param(("derivatives", "kinetic_energy"), marks=slow)]
+)
+def test_forces_that_are_not_finite_at_high_symmetry(argon, only):
+    """The length of a vector that vanishes at the input."""
     apart = np.asarray(argon.positions[1] - argon.positions[0])
 
     def kinked(params, system, neighbors):
@@ -254,13 +276,13 @@ def test_a_system_whose_forces_are_finite_only_once_it_is_shaken(argon, only):
         with_energy(kinked), PARAMS, argon, temperature=60.0, n_steps=100, n_replicas=8, only=only,
         key=jax.random.key(1), progress=False,
     )  # fmt: skip
-    assert failures(found) == {"numbers not finite as given", "kinetic energy"}
-    # Two atoms, and the stress of both.
-    assert row(found, "numbers not finite as given").value == 6 + 9
+    assert failures(found) == {"non-finite values at the input", "kinetic energy"}
+    # Forces on two atoms, and their stress.
+    assert row(found, "non-finite values at the input").value == 6 + 9
     assert "forces at the start are not finite" in row(found, "kinetic energy").note
 
 
-def test_nothing_that_applies_is_no_pass():
+def test_certificate_without_applicable_checks_does_not_pass():
     atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True)
     cluster = make_system(atoms.positions, atoms.numbers)
     found = difmd.validate(
@@ -268,12 +290,14 @@ def test_nothing_that_applies_is_no_pass():
     )
     assert outcomes(found.checks) == ["not applicable"]
     assert not found.passed and not found.as_json()["passed"]
-    assert "Not shown to be fit for dynamics by what was asked for: no row applies." in str(found)
+    assert "Not shown to be fit for dynamics by the requested checks: none applies." in str(found)
 
 
-@pytest.mark.parametrize("pbc", [False, (True, True, False)], ids=["cluster", "slab"])
+@pytest.mark.parametrize(
+    "pbc", [pytest.param(False, marks=slow), (True, True, False)], ids=["cluster", "slab"]
+)
 def test_directions_that_are_not_periodic(pbc):
-    """A mixture; rows that make no sense say why."""
+    """A mixture; checks that do not apply state the reason."""
     atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 1)
     atoms.rattle(0.1, seed=1)
     numbers = np.where(np.arange(len(atoms)) % 3, 18, 36)
@@ -286,13 +310,13 @@ def test_directions_that_are_not_periodic(pbc):
     outcomes = {check.name: check.outcome for check in found.checks}
     assert outcomes["stress"] == "not applicable"
     assert outcomes["lattice shift"] == ("passed" if np.any(pbc) else "not applicable")
-    assert {outcomes[name.replace("_", " ")] for name in GROUPS[3:]} == {"not asked for"}
+    assert {outcomes[name.replace("_", " ")] for name in GROUPS[3:]} == {"not requested"}
     assert {scan.pair for scan in found.scans} == {("Ar", "Ar"), ("Ar", "Kr"), ("Kr", "Kr")}
 
 
 def test_single_precision(argon):
     single = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, (PARAMS, argon))
-    found = difmd.validate(SWITCHED, *single, only=AT_REST, key=jax.random.key(1), progress=False)
+    found = difmd.validate(SWITCHED, *single, only=STATIC, key=jax.random.key(1), progress=False)
     assert found.passed and found.precision == "float32"
     broken = difmd.validate(
         lying(lambda r, cell, energy, of_r, of_cell: (1.1 * of_r, of_cell)), *single,
@@ -301,7 +325,7 @@ def test_single_precision(argon):
     assert {"forces"} <= failures(broken)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("name, is_sound", [("sound", True), ("truncated", False)])
 def test_energy_conservation(argon, name, is_sound):
     potential = SWITCHED if is_sound else BROKEN[name][0]
@@ -318,7 +342,7 @@ def test_energy_conservation(argon, name, is_sound):
         assert exponent.outcome == "failed" and exponent.value < 1.5
 
 
-def test_a_run_that_explodes_is_a_row_that_fails(argon):
+def test_exploding_run_fails_its_checks(argon):
     found = difmd.validate(
         SWITCHED, PARAMS, argon, temperature=60.0, dt=1000 * units.FS, n_steps=100, n_replicas=8,
         only=("cutoff", "energy_conservation"), progress=False,
@@ -329,7 +353,7 @@ def test_a_run_that_explodes_is_a_row_that_fails(argon):
 
 
 def test_limits_reach_every_run(argon, monkeypatch):
-    """A row that fails by them says how to change them."""
+    """The note of a failure says how to change them."""
     limits = difmd.Limits(closest=3.0)
     found = difmd.validate(
         SWITCHED, PARAMS, argon, temperature=60.0, n_steps=100, n_replicas=8, only=("kinetic_energy",),
@@ -358,14 +382,14 @@ def test_limits_reach_every_run(argon, monkeypatch):
 
 
 @pytest.mark.parametrize("flag", REMEDIES)
-def test_remedies_name_no_argument_that_validate_lacks(flag):
+def test_remedies_name_only_arguments_of_validate(flag):
     status = Status(flags=jnp.array([0, flag], jnp.int32), first_bad_step=jnp.array([-1, 7], jnp.int32))
-    said = reason(SimulationError("", status=status))
-    assert said.endswith("(first at step 7, in 1 of 2 replicas)")
+    note = reason(SimulationError("", status=status))
+    assert note.endswith("(first at step 7, in 1 of 2 replicas)")
     if flag in (Flag.OFF_GRID, Flag.NOT_CONVERGED):
-        # Of gradients and of relaxation.
+        # Flags of gradients and relaxations.
         return
-    assert not re.search("skin|slack|rebuild_every|neighbor_list|simulate|time constant|compressib", said)
+    assert not re.search("skin|slack|rebuild_every|neighbor_list|simulate|time constant|compressib", note)
 
 
 @pytest.mark.parametrize(
@@ -384,8 +408,8 @@ def test_remedies_name_no_argument_that_validate_lacks(flag):
         ({"only": ("volume",), "temperature": 60.0}, "volume needs a pressure"),
     ],
 )
-def test_bad_inputs_are_named_before_anything_runs(argon, changes, culprit, monkeypatch):
-    monkeypatch.setattr("difmd.validation.driver.at_rest", None)
+def test_bad_inputs_raise_before_anything_runs(argon, changes, culprit, monkeypatch):
+    monkeypatch.setattr("difmd.validation.driver.displaced", None)
     given = {"potential": SWITCHED, "params": PARAMS, "system": argon, "progress": False} | changes
     if given["system"] == "Kr":
         given["system"] = argon.replace(atomic_numbers=jnp.full(32, 36))
@@ -393,14 +417,14 @@ def test_bad_inputs_are_named_before_anything_runs(argon, changes, culprit, monk
         difmd.validate(**given)
 
 
-def test_atoms_that_do_not_interact_are_refused():
+def test_atoms_that_do_not_interact_raise():
     far = make_system([[0, 0, 0], [20.0, 0, 0]], [18, 18])
     with pytest.raises(InputError, match="no force"):
         difmd.validate(SWITCHED, PARAMS, far, progress=False)
 
 
 def correlated(rng, shape, memory=0.8):
-    """Normal numbers that remember those before; [frames, ...]."""
+    """Correlated normal numbers; [frames, ...]."""
     found = rng.normal(size=shape)
     for k in range(1, len(found)):
         found[k] = memory * found[k - 1] + np.sqrt(1 - memory**2) * found[k]
@@ -408,7 +432,7 @@ def correlated(rng, shape, memory=0.8):
 
 
 def kinetic(width=1.0, heat=(1.0, 1.0), frames=400):
-    """Kinetic energies of two kinds of 60 atoms; normal, as gamma distributions of many degrees are."""
+    """Kinetic energies of two kinds of 60 atoms, from the normal limit of gamma distributions."""
     n_free = np.array([180.0, 180.0])
     noise = correlated(np.random.default_rng(5), (frames, 16, 2))
     samples = n_free / 2 * np.array(heat) + width * np.sqrt(n_free / 2) * noise
@@ -416,7 +440,7 @@ def kinetic(width=1.0, heat=(1.0, 1.0), frames=400):
 
 
 def volumes(width=1.0, frames=400, drift=0.0):
-    """Volumes of normal distributions whose means are where they should be."""
+    """Volumes from normal distributions with the right means."""
     kT, mean, right = units.KB * 100.0, 5000.0, 150.0
     step = kT / right
     noise = correlated(np.random.default_rng(6), (frames, 3, 16)).swapaxes(0, 1)
@@ -425,10 +449,10 @@ def volumes(width=1.0, frames=400, drift=0.0):
     return Volumes(step * np.array([-1.0, 0.0, 1.0]), 100.0, samples)
 
 
-def test_every_panel_of_the_plot_is_drawn(sound, tmp_path):
+def test_plot_draws_all_panels(sound, tmp_path):
     steps = TimeSteps(np.array([4.0, 2.0, 1.0]), np.array([16.0, 4.0, 1.0]), np.full(3, 0.1), 0.0, 0.1, 8.0)
-    whole = sound._replace(time_steps=steps, kinetic=kinetic(), volumes=volumes())
-    figure = plots.plot_certificate(whole, path=tmp_path / "certificate.png")
+    complete = sound._replace(time_steps=steps, kinetic=kinetic(), volumes=volumes())
+    figure = plots.plot_certificate(complete, path=tmp_path / "certificate.png")
     assert (tmp_path / "certificate.png").read_bytes().startswith(b"\x89PNG")
     assert not any(text.get_text() == "not checked" for axis in figure.axes for text in axis.texts)
     bare = plots.plot_certificate(sound)
@@ -439,8 +463,8 @@ def outcomes(rows):
     return [check.outcome for check in rows]
 
 
-def test_kinetic_energies_of_a_thermostat_that_is_wrong():
-    """Berendsen's gives the right mean and too small a variance."""
+def test_kinetic_energies_of_a_wrong_thermostat():
+    """The Berendsen thermostat has the right mean and too small a variance."""
     assert outcomes(check_kinetic_energy(kinetic())) == ["passed", "passed"]
     assert outcomes(check_kinetic_energy(kinetic(width=np.sqrt(0.5)))) == ["passed", "failed"]
     assert outcomes(check_kinetic_energy(kinetic(heat=(1.05, 1.05))))[0] == "failed"
@@ -457,28 +481,28 @@ def test_kinetic_energies_of_a_thermostat_that_is_wrong():
         (0.03, 0.003, "inconclusive"),
     ],
 )
-def test_a_fluctuation_is_judged_within_its_error(value, error, outcome):
+def test_fluctuation_is_judged_with_its_error(value, error, outcome):
     found = TimeSteps(np.array([4.0, 2.0, 1.0]), np.full(3, value), np.full(3, error), 0.0, 0.1, 8.0)
     check = check_fluctuation(found)
     assert check.outcome == outcome
     assert ("use a smaller dt" in check.note) == (outcome != "passed")
 
 
-def test_kinds_of_atoms_with_different_temperatures():
+def test_equipartition_of_different_temperatures():
     assert outcomes(check_equipartition(kinetic())) == ["passed", "passed"]
     assert outcomes(check_equipartition(kinetic(heat=(1.05, 0.95)))) == ["failed", "failed"]
 
 
-def test_volumes_of_a_barostat_that_is_wrong():
-    """Half the variance at the right means."""
+def test_volumes_of_a_wrong_barostat():
+    """Half the variance and the right means."""
     assert outcomes(check_volume(volumes())) == ["passed", "passed"]
     assert outcomes(check_volume(volumes(width=np.sqrt(0.5)))) == ["failed", "failed"]
     assert outcomes(check_volume(volumes(frames=8))) == ["inconclusive", "inconclusive"]
     assert outcomes(check_volume(volumes(drift=2.0))) == ["inconclusive", "inconclusive"]
 
 
-def test_errors_take_correlation_into_account():
-    """The spread of many estimates of mean and variance is what one of them says, to a quarter."""
+def test_jackknife_errors_include_correlation():
+    """The spread of many estimates of mean and variance agrees with their errors within 25 %."""
     samples = correlated(np.random.default_rng(7), (200, 16 * 60), memory=0.9).reshape(200, 60, 16)
     for function in (np.mean, np.var):
         estimates = [jackknife(function, samples[:, k]) for k in range(60)]
@@ -486,7 +510,7 @@ def test_errors_take_correlation_into_account():
         assert np.mean([x.stderr for x in estimates]) == pytest.approx(spread, rel=0.25)
 
 
-def test_histograms_that_do_not_overlap_tell_nothing():
+def test_slope_of_histograms_without_overlap_is_nan():
     assert np.isnan(log_ratio_slope(np.linspace(0, 1, 20), np.linspace(2, 3, 20)))
     assert log_ratio_slope(
         *np.random.default_rng(8).normal([[0.0], [1.0]], 1.0, (2, 20_000))

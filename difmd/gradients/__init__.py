@@ -1,4 +1,4 @@
-"""How a rollout is differentiated, one file a method."""
+"""Methods to differentiate a rollout, one per file."""
 
 from difmd.gradients.base import GradientMethod
 from difmd.gradients.checkpointed import checkpointed

@@ -1,4 +1,4 @@
-"""The protocol of gradient methods: values that are passed to `rollout(gradient=)`."""
+"""The interface of gradient methods, which are arguments: `rollout(gradient=)`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ Run: TypeAlias = Callable[[Plan, Inputs, Carry], tuple[Carry, Any]]
 
 
 class GradientMethod(NamedTuple):
-    """A way to differentiate a rollout.
+    """A way to differentiate a rollout, passed as `rollout(gradient=)`.
 
     Attributes:
-        run: goes through all segments of a plan, and is differentiated in this way.
+        run: runs all segments of a plan, with the derivatives of this method.
+        name: the call of the factory that made it, for `repr`.
     """
 
     run: Run
+    name: str = "GradientMethod(…)"
+
+    def __repr__(self) -> str:
+        """The call of the factory."""
+        return self.name

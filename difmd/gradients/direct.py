@@ -1,4 +1,4 @@
-"""Reverse mode as JAX does it: every step is stored."""
+"""Reverse mode of JAX, which stores every step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from difmd.gradients.segment import Carry, Inputs, Plan, segment
 
 
 def direct() -> GradientMethod:
-    """Store every step: fastest, memory in proportion to the number of steps."""
-    return GradientMethod(run=_run)
+    """Store every step: fastest, with memory proportional to the number of steps.
+
+    Returns:
+        `GradientMethod`, for every integrator.
+    """
+    return GradientMethod(run=_run, name="direct()")
 
 
 def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:

@@ -1,4 +1,4 @@
-"""The numbers of a pytree that can be differentiated, apart from the rest."""
+"""The differentiable numbers of a pytree, separated from its other leaves."""
 
 from __future__ import annotations
 
@@ -12,33 +12,29 @@ from jax.custom_derivatives import SymbolicZero
 from difmd.integrators import Forces, Integrator, MDState
 
 
-def floats(tree: Any, wanted: Sequence[bool] | None = None) -> tuple[list[Any], Callable[..., Any]]:
-    """Leaves that can be differentiated, and a function that puts such into the tree again.
+def floats(tree: Any, selected: Sequence[bool] | None = None) -> tuple[list[Any], Callable[..., Any]]:
+    """Differentiable leaves, and a function `insert(numbers, other)` that puts such leaves into the tree.
 
-    The function takes the other leaves from a second tree of the same kind, the first one if none is given,
-    and leaves None for them if that is None.
-
-    Args:
-        tree: any pytree.
-        wanted: whether to take a leaf, for each of them; default all that can be differentiated.
+    The remaining leaves are those of `other`, a pytree of the same structure; default `tree`, and None where
+    `other` is None. `selected` restricts the leaves, with a bool for each.
     """
     leaves, structure = jax.tree.flatten(tree)
     is_float = [jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in leaves]
-    if wanted is not None:
-        is_float = [can and wants for can, wants in zip(is_float, wanted, strict=True)]
+    if selected is not None:
+        is_float = [both == (True, True) for both in zip(is_float, selected, strict=True)]
 
-    def put(numbers: list[Any], other: Any = tree) -> Any:
-        rest = [None] * len(leaves) if other is None else jax.tree.leaves(other)
-        given = iter(numbers)
+    def insert(numbers: list[Any], other: Any = tree) -> Any:
+        others = [None] * len(leaves) if other is None else jax.tree.leaves(other)
+        values = iter(numbers)
         return jax.tree.unflatten(
-            structure, [next(given) if is_ else x for is_, x in zip(is_float, rest, strict=True)]
+            structure, [next(values) if is_ else x for is_, x in zip(is_float, others, strict=True)]
         )
 
-    return [x for is_, x in zip(is_float, leaves, strict=True) if is_], put
+    return [x for is_, x in zip(is_float, leaves, strict=True) if is_], insert
 
 
 Marks: TypeAlias = list[tuple[()] | None]
-"""Which leaves of a pytree are differentiated, () or None. As it has no leaves, it passes through JAX."""
+"""Whether each leaf of a pytree is differentiated, () or None. Without leaves, it passes through JAX."""
 
 
 def marks_of(perturbed: Any) -> Marks:
@@ -52,7 +48,7 @@ def is_marked(marks: Marks) -> list[bool]:
 
 
 def instantiated(cotangents: Any) -> Any:
-    """Zeros for symbolic zeros that stand for numbers."""
+    """Arrays of zeros for symbolic zeros of differentiable numbers."""
 
     def instance(x: Any) -> Any:
         if isinstance(x, SymbolicZero) and jnp.issubdtype(x.dtype, jnp.inexact):
@@ -63,11 +59,11 @@ def instantiated(cotangents: Any) -> Any:
 
 
 def moved_by(integrator: Integrator, state: MDState) -> list[bool]:
-    """Whether a step changes each leaf of a state, or hands it on as it is."""
+    """Whether a step changes each leaf of a state or passes it on."""
 
     def stepped(state: MDState) -> MDState:
-        nothing = 2 * state.forces
-        return integrator.step(state, Forces(lambda _: nothing, lambda _: (nothing, 2 * state.system.cell)))
+        forces = 2 * state.forces
+        return integrator.step(state, Forces(lambda _: forces, lambda _: (forces, 2 * state.system.cell)))
 
     traced = jax.make_jaxpr(stepped)(state).jaxpr
     return [after is not before for before, after in zip(traced.invars, traced.outvars, strict=True)]

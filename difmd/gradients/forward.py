@@ -1,4 +1,4 @@
-"""Forward mode: derivatives in a few numbers travel along with the run."""
+"""Forward mode: the run carries derivatives with respect to a few numbers."""
 
 from __future__ import annotations
 
@@ -17,53 +17,55 @@ from difmd.forces import forces_and_virial, plain_forces
 from difmd.gradients.base import GradientMethod
 from difmd.gradients.floats import floats
 from difmd.gradients.segment import Carry, Inputs, Plan, segment
-from difmd.integrators import on_mobile
+from difmd.integrators.base import on_mobile
 
 
 def forward(*, max_inputs: int = 64) -> GradientMethod:
-    """Carry the derivative of the state in each number along: memory of so many states, however long the run.
+    """Carry derivatives of the state along the run, with memory independent of its length.
 
-    Costs one or two runs for each number that is differentiated: parameters, temperature, components of the
-    cell. What `jax.grad` asks for at the end is put together from the derivatives of all that the rollout
-    returns, which are kept.
+    It costs one or two runs for each number that is differentiated: parameters, temperature, components of
+    the cell. `jax.grad` combines the derivatives of everything the rollout returns, which are stored.
 
     Args:
         max_inputs: how many numbers may be differentiated. More raise an error, as reverse mode is cheaper
             then: initial positions and momenta, for example.
 
+    Returns:
+        `GradientMethod`, for every integrator.
+
     Raises:
-        InputError: fewer than one number; when differentiated, in more than `max_inputs`.
+        InputError: `max_inputs` below 1; when differentiated, in more than `max_inputs`.
 
     References:
         Griewank & Walther, Evaluating Derivatives, 2nd ed. 2008, chapter 3.
     """
     if max_inputs < 1:
         raise InputError(f"max_inputs = {max_inputs} of forward() must be at least 1")
-    return GradientMethod(run=functools.partial(_run, max_inputs))
+    return GradientMethod(run=functools.partial(_run, max_inputs), name=f"forward({max_inputs=})")
 
 
 def _run(max_inputs: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
-    begun = inputs.neighbors if carry.neighbors is None else carry.neighbors
+    neighbors = inputs.neighbors if carry.neighbors is None else carry.neighbors
     # What `save` closes over is differentiated, too.
-    save, consts = jax.closure_convert(plan.save, carry.state, begun)
-    # Its numbers are there twice otherwise.
+    save, consts = jax.closure_convert(plan.save, carry.state, neighbors)
+    # It would repeat the numbers of the integrator.
     inputs = inputs._replace(integrator=inputs.integrator._replace(reversible=None))
-    # Forces of the start vary with whatever is differentiated: found within, they are no input.
+    # The initial forces depend on whatever is differentiated: `plain` computes them.
     carry = carry._replace(state=carry.state.replace(forces=lax.stop_gradient(carry.state.forces)))
     structure = jax.tree.structure((inputs, carry, consts))
 
     def plain(inputs: Inputs, carry: Carry, consts: list[Array]) -> tuple[Carry, Any]:
         current = inputs.neighbors if carry.neighbors is None else carry.neighbors
-        begun = plain_forces(plan.potential, inputs.params, carry.state.system, current)
-        state = carry.state.replace(forces=on_mobile(carry.state.system, begun))
+        forces = plain_forces(plan.potential, inputs.params, carry.state.system, current)
+        state = carry.state.replace(forces=on_mobile(carry.state.system, forces))
         if state.virial is not None:
             virial = forces_and_virial(plan.potential, inputs.params, state.system, current)[1]
             state = state.replace(virial=virial)
         carry = carry._replace(state=state)
-        own = plan._replace(force=plain_forces, save=lambda *at: save(*at, *consts))
-        return lax.scan(lambda c, _: segment(own, inputs, c), carry, None, length=plan.n_segments)
+        converted = plan._replace(force=plain_forces, save=lambda *at: save(*at, *consts))
+        return lax.scan(lambda c, _: segment(converted, inputs, c), carry, None, length=plan.n_segments)
 
-    def forth(*given: Any) -> tuple[tuple[Carry, Any], Any]:
+    def forward_pass(*given: Any) -> tuple[tuple[Carry, Any], Any]:
         leaves = jax.tree.leaves(given)
         varies = [leaf.perturbed for leaf in leaves]
         varied = [jnp.asarray(leaf.value) for leaf, does in zip(leaves, varies, strict=True) if does]
@@ -75,27 +77,27 @@ def _run(max_inputs: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Car
             )
 
         def results(varied: list[Array]) -> tuple[Carry, Any]:
-            rest = iter(varied)
-            at = [next(rest) if does else leaf.value for leaf, does in zip(leaves, varies, strict=True)]
+            values = iter(varied)
+            at = [next(values) if does else leaf.value for leaf, does in zip(leaves, varies, strict=True)]
             return plain(*jax.tree.unflatten(structure, at))
 
         def along(direction: list[Array]) -> tuple[tuple[Carry, Any], list[Array]]:
             def both(varied: list[Array]) -> tuple[list[Array], tuple[Carry, Any]]:
-                found = results(varied)
-                return floats(found)[0], found
+                outputs = results(varied)
+                return floats(outputs)[0], outputs
 
-            _, slopes, found = jax.jvp(both, (varied,), (direction,), has_aux=True)
-            return found, slopes
+            _, slopes, outputs = jax.jvp(both, (varied,), (direction,), has_aux=True)
+            return outputs, slopes
 
         if varied:
-            # The run is the same whatever the direction, and done once.
-            found, slopes = jax.vmap(along, out_axes=(None, 0))(_directions(varied))
+            # The run does not depend on the direction, and is done once.
+            outputs, slopes = jax.vmap(along, out_axes=(None, 0))(_directions(varied))
         else:
-            found, slopes = results(varied), []
-        # Nothing but the structure of a list of () and None tells what varies.
-        return found, (slopes, varied, [() if does else None for does in varies])
+            outputs, slopes = results(varied), []
+        # The structure of a list of () and None passes through JAX and marks what varies.
+        return outputs, (slopes, varied, [() if does else None for does in varies])
 
-    def back(residuals: Any, cotangents: tuple[Carry, Any]) -> tuple[Any, ...]:
+    def backward_pass(residuals: Any, cotangents: tuple[Carry, Any]) -> tuple[Any, ...]:
         slopes, varied, marks = residuals
         if not varied:
             return jax.tree.unflatten(structure, [None] * len(marks))
@@ -112,15 +114,15 @@ def _run(max_inputs: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Car
         return jax.tree.unflatten(structure, [None if mark is None else next(pieces) for mark in marks])
 
     run = jax.custom_vjp(plain)
-    run.defvjp(forth, back, symbolic_zeros=True)
+    run.defvjp(forward_pass, backward_pass, symbolic_zeros=True)
     return run(inputs, carry, consts)
 
 
 def _directions(varied: list[Array]) -> list[Array]:
-    """For each number in turn, 1 where it is and 0 elsewhere; [numbers, ...] each."""
-    n_numbers, found, start = sum(x.size for x in varied), [], 0
+    """Unit vectors, one for each number; [numbers, ...] each."""
+    n_numbers, directions, start = sum(x.size for x in varied), [], 0
     for x in varied:
         rows = jnp.eye(n_numbers, x.size, k=-start, dtype=x.dtype)
-        found.append(rows.reshape(n_numbers, *x.shape))
+        directions.append(rows.reshape(n_numbers, *x.shape))
         start += x.size
-    return found
+    return directions

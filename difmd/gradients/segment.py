@@ -1,6 +1,6 @@
-"""A step and a segment of a rollout, as pure functions of all that they depend on.
+"""A step and a segment of a rollout, as pure functions of everything they depend on.
 
-`rollout` makes a `Plan` of them, and a gradient method decides how they follow each other.
+`rollout` makes a `Plan` of segments, and a gradient method runs it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,12 @@ from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
 from difmd.system import System
 
-# Of a cell in one step: barostats of any use take less than a thousandth of it.
+# Largest strain of the cell in one step; typical barostats need less than a thousandth of it.
 _STRAIN = 0.1
 
 
 class Inputs(NamedTuple):
-    """What a rollout depends on besides its start.
-
-    Attributes:
-        params: of the potential.
-        integrator: how to step; its numbers count.
-        neighbors: the list that others are rebuilt from; nothing flows through it.
-    """
+    """Inputs of a rollout besides its initial state; other lists are rebuilt from `neighbors`."""
 
     params: Params
     integrator: Integrator
@@ -42,13 +36,7 @@ class Inputs(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What one segment hands to the next.
-
-    Attributes:
-        state: where it ended.
-        neighbors: the list where it is updated when needed; None where each segment builds its own.
-        status: sticky flags.
-    """
+    """What one segment passes to the next; `neighbors` is None where each segment builds a list."""
 
     state: MDState
     neighbors: Neighbors | None
@@ -56,32 +44,27 @@ class Carry(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """The boxes that atoms stayed in.
-
-    Attributes:
-        lowest: of each coordinate [Å]; [atoms, 3].
-        highest: of each coordinate [Å]; [atoms, 3].
-    """
+    """Bounding boxes of the paths of atoms [Å]; each [atoms, 3]."""
 
     lowest: Array
     highest: Array
 
-    def with_(self, positions: Array) -> Extent:
-        """The boxes that hold these positions, too."""
+    def extended(self, positions: Array) -> Extent:
+        """Boxes that contain these positions as well."""
         return Extent(jnp.minimum(self.lowest, positions), jnp.maximum(self.highest, positions))
 
 
 class Plan(NamedTuple):
-    """How a rollout is laid out; all of it static.
+    """The layout of a rollout; all of it is static.
 
     Attributes:
         potential: the energy model.
         force: `force(potential, params, system, neighbors)`, as `difmd.forces`.
-        save: `save(state, neighbors)`, what is kept of a frame.
-        save_every: steps from one frame to the next.
+        save: `save(state, neighbors)`, the contents of a frame.
+        save_every: steps between frames.
         n_frames: frames of a segment.
         n_segments: segments.
-        rebuilds: whether each segment begins with a new list; else it is updated when needed.
+        rebuilds: whether each segment begins with a new list; otherwise it is updated when needed.
     """
 
     potential: Potential
@@ -108,7 +91,7 @@ def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = Non
         lambda system: forces_and_virial(plan.potential, inputs.params, system, current_for(system)),
     )
     state = inputs.integrator.step(carry.state, force)
-    # A list that is updated when needed cannot be stale.
+    # A list that is updated when needed is never stale.
     status = check(state.system, current, carry.status, state.step, stale=fixed is not None)
     status = check_motion(state, current, inputs.integrator.dt, status)
     if state.virial is not None:
@@ -119,21 +102,15 @@ def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = Non
 def segment(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = None) -> tuple[Carry, Any]:
     """The steps from one rebuild to the next, or to the next frame where the list is updated when needed.
 
-    Args:
-        plan: how it is laid out.
-        inputs: what it depends on besides its start.
-        carry: its start.
-        fixed: the list of all its steps; default: built here where the plan rebuilds.
-
-    Returns:
-        Where it ends, and what was saved, [n_frames, ...].
+    Returns the end and the frames, [n_frames, ...]. `fixed` is the list of all steps; default: built here if
+    the plan rebuilds.
     """
     (carry, _), frames = _segment(plan, inputs, carry, fixed, None)
     return carry, frames
 
 
 def segment_with_extent(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any, Extent]:
-    """`segment`, and how far atoms went in it."""
+    """`segment`, and the bounding boxes of the paths of atoms."""
     start = carry.state.system.positions
     (carry, extent), frames = _segment(plan, inputs, carry, None, Extent(start, start))
     assert extent is not None
@@ -143,47 +120,47 @@ def segment_with_extent(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry
 def _segment(
     plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None, extent: Extent | None
 ) -> tuple[tuple[Carry, Extent | None], Any]:
-    # A list that is built here is constant over the segment and no part of what its steps carry, so that
-    # reverse mode keeps it once and not per step.
+    # A list that is built here is constant over the segment and not carried by its steps, so that reverse
+    # mode stores it once and not per step.
     if fixed is None and plan.rebuilds:
         fixed = rebuild(carry.state.system, inputs.neighbors)
 
-    def one(both: tuple[Carry, Extent | None], _: None) -> tuple[Any, None]:
+    def advance(both: tuple[Carry, Extent | None], _: None) -> tuple[Any, None]:
         carry, extent = both
         carry = step(plan, inputs, carry, fixed)
-        return (carry, extent if extent is None else extent.with_(carry.state.system.positions)), None
+        return (carry, extent if extent is None else extent.extended(carry.state.system.positions)), None
 
     def frame(both: tuple[Carry, Extent | None], _: None) -> tuple[Any, Any]:
-        both, _ = lax.scan(one, both, None, length=plan.save_every)
+        both, _ = lax.scan(advance, both, None, length=plan.save_every)
         return both, plan.save(both[0].state, _list_of(both[0], fixed))
 
     return lax.scan(frame, (carry, extent), None, length=plan.n_frames)
 
 
 def _list_of(carry: Carry, fixed: Neighbors | None) -> Neighbors:
-    found = carry.neighbors if fixed is None else fixed
-    assert found is not None
-    return found
+    neighbors = carry.neighbors if fixed is None else fixed
+    assert neighbors is not None
+    return neighbors
 
 
 def check_motion(state: MDState, neighbors: Neighbors, dt: Array | float, status: Status) -> Status:
-    """Add to `status` what is wrong with a state after a step: not finite, or too far a step."""
-    # A maximum keeps NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
+    """Raise flags for a state after a step that is not finite, or in which an atom moved too far."""
+    # The maximum propagates NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
     fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])
     step = dt * largest(fastest / state.system.masses)
     status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & has_finite_forces(state)), state.step)
-    # An explosion may stay finite for a long time, with every list and every number meaningless.
+    # An explosion may stay finite for a long time, though its lists and numbers are meaningless.
     return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)
 
 
 def check_cell(before: Array, state: MDState, status: Status) -> Status:
-    """Add to `status` whether a step changed the cell so much that its equations do not hold."""
+    """Raise a flag for a step that changed the cell too much for its equations to hold."""
     change = product(invert(before), state.system.cell) - jnp.eye(3, dtype=before.dtype)
     # A NaN compares False and is reported as non-finite.
     return status.raise_flag(Flag.CELL_COLLAPSE, jnp.max(jnp.abs(change)) > _STRAIN, state.step)
 
 
 def has_finite_forces(state: MDState) -> Bool[Array, ""]:
-    """Whether all forces, and the positions that they are of, are finite."""
-    # As in `check_motion`; one sum of both, as it is the maximum that costs.
+    """Whether all positions and forces are finite."""
+    # As in `check_motion`; of the sum of both, as the maximum is what costs time.
     return jnp.isfinite(largest(jnp.abs(sum((state.system.positions + state.forces).T))))

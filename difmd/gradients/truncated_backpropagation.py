@@ -1,4 +1,4 @@
-"""Reverse mode through windows of limited length."""
+"""Truncated backpropagation: reverse mode through windows of limited length."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from difmd.gradients.segment import Carry, Inputs, Plan
 
 
 def truncated_backpropagation(*, n_steps: int) -> GradientMethod:
-    """Let gradients go back to the start of a window of `n_steps` and no farther.
+    """Stop gradients at the start of each window of `n_steps` steps.
 
-    Parameters act within each window, but what they did to its start does not count: the gradient of a frame
-    is that of a run of at most `n_steps` through the same states. That bounds its growth, exp(λt) with the
-    Lyapunov exponent λ, and biases it. Of frames after the first window nothing reaches the start.
+    The gradient of a frame is that of a run of at most `n_steps` steps through the same states: the effect of
+    parameters on the first state of the window is neglected. This limits its growth, exp(λt) with the
+    Lyapunov exponent λ, at the price of a bias. Only frames of the first window depend on the initial state.
 
     Args:
-        n_steps: a multiple of the segment (`rebuild_every`, or else `save_every`).
+        n_steps: length of a window, a multiple of the segment (`rebuild_every`, or else `save_every`).
+
+    Returns:
+        `GradientMethod`, for every integrator.
 
     Raises:
-        InputError: fewer than one step; a window that is no multiple of the segment, or does not divide the
-            rollout.
+        InputError: fewer than one step; when run, a window that is not a multiple of the segment or does not
+            divide the rollout.
 
     References:
         Greener, PNAS 122, e2426058122 (2025), doi:10.1073/pnas.2426058122.
     """
     if n_steps < 1:
         raise InputError(f"n_steps = {n_steps} of truncated_backpropagation() must be at least 1")
-    return GradientMethod(run=functools.partial(_run, n_steps))
+    return GradientMethod(run=functools.partial(_run, n_steps), name=f"truncated_backpropagation({n_steps=})")
 
 
 def _run(n_steps: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:

@@ -1,4 +1,4 @@
-"""Weak coupling to a bath: to bring a system to its temperature, not to sample it."""
+"""The weak-coupling thermostat of Berendsen, for equilibration only."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.integrators.base import (
-    ForceFunction,
-    Integrator,
-    MDState,
-    check_bath,
-    degrees_of_freedom,
-    kinetic_energy,
-    start,
-)
-from difmd.integrators.nve import verlet
+from difmd.integrators.base import ForceFunction, Integrator, MDState, check_bath, start
+from difmd.integrators.momenta import degrees_of_freedom, kinetic_energy
 from difmd.integrators.schedule import Schedule, at
+from difmd.integrators.velocity_verlet import verlet
 from difmd.units import KB
 
 
@@ -29,16 +22,16 @@ def berendsen(
     temperature: float | Float[Array, ""] | Schedule,
     time_constant: float | Float[Array, ""],
 ) -> Integrator:
-    """Newton's equations, with all momenta scaled so that the temperature relaxes to that of the bath.
+    """Berendsen thermostat: momenta are rescaled so that the temperature relaxes to that of the bath.
 
-    After each step they are multiplied by √(1 + Δt/τ (T/T_now − 1)). Fluctuations of the kinetic energy are
-    suppressed: this samples no ensemble, and energy flows into the slowest motions. Equilibrate with it, and
-    then take `csvr`, which costs the same and is canonical.
+    After each step they are multiplied by √(1 + Δt/τ (T/T_now − 1)). This suppresses fluctuations of the
+    kinetic energy, samples no ensemble, and transfers energy into the slowest motions. Use it to equilibrate
+    only; `csvr` costs the same and is canonical.
 
     Args:
         dt: time step Δt [Å√(amu/eV)].
-        temperature: of the bath T [K], > 0.
-        time_constant: τ [time], at least `dt`.
+        temperature: bath temperature T [K], > 0, or a `ramp`.
+        time_constant: τ [Å√(amu/eV)], at least `dt`.
 
     Returns:
         `Integrator`; one force evaluation a step.
@@ -51,7 +44,7 @@ def berendsen(
 
     References:
         Berendsen et al., J. Chem. Phys. 81, 3684 (1984), doi:10.1063/1.448118; Harvey, Tan & Cheatham, J.
-        Comput. Chem. 19, 726 (1998) (what goes wrong).
+        Comput. Chem. 19, 726 (1998) (artefacts).
     """
     check_bath(dt, temperature, time_constant)
     warnings.warn(
@@ -67,8 +60,8 @@ def berendsen(
 def _step(dt: Array, temperature: Any, time_constant: Array, state: MDState, force: ForceFunction) -> MDState:
     kelvin = at(temperature, state.step)
     state = verlet(dt, state, force)
-    wanted = 0.5 * degrees_of_freedom(state.system) * (KB * kelvin)
-    ratio = wanted / jnp.maximum(kinetic_energy(state.system, state.momenta), 1e-30)
-    # A system that is far too cold is not heated more than twofold in a step.
+    target = 0.5 * degrees_of_freedom(state.system) * (KB * kelvin)
+    ratio = target / jnp.maximum(kinetic_energy(state.system, state.momenta), 1e-30)
+    # Momenta at most double in a step, however cold the system is.
     square = jnp.clip(1 + dt / time_constant * (ratio - 1), 0, 4)
     return state.replace(momenta=jnp.sqrt(square).astype(state.momenta.dtype) * state.momenta)

@@ -1,4 +1,4 @@
-"""What barostats share: the pressure inside, which strains they allow, and a strain of everything."""
+"""Common parts of barostats: internal pressure, coupling, and strain of a state."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from difmd.integrators.base import MDState
 from difmd.integrators.schedule import Schedule, values_of
 
 COUPLINGS = ("isotropic", "anisotropic", "triclinic")
-"""The shape stays; the three edges change by themselves along x, y and z; or all of the cell does."""
+"""The cell keeps its shape; its x, y and z axes scale independently; or it strains freely."""
 
-# Terms of the exponential of a strain, far below one a step.
+# Terms of the series for the exponential of a strain, which is small in each step.
 _TERMS = 8
 
 
 def check_barostat(pressure: Any, coupling: str) -> None:
-    """Refuse a pressure or a coupling that no barostat knows.
+    """Validate pressure and coupling of a barostat.
 
     Raises:
-        InputError: naming the value.
+        InputError: a pressure that is not finite, a tensor that is not symmetric, or an unknown coupling.
     """
     if coupling not in COUPLINGS:
         raise InputError(f"coupling = {coupling!r} must be one of {', '.join(COUPLINGS)}")
-    given = values_of(pressure)
-    if isinstance(given, jax.core.Tracer):
+    values = values_of(pressure)
+    if isinstance(values, jax.core.Tracer):
         return
-    array = real_numbers("pressure", given)
+    array = real_numbers("pressure", values)
     warn_of_pressure(array)
     if not np.isfinite(array).all():
         raise InputError(f"pressure = {pressure} eV/Å³ must be finite; write 1 * units.BAR")
@@ -43,18 +43,18 @@ def check_barostat(pressure: Any, coupling: str) -> None:
 
 
 def internal_pressure(state: MDState, momenta: Float[Array, "atoms 3"]) -> Float[Array, "3 3"]:
-    """(Σ p pᵀ/m + virial)/V of a state whose momenta are these [eV/Å³]."""
+    """(Σ p pᵀ/m + virial)/V of a state with these momenta [eV/Å³]; [3, 3]."""
     assert state.virial is not None
     return (kinetic_tensor(state, momenta) + state.virial) / state.system.volume
 
 
 def kinetic_tensor(state: MDState, momenta: Float[Array, "atoms 3"]) -> Float[Array, "3 3"]:
-    """Σ p pᵀ/m [eV]."""
+    """Σ p pᵀ/m [eV]; [3, 3]."""
     return product(momenta.T, momenta / state.system.masses[:, None])
 
 
 def allowed(coupling: str, tensor: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """The part of a symmetric tensor that a coupling lets act."""
+    """The projection of a tensor on the strains of a coupling."""
     if coupling == "triclinic":
         return 0.5 * (tensor + tensor.T)
     diagonal = jnp.diagonal(tensor)
@@ -64,24 +64,24 @@ def allowed(coupling: str, tensor: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
 
 
 def as_tensor(pressure: Any, dtype: Any) -> Float[Array, "3 3"]:
-    """A pressure as a tensor."""
-    given = jnp.asarray(pressure, dtype)
-    return given * jnp.eye(3, dtype=dtype) if given.ndim == 0 else given
+    """A scalar or tensor pressure as a tensor."""
+    tensor = jnp.asarray(pressure, dtype)
+    return tensor * jnp.eye(3, dtype=dtype) if tensor.ndim == 0 else tensor
 
 
 def exponential(strain: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """e^ε of a small strain; its series, unlike eigenvectors, has derivatives at equal eigenvalues."""
-    one = jnp.eye(3, dtype=strain.dtype)
-    found = one
+    """e^ε of a small strain by its series, which is differentiable also at equal eigenvalues."""
+    identity = jnp.eye(3, dtype=strain.dtype)
+    series = identity
     for k in range(_TERMS, 0, -1):
-        found = one + product(strain, found) / k
-    return found
+        series = identity + product(strain, series) / k
+    return series
 
 
 def strained(state: MDState, strain: Float[Array, "3 3"]) -> MDState:
     """Positions and cell times e^ε, momenta times e^{−ε}: a canonical transformation with the cell.
 
-    Unwrapped positions are stretched with everything, so that they do not tell how far atoms diffused.
+    Unwrapped positions are strained, too, and cannot be used for mean squared displacements.
     """
     forth, back = exponential(strain), exponential(-strain)
     system = state.system

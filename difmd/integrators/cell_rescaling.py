@@ -18,18 +18,12 @@ from difmd.integrators.base import (
     start_with_virial,
     virial_of,
 )
-from difmd.integrators.cell import (
-    allowed,
-    as_tensor,
-    check_barostat,
-    internal_pressure,
-    strained,
-)
+from difmd.integrators.cell import allowed, as_tensor, check_barostat, internal_pressure, strained
 from difmd.integrators.langevin import noise_of
 from difmd.integrators.schedule import Schedule, at
 from difmd.units import BAR, KB
 
-# Apart from the noise of the thermostat in the same step.
+# Separates the noise of the cell from that of the thermostat in the same step.
 _CELL = 0x63656C6C
 
 WATER = 4.5e-5 / BAR
@@ -46,38 +40,38 @@ def cell_rescaling(
     compressibility: float | Float[Array, ""] = WATER,
     coupling: str = "isotropic",
 ) -> Integrator:
-    """Langevin dynamics in a cell that follows the pressure inside, with the noise that makes it isobaric.
+    """Stochastic cell rescaling: Langevin dynamics at constant temperature and pressure.
 
-    In every step, between the two halves of the drift of BAOAB, everything is strained by
+    In each step, between the two halves of the drift of BAOAB, cell and positions are strained by
 
         ε = (β_T Δt/3τ) (P_int − P) + √(2 k_BT β_T Δt/(3 V τ)) ξ,
 
-    with P_int = (Σ p pᵀ/m + virial)/V, normal numbers ξ on the diagonal of ε and ξ/√2 beside it. The weight
-    of a configuration is then exp(−(U + PV)/k_BT) V^N, for any coupling; relaxation is first order, without
-    the oscillations of a piston. The isotropic case is that of the mean of the diagonal.
+    with P_int = (Σ p pᵀ/m + virial)/V, normal numbers ξ on the diagonal of ε and ξ/√2 off the diagonal. The
+    weight of a configuration is exp(−(U + PV)/k_BT) V^N for any coupling; the relaxation is first order,
+    without the oscillations of a piston. The isotropic coupling uses the mean of the diagonal.
 
     Args:
         dt: time step Δt [Å√(amu/eV)].
         temperature: T [K], > 0, or a `ramp`.
         pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress in the
-            sense of ASE; or a `ramp`. With unequal components the cell flows without end unless it is a
-            solid.
-        friction: of the Langevin dynamics γ [1/time], `1 / units.PS`.
-        time_constant: τ [time] with which the volume relaxes, if the compressibility is right; 0.5 to 5 ps.
-        compressibility: β_T [Å³/eV]; a wrong one changes how fast volumes relax and fluctuate, and not how
-            they are distributed. Default: that of water; of a solid rather `1 / (bulk modulus)`.
+            convention of ASE; or a `ramp`. Only solids withstand unequal components.
+        friction: of the Langevin dynamics γ [1/(Å√(amu/eV))], `1 / units.PS`.
+        time_constant: relaxation time τ of the volume [Å√(amu/eV)], if the compressibility is right; 0.5 to
+            5 ps.
+        compressibility: β_T [Å³/eV]; it affects the rate of relaxation of the volume, but not its
+            distribution. Default: that of water; for a solid use `1 / (bulk modulus)`.
         coupling: "isotropic", "anisotropic" or "triclinic".
 
     Returns:
         `Integrator`; one evaluation of forces and virial a step. Its state holds the virial.
 
     Raises:
-        InputError: a value that is not positive, or a coupling that there is not. When run: a direction that
-            is not periodic.
+        InputError: a value that is not positive, or an unknown coupling. When run: a direction that is not
+            periodic, or fixed atoms.
 
     References:
         Bernetti & Bussi, J. Chem. Phys. 153, 114107 (2020), doi:10.1063/5.0020514 (isotropic); Del Tatto,
-        Raiteri, Bernetti & Bussi, Appl. Sci. 12, 1139 (2022), doi:10.3390/app12031139 (all of the cell).
+        Raiteri, Bernetti & Bussi, Appl. Sci. 12, 1139 (2022), doi:10.3390/app12031139 (anisotropic).
     """
     check_positive("dt", dt, "Å√(amu/eV)")
     check_temperature(temperature)
@@ -100,16 +94,9 @@ class _Step(NamedTuple):
     coupling: str
 
     def __call__(
-        self,
-        dt: Array,
-        temperature: Any,
-        pressure: Any,
-        friction: Array,
-        time_constant: Array,
-        compressibility: Array,
-        state: MDState,
-        force: Forces,
-    ) -> MDState:
+        self, dt: Array, temperature: Any, pressure: Any, friction: Array, time_constant: Array,
+        compressibility: Array, state: MDState, force: Forces,
+    ) -> MDState:  # fmt: skip
         dtype = state.momenta.dtype
         masses = state.system.masses[:, None]
         kelvin = jnp.asarray(at(temperature, state.step), dtype)
@@ -122,8 +109,8 @@ class _Step(NamedTuple):
 
         state = state.replace(momenta=state.momenta + 0.5 * step * state.forces)
         state = drift(state)
-        kept = jnp.exp(jnp.asarray(-friction * dt, dtype))
-        state = state.replace(momenta=kept * state.momenta + noise_of(kept, kelvin, state, state.step))
+        decay = jnp.exp(jnp.asarray(-friction * dt, dtype))
+        state = state.replace(momenta=decay * state.momenta + noise_of(decay, kelvin, state, state.step))
         rate = jnp.asarray(compressibility / time_constant, dtype) * step / 3
         outside = as_tensor(at(pressure, state.step), dtype)
         pull = rate * allowed(self.coupling, internal_pressure(state, state.momenta) - outside)
@@ -137,11 +124,11 @@ class _Step(NamedTuple):
 
 
 def _noise(coupling: str, state: MDState) -> Float[Array, "3 3"]:
-    """Normal numbers for the strains that a coupling allows, each direction of strain with variance 1."""
+    """Normal numbers for the strains of a coupling, each direction with variance 1; [3, 3]."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _CELL)
     dtype = state.momenta.dtype
     if coupling == "isotropic":
-        # The one direction is (1, 1, 1)/√3.
+        # The only direction is (1, 1, 1)/√3.
         return jax.random.normal(key, (), dtype) / jnp.sqrt(jnp.asarray(3, dtype)) * jnp.eye(3, dtype=dtype)
     diagonal = jnp.diag(jax.random.normal(key, (3,), dtype))
     if coupling == "anisotropic":

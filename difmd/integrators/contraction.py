@@ -1,8 +1,7 @@
-"""Multiplication of numbers on a grid by a factor below one, which can be undone bit for bit.
+"""Multiplication of integers by a factor below one, which can be undone bit for bit.
 
-h → h − round(ε h) takes some neighbouring whole numbers to the same one, two at most for ε ≤ ¼. Which of the
-two it was is a bit that has to be kept: 2γt bits for each number with friction γ over a time t, 200 for
-100 ps at 1/ps.
+h → h − round(ε h) maps at most two neighbouring integers to the same one for ε ≤ ¼. A bit records which of
+the two it was: 2γt bits for each number with friction γ over a time t, 200 for 100 ps at 1/ps.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from jaxtyping import Array, Float, Int
 
 from difmd.errors import InputError
 
-# Where the friction is not known when memory is laid out: what a step may lose.
-_MOST = 0.02
+# Largest ε where a traced friction is unknown when memory is allocated.
+_UNKNOWN = 0.02
 
 _LARGEST = 0.25
 
@@ -27,10 +26,10 @@ class Bits(NamedTuple):
     """Stacks of bits, one for each number.
 
     Attributes:
-        now: the latest bits below a leading one; [atoms, 3].
-        full: words that were full, all at the same time; [words, atoms, 3].
-        steps: step after which each of them was put away; int32 [words].
-        n_full: how many there are; int32 [].
+        now: the latest bits, below a leading one; [atoms, 3].
+        full: words that have been stored, for all numbers at once; [words, atoms, 3].
+        steps: step after which each word was stored; int32 [words].
+        n_full: number of stored words; int32 [].
     """
 
     now: Int[Array, "atoms 3"]
@@ -40,24 +39,24 @@ class Bits(NamedTuple):
 
 
 def bits_for(shape: tuple[int, ...], dtype: np.dtype, epsilon: float | None, n_steps: int) -> Bits:
-    """Room for what `n_steps` of `contract` by ε would forget, by 2 % each where ε is None, not known yet.
+    """Memory for the bits of `n_steps` of `contract` by ε; ε is 2 % where it is None, not known yet.
 
     Raises:
         InputError: ε of more than ¼.
     """
-    whole = np.dtype(np.int64 if dtype == np.float64 else np.int32)
-    most = _MOST if epsilon is None else epsilon
+    word = np.dtype(np.int64 if dtype == np.float64 else np.int32)
+    most = _UNKNOWN if epsilon is None else epsilon
     if not most <= _LARGEST:
         raise InputError(
             f"1 − exp(−friction · dt) = {most:.3g}: reversible() undoes steps of at most {_LARGEST}; use a "
             "shorter time step, less friction, or another gradient method"
         )
-    # The fullest of many stacks makes all go: m + 4.5 √m bits fill it when the mean is m.
-    mean = (math.sqrt(4.5**2 / 4 + _room(whole)) - 4.5 / 2) ** 2
+    # All words are stored when the fullest is full: it holds m + 4.5 √m bits when the mean is m.
+    mean = (math.sqrt(4.5**2 / 4 + _capacity(word)) - 4.5 / 2) ** 2
     n_words = 2 + math.ceil(2 * most * n_steps / mean)
     return Bits(
-        now=jnp.ones(shape, whole),
-        full=jnp.ones((n_words, *shape), whole),
+        now=jnp.ones(shape, word),
+        full=jnp.ones((n_words, *shape), word),
         steps=jnp.full(n_words, -1, jnp.int32),
         n_full=jnp.int32(0),
     )
@@ -66,19 +65,15 @@ def bits_for(shape: tuple[int, ...], dtype: np.dtype, epsilon: float | None, n_s
 def contract(
     h: Float[Array, "atoms 3"], epsilon: Float[Array, ""], bits: Bits, step: Int[Array, ""]
 ) -> tuple[Float[Array, "atoms 3"], Bits]:
-    """(1 − ε) h for whole numbers h, rounded, and the bits that tell h from it.
+    """Map integers h below 2^53 (2^24 in float32) to h − round(ε h), and store the bits that recover h.
 
-    Args:
-        h: whole numbers below 2^53 (2^24 in float32).
-        epsilon: 0 ≤ ε ≤ ¼; for larger ones, rounding of ε h may make it three numbers that share a place.
-        bits: what was kept before.
-        step: number of this step, the next one to be undone.
+    0 ≤ ε ≤ ¼: for larger ε three integers may have the same image.
     """
-    found = _shrunk(h, epsilon)
-    is_upper, is_lower = _shrunk(h - 1, epsilon) == found, _shrunk(h + 1, epsilon) == found
+    image = _shrunk(h, epsilon)
+    is_upper, is_lower = _shrunk(h - 1, epsilon) == image, _shrunk(h + 1, epsilon) == image
     now = jnp.where(is_upper | is_lower, 2 * bits.now + is_upper.astype(bits.now.dtype), bits.now)
 
-    def put_away(bits: Bits) -> Bits:
+    def store(bits: Bits) -> Bits:
         return Bits(
             now=jnp.ones_like(bits.now),
             full=lax.dynamic_update_index_in_dim(bits.full, bits.now, bits.n_full, 0),
@@ -86,37 +81,37 @@ def contract(
             n_full=bits.n_full + 1,
         )
 
-    is_full = jnp.max(now) >= 1 << _room(now.dtype)
-    return found, lax.cond(is_full, put_away, lambda bits: bits, bits._replace(now=now))
+    is_full = jnp.max(now) >= 1 << _capacity(now.dtype)
+    return image, lax.cond(is_full, store, lambda bits: bits, bits._replace(now=now))
 
 
 def expand(
-    found: Float[Array, "atoms 3"], epsilon: Float[Array, ""], bits: Bits, step: Int[Array, ""]
+    image: Float[Array, "atoms 3"], epsilon: Float[Array, ""], bits: Bits, step: Int[Array, ""]
 ) -> tuple[Float[Array, "atoms 3"], Bits]:
-    """The h and the bits that `contract` was given in this step."""
+    """The inverse of `contract`: h and the bits before this step."""
     last = bits.n_full - 1
 
-    def take_back(bits: Bits) -> Bits:
+    def restore(bits: Bits) -> Bits:
         now = lax.dynamic_index_in_dim(bits.full, last, 0, keepdims=False)
         return bits._replace(now=now, n_full=last)
 
     was_full = (last >= 0) & (bits.steps[last] == step)
-    bits = lax.cond(was_full, take_back, lambda bits: bits, bits)
-    guess = jnp.round(found / (1 - epsilon))
-    # The lowest that leads here; rounding of the guess may miss it by two.
+    bits = lax.cond(was_full, restore, lambda bits: bits, bits)
+    guess = jnp.round(image / (1 - epsilon))
+    # The lowest integer with this image; the guess may be wrong by two.
     lowest = guess + 3
     for offset in (2, 1, 0, -1, -2, -3):
-        lowest = jnp.where(_shrunk(guess + offset, epsilon) == found, guess + offset, lowest)
-    is_one_of_two = _shrunk(lowest + 1, epsilon) == found
+        lowest = jnp.where(_shrunk(guess + offset, epsilon) == image, guess + offset, lowest)
+    is_one_of_two = _shrunk(lowest + 1, epsilon) == image
     bit = jnp.where(is_one_of_two, bits.now & 1, 0)
     now = jnp.where(is_one_of_two, bits.now >> 1, bits.now)
-    return lowest + bit.astype(found.dtype), bits._replace(now=now)
+    return lowest + bit.astype(image.dtype), bits._replace(now=now)
 
 
 def _shrunk(h: Array, epsilon: Array) -> Array:
     return h - jnp.round(epsilon * h)
 
 
-def _room(dtype: np.dtype) -> int:
-    """Bits below the leading one, with the sign and one more left."""
+def _capacity(dtype: np.dtype) -> int:
+    """Number of bits in a word below the leading one, without the sign and a spare bit."""
     return 8 * np.dtype(dtype).itemsize - 3

@@ -8,17 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.integrators.base import (
-    ForceFunction,
-    Integrator,
-    MDState,
-    check_bath,
-    degrees_of_freedom,
-    kinetic_energy,
-    start,
-)
-from difmd.integrators.nve import verlet
+from difmd.integrators.base import ForceFunction, Integrator, MDState, check_bath, start
+from difmd.integrators.momenta import degrees_of_freedom, kinetic_energy
 from difmd.integrators.schedule import Schedule, at
+from difmd.integrators.velocity_verlet import verlet
 from difmd.system import System
 from difmd.units import KB
 
@@ -29,25 +22,25 @@ def csvr(
     temperature: float | Float[Array, ""] | Schedule,
     time_constant: float | Float[Array, ""],
 ) -> Integrator:
-    """Newton's equations, with all momenta scaled after each step so that their energy is canonical.
+    """Canonical sampling by velocity rescaling: velocity Verlet, and a random rescaling after each step.
 
-    The kinetic energy K relaxes to K̄ = ½ N_f k_BT with the time constant τ, and fluctuates as it does in the
-    canonical ensemble, with N_f `degrees_of_freedom`. Momenta keep their directions, so that dynamics suffer
-    little; with c = e^{−Δt/τ} they are multiplied by α,
+    The kinetic energy K relaxes to K̄ = ½ N_f k_BT with the time constant τ, and has canonical fluctuations,
+    with N_f `degrees_of_freedom`. Momenta keep their directions, so that the dynamics are little disturbed;
+    with c = e^{−Δt/τ} they are multiplied by α,
 
         α² = c + (1 − c) K̄/(N_f K) (ξ₁² + Σ_{i=2}^{N_f} ξ_i²) + 2 ξ₁ √(c (1 − c) K̄/(N_f K)).
 
-    The noise of step n comes from the state's key folded with n, so that a trajectory does not depend on
-    where it was interrupted. `reservoir` tells the energy that the bath has received.
+    The noise of step n comes from the key of the state folded with n, so that interruptions do not change a
+    trajectory. `reservoir` is the energy that the bath has received.
 
     Args:
         dt: time step Δt [Å√(amu/eV)]; write `2 * units.FS`.
-        temperature: of the bath T [K], > 0.
-        time_constant: τ [time], such as `0.1 * units.PS`.
+        temperature: bath temperature T [K], > 0, or a `ramp`.
+        time_constant: τ [Å√(amu/eV)], such as `0.1 * units.PS`.
 
     Returns:
-        `Integrator`; one force evaluation a step. The whole must be at rest, neither drifting nor, where
-        nothing is periodic, turning, as in momenta that `simulate` draws: its motion is counted as heat.
+        `Integrator`; one force evaluation a step. Initial momenta must have no net momentum and, without
+        periodic directions, no angular momentum, as those of `draw_momenta`: both count as thermal motion.
 
     Raises:
         InputError: a value that is not positive.
@@ -81,7 +74,7 @@ def _step(dt: Array, temperature: Any, time_constant: Array, state: MDState, for
     factor = rescaling(
         before,
         n_free=degrees_of_freedom(state.system),
-        kept=jnp.exp(jnp.asarray(-dt / time_constant, dtype)),
+        decay=jnp.exp(jnp.asarray(-dt / time_constant, dtype)),
         temperature=jnp.asarray(kelvin, dtype),
         key=noise_key,
     )
@@ -92,30 +85,23 @@ def rescaling(
     kinetic: Float[Array, ""],
     *,
     n_free: Float[Array, ""],
-    kept: Float[Array, ""],
+    decay: Float[Array, ""],
     temperature: Float[Array, ""],
     key: Array,
 ) -> Float[Array, ""]:
-    """The factor α of all momenta, see `csvr`.
-
-    Args:
-        kinetic: K before [eV].
-        n_free: degrees of freedom N_f.
-        kept: c.
-        temperature: T [K].
-        key: of the noise.
+    """The scale factor α of the momenta, see `csvr`, from K, N_f, c and T.
 
     References:
         Bussi, Donadio & Parrinello 2007, equation A7; the sign of α as in Bussi & Parrinello, Comput. Phys.
         Commun. 179, 26 (2008), doi:10.1016/j.cpc.2008.01.006.
     """
-    first, rest = jax.random.split(key)
+    first, second = jax.random.split(key)
     xi = jax.random.normal(first, (), kinetic.dtype)
-    # The sum of N_f − 1 squares of normal numbers; safe where there are none.
+    # The sum of the squares of N_f − 1 normal numbers, with safe operands for N_f = 1.
     shape = jnp.maximum(0.5 * (n_free - 1), 0.5)
-    others = jnp.where(n_free > 1, 2 * jax.random.gamma(rest, shape, (), kinetic.dtype), 0)
-    ratio = (1 - kept) * (0.5 * KB * temperature) / jnp.maximum(kinetic, jnp.finfo(kinetic.dtype).tiny)
-    square = kept + ratio * (xi**2 + others) + 2 * xi * jnp.sqrt(kept * ratio)
-    # It is that of one of two roots; which, the sign of ξ₁ + √(c/ratio) tells.
-    sign = jnp.where(xi + jnp.sqrt(kept / ratio) >= 0, 1, -1).astype(kinetic.dtype)
+    others = jnp.where(n_free > 1, 2 * jax.random.gamma(second, shape, (), kinetic.dtype), 0)
+    ratio = (1 - decay) * (0.5 * KB * temperature) / jnp.maximum(kinetic, jnp.finfo(kinetic.dtype).tiny)
+    square = decay + ratio * (xi**2 + others) + 2 * xi * jnp.sqrt(decay * ratio)
+    # The root has the sign of ξ₁ + √(c/ratio).
+    sign = jnp.where(xi + jnp.sqrt(decay / ratio) >= 0, 1, -1).astype(kinetic.dtype)
     return sign * jnp.sqrt(jnp.maximum(square, 0))

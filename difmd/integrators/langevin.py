@@ -28,16 +28,16 @@ def langevin(
     """Langevin dynamics at constant temperature, BAOAB splitting.
 
     One force evaluation a step, weakly second order in `dt`. The O part is
-    p ← e^{−γΔt} p + √((1 − e^{−2γΔt}) m k_B T) ξ with ξ ~ N(0, 1). The noise of step n comes from the
-    state's key folded with n, so a trajectory does not depend on where it was interrupted.
+    p ← e^{−γΔt} p + √((1 − e^{−2γΔt}) m k_B T) ξ with ξ ~ N(0, 1). The noise of step n comes from the key of
+    the state folded with n, so that interruptions do not change a trajectory.
 
     Args:
         dt: time step Δt [Å√(amu/eV)]; write `0.5 * units.FS`.
         temperature: bath temperature T [K], > 0, or a `ramp`.
-        friction: γ [1/time], ≥ 0; 0 is velocity Verlet up to rounding. Write `1 / units.PS`.
+        friction: γ [1/(Å√(amu/eV))], ≥ 0; 0 is velocity Verlet up to rounding. Write `1 / units.PS`.
 
     Returns:
-        `Integrator`; its state holds forces [atoms, 3] in eV/Å.
+        `Integrator`; one force evaluation a step.
 
     Raises:
         InputError: `dt` or `temperature` not positive, or `friction` negative.
@@ -62,29 +62,26 @@ def langevin(
 def _step(dt: Array, temperature: Any, friction: Array, state: MDState, force: ForceFunction) -> MDState:
     system = state.system
     masses = system.masses[:, None]
-    kept = jnp.exp(jnp.asarray(-friction * dt, system.positions.dtype))
-    noise = noise_of(kept, temperature, state, state.step)
+    decay = jnp.exp(jnp.asarray(-friction * dt, system.positions.dtype))
+    noise = noise_of(decay, temperature, state, state.step)
     momenta = state.momenta + 0.5 * dt * state.forces
     positions = system.positions + 0.5 * dt * momenta / masses
-    momenta = kept * momenta + noise
+    momenta = decay * momenta + noise
     positions = positions + 0.5 * dt * momenta / masses
     system = system.replace(positions=positions)
     forces = force(system)
     return state.replace(
-        system=system,
-        momenta=momenta + 0.5 * dt * forces,
-        forces=forces,
-        step=state.step + 1,
+        system=system, momenta=momenta + 0.5 * dt * forces, forces=forces, step=state.step + 1
     )
 
 
-def noise_of(kept: Array, temperature: Any, state: MDState, step: Array) -> Array:
-    """√((1 − c²) m kT) ξ of a step, with the kept part c of the momenta."""
+def noise_of(decay: Array, temperature: Any, state: MDState, step: Array) -> Array:
+    """√((1 − c²) m kT) ξ of a step, with the decay c of the momenta; [atoms, 3]."""
     system = state.system
     dtype = system.positions.dtype
     kelvin = at(temperature, step)
-    width = jnp.sqrt((1 - kept**2) * system.masses[:, None] * (KB * kelvin))
-    # Padding and fixed atoms stay where they are.
+    width = jnp.sqrt((1 - decay**2) * system.masses[:, None] * (KB * kelvin))
+    # Padding and fixed atoms get no noise.
     width = jnp.where(system.is_mobile[:, None], width, 0).astype(dtype)
     return width * jax.random.normal(jax.random.fold_in(state.key, step), state.momenta.shape, dtype)
 
@@ -97,30 +94,24 @@ def _memory(dt: Array, friction: Array, system: System, resolution: Resolution, 
 
 
 def _reversible_step(
-    dt: Array,
-    temperature: Any,
-    friction: Array,
-    state: MDState,
-    bits: Bits,
-    force: ForceFunction,
-    sign: Array,
-    resolution: Resolution,
-) -> tuple[MDState, Bits]:
+    dt: Array, temperature: Any, friction: Array, state: MDState, bits: Bits, force: ForceFunction,
+    sign: Array, resolution: Resolution,
+) -> tuple[MDState, Bits]:  # fmt: skip
     system = state.system
     scale = 2.0**resolution.momenta
-    kept = jnp.exp(jnp.asarray(-friction * dt, system.positions.dtype))
-    lost = 1 - kept
-    # The number of the step is that of its start, on the way back, too.
+    decay = jnp.exp(jnp.asarray(-friction * dt, system.positions.dtype))
+    lost = 1 - decay
+    # A step has the number of its initial state, also backward.
     number = state.step + jnp.where(sign > 0, 0, -1).astype(state.step.dtype)
-    noise = rounded(noise_of(kept, temperature, state, number), resolution.momenta)
+    noise = rounded(noise_of(decay, temperature, state, number), resolution.momenta)
 
     def apply_friction(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
-        found, bits = contract(momenta / scale, lost, bits, number)
-        return found * scale + noise, bits
+        momenta, bits = contract(momenta / scale, lost, bits, number)
+        return momenta * scale + noise, bits
 
     def undo_friction(momenta: Array, bits: Bits) -> tuple[Array, Bits]:
-        found, bits = expand((momenta - noise) / scale, lost, bits, number)
-        return found * scale, bits
+        momenta, bits = expand((momenta - noise) / scale, lost, bits, number)
+        return momenta * scale, bits
 
     def drift(positions: Array, momenta: Array) -> Array:
         return positions + rounded(0.5 * sign * dt * momenta / system.masses[:, None], resolution.positions)

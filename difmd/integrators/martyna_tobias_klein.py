@@ -1,4 +1,4 @@
-"""Constant temperature and pressure, deterministic: the piston of Martyna, Tobias and Klein."""
+"""Constant temperature and pressure: the barostat of Martyna, Tobias and Klein."""
 
 from __future__ import annotations
 
@@ -12,23 +12,9 @@ from jaxtyping import Array, Float
 from difmd._internal.argument_checks import check_integer
 from difmd._internal.lattice import product
 from difmd.errors import check_positive
-from difmd.integrators.base import (
-    Forces,
-    Integrator,
-    MDState,
-    check_bath,
-    degrees_of_freedom,
-    kinetic_energy,
-    start_with_virial,
-    virial_of,
-)
-from difmd.integrators.cell import (
-    allowed,
-    as_tensor,
-    check_barostat,
-    exponential,
-    kinetic_tensor,
-)
+from difmd.integrators.base import Forces, Integrator, MDState, check_bath, start_with_virial, virial_of
+from difmd.integrators.cell import allowed, as_tensor, check_barostat, exponential, kinetic_tensor
+from difmd.integrators.momenta import degrees_of_freedom, kinetic_energy
 from difmd.integrators.nose_hoover import Bath, Chain, bath_of, chain_energy, half_step
 from difmd.integrators.schedule import Schedule, at, is_ramp
 
@@ -36,11 +22,11 @@ _FREE = {"isotropic": 1, "anisotropic": 3, "triclinic": 6}
 
 
 class Piston(NamedTuple):
-    """A moving cell and the thermostats.
+    """Variables of barostat and thermostats.
 
     Attributes:
-        velocity: rate of strain [1/time]; symmetric [3, 3].
-        particles: chain of the momenta.
+        velocity: strain rate of the cell [1/(Å√(amu/eV))]; symmetric [3, 3].
+        particles: chain of the particles.
         cell: chain of the piston.
     """
 
@@ -59,34 +45,35 @@ def martyna_tobias_klein(
     coupling: str = "isotropic",
     length: int = 3,
 ) -> Integrator:
-    """Deterministic dynamics at constant temperature and pressure, with chains for particles and cell.
+    """Deterministic dynamics at constant temperature and pressure, with Nosé–Hoover chains.
 
-    With the rate of strain v, N_f = 3N − 3 and W = (N_f + 3) k_BT τ_p²/3
+    With the strain rate v, N_f = 3N − 3 and W = (N_f + 3) k_BT τ_p²/3
 
         dr/dt = p/m + v r,  dp/dt = F − (v + tr(v)/N_f) p,  dh/dt = h v,
         W dv/dt = V (P_int − P) + (1/N_f) Σ p²/m,
 
-    each thermostatted by a chain as in `nose_hoover`, in a time-reversible splitting. U + K and `reservoir`,
-    which holds PV and the energies of piston and chains, sum to a constant up to the error of the step. The
-    centre of mass is at rest: the weight of a configuration is exp(−(U + PV)/k_BT) V^(N−1).
+    with a chain for the particles and one for the cell as in `nose_hoover`, in a time-reversible splitting.
+    The sum of U + K and `reservoir`, which contains PV and the energies of piston and chains, is constant up
+    to the error of the step. As the centre of mass is at rest, the weight of a configuration is
+    exp(−(U + PV)/k_BT) V^(N−1).
 
     Args:
         dt: time step Δt [Å√(amu/eV)].
-        temperature: T [K], > 0, or a `ramp`, with which nothing is conserved: there is no `reservoir` then.
+        temperature: T [K], > 0, or a `ramp`; with a ramp there is no conserved energy, and no `reservoir`.
         pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress in the
-            sense of ASE; or a `ramp`. With unequal components nothing is conserved.
-        time_constant: τ of the chains [time], `0.1 * units.PS`.
-        piston_time: τ_p [time], the period of the oscillations of the volume up to a factor of 2π,
+            convention of ASE; or a `ramp`. With unequal components there is no conserved energy.
+        time_constant: τ of the chains [Å√(amu/eV)], `0.1 * units.PS`.
+        piston_time: τ_p [Å√(amu/eV)], up to a factor of 2π the period of the oscillations of the volume,
             `0.5 * units.PS`.
         coupling: "isotropic", "anisotropic" or "triclinic".
-        length: thermostats of a chain.
+        length: number of thermostats in a chain.
 
     Returns:
         `Integrator`; one evaluation of forces and virial a step. Its state holds the virial.
 
     Raises:
-        InputError: a value that is not positive, or a coupling that there is not. When run: a direction that
-            is not periodic.
+        InputError: a value that is not positive, or an unknown coupling. When run: a direction that is not
+            periodic, or fixed atoms.
 
     References:
         Martyna, Tobias & Klein, J. Chem. Phys. 101, 4177 (1994), doi:10.1063/1.467468; Tuckerman, Alejandre,
@@ -108,24 +95,24 @@ def martyna_tobias_klein(
 
 
 def _conserves(temperature: Any, pressure: Any) -> bool:
-    """Whether there is an energy that the dynamics conserve; of a traced pressure it is believed."""
+    """Whether the dynamics conserve an energy; assumed for a traced pressure."""
     if is_ramp(temperature) or is_ramp(pressure):
         return False
     if isinstance(pressure, jax.core.Tracer) or np.ndim(pressure) == 0:
         return True
-    given = np.asarray(pressure)
-    return bool(np.all(given == given[0, 0] * np.eye(3)))
+    tensor = np.asarray(pressure)
+    return bool(np.all(tensor == tensor[0, 0] * np.eye(3)))
 
 
 class _Init(NamedTuple):
-    """Piston and chains at rest; a tuple, so that equal ones compile once."""
+    """The initial state, with piston and chains at rest; a tuple, so that equal ones compile once."""
 
     length: int
 
     def __call__(self, system: Any, momenta: Array, key: Array, force: Forces) -> MDState:
         zeros = jnp.zeros(self.length, momenta.dtype)
-        rest = Chain(zeros, zeros)
-        piston = Piston(jnp.zeros((3, 3), momenta.dtype), rest, rest)
+        chain = Chain(zeros, zeros)
+        piston = Piston(jnp.zeros((3, 3), momenta.dtype), chain, chain)
         return start_with_virial(system, momenta, key, force).replace(bath=piston)
 
 
@@ -136,7 +123,7 @@ def _piston_mass(kt: Array, piston_time: Array, n_free: Array) -> Array:
 def _baths(
     coupling: str, state: MDState, temperature: Any, time_constant: Any, piston_time: Any
 ) -> tuple[Bath, Bath, Array]:
-    """Of the particles, of the cell, and the mass of the piston."""
+    """Baths of particles and cell, and the mass of the piston."""
     n_free = degrees_of_freedom(state.system)
     kelvin = at(temperature, state.step)
     of_cell = jnp.asarray(_FREE[coupling], n_free.dtype)
@@ -145,7 +132,7 @@ def _baths(
 
 
 class _Reservoir(NamedTuple):
-    """Energy of piston and chains, and PV."""
+    """PV, and the energies of piston and chains."""
 
     coupling: str
 
@@ -166,15 +153,9 @@ class _Step(NamedTuple):
     coupling: str
 
     def __call__(
-        self,
-        dt: Array,
-        temperature: Any,
-        pressure: Any,
-        time_constant: Array,
-        piston_time: Array,
-        state: MDState,
-        force: Forces,
-    ) -> MDState:
+        self, dt: Array, temperature: Any, pressure: Any, time_constant: Array, piston_time: Array,
+        state: MDState, force: Forces,
+    ) -> MDState:  # fmt: skip
         dtype = state.momenta.dtype
         step = jnp.asarray(dt, dtype)
         particles, cell, mass = _baths(self.coupling, state, temperature, time_constant, piston_time)
@@ -193,16 +174,16 @@ class _Step(NamedTuple):
             )
 
         def push(state: MDState) -> MDState:
-            """Half a step of the piston under the difference of pressures."""
+            """Half a step of the piston, driven by the difference of pressures."""
             assert state.virial is not None
             kinetic = kinetic_tensor(state, state.momenta)
-            pull = kinetic + state.virial - state.system.volume * outside
-            pull = pull + jnp.trace(kinetic) / n_free * jnp.eye(3, dtype=dtype)
-            velocity = state.bath.velocity + 0.5 * step * allowed(self.coupling, pull) / mass
+            force = kinetic + state.virial - state.system.volume * outside
+            force = force + jnp.trace(kinetic) / n_free * jnp.eye(3, dtype=dtype)
+            velocity = state.bath.velocity + 0.5 * step * allowed(self.coupling, force) / mass
             return state.replace(bath=state.bath._replace(velocity=velocity))
 
         def kick(state: MDState) -> MDState:
-            """Half a step of the forces, between quarters of what the strain does to the momenta."""
+            """Half a step of the forces, between two quarter steps of the strain of the momenta."""
             v = state.bath.velocity
             drag = v + jnp.trace(v) / n_free * jnp.eye(3, dtype=dtype)
             quarter = exponential(-0.25 * step * drag)

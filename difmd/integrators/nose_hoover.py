@@ -9,31 +9,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import check_integer
-from difmd.integrators.base import (
-    ForceFunction,
-    Integrator,
-    MDState,
-    check_bath,
-    degrees_of_freedom,
-    kinetic_energy,
-    start,
-)
-from difmd.integrators.nve import verlet
+from difmd.integrators.base import ForceFunction, Integrator, MDState, check_bath, start
+from difmd.integrators.momenta import degrees_of_freedom, kinetic_energy
 from difmd.integrators.schedule import Schedule, at, is_ramp
+from difmd.integrators.velocity_verlet import verlet
 from difmd.system import System
 from difmd.units import KB
 
-# Parts of half a step, whose errors cancel up to the fourth order.
+# Weights of a Suzuki–Yoshida splitting of half a step, of fourth order.
 _PART = 1 / (4 - 4 ** (1 / 3))
 _PARTS = (_PART, _PART, 1 - 4 * _PART, _PART, _PART)
 
 
 class Chain(NamedTuple):
-    """Thermostats, the first of which acts on the momenta and each further one on that before it.
+    """A chain of thermostats: the first acts on the momenta, and each other one on its predecessor.
 
     Attributes:
         positions: η; [thermostats].
-        velocities: dη/dt [1/time]; [thermostats].
+        velocities: dη/dt [1/(Å√(amu/eV))]; [thermostats].
     """
 
     positions: Float[Array, "thermostats"]
@@ -47,23 +40,23 @@ def nose_hoover(
     time_constant: float | Float[Array, ""],
     length: int = 3,
 ) -> Integrator:
-    """Deterministic dynamics in the canonical ensemble, with a chain of thermostats.
+    """Nosé–Hoover chain: deterministic dynamics in the canonical ensemble.
 
-    A time-reversible splitting: half a step of the chain, velocity Verlet, half a step of the chain. U + K
-    and the energy of the chain, `reservoir`, sum to a constant up to the error of the step. The masses of
-    the thermostats are Q₁ = N_f k_BT τ² and Q_k = k_BT τ², with N_f `degrees_of_freedom`. Few or harmonic
-    ones are not sampled well, unlike with `csvr` and `langevin`.
+    A time-reversible splitting: half a step of the chain, velocity Verlet, half a step of the chain. The sum
+    of U + K and `reservoir`, the energy of the chain, is constant up to the error of the step. The masses of
+    the thermostats are Q₁ = N_f k_BT τ² and Q_k = k_BT τ², with N_f `degrees_of_freedom`. Small or harmonic
+    systems are sampled poorly, unlike with `csvr` and `langevin`.
 
     Args:
         dt: time step [Å√(amu/eV)].
-        temperature: of the bath T [K], > 0, or a `ramp`, with which nothing is conserved: there is no
-            `reservoir` then.
-        time_constant: τ [time], about the period of what moves fastest up to `0.1 * units.PS`.
-        length: thermostats of the chain.
+        temperature: bath temperature T [K], > 0, or a `ramp`; with a ramp there is no conserved energy, and
+            no `reservoir`.
+        time_constant: τ [Å√(amu/eV)], between the shortest vibrational period and `0.1 * units.PS`.
+        length: number of thermostats in the chain.
 
     Returns:
-        `Integrator`; one force evaluation a step. The whole must be at rest, neither drifting nor, where
-        nothing is periodic, turning, as in momenta that `simulate` draws: its motion is counted as heat.
+        `Integrator`; one force evaluation a step. Initial momenta must have no net momentum and, without
+        periodic directions, no angular momentum, as those of `draw_momenta`: both count as thermal motion.
 
     Raises:
         InputError: a value that is not positive.
@@ -71,7 +64,7 @@ def nose_hoover(
     References:
         Martyna, Klein & Tuckerman, J. Chem. Phys. 97, 2635 (1992), doi:10.1063/1.463940; Martyna, Tuckerman,
         Tobias & Klein, Mol. Phys. 87, 1117 (1996), doi:10.1080/00268979600100761 (the splitting); Yoshida,
-        Phys. Lett. A 150, 262 (1990), and Suzuki, Phys. Lett. A 146, 319 (1990) (the parts).
+        Phys. Lett. A 150, 262 (1990), and Suzuki, Phys. Lett. A 146, 319 (1990) (the weights).
     """
     check_bath(dt, temperature, time_constant)
     check_integer("length", length)
@@ -85,7 +78,7 @@ def nose_hoover(
 
 
 class _Init(NamedTuple):
-    """A chain at rest, beside momenta of the temperature; a tuple, so that equal ones compile once."""
+    """The initial state, with a chain at rest; a tuple, so that equal ones compile once."""
 
     length: int
 
@@ -95,13 +88,7 @@ class _Init(NamedTuple):
 
 
 class Bath(NamedTuple):
-    """What a chain acts on, and how.
-
-    Attributes:
-        kt: k_BT [eV].
-        time_constant: τ [time].
-        n_free: degrees of freedom.
-    """
+    """Parameters of a chain: k_BT [eV], τ [Å√(amu/eV)], and the degrees of freedom it acts on."""
 
     kt: Array
     time_constant: Array
@@ -117,7 +104,7 @@ class Bath(NamedTuple):
 
 
 def bath_of(temperature: Any, time_constant: Any, n_free: Array) -> Bath:
-    """The `Bath` of so many degrees of freedom."""
+    """The `Bath` of a number of degrees of freedom."""
     kt, tau = (jnp.asarray(x, n_free.dtype) for x in (temperature, time_constant))
     return Bath(KB * kt, tau, n_free)
 
@@ -145,47 +132,38 @@ def _half(dt: Array, bath: Bath, state: MDState) -> MDState:
     return state.replace(momenta=factor * state.momenta, bath=chain)
 
 
-def half_step(dt: Array | float, bath: Bath, chain: Chain, twice: Array) -> tuple[Array, Chain]:
-    """Half a step of a chain, in parts.
-
-    Args:
-        dt: time step.
-        bath: what it acts on.
-        chain: before.
-        twice: twice the kinetic energy of that [eV].
-
-    Returns:
-        The factor of the momenta, and the chain.
-    """
+def half_step(dt: Array | float, bath: Bath, chain: Chain, twice_kinetic: Array) -> tuple[Array, Chain]:
+    """Half a step of a chain: the scale factor of the momenta, and the chain."""
+    twice = twice_kinetic
     dtype = twice.dtype
     kt, n_free, length = bath.kt, bath.n_free, len(chain.velocities)
     masses = bath.masses(length)
     factor = jnp.ones((), dtype)
     positions, velocities = chain
 
-    def pull(k: int, velocities: list[Array], twice: Array) -> Array:
-        """The acceleration of thermostat k."""
+    def acceleration(k: int, velocities: list[Array], twice: Array) -> Array:
+        """The acceleration of thermostat k [1/(amu Å²/eV)]."""
         if k == 0:
             return (twice - n_free * kt) / masses[0]
         return (masses[k - 1] * velocities[k - 1] ** 2 - kt) / masses[k]
 
-    def push(k: int, v: list[Array], part: Array) -> None:
-        """Half of what a part does to a thermostat: its own pull, dragged by the next one."""
-        kick = 0.25 * part * pull(k, v, twice)
+    def kick(k: int, v: list[Array], part: Array) -> None:
+        """Half of a part for a thermostat: its acceleration, damped by the next thermostat."""
+        change = 0.25 * part * acceleration(k, v, twice)
         if k + 1 == length:
-            v[k] = v[k] + kick
+            v[k] = v[k] + change
         else:
             drag = jnp.exp(-0.125 * part * v[k + 1])
-            v[k] = drag * (drag * v[k] + kick)
+            v[k] = drag * (drag * v[k] + change)
 
     v = [velocities[k] for k in range(length)]
     for weight in _PARTS:
         part = weight * jnp.asarray(dt, dtype)
         for k in reversed(range(length)):
-            push(k, v, part)
+            kick(k, v, part)
         scale = jnp.exp(-0.5 * part * v[0])
         factor, twice = factor * scale, twice * scale**2
         positions = positions + 0.5 * part * jnp.stack(v)
         for k in range(length):
-            push(k, v, part)
+            kick(k, v, part)
     return factor, Chain(positions, jnp.stack(v))

@@ -1,4 +1,4 @@
-"""Temperatures and pressures that change with the step."""
+"""Schedules: temperatures and pressures that change with the step."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import real_numbers
+from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A value at some steps, straight lines between them, and the last one for ever; see `ramp`.
+    """A piecewise linear function of the step, constant after the last point; see `ramp`.
 
     Attributes:
         steps: in ascending order; [points].
@@ -28,50 +29,59 @@ class Schedule:
     steps: Float[Array, "points"]
     values: Float[Array, "points *shape"]
 
+    __repr__ = fields_summary
+
     def at(self, step: Array) -> Array:
-        """The value in the step with this number."""
+        """The value at a step.
+
+        Args:
+            step: its number; int [].
+
+        Returns:
+            The value; [...].
+        """
         steps = self.steps.astype(self.values.dtype)
         now = step.astype(self.values.dtype)
         k = jnp.clip(jnp.searchsorted(steps, now, side="right") - 1, 0, len(steps) - 2)
-        share = jnp.clip((now - steps[k]) / (steps[k + 1] - steps[k]), 0, 1)
-        return self.values[k] + share * (self.values[k + 1] - self.values[k])
+        fraction = jnp.clip((now - steps[k]) / (steps[k + 1] - steps[k]), 0, 1)
+        return self.values[k] + fraction * (self.values[k + 1] - self.values[k])
 
 
 def ramp(steps: Sequence[int], values: Sequence[Any]) -> Schedule:
     """A schedule for the `temperature` or `pressure` of an integrator: heating, quenching, annealing.
 
-    `ramp([0, 10_000, 20_000], [300.0, 1500.0, 300.0])` heats, cools, and stays at 300.
+    `ramp([0, 10_000, 20_000], [300.0, 1500.0, 300.0])` heats to 1500 K, cools, and stays at 300 K.
 
     Args:
-        steps: numbers of steps, ascending from 0 or more; before the first the first value holds.
-        values: at these, floats or tensors [3, 3].
+        steps: ascending, ≥ 0; before the first, the value is the first one.
+        values: at these steps, numbers or tensors [3, 3], in the units of the argument it replaces.
 
     Returns:
         `Schedule`.
 
     Raises:
-        InputError: fewer than two steps, not ascending, another number of values, or values that are not
-            finite.
+        InputError: fewer than two steps, steps that do not ascend, a different number of values, or values
+            that are not finite.
     """
     numbers = real_numbers("ramp: steps", steps)
-    given = real_numbers("ramp: values", values)
+    points = real_numbers("ramp: values", values)
     if numbers.ndim != 1 or len(numbers) < 2 or not (np.diff(numbers) > 0).all() or numbers[0] < 0:
         raise InputError(f"ramp: steps = {numbers.tolist()} must be two or more ascending numbers")
-    if given.ndim == 0 or len(given) != len(numbers) or not np.isfinite(given).all():
-        raise InputError(f"ramp: give a finite value for each of {len(numbers)} steps, got {given.tolist()}")
-    return Schedule(jnp.asarray(numbers, float), jnp.asarray(given, float))
+    if points.ndim == 0 or len(points) != len(numbers) or not np.isfinite(points).all():
+        raise InputError(f"ramp: give a finite value for each of {len(numbers)} steps, got {points.tolist()}")
+    return Schedule(jnp.asarray(numbers, float), jnp.asarray(points, float))
 
 
 def at(value: Any, step: Array) -> Any:
-    """The value in this step of a `Schedule`, or a number as it is."""
+    """The value of a `Schedule` at this step, or a constant as it is."""
     return value.at(step) if isinstance(value, Schedule) else value
 
 
 def is_ramp(value: Any) -> bool:
-    """Whether it changes with the steps."""
+    """Whether a value is a `Schedule`."""
     return isinstance(value, Schedule)
 
 
 def values_of(value: Any) -> Any:
-    """All that a `Schedule` or a number may be, for checks."""
+    """All values of a `Schedule`, or a constant as it is, for checks."""
     return value.values if isinstance(value, Schedule) else value

@@ -10,8 +10,9 @@ from difmd.errors import InputError
 from difmd.forces import prepare_inputs
 from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
-from difmd.relaxation import any_strain, deform, tether
+from difmd.relaxation import any_strain, deform
 from difmd.relaxation.implicit import solve_symmetric
+from difmd.relaxation.strains import tether
 from difmd.system import System
 
 

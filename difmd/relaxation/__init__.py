@@ -1,4 +1,4 @@
-"""Relaxed structures: positions, and the cell where it is free, at the minimum of the enthalpy.
+"""Structure relaxation: positions, and optionally the cell, at a minimum of the enthalpy.
 
 `minimize` is pure and differentiable; `difmd.relax` drives the same steps on the host, for many structures.
 """
@@ -10,7 +10,7 @@ from difmd.relaxation.minimize import Minimum, minimize
 from difmd.relaxation.optimizer import Optimizer
 from difmd.relaxation.point import Point
 from difmd.relaxation.result import Relaxation
-from difmd.relaxation.strains import any_strain, axial_strain, deform, isotropic_strain, tether
+from difmd.relaxation.strains import any_strain, axial_strain, deform, isotropic_strain
 
 __all__ = [
     "Minimum",
@@ -25,5 +25,4 @@ __all__ = [
     "lbfgs",
     "minimize",
     "relax",
-    "tether",
 ]

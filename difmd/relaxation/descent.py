@@ -14,22 +14,22 @@ from difmd.errors import Flag, InputError, Status, check_positive
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check
 from difmd.relaxation.optimizer import Optimizer
-from difmd.relaxation.point import Landscape, Point, longest
+from difmd.relaxation.point import Landscape, Point, largest_norm
 from difmd.system import System
 
 
 class Descent(NamedTuple):
-    """Between two steps.
+    """The state of a relaxation between two steps.
 
     Attributes:
-        point: where it is.
-        enthalpy: there [eV].
-        gradient: there [eV/Å].
-        largest: force of an atom or of a strain's coordinate there [eV/Å]; infinite before the first look.
+        point: the current point.
+        enthalpy: at this point [eV].
+        gradient: at this point [eV/Å].
+        largest: largest force on an atom or strain coordinate [eV/Å]; infinite before the first evaluation.
         memory: of the optimizer.
-        neighbors: a list that is current.
-        status: of the list, and of forces.
-        n_steps: moves done; −1 before the first look.
+        neighbors: a current list.
+        status: of the list and the forces.
+        n_steps: moves so far; −1 before the first evaluation.
     """
 
     point: Point
@@ -43,59 +43,54 @@ class Descent(NamedTuple):
 
 
 def begin(optimizer: Optimizer, system: System, n_modes: int, neighbors: Neighbors) -> Descent:
-    """At the positions of the system, where nothing has been looked at yet."""
+    """A descent from the positions of the system, before the first evaluation."""
     dtype = system.positions.dtype
     point = Point(system.positions, jnp.zeros(n_modes, dtype))
     return Descent(
-        point=point,
-        enthalpy=jnp.asarray(jnp.nan, dtype),
-        gradient=jax.tree.map(jnp.zeros_like, point),
-        largest=jnp.asarray(jnp.inf, dtype),
-        memory=optimizer.init(point),
-        neighbors=neighbors,
-        status=Status.ok(),
-        n_steps=jnp.int32(-1),
-    )
+        point=point, enthalpy=jnp.asarray(jnp.nan, dtype), gradient=jax.tree.map(jnp.zeros_like, point),
+        largest=jnp.asarray(jnp.inf, dtype), memory=optimizer.init(point), neighbors=neighbors,
+        status=Status.ok(), n_steps=jnp.int32(-1),
+    )  # fmt: skip
 
 
-def goes_on(now: Descent, tolerance: Any, until: Any) -> Bool[Array, "*batch"]:
-    """Whether there is a step to do: forces above `tolerance`, nothing wrong, steps below `until`."""
-    return (now.largest > tolerance) & (now.status.flags == 0) & (now.n_steps < until)
+def is_running(descent: Descent, tolerance: Any, until: Any) -> Bool[Array, "*batch"]:
+    """Whether another step is due: forces above `tolerance`, no flag set, fewer than `until` steps."""
+    return (descent.largest > tolerance) & (descent.status.flags == 0) & (descent.n_steps < until)
 
 
-def step(surface: Landscape, optimizer: Optimizer, now: Descent, tolerance: Any, until: Any) -> Descent:
-    """Move and evaluate; the first step only evaluates, and what does not go on stays as it is, bit for bit.
+def step(surface: Landscape, optimizer: Optimizer, before: Descent, tolerance: Any, until: Any) -> Descent:
+    """Move and evaluate; the first step only evaluates. A descent that has ended stays the same, bit for bit.
 
-    The potential is called at one place, as XLA takes long to compile it.
+    The potential is called in one place, as XLA takes long to compile it.
     """
-    is_active = goes_on(now, tolerance, until)
-    moves = is_active & (now.n_steps >= 0)
-    moved = optimizer.step(now.memory, now.point, now.enthalpy, now.gradient)
+    is_active = is_running(before, tolerance, until)
+    moves = is_active & (before.n_steps >= 0)
+    moved = optimizer.step(before.memory, before.point, before.enthalpy, before.gradient)
     point, memory = jax.tree.map(
-        lambda new, old: jnp.where(moves, new, old), moved, (now.point, now.memory)
+        lambda new, old: jnp.where(moves, new, old), moved, (before.point, before.memory)
     )  # fmt: skip
     system = surface.deformed(point)
-    neighbors = update(system, now.neighbors)
+    neighbors = update(system, before.neighbors)
     enthalpy, gradient = jax.value_and_grad(surface.enthalpy)(point, neighbors)
-    largest = longest(gradient)
-    n_steps = now.n_steps + 1
-    status = check(system, neighbors, now.status, n_steps, stale=False)
+    largest = largest_norm(gradient)
+    n_steps = before.n_steps + 1
+    status = check(system, neighbors, before.status, n_steps, stale=False)
     is_finite = jnp.isfinite(largest) & jnp.isfinite(enthalpy)
     status = status.raise_flag(Flag.NON_FINITE, ~is_finite, n_steps)
-    done = Descent(point, enthalpy, gradient, largest, memory, neighbors, status, n_steps)
-    # The list of the whole batch is one: all of it is rebuilt, or nothing.
-    kept = jax.tree.map(
-        lambda new, old: jnp.where(is_active, new, old), done, now._replace(neighbors=neighbors)
+    after = Descent(point, enthalpy, gradient, largest, memory, neighbors, status, n_steps)
+    # A batch has a single list, which is rebuilt for all of its structures or for none.
+    selected = jax.tree.map(
+        lambda new, old: jnp.where(is_active, new, old), after, before._replace(neighbors=neighbors)
     )
-    return kept._replace(neighbors=neighbors)
+    return selected._replace(neighbors=neighbors)
 
 
 def check_goal(strains: Any, pressure: Any, force_tolerance: float, max_steps: int) -> None:
-    """Refuse what no relaxation can aim at; a traced pressure passes (host).
+    """Validate the goal of a relaxation (host); a traced pressure passes.
 
     Raises:
-        InputError: a tolerance or a number of steps that is not positive, a tolerance that is no single
-            number, a pressure that is not finite, or one on a cell that is held.
+        InputError: a tolerance or a number of steps that is not positive, a tolerance that is not a single
+            number, a pressure that is not finite, or a pressure on a fixed cell.
     """
     check_positive_number("force_tolerance", force_tolerance, "eV/Å")
     check_integer("max_steps", max_steps)
@@ -106,16 +101,12 @@ def check_goal(strains: Any, pressure: Any, force_tolerance: float, max_steps: i
         raise InputError(f"pressure = {pressure} eV/Å³ must be finite")
     if strains is None and (pressures != 0).any():
         raise InputError(
-            f"pressure = {pressure} eV/Å³ does nothing to a cell that is held: pass strains=any_strain() too"
+            f"pressure = {pressure} eV/Å³ has no effect on a fixed cell: pass strains=any_strain() as well"
         )
 
 
 def check_positive_number(name: str, value: Any, unit: str) -> None:
-    """Refuse what is not one number, positive and finite (host).
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
+    """Require one positive, finite number (host), or raise `InputError`."""
     check_positive(name, value, unit)
     if np.ndim(value):
         raise InputError(f"{name} = {value} {unit} must be one number, for all structures")

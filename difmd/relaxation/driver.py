@@ -1,4 +1,4 @@
-"""`relax`: the host driver of relaxations, of one structure or of many at a time."""
+"""`relax`: relaxations driven from the host, of one structure or of many at once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import check_integer, warn_of_pressure
-from difmd._internal.progress import progress_bar
+from difmd._internal.progress import Advance, progress_bar
 from difmd.errors import Flag, InputError, SimulationError, SimulationInterrupted, Status, describe
 from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
-from difmd.relaxation.descent import Descent, begin, check_goal, check_positive_number, goes_on, step
+from difmd.relaxation.descent import Descent, begin, check_goal, check_positive_number, is_running, step
 from difmd.relaxation.lbfgs import lbfgs
 from difmd.relaxation.optimizer import Optimizer
 from difmd.relaxation.point import landscape
 from difmd.relaxation.result import Relaxation
-from difmd.relaxation.strains import checked_modes
-from difmd.relaxation.structures import Frame, Structure, groups, one_by_one, stacked, together
+from difmd.relaxation.strains import check_modes
+from difmd.relaxation.structures import Structure, collected, groups, padded_batch, structures_of
 from difmd.simulation.limits import nearest_pair
 from difmd.simulation.replay import replay_on_overflow
 from difmd.system import System, validate_system
@@ -32,21 +32,21 @@ from difmd.trajectory.run_folder import terminable
 if TYPE_CHECKING:
     import ase
 
-# Steps between looks of the host, which Ctrl-C waits for, at most.
+# Largest number of steps between two looks of the host, which limits how long Ctrl-C waits.
 _CHUNK = 50
 
-# Flags that a larger list mends.
+# Flags that a larger list clears.
 _OF_LISTS = int(Flag.NEIGHBOR_OVERFLOW | Flag.CELL_TOO_SMALL)
 
-# Atoms closer than this are named, in sums of their covalent radii.
-_NEAR = 0.5
+# Atoms closer than this, in sums of their covalent radii, are reported with the failure.
+_CLOSE = 0.5
 
-# Structures that a message names, at most.
-_NAMED = 10
+# Largest number of structures that a message lists.
+_LISTED = 10
 
 
 class _Chunk(NamedTuple):
-    """What `_advance` returns; `status` tells of lists only, which `replay_on_overflow` mends."""
+    """The result of `_advance`; `status` has the flags of lists only, for `replay_on_overflow`."""
 
     descents: Descent
     systems: System
@@ -54,8 +54,12 @@ class _Chunk(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Arguments of `relax`, checked."""
+    """Arguments of `relax` after validation."""
 
+    potential: Potential
+    params: Params
+    optimizer: Optimizer
+    strains: Any
     force_tolerance: float
     max_steps: int
     save_every: int
@@ -64,36 +68,20 @@ class _Plan(NamedTuple):
 
 @overload
 def relax(
-    potential: Potential,
-    params: Params,
-    systems: System | ase.Atoms,
-    *,
-    optimizer: Optimizer | None = ...,
+    potential: Potential, params: Params, systems: System | ase.Atoms, *, optimizer: Optimizer | None = ...,
     strains: Float[Array, "modes 3 3"] | np.ndarray | None = ...,
-    pressure: float | Sequence[float] | Array | np.ndarray = ...,
-    force_tolerance: float = ...,
-    max_steps: int = ...,
-    save_every: int = ...,
-    skin: float = ...,
-    progress: bool = ...,
-) -> Relaxation: ...
+    pressure: float | Sequence[float] | Array | np.ndarray = ..., force_tolerance: float = ...,
+    max_steps: int = ..., save_every: int = ..., skin: float = ..., progress: bool = ...,
+) -> Relaxation: ...  # fmt: skip
 
 
 @overload
 def relax(
-    potential: Potential,
-    params: Params,
-    systems: Sequence[System | ase.Atoms],
-    *,
-    optimizer: Optimizer | None = ...,
-    strains: Float[Array, "modes 3 3"] | np.ndarray | None = ...,
-    pressure: float | Sequence[float] | Array | np.ndarray = ...,
-    force_tolerance: float = ...,
-    max_steps: int = ...,
-    save_every: int = ...,
-    skin: float = ...,
-    progress: bool = ...,
-) -> list[Relaxation]: ...
+    potential: Potential, params: Params, systems: Sequence[System | ase.Atoms], *,
+    optimizer: Optimizer | None = ..., strains: Float[Array, "modes 3 3"] | np.ndarray | None = ...,
+    pressure: float | Sequence[float] | Array | np.ndarray = ..., force_tolerance: float = ...,
+    max_steps: int = ..., save_every: int = ..., skin: float = ..., progress: bool = ...,
+) -> list[Relaxation]: ...  # fmt: skip
 
 
 def relax(
@@ -110,192 +98,179 @@ def relax(
     skin: float = 0.5,
     progress: bool = True,
 ) -> Relaxation | list[Relaxation]:
-    """Relax structures to the minimum of the enthalpy U + P V, one or many at a time.
+    """Relax structures to a minimum of the enthalpy U + P V, one or many at once.
 
-    Structures of about one size relax together in one compiled function, padded to the largest; each stops
-    where its forces are below the tolerance, and does not move any more. Neighbour lists are built, and built
-    larger where they overflow: the steps since the host last looked are done again, and nothing is lost but
-    time. For derivatives of what is found, continue with `difmd.relaxation.minimize`.
+    Structures of similar size relax together in one compiled function, padded to the largest; each stops
+    when its forces are below the tolerance. Neighbour lists are built automatically and enlarged on overflow.
+    For derivatives of the result, continue with `difmd.relaxation.minimize`. Coordinates and forces of
+    strains are defined in `difmd.relaxation.strains`.
 
-    Where the cell is free its strains have coordinates and forces as `relaxation.strains` defines them.
-    Structures of different precision relax each in its own.
-
-    Atoms of `System.fixed` stay where they are; in a cell that is free, at their fractional coordinates. No
-    force on them counts.
+    Atoms in `System.fixed` keep their positions or, where the cell is free, their fractional coordinates;
+    forces on them do not count.
 
     Args:
         potential: the energy model.
         params: its parameters.
-        systems: one system or `ase.Atoms`; with a leading dimension, a batch; or a sequence of any sizes,
-            species and cells.
+        systems: one `System` or `ase.Atoms`; a `System` with a leading batch dimension; or a sequence of
+            structures of any sizes, species, cells and precisions.
         optimizer: `lbfgs()`, the default, or `fire()`.
         strains: modes in which the cells are free: `any_strain()`, `axial_strain()`, `isotropic_strain()` of
             `difmd.relaxation`, or others, as `any_strain()[:2]`, which holds the third axis; None: the cells
-            are held.
-        pressure: P, for cells that are free [eV/Å³]; one for all, or one for each structure.
-        force_tolerance: largest force f of an atom, or of a strain's coordinate, at which to stop [eV/Å];
-            stresses are then below f L/V, with the length L of `relaxation.strains`.
-        max_steps: to take at most; each is one evaluation of forces.
-        save_every: steps between frames; with more of them the host is asked less often, which is quicker.
+            are fixed.
+        pressure: P, if the cells are free [eV/Å³]; one for all structures, or one for each.
+        force_tolerance: largest force f on an atom or strain coordinate at convergence [eV/Å]; stresses are
+            then below f L/V, with the length L of `relaxation.strains`.
+        max_steps: largest number of steps, each with one evaluation of the forces.
+        save_every: steps between frames; larger values run faster.
         skin: of the neighbour lists [Å].
-        progress: show a progress bar, with the largest force and the energy of what is not yet at rest.
+        progress: show a progress bar with the largest force and the energy of structures not yet converged.
 
     Returns:
-        `Relaxation`; of a batch one with leading dimensions, of a sequence a list of them in its order.
+        `Relaxation`; for a batch with leading dimensions, for a sequence a list in the same order.
 
     Raises:
-        InputError: bad arguments, found before anything runs.
-        SimulationError: structures that are not converged after `max_steps`, or whose forces are not finite,
-            when all others are done; or a list that would not stop growing. `partial_result` holds what this
-            function would have returned, of which `is_converged` and `status` tell.
+        InputError: bad arguments, before anything runs.
+        SimulationError: structures that have not converged after `max_steps` or whose forces are not finite,
+            after all others have ended; or a list that keeps overflowing. `partial_result` holds what would
+            have been returned, with `is_converged` and `status` of each structure.
         SimulationInterrupted: Ctrl-C; likewise.
     """
     optimizer = lbfgs() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
-        raise InputError(f"optimizer = {optimizer!r} is none: write difmd.fire() or difmd.lbfgs()")
+        raise InputError(f"optimizer = {optimizer!r} must be an Optimizer: difmd.fire() or difmd.lbfgs()")
     check_goal(strains, pressure, force_tolerance, max_steps)
     warn_of_pressure(pressure)
     check_integer("save_every", save_every)
     check_positive_number("skin", skin, "Å")
-    structures = one_by_one(systems, pressure)
-    for one in structures:
-        _check_structure(potential, params, one, strains)
-    plan = _Plan(float(force_tolerance), int(max_steps), int(save_every), float(skin))
+    structures = structures_of(systems, pressure)
+    for structure in structures:
+        _check_structure(potential, params, structure, strains)
+    plan = _Plan(
+        potential, params, optimizer, strains, float(force_tolerance), int(max_steps), int(save_every),
+        float(skin),
+    )  # fmt: skip
+    result = functools.partial(collected, structures, systems, plan.force_tolerance)
+    _relax_all(structures, plan, result, progress)
+    _check_ends(structures, plan.force_tolerance, result)
+    return result()
 
-    def result() -> Relaxation | list[Relaxation]:
-        found = [one.relaxation(force_tolerance) for one in structures]
-        if isinstance(systems, Sequence):
-            return found
-        if isinstance(systems, System) and systems.positions.ndim == 3:
-            return stacked(found, systems)
-        return found[0]
 
-    is_one = len(structures) == 1
-    bar = ("relaxation", max_steps) if is_one else ("relaxations", len(structures))
+def _check_structure(potential: Potential, params: Params, structure: Structure, strains: Any) -> None:
+    try:
+        validate_system(structure.system)
+        validate_inputs(potential, params, structure.system)
+        check_modes(strains, tuple(bool(flag) for flag in structure.system.pbc))
+        if not (structure.system.atomic_numbers > 0).any():
+            raise InputError("all of its atoms are padding")
+    except InputError as error:
+        if structure.name == "systems":
+            raise
+        raise InputError(f"{structure.name}: {error}") from None
+
+
+def _relax_all(
+    structures: Sequence[Structure], plan: _Plan, result: Callable[[], Any], progress: bool
+) -> None:
+    """Relax all structures, group by group, with the completed part in the errors."""
+    is_single = len(structures) == 1
+    bar = ("relaxation", plan.max_steps) if is_single else ("relaxations", len(structures))
     with progress_bar(*bar, enabled=progress) as advance, terminable():
-
-        def tell(n_steps: int, n_ended: int, note: str) -> None:
-            advance(n_steps if is_one else n_ended, note)
-
         try:
             for group in groups(structures):
-                _relax_group(potential, params, optimizer, strains, group, plan, tell)
+                _relax_group(plan, group, advance, is_single)
         except KeyboardInterrupt:
-            n_rest = sum(not one.flags for one in structures)
+            n_converged = sum(not structure.flags for structure in structures)
             raise SimulationInterrupted(
-                f"interrupted when {n_rest} of {len(structures)} structures were at rest; all of them, as "
-                "far as they came, are in `.partial_result`",
+                f"interrupted when {n_converged} of {len(structures)} structures had converged; "
+                "`.partial_result` holds the latest frames of all structures",
                 result(),
             ) from None
         except SimulationError as error:
             error.partial_result = result()
             raise
-    _check_ends(structures, force_tolerance, result)
-    return result()
-
-
-def _check_structure(potential: Potential, params: Params, one: Structure, strains: Any) -> None:
-    try:
-        validate_system(one.system)
-        validate_inputs(potential, params, one.system)
-        checked_modes(strains, tuple(bool(flag) for flag in one.system.pbc))
-        if not (one.system.atomic_numbers > 0).any():
-            raise InputError("all of its atoms are padding")
-    except InputError as error:
-        if one.name == "systems":
-            raise
-        raise InputError(f"{one.name}: {error}") from None
 
 
 def _check_ends(structures: Sequence[Structure], tolerance: float, result: Callable[[], Any]) -> None:
-    """Raise a `SimulationError` for structures that are not at rest."""
-    moving = [one for one in structures if one.flags]
-    if not moving:
+    """Raise a `SimulationError` for structures that have not converged."""
+    failed = [structure for structure in structures if structure.flags]
+    if not failed:
         return
-    found = [one.relaxation(tolerance) for one in moving]
-    names = ", ".join(one.name for one in moving[:_NAMED]) + (", …" if len(moving) > _NAMED else "")
+    ends = [structure.relaxation(tolerance) for structure in failed]
+    names = ", ".join(structure.name for structure in failed[:_LISTED])
+    names += ", …" if len(failed) > _LISTED else ""
     union = Status(
-        flags=np.bitwise_or.reduce([one.status.flags for one in found]),
-        first_bad_step=min(one.status.first_bad_step for one in found),
+        flags=np.bitwise_or.reduce([end.status.flags for end in ends]),
+        first_bad_step=min(end.status.first_bad_step for end in ends),
     )
-    largest = max(float(one.largest_force) for one in found)
-    near = ""
-    for one, end in zip(moving, found, strict=True):
+    largest = max(float(end.largest_force) for end in ends)
+    close = ""
+    for structure, end in zip(failed, ends, strict=True):
         pair = nearest_pair(end.system)
-        if pair is not None and pair.relative < _NEAR:
-            near = f" {pair} in {one.name}."
+        if pair is not None and pair.relative < _CLOSE:
+            close = f" {pair} in {structure.name}."
     raise SimulationError(
-        f"{len(moving)} of {len(structures)} structures are not at rest ({names}), forces up to "
-        f"{largest:.1e} eV/Å where {tolerance:.1e} eV/Å were asked for; `.partial_result` has all as far as "
-        f"they came.{near} {describe(union)}",
+        f"{len(failed)} of {len(structures)} structures have not converged ({names}): forces up to "
+        f"{largest:.1e} eV/Å exceed the tolerance of {tolerance:.1e} eV/Å; `.partial_result` holds the "
+        f"latest frames of all structures.{close} {describe(union)}",
         result(),
     )
 
 
-def _relax_group(
-    potential: Potential,
-    params: Params,
-    optimizer: Optimizer,
-    strains: Any,
-    group: Sequence[Structure],
-    plan: _Plan,
-    tell: Callable[[int, int, str], None],
-) -> None:
-    """Relax structures together, and give each its frames and flags."""
-    systems = together(group)
+def _relax_group(plan: _Plan, group: Sequence[Structure], advance: Advance, is_single: bool) -> None:
+    """Relax structures together, and record their frames and flags."""
+    systems = padded_batch(group)
     dtype = systems.positions.dtype
-    modes = jnp.asarray(checked_modes(strains, tuple(bool(x) for x in group[0].system.pbc)), dtype)
-    pressures = jnp.asarray([one.pressure for one in group], dtype)
+    modes = jnp.asarray(check_modes(plan.strains, tuple(bool(x) for x in group[0].system.pbc)), dtype)
+    pressures = jnp.asarray([structure.pressure for structure in group], dtype)
     tolerance = jnp.asarray(plan.force_tolerance, dtype)
     neighbors = neighbor_list(
-        systems, cutoff=potential.cutoff, skin=plan.skin, reverse_edges=potential.uses_reverse_edges
+        systems, cutoff=plan.potential.cutoff, skin=plan.skin, reverse_edges=plan.potential.uses_reverse_edges
     )
-    descents = _begin(optimizer, len(modes), systems, neighbors)
-    now, n_done, n_ended, until = systems, 0, 0, 0
+    descents = _begin(plan.optimizer, len(modes), systems, neighbors)
+    moved, n_done, n_ended, until = systems, 0, 0, 0
     while True:
 
         def run(neighbors: Neighbors, descents: Descent = descents, until: int = until) -> _Chunk:
-            start = descents._replace(neighbors=neighbors)
             return _advance(
-                potential, optimizer, params, systems, modes, pressures, tolerance, jnp.int32(until), start
-            )
+                plan.potential, plan.optimizer, plan.params, systems, modes, pressures, tolerance,
+                jnp.int32(until), descents._replace(neighbors=neighbors),
+            )  # fmt: skip
 
-        chunk, _, _ = replay_on_overflow(run, now, descents.neighbors)
-        descents, now = chunk.descents, chunk.systems
-        is_moving = np.asarray(goes_on(descents, tolerance, plan.max_steps))
-        is_at_rest = np.asarray(descents.largest <= tolerance)
-        _keep_frames(group, chunk, is_at_rest, ~is_moving | (until % plan.save_every == 0))
-        shown = is_moving if is_moving.any() else ~is_moving
-        # Of NumPy's a NaN brings a warning.
-        largest = max(np.asarray(descents.largest)[shown].tolist())
-        energy = np.sum(np.asarray(descents.enthalpy, np.float64)[shown])
-        note = f"largest force {largest:.2e} eV/Å, {'enthalpy' if len(modes) else 'energy'} {energy:.6f} eV"
-        tell(until - n_done, int(np.sum(~is_moving)) - n_ended, note)
-        n_done, n_ended = until, int(np.sum(~is_moving))
-        if not is_moving.any():
+        chunk, _, _ = replay_on_overflow(run, moved, descents.neighbors)
+        descents, moved = chunk.descents, chunk.systems
+        running = np.asarray(is_running(descents, tolerance, plan.max_steps))
+        is_converged = np.asarray(descents.largest <= tolerance)
+        _record(group, chunk, is_converged, ~running | (until % plan.save_every == 0))
+        note = _note(descents, running if running.any() else ~running, len(modes))
+        ended = int(np.sum(~running))
+        advance(until - n_done if is_single else ended - n_ended, note)
+        n_done, n_ended = until, ended
+        if not running.any():
             return
         due = (until // plan.save_every + 1) * plan.save_every
         until = min(due, until + _CHUNK, plan.max_steps)
 
 
-def _keep_frames(
-    group: Sequence[Structure], chunk: _Chunk, is_at_rest: np.ndarray, is_due: np.ndarray
-) -> None:
-    """Give each structure its flags, and a frame where one is due and it has moved."""
+def _note(descents: Descent, shown: np.ndarray, n_modes: int) -> str:
+    """Text of the progress bar."""
+    # Python's maximum, as NumPy's warns of NaN.
+    largest = max(np.asarray(descents.largest)[shown].tolist())
+    energy = np.sum(np.asarray(descents.enthalpy, np.float64)[shown])
+    return f"largest force {largest:.2e} eV/Å, {'enthalpy' if n_modes else 'energy'} {energy:.6f} eV"
+
+
+def _record(group: Sequence[Structure], chunk: _Chunk, is_converged: np.ndarray, is_due: np.ndarray) -> None:
+    """Record flags, and frames where they are due and the structure has moved."""
     ends = chunk.descents
-    known = (chunk.systems, ends.n_steps, ends.status.flags, ends.enthalpy, ends.largest)
-    systems, n_steps, flags, enthalpies, largest = jax.tree.map(np.asarray, known)
-    for k, one in enumerate(group):
-        one.flags = int(flags[k]) or (0 if is_at_rest[k] else int(Flag.NOT_CONVERGED))
-        if is_due[k] and (not one.frames or one.frames[-1].step < n_steps[k]):
-            frame = Frame(
-                step=int(n_steps[k]),
-                positions=systems.positions[k, : one.system.n_atoms],
-                cell=systems.cell[k],
-                enthalpy=float(enthalpies[k]),
-                largest_force=float(largest[k]),
-            )
-            one.frames.append(frame)
+    arrays = (chunk.systems, ends.n_steps, ends.status.flags, ends.enthalpy, ends.largest)
+    systems, n_steps, flags, enthalpies, largest = jax.tree.map(np.asarray, arrays)
+    for k, structure in enumerate(group):
+        structure.flags = int(flags[k]) or (0 if is_converged[k] else int(Flag.NOT_CONVERGED))
+        if is_due[k]:
+            structure.add_frame(
+                step=int(n_steps[k]), positions=systems.positions[k, : structure.system.n_atoms],
+                cell=systems.cell[k], enthalpy=float(enthalpies[k]), largest_force=float(largest[k]),
+            )  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -307,30 +282,25 @@ def _begin(optimizer: Optimizer, n_modes: int, systems: System, neighbors: Neigh
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _advance(
-    potential: Potential,
-    optimizer: Optimizer,
-    params: Params,
-    systems: System,
-    modes: Array,
-    pressures: Array,
-    tolerance: Array,
-    until: Array,
-    descents: Descent,
-) -> _Chunk:
-    """Steps until all are at rest, have done `until` steps, or a list has no room."""
+    potential: Potential, optimizer: Optimizer, params: Params, systems: System, modes: Array,
+    pressures: Array, tolerance: Array, until: Array, descents: Descent,
+) -> _Chunk:  # fmt: skip
+    """Steps until all structures have converged or done `until` steps, or a list has overflowed."""
 
-    def one(system: System, pressure: Array, now: Descent) -> Descent:
+    def move(system: System, pressure: Array, descent: Descent) -> Descent:
         surface = landscape(potential, params, system, modes, pressure)
-        return step(surface, optimizer, now, tolerance, until)
+        return step(surface, optimizer, descent, tolerance, until)
 
-    def where(system: System, now: Descent) -> System:
-        return landscape(potential, params, system, modes, 0.0).deformed(now.point)
+    def deformed(system: System, descent: Descent) -> System:
+        return landscape(potential, params, system, modes, 0.0).deformed(descent.point)
 
-    def is_moving(now: Descent) -> Array:
-        has_room = jnp.all(now.status.flags & _OF_LISTS == 0)
-        return has_room & jnp.any(goes_on(now, tolerance, until))
+    def continues(descents: Descent) -> Array:
+        has_capacity = jnp.all(descents.status.flags & _OF_LISTS == 0)
+        return has_capacity & jnp.any(is_running(descents, tolerance, until))
 
-    # A loop around the map and not within it, where XLA would choose between whole lists after each step.
-    ends = lax.while_loop(is_moving, lambda now: jax.vmap(one)(systems, pressures, now), descents)
+    # The loop is outside the map: inside, XLA would select between complete lists after each step.
+    ends = lax.while_loop(
+        continues, lambda descents: jax.vmap(move)(systems, pressures, descents), descents
+    )  # fmt: skip
     status = Status(flags=ends.status.flags & _OF_LISTS, first_bad_step=ends.status.first_bad_step)
-    return _Chunk(ends, jax.vmap(where)(systems, ends), status)
+    return _Chunk(ends, jax.vmap(deformed)(systems, ends), status)

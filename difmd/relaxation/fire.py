@@ -1,4 +1,4 @@
-"""FIRE: steepest descent with inertia that is lost uphill."""
+"""FIRE: the fast inertial relaxation engine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from difmd.errors import InputError, check_positive
-from difmd.relaxation.optimizer import Optimizer
-from difmd.relaxation.point import Point, dot, longest
+from difmd.relaxation.optimizer import Optimizer, named
+from difmd.relaxation.point import Point, dot, largest_norm
 
-# As the authors have it, and ASE.
-_WAIT, _FASTER, _SLOWER, _MIXING, _CALMER = 5, 1.1, 0.5, 0.1, 0.99
+# N_min, f_inc, f_dec, α_start and f_α of the paper, as in ASE.
+_N_MIN, _F_INC, _F_DEC, _ALPHA, _F_ALPHA = 5, 1.1, 0.5, 0.1, 0.99
 
 
 class _Inertia(NamedTuple):
@@ -25,15 +25,15 @@ class _Inertia(NamedTuple):
 
 
 def fire(*, dt: float = 0.1, dt_max: float = 1.0, max_step: float = 0.2) -> Optimizer:
-    """FIRE: the fast inertial relaxation engine, robust far from the minimum.
+    """FIRE, the fast inertial relaxation engine; robust far from the minimum.
 
-    Atoms of 1 amu move with v ← (1 − α) v + α |v| F/|F| + Δt F while they go downhill, F·v > 0, and start
-    from rest when they do not; Δt grows and α shrinks the longer it goes well.
+    Atoms of 1 amu move with v ← (1 − α) v + α |v| F/|F| + Δt F while they go downhill, F·v > 0. Otherwise v
+    is reset to zero and Δt halved; after five downhill steps Δt grows and α shrinks.
 
     Args:
-        dt: Δt to begin with [Å√(amu/eV)].
-        dt_max: Δt at most.
-        max_step: how far an atom, or a strain's coordinate, goes in one step at most [Å].
+        dt: initial Δt [Å√(amu/eV)].
+        dt_max: largest Δt [Å√(amu/eV)].
+        max_step: largest displacement of an atom, or of a strain coordinate, in one step [Å].
 
     Returns:
         `Optimizer`.
@@ -59,7 +59,7 @@ def _fire(dt_first: float, dt_max: float, max_step: float) -> Optimizer:
         return _Inertia(
             velocity=jax.tree.map(jnp.zeros_like, point),
             dt=jnp.asarray(dt_first, dtype),
-            mixing=jnp.asarray(_MIXING, dtype),
+            mixing=jnp.asarray(_ALPHA, dtype),
             n_downhill=jnp.int32(0),
         )
 
@@ -68,25 +68,25 @@ def _fire(dt_first: float, dt_max: float, max_step: float) -> Optimizer:
         power = -dot(now.velocity, gradient)
         is_downhill = power > 0
         squares = dot(now.velocity, now.velocity)
-        # Safe where a velocity or a force is zero.
+        # Safe operands where a velocity or a force is zero.
         speeds = jnp.sqrt(squares / jnp.maximum(dot(gradient, gradient), jnp.finfo(squares.dtype).tiny))
-        is_settled = is_downhill & (now.n_downhill > _WAIT)
-        dt = jnp.where(is_settled, jnp.minimum(now.dt * _FASTER, dt_max), now.dt)
-        # What is at rest, as at the beginning, did not go uphill.
-        dt = jnp.where(is_downhill | (squares == 0), dt, now.dt * _SLOWER)
+        is_settled = is_downhill & (now.n_downhill > _N_MIN)
+        dt = jnp.where(is_settled, jnp.minimum(now.dt * _F_INC, dt_max), now.dt)
+        # At rest, as in the first step, the system did not go uphill.
+        dt = jnp.where(is_downhill | (squares == 0), dt, now.dt * _F_DEC)
 
         def accelerated(v: Array, g: Array) -> Array:
             mixed = (1 - now.mixing) * v - now.mixing * speeds * g
             return jnp.where(is_downhill, mixed, 0) - dt * g
 
         velocity = jax.tree.map(accelerated, now.velocity, gradient)
-        stride = dt * max_step / jnp.maximum(dt * longest(velocity), max_step)
-        calmer = jnp.where(is_settled, now.mixing * _CALMER, now.mixing)
+        stride = dt * max_step / jnp.maximum(dt * largest_norm(velocity), max_step)
+        calmer = jnp.where(is_settled, now.mixing * _F_ALPHA, now.mixing)
         return jax.tree.map(lambda x, v: x + stride * v, point, velocity), _Inertia(
             velocity=velocity,
             dt=dt,
-            mixing=jnp.where(is_downhill, calmer, _MIXING),
+            mixing=jnp.where(is_downhill, calmer, _ALPHA),
             n_downhill=jnp.where(is_downhill, now.n_downhill + 1, 0),
         )
 
-    return Optimizer(init, step)
+    return Optimizer(init, step, named("fire", dt=dt_first, dt_max=dt_max, max_step=max_step))

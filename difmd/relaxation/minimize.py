@@ -10,16 +10,18 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from difmd._internal.summaries import fields_summary
 from difmd.errors import Flag, InputError, Status
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
-from difmd.relaxation.descent import begin, check_goal, goes_on, step
+from difmd.potentials.base import check_arguments
+from difmd.relaxation.descent import begin, check_goal, is_running, step
 from difmd.relaxation.fire import fire
 from difmd.relaxation.implicit import stationary_point
 from difmd.relaxation.optimizer import Optimizer
-from difmd.relaxation.point import Point, landscape, longest
-from difmd.relaxation.strains import checked_modes, tether
+from difmd.relaxation.point import Point, landscape, largest_norm
+from difmd.relaxation.strains import check_modes, tether
 from difmd.system import System
 
 
@@ -28,11 +30,11 @@ class Minimum(NamedTuple):
 
     Attributes:
         system: relaxed.
-        neighbors: a list that is current for it.
+        neighbors: a current list for it.
         energy: U [eV].
-        largest_force: of all atoms, and of the cell where it is free, as `minimize` says [eV/Å].
-        n_steps: taken.
-        status: sticky flags; look at it before you use the rest.
+        largest_force: on atoms that move and, where the cell is free, on strain coordinates [eV/Å].
+        n_steps: number of steps.
+        status: sticky flags; check it before using the other fields.
     """
 
     system: System
@@ -41,6 +43,10 @@ class Minimum(NamedTuple):
     largest_force: Float[Array, ""]
     n_steps: Int[Array, ""]
     status: Status
+
+    def __repr__(self) -> str:
+        """Fields, with arrays as dtype and shape."""
+        return fields_summary(self)
 
 
 def minimize(
@@ -55,62 +61,67 @@ def minimize(
     max_steps: int = 2000,
     optimizer: Optimizer | None = None,
 ) -> Minimum:
-    """Relax positions, and the cell by given strains; pure, and differentiable in `params`.
+    """Relax positions, and the cell by given strain modes; pure, and differentiable in `params`.
 
-    FIRE or L-BFGS, then one step of Newton's method. Derivatives of the result in the
-    parameters, the pressure and a cell that is held are those of the minimum itself (see
-    `gradients.implicit`), not of the way there. The enthalpy is U + P V; where the cell is free its strains
-    have coordinates and forces as `relaxation.strains` defines them. Fixed atoms stay where they are; in a
-    cell that is free, at their fractional coordinates. No force on them counts.
+    FIRE or L-BFGS, then one Newton step. Derivatives of the result with respect to the parameters, the
+    pressure and a fixed cell are those of the minimum itself, by the implicit function theorem. The enthalpy
+    is U + P V; coordinates and forces of strains are defined in `relaxation.strains`. Fixed atoms keep their
+    positions or, where the cell is free, their fractional coordinates; forces on them do not count.
 
     Args:
         potential: the energy model.
         params: its parameters; differentiable.
-        system: where to start.
+        system: the initial structure.
         neighbors: a current list for it, with skin and, if the cell may change, slack.
         strains: modes in which the cell is free: `any_strain()`, `axial_strain()`, `isotropic_strain()`, or
-            others; None: the cell is held.
-        pressure: P, for a cell that is free [eV/Å³].
-        force_tolerance: largest force f of an atom, or of a strain's coordinate, at which to stop [eV/Å];
-            stresses are then below f L/V, with the length L of `relaxation.strains`. The Newton step squares
-            what is left.
-        max_steps: to take at most; `NOT_CONVERGED` tells when they were not enough.
+            others; None: the cell is fixed.
+        pressure: P, if the cell is free [eV/Å³].
+        force_tolerance: largest force f on an atom or strain coordinate at convergence [eV/Å]; stresses are
+            then below f L/V, with the length L of `relaxation.strains`. The Newton step squares the remaining
+            error.
+        max_steps: largest number of steps; the status has the flag `NOT_CONVERGED` if they do not suffice.
         optimizer: `fire()`, the default, or `lbfgs()`.
 
     Returns:
         `Minimum`.
 
     Raises:
-        InputError: strains that are not symmetric 3×3 matrices, finite and independent of each other, or of
-            a cell without three periodic directions; a pressure that is not one finite number, or on a cell
-            that is held; a tolerance or a number of steps that is not positive.
+        InputError: strains that are not symmetric, finite, linearly independent 3×3 matrices, or a cell
+            without three periodic directions; a pressure that is not one finite number, or on a fixed cell;
+            a tolerance or a number of steps that is not positive; params of another potential, or a list that
+            does not fit. Outside jit also an unknown species, parameters that are not finite, or a list that
+            is stale or has overflowed.
+
+    References:
+        Blondel et al., NeurIPS 2022, arXiv:2105.15183 (implicit differentiation of an optimum).
     """
     check_goal(strains, pressure, force_tolerance, max_steps)
     if np.ndim(pressure):
         raise InputError(f"pressure = {pressure} eV/Å³ must be one number")
+    check_arguments(potential, params, system, neighbors)
     optimizer = fire() if optimizer is None else optimizer
-    modes = jnp.asarray(checked_modes(strains, neighbors.periodic), system.positions.dtype)
+    modes = jnp.asarray(check_modes(strains, neighbors.periodic), system.positions.dtype)
     surface = landscape(potential, params, system, modes, pressure)
-    held = landscape(potential, *lax.stop_gradient((params, system)), modes, lax.stop_gradient(pressure))
+    constant = landscape(potential, *lax.stop_gradient((params, system)), modes, lax.stop_gradient(pressure))
     rough = lax.while_loop(
-        lambda now: goes_on(now, force_tolerance, max_steps),
-        lambda now: step(held, optimizer, now, force_tolerance, max_steps),
+        lambda descent: is_running(descent, force_tolerance, max_steps),
+        lambda descent: step(constant, optimizer, descent, force_tolerance, max_steps),
         begin(optimizer, lax.stop_gradient(system), len(modes), neighbors),
     )
     neighbors, n_steps = rough.neighbors, rough.n_steps
 
     def tethered(point: Point) -> Point:
-        """The gradient, with what it does not determine tied to where it is."""
+        """The gradient, plus that of springs in directions in which the energy is constant."""
         slope = jax.grad(surface.enthalpy)(point, neighbors)
-        moves = point.positions - rough.point.positions
-        return slope._replace(positions=slope.positions + tether(system, moves))
+        displacements = point.positions - rough.point.positions
+        return slope._replace(positions=slope.positions + tether(system, displacements))
 
     point = stationary_point(tethered, rough.point)
-    found = surface.deformed(point)
-    neighbors = update(found, neighbors)
-    largest = longest(jax.grad(held.enthalpy)(lax.stop_gradient(point), neighbors))
-    status = check(found, neighbors, rough.status, n_steps, stale=False)
+    relaxed = surface.deformed(point)
+    neighbors = update(relaxed, neighbors)
+    largest = largest_norm(jax.grad(constant.enthalpy)(lax.stop_gradient(point), neighbors))
+    status = check(relaxed, neighbors, rough.status, n_steps, stale=False)
     status = status.raise_flag(Flag.NON_FINITE, ~jnp.isfinite(largest), n_steps)
     status = status.raise_flag(Flag.NOT_CONVERGED, largest > force_tolerance, n_steps)
-    energy = potential.apply(params, found, neighbors)
-    return Minimum(found, neighbors, energy, largest, n_steps, status)
+    energy = potential.apply(params, relaxed, neighbors)
+    return Minimum(relaxed, neighbors, energy, largest, n_steps, status)

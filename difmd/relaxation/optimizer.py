@@ -1,4 +1,4 @@
-"""`Optimizer`: how a relaxation goes from one point to the next."""
+"""`Optimizer`: the interface of FIRE and L-BFGS."""
 
 from __future__ import annotations
 
@@ -7,17 +7,29 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
+from difmd._internal.summaries import short
 from difmd.relaxation.point import Point
 
 
 class Optimizer(NamedTuple):
-    """Two pure functions; the same settings give the same functions, so that nothing compiles again.
+    """A minimiser as two pure functions; equal settings give the same functions, so that they compile once.
 
     Attributes:
         init: `init(point) -> memory`, a pytree.
-        step: `step(memory, point, enthalpy, gradient) -> point, memory`: where to look next, from the
-            enthalpy [eV] and its gradient [eV/Å] at `point`, the one looked at last.
+        step: `step(memory, point, enthalpy, gradient) -> point, memory`: the next point to evaluate, from
+            the enthalpy [eV] and its gradient [eV/Å] at `point`, which was evaluated last.
+        name: the call of the factory that made it, for `repr`.
     """
 
     init: Callable[[Point], Any]
     step: Callable[[Any, Point, Array, Point], tuple[Point, Any]]
+    name: str = "Optimizer(…)"
+
+    def __repr__(self) -> str:
+        """The call of the factory."""
+        return self.name
+
+
+def named(factory: str, **settings: float) -> str:
+    """The `name` of an optimizer: the call of its factory."""
+    return f"{factory}({', '.join(f'{name}={short(value)}' for name, value in settings.items())})"

@@ -1,4 +1,4 @@
-"""What is free in a relaxation, and the enthalpy as its function."""
+"""The variables of a relaxation, and the enthalpy as a function of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from difmd._internal.summaries import fields_summary
 from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.relaxation.strains import deform
@@ -16,22 +17,26 @@ from difmd.system import System
 
 
 class Point(NamedTuple):
-    """What is free; also a gradient with respect to it, a move or a velocity.
+    """The variables of a relaxation; also a gradient with respect to them, a displacement or a velocity.
 
     Attributes:
-        positions: in the cell before it is strained [Å]; [atoms, 3].
-        strains: the coordinate s of each mode, as `relaxation.strains` defines it [Å]; [modes].
+        positions: in the unstrained cell [Å]; [atoms, 3].
+        strains: the coordinate s of each strain mode, see `relaxation.strains` [Å]; [modes].
     """
 
     positions: Float[Array, "*batch atoms 3"]
     strains: Float[Array, "*batch modes"]
 
+    def __repr__(self) -> str:
+        """Fields, with arrays as dtype and shape."""
+        return fields_summary(self)
+
 
 class Landscape(NamedTuple):
-    """The enthalpy around a system.
+    """The enthalpy surface of a system.
 
     Attributes:
-        deformed: `deformed(point)`, the system there; fixed atoms and padding move with the cell only.
+        deformed: `deformed(point)`, the system at a point; fixed atoms and padding move with the cell only.
         enthalpy: `enthalpy(point, neighbors)`, U + P V [eV].
     """
 
@@ -40,15 +45,7 @@ class Landscape(NamedTuple):
 
 
 def landscape(potential: Potential, params: Params, system: System, modes: Array, pressure: Any) -> Landscape:
-    """The enthalpy as a function of positions and of the coordinates of strains, see `relaxation.strains`.
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        system: before it is strained.
-        modes: in which the cell is free; [modes, 3, 3], perhaps none.
-        pressure: P [eV/Å³].
-    """
+    """The enthalpy as a function of positions and the coordinates of strain modes [modes, 3, 3]."""
     mobile = system.is_mobile[:, None]
     length: Any = 1.0
     if len(modes):
@@ -61,21 +58,21 @@ def landscape(potential: Potential, params: Params, system: System, modes: Array
         return deform(system.replace(positions=moved), strain)
 
     def enthalpy(point: Point, neighbors: Neighbors) -> Array:
-        found = deformed(point)
-        energy = potential.apply(params, found, neighbors)
-        return energy + pressure * found.volume if len(modes) else energy
+        system = deformed(point)
+        energy = potential.apply(params, system, neighbors)
+        return energy + pressure * system.volume if len(modes) else energy
 
     return Landscape(deformed, enthalpy)
 
 
-def dot(one: Point, other: Point) -> Float[Array, ""]:
-    """Scalar product of two gradients or moves."""
+def dot(a: Point, b: Point) -> Float[Array, ""]:
+    """Scalar product of two gradients or displacements."""
     exact = lax.Precision.HIGHEST
-    atoms = jnp.vdot(one.positions, other.positions, precision=exact)
-    return atoms + jnp.vdot(one.strains, other.strains, precision=exact)
+    atoms = jnp.vdot(a.positions, b.positions, precision=exact)
+    return atoms + jnp.vdot(a.strains, b.strains, precision=exact)
 
 
-def longest(point: Point) -> Float[Array, ""]:
-    """Largest norm of an atom's vector, or magnitude of a strain's number."""
+def largest_norm(point: Point) -> Float[Array, ""]:
+    """The largest norm of an atom's vector, or absolute value of a strain coordinate."""
     atoms = jnp.sqrt(jnp.max(jnp.sum(point.positions**2, axis=-1)))
     return jnp.maximum(atoms, jnp.max(jnp.abs(point.strains), initial=0))

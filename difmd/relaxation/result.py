@@ -1,4 +1,4 @@
-"""`Relaxation`: what `relax` returns."""
+"""`Relaxation`, the result of `relax`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
+from difmd._internal.summaries import summary
 from difmd.errors import InputError, Status
 from difmd.system import System, to_ase
 
@@ -15,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class Relaxation(NamedTuple):
-    """Relaxed structures, and frames of the way there; for a batch with leading `structures`.
+    """Relaxed structures and the frames of their relaxation; those of a batch have leading `structures`.
 
-    Frames are every so many steps, the start and the end among them. A structure of a batch that stopped
-    stays as it is until all have.
+    Frames are saved every `save_every` steps, and include the initial and the final structure. A structure of
+    a batch that has converged stays the same while others go on.
 
     Attributes:
         system: relaxed.
         energy: U [eV]; [*structures].
-        largest_force: of all atoms that move, and of the cell where it is free, as `relax` says [eV/Å];
+        largest_force: on atoms that move and, where the cell is free, on strain coordinates [eV/Å];
             [*structures].
-        n_steps: taken; [*structures].
+        n_steps: number of steps; [*structures].
         status: sticky flags.
         pressure: P [eV/Å³]; [*structures].
-        force_tolerance: largest force at which to stop [eV/Å].
+        force_tolerance: largest force of a converged structure [eV/Å].
         steps: of the frames; [frames].
         positions: [Å]; [frames, *structures, atoms, 3].
         cells: rows are lattice vectors [Å]; [frames, *structures, 3, 3].
@@ -49,9 +50,23 @@ class Relaxation(NamedTuple):
     energies: np.ndarray
     largest_forces: np.ndarray
 
+    def __repr__(self) -> str:
+        """A line for one structure, two for a batch."""
+        n_atoms, converged = self.system.n_atoms, np.asarray(self.is_converged)
+        force = float(np.max(self.largest_force))
+        if converged.ndim:
+            title = f"Relaxation of {converged.size} structures of up to {n_atoms} atoms"
+            text = f"{int(converged.sum())} of {converged.size}, forces up to {force:.1e} eV/Å"
+            return summary(title, {"converged": text})
+        state = "converged" if converged else "not converged"
+        return (
+            f"Relaxation({n_atoms} atoms, {state} after {int(self.n_steps)} steps, "
+            f"energy {float(self.energy):.6f} eV, forces up to {force:.1e} eV/Å)"
+        )
+
     @property
     def is_converged(self) -> np.ndarray | np.bool:
-        """Whether forces are below the tolerance, and nothing is wrong; bool [*structures]."""
+        """Whether forces are below the tolerance and no flag is set; bool [*structures]."""
         return np.asarray(self.status.flags) == 0
 
     @property
@@ -61,33 +76,40 @@ class Relaxation(NamedTuple):
         return self.energies + self.pressure * volumes
 
     def to_ase(self) -> list[ase.Atoms]:
-        """The frames of one structure, with energies; `ase.io.write("way.extxyz", found.to_ase())`.
+        """The frames of one structure with their energies, as for `ase.io.write("relaxation.extxyz", …)`.
 
-        Step and largest force are in `info`. Padding is left out.
+        Returns:
+            `ase.Atoms` without padding; step and largest force are in `info`.
 
         Raises:
-            InputError: of a batch.
+            InputError: a batch.
         """
         from ase.calculators.singlepoint import SinglePointCalculator
 
         if self.positions.ndim > 3:
-            raise InputError("these are frames of a batch: `at(k)` takes structure k out")
-        found = []
+            raise InputError("these are the frames of a batch: select structure k with `at(k)`")
+        frames = []
         for k, step in enumerate(self.steps):
             atoms = to_ase(self.system.replace(positions=self.positions[k], cell=self.cells[k]))
             atoms.info.update(step=int(step), largest_force=float(self.largest_forces[k]))
             atoms.calc = SinglePointCalculator(atoms, energy=float(self.energies[k]))
-            found.append(atoms)
-        return found
+            frames.append(atoms)
+        return frames
 
     def at(self, k: int) -> Relaxation:
-        """Structure `k` of a batch by itself.
+        """Structure `k` of a batch.
+
+        Args:
+            k: its index.
+
+        Returns:
+            `Relaxation` of one structure.
 
         Raises:
-            InputError: this is no batch.
+            InputError: not a batch.
         """
         if self.positions.ndim == 3:
-            raise InputError("this is one structure, and no batch")
+            raise InputError("this is a single structure, not a batch")
         ends = {"energy", "largest_force", "n_steps", "pressure"}
         frames = {"positions", "cells", "energies", "largest_forces"}
         changes = {name: getattr(self, name)[k] for name in ends}

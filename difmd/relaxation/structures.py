@@ -1,4 +1,4 @@
-"""Structures on the host: one by one, as they were given, and in groups that relax together."""
+"""Structures of a relaxation on the host: their progress, and groups that relax together."""
 
 from __future__ import annotations
 
@@ -15,20 +15,12 @@ from difmd.errors import Flag, InputError, Status
 from difmd.relaxation.result import Relaxation
 from difmd.system import System, as_system
 
-# Structures that relax together have at least this share of the atoms of the largest.
-_SHARE = 0.5
+# Structures that relax together have at least this fraction of the atoms of the largest.
+_SIMILAR = 0.5
 
 
 class Frame(NamedTuple):
-    """A structure after a number of steps.
-
-    Attributes:
-        step: their number.
-        positions: [Å]; [atoms, 3].
-        cell: [Å]; [3, 3].
-        enthalpy: U + P V [eV].
-        largest_force: [eV/Å].
-    """
+    """A structure after `step` steps: positions and cell [Å], enthalpy [eV], largest force [eV/Å]."""
 
     step: int
     positions: np.ndarray
@@ -39,14 +31,14 @@ class Frame(NamedTuple):
 
 @dataclasses.dataclass
 class Structure:
-    """What is known of one structure; frames and flags come as it relaxes.
+    """A structure and its progress.
 
     Attributes:
         name: for messages.
-        system: the start, in NumPy.
+        system: initial structure, in NumPy.
         pressure: P [eV/Å³].
         frames: so far.
-        flags: what is wrong with it, as bits of `Flag`; not converged until it is at rest.
+        flags: bits of `Flag`; 0 once it has converged.
     """
 
     name: str
@@ -55,10 +47,16 @@ class Structure:
     frames: list[Frame] = dataclasses.field(default_factory=list)
     flags: int = int(Flag.NOT_CONVERGED)
 
+    def add_frame(self, **fields: Any) -> None:
+        """Append a `Frame` unless it is of the same step as the last."""
+        frame = Frame(**fields)
+        if not self.frames or self.frames[-1].step < frame.step:
+            self.frames.append(frame)
+
     def relaxation(self, tolerance: float) -> Relaxation:
-        """As `relax` returns it; what has not begun is where it was, with an energy that is not known."""
-        start = Frame(0, self.system.positions, self.system.cell, np.nan, np.inf)  # type: ignore[arg-type]
-        frames = self.frames or [start]
+        """As returned by `relax`; before its first frame the initial structure, with NaN for its energy."""
+        initial = Frame(0, self.system.positions, self.system.cell, np.nan, np.inf)  # type: ignore[arg-type]
+        frames = self.frames or [initial]
         end = frames[-1]
         first_bad = end.step if self.flags else -1
         cells = np.stack([frame.cell for frame in frames])
@@ -81,59 +79,58 @@ class Structure:
         )
 
 
-def one_by_one(systems: Any, pressure: Any) -> list[Structure]:
+def structures_of(systems: Any, pressure: Any) -> list[Structure]:
     """Structures of a system, a batch or a sequence, each with its pressure (host).
 
     Raises:
-        InputError: there are none, one is no system, of fields that do not fit each other, or a batch within
-            a sequence, or pressures that are neither one nor one for each.
+        InputError: no structure, an object that is not a system or whose fields do not fit each other, a
+            batch within a sequence, or a number of pressures that differs from that of the structures.
     """
     is_sequence = isinstance(systems, Sequence) and not isinstance(systems, str)
-    given = systems if is_sequence else [systems]
-    names = [f"systems[{k}]" for k in range(len(given))] if is_sequence else ["systems"]
-    found: list[tuple[str, System]] = []
-    for name, system in zip(names, given, strict=True):
+    structures: list[tuple[str, System]] = []
+    for k, item in enumerate(systems if is_sequence else [systems]):
+        name = f"systems[{k}]" if is_sequence else "systems"
         try:
-            system = as_system(system)
+            system = as_system(item)
         except InputError as error:
             raise (InputError(f"{name}: {error}") if is_sequence else error) from None
-        # On the host, where taking one out of a batch costs nothing.
+        # In NumPy, where indexing a batch is cheap.
         host = jax.tree.map(np.asarray, system)
         if host.positions.ndim == 2:
-            found.append((name, host))
+            structures.append((name, host))
         elif is_sequence:
             raise InputError(f"{name} is a batch: give a batch by itself, or single structures")
         else:
-            ones = [jax.tree.map(lambda x, k=k: x[k], host) for k in range(len(host.positions))]
-            found += [(f"{name}[{k}]", one) for k, one in enumerate(ones)]
-    if not found:
+            replicas = [jax.tree.map(lambda x, k=k: x[k], host) for k in range(len(host.positions))]
+            structures += [(f"{name}[{k}]", replica) for k, replica in enumerate(replicas)]
+    if not structures:
         raise InputError("systems is empty: give at least one structure")
     pressures = real_numbers("pressure", pressure)
-    if pressures.shape not in ((), (len(found),)):
+    if pressures.shape not in ((), (len(structures),)):
         raise InputError(
-            f"pressure has shape {list(pressures.shape)}, but there are {len(found)} structures: give one "
-            "for all, or one for each"
+            f"pressure has shape {list(pressures.shape)}, but there are {len(structures)} structures: give "
+            "one for all, or one for each"
         )
-    pressures = np.broadcast_to(pressures, len(found))
-    return [Structure(*one, float(p)) for one, p in zip(found, pressures, strict=True)]
+    pressures = np.broadcast_to(pressures, len(structures))
+    return [Structure(*named, float(p)) for named, p in zip(structures, pressures, strict=True)]
 
 
 def groups(structures: Sequence[Structure]) -> list[list[Structure]]:
-    """Structures that may relax together: of one precision, periodic alike, and of about one size."""
+    """Structures that can relax together: of one precision, the same periodicity, and similar size."""
     found: dict[tuple[Any, ...], list[list[Structure]]] = {}
-    for one in sorted(structures, key=lambda one: -one.system.n_atoms):
-        precision = jax.dtypes.canonicalize_dtype(one.system.positions.dtype)
-        alike = found.setdefault((precision, *(bool(flag) for flag in one.system.pbc)), [])
-        if not alike or one.system.n_atoms < _SHARE * alike[-1][0].system.n_atoms:
+    for structure in sorted(structures, key=lambda structure: -structure.system.n_atoms):
+        precision = jax.dtypes.canonicalize_dtype(structure.system.positions.dtype)
+        alike = found.setdefault((precision, *(bool(flag) for flag in structure.system.pbc)), [])
+        if not alike or structure.system.n_atoms < _SIMILAR * alike[-1][0].system.n_atoms:
             alike.append([])
-        alike[-1].append(one)
+        alike[-1].append(structure)
     return [group for alike in found.values() for group in alike]
 
 
-def together(group: Sequence[Structure]) -> System:
-    """A batch of them, padded to the largest."""
-    most = max(one.system.n_atoms for one in group)
-    has_fixed = any(one.system.fixed is not None for one in group)
+def padded_batch(group: Sequence[Structure]) -> System:
+    """The structures of a group as a batch, padded to the largest."""
+    most = max(structure.system.n_atoms for structure in group)
+    has_fixed = any(structure.system.fixed is not None for structure in group)
 
     def padded(system: System) -> System:
         more = most - system.n_atoms
@@ -145,35 +142,42 @@ def together(group: Sequence[Structure]) -> System:
             fixed=np.pad(fixed, (0, more)) if has_fixed else None,
         )
 
-    return jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *(padded(one.system) for one in group))
+    return jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *(padded(each.system) for each in group))
 
 
-def stacked(found: Sequence[Relaxation], batch: System) -> Relaxation:
-    """Those of a batch as one, each where it stopped until all have (host)."""
-    steps = np.unique(np.concatenate([one.steps for one in found]))
-    frames = [np.searchsorted(one.steps, steps, side="right") - 1 for one in found]
+def collected(
+    structures: Sequence[Structure], systems: Any, tolerance: float
+) -> Relaxation | list[Relaxation]:
+    """The result of `relax`, in the form of its argument `systems` (host)."""
+    relaxations = [structure.relaxation(tolerance) for structure in structures]
+    if isinstance(systems, Sequence):
+        return relaxations
+    if isinstance(systems, System) and systems.positions.ndim == 3:
+        return _stacked(relaxations, systems)
+    return relaxations[0]
+
+
+def _stacked(relaxations: Sequence[Relaxation], batch: System) -> Relaxation:
+    """Relaxations of a batch as one; a structure that has ended stays as it is."""
+    steps = np.unique(np.concatenate([each.steps for each in relaxations]))
+    frames = [np.searchsorted(each.steps, steps, side="right") - 1 for each in relaxations]
 
     def of_frames(name: str) -> np.ndarray:
-        return np.stack([getattr(one, name)[k] for one, k in zip(found, frames, strict=True)], axis=1)
+        return np.stack([getattr(x, name)[k] for x, k in zip(relaxations, frames, strict=True)], axis=1)
 
     def of_ends(name: str) -> Any:
-        return jax.tree.map(lambda *x: np.stack(x), *(getattr(one, name) for one in found))
+        return jax.tree.map(lambda *x: np.stack(x), *(getattr(each, name) for each in relaxations))
 
     system = batch.replace(
-        positions=jnp.stack([one.system.positions for one in found]),
-        cell=jnp.stack([one.system.cell for one in found]),
+        positions=jnp.stack([each.system.positions for each in relaxations]),
+        cell=jnp.stack([each.system.cell for each in relaxations]),
     )
-    return Relaxation(
-        system=jax.tree.map(jnp.asarray, system),
-        energy=of_ends("energy"),
-        largest_force=of_ends("largest_force"),
-        n_steps=of_ends("n_steps"),
-        status=of_ends("status"),
-        pressure=of_ends("pressure"),
-        force_tolerance=found[0].force_tolerance,
-        steps=steps,
-        positions=of_frames("positions"),
-        cells=of_frames("cells"),
-        energies=of_frames("energies"),
-        largest_forces=of_frames("largest_forces"),
-    )
+    ends: dict[str, Any] = {
+        name: of_ends(name) for name in ("energy", "largest_force", "n_steps", "status", "pressure")
+    }
+    saved: dict[str, Any] = {
+        name: of_frames(name) for name in ("positions", "cells", "energies", "largest_forces")
+    }
+    system = jax.tree.map(jnp.asarray, system)
+    tolerance = relaxations[0].force_tolerance
+    return Relaxation(system=system, force_tolerance=tolerance, steps=steps, **ends, **saved)

@@ -15,7 +15,8 @@ from difmd._internal.replicas import map_replicas
 from difmd.errors import Flag, Status
 from difmd.forces import evaluate, forces, forces_and_virial
 from difmd.gradients.segment import Carry, Inputs, Plan, has_finite_forces, step
-from difmd.integrators import Forces, Integrator, MDState, draw_momenta, kinetic_energy, on_mobile
+from difmd.integrators import Forces, Integrator, MDState, draw_momenta, kinetic_energy
+from difmd.integrators.base import on_mobile
 from difmd.neighbors import Neighbors, rebuild
 from difmd.potentials import Params, Potential
 from difmd.simulation.limits import closeness

@@ -1,4 +1,4 @@
-"""`validate`: whether a potential is fit for dynamics, as a certificate of checks."""
+"""`validate`: a certificate whether a potential is fit for molecular dynamics."""
 
 from difmd.validation.certificate import Certificate
 from difmd.validation.checks import GROUPS, Check

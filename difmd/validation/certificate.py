@@ -1,4 +1,4 @@
-"""`Certificate`, what `validate` found."""
+"""`Certificate`, the result of `validate`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from difmd import units
+from difmd._internal.summaries import html_table, summary
 from difmd.validation.checks import Check
 from difmd.validation.cutoff import CutoffScan
 from difmd.validation.energy_conservation import TimeSteps
@@ -17,20 +18,20 @@ _WIDTH = 110
 
 
 class Certificate(NamedTuple):
-    """Rows of checks; `print` shows them as a table, `plots.plot_certificate` what those with dynamics saw.
+    """Checks of a potential; `print` shows them as a table, `plots.plot_certificate` the data of some.
 
     Attributes:
-        checks: rows, by group.
-        potential: what was looked at, in words.
+        checks: in the order of their groups.
+        potential: its description.
         composition: of the system, such as Ar108.
         precision: of the system, such as "float64".
         temperature: of the dynamics [K]; None without.
         pressure: of volumes [eV/Å³]; None without.
-        dt: the time step given [Å√(amu/eV)].
-        seed: of the key, which gives the same numbers again.
-        seconds: that it took.
-        scans: of two atoms through the cut-off, by pair of species.
-        time_steps: fluctuations of the energy; None where they were not looked at.
+        dt: the time step [Å√(amu/eV)].
+        seed: of the random numbers.
+        seconds: wall time [s].
+        scans: of two atoms through the cut-off, for each pair of species.
+        time_steps: fluctuations of the energy; None where they were not measured.
         kinetic: kinetic energies; likewise.
         volumes: at three pressures; likewise.
     """
@@ -51,26 +52,18 @@ class Certificate(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether every row that was asked for and is applicable passed, and there is one at least.
-
-        An inconclusive one did not pass.
-        """
+        """Whether at least one check passed, and none failed or was inconclusive."""
         outcomes = {check.outcome for check in self.checks}
         return "passed" in outcomes and not outcomes & {"failed", "inconclusive"}
 
     @property
     def failures(self) -> tuple[Check, ...]:
-        """Rows that failed."""
+        """Checks that failed."""
         return tuple(check for check in self.checks if check.outcome == "failed")
 
     def __str__(self) -> str:
-        """A row for each check, with its note below where it has one."""
-        at = ""
-        if self.temperature is not None:
-            at = f"{self.temperature:g} K, dt = {self.dt / units.FS:.3g} fs, "
-            at += "" if self.pressure is None else f"{self.pressure / units.BAR:g} bar, "
-        title = f"{self.composition}, {self.precision}, {at}seed {self.seed}, {self.seconds:.0f} s"
-        lines = [*textwrap.wrap(self.potential, _WIDTH, subsequent_indent="  "), title, ""]
+        """A table with a row for each check and its note below."""
+        lines = [*textwrap.wrap(self.potential, _WIDTH, subsequent_indent="  "), self._conditions(), ""]
         lines.append(f"{'check':<40} {'value':>10} {'± error':>9} {'allowed':>17} {'unit':<6} outcome")
         group = ""
         for check in self.checks:
@@ -81,22 +74,41 @@ class Certificate(NamedTuple):
                 lines += [group.replace("_", " ")] * is_new + [_line(check)]
             if check.note:
                 lines += textwrap.wrap(check.note, _WIDTH, initial_indent="    ", subsequent_indent="    ")
-        counts = {outcome: 0 for outcome in ("passed", "failed", "inconclusive")}
-        for check in self.checks:
-            if check.outcome in counts:
-                counts[check.outcome] += 1
+        return "\n".join([*lines, "", self._verdict()])
+
+    def __repr__(self) -> str:
+        """The verdict and the names of failed checks."""
+        rows = {"conditions": self._conditions(), "verdict": self._verdict()}
+        if self.failures:
+            rows["failed"] = ", ".join(check.name for check in self.failures)
+        return summary("Certificate", rows)
+
+    def _repr_html_(self) -> str:
+        """The table of checks for notebooks."""
+        rows = {check.name: " ".join(_line(check)[40:].split()) for check in self.checks}
+        return html_table(self._conditions(), rows | {"verdict": self._verdict()})
+
+    def _conditions(self) -> str:
+        text = f"{self.composition}, {self.precision}, "
+        if self.temperature is not None:
+            text += f"{self.temperature:g} K, dt = {self.dt / units.FS:.3g} fs, "
+            text += "" if self.pressure is None else f"{self.pressure / units.BAR:g} bar, "
+        return f"{text}seed {self.seed}, {self.seconds:.0f} s"
+
+    def _verdict(self) -> str:
+        outcomes = [check.outcome for check in self.checks]
+        counts = {name: outcomes.count(name) for name in ("passed", "failed", "inconclusive")}
         verdict = "Fit" if self.passed else "Not fit" if self.failures else "Not shown to be fit"
-        said = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
-        return "\n".join(
-            [*lines, "", f"{verdict} for dynamics by what was asked for: {said or 'no row applies'}."]
-        )
+        details = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
+        return f"{verdict} for dynamics by the requested checks: {details or 'none applies'}."
 
     def as_json(self) -> dict[str, Any]:
-        """One flat dictionary for a file; numbers of rows are under "group.name.value" and so on.
+        """A flat dictionary for a file, with the numbers of a check under "group.name.value" and so on.
 
-        NaN is None. Times are in fs, pressures in bar.
+        Returns:
+            Values of JSON types; NaN is None. Times are in fs, pressures in bar.
         """
-        found: dict[str, Any] = {
+        flat: dict[str, Any] = {
             "passed": self.passed,
             "potential": self.potential,
             "composition": self.composition,
@@ -108,13 +120,13 @@ class Certificate(NamedTuple):
             "seconds": self.seconds,
         }
         if self.time_steps is not None:
-            found["largest_dt_fs"] = self.time_steps.largest_dt / units.FS
+            flat["largest_dt_fs"] = self.time_steps.largest_dt / units.FS
         for check in self.checks:
             for field in ("outcome", "value", "error", "expected", "bound", "unit", "note"):
                 entry = getattr(check, field)
                 is_missing = isinstance(entry, float) and not np.isfinite(entry)
-                found[f"{check.group}.{check.name}.{field}"] = None if is_missing else entry
-        return found
+                flat[f"{check.group}.{check.name}.{field}"] = None if is_missing else entry
+        return flat
 
 
 def _line(check: Check) -> str:

@@ -1,10 +1,12 @@
-"""`Check`, a row of a certificate: what was measured, what it may be, and what to do if it is not."""
+"""`Check`, a row of a certificate: a measured value, its bound, and a remedy."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from difmd._internal.summaries import fields_summary
 
 GROUPS = (
     "symmetry",
@@ -15,35 +17,33 @@ GROUPS = (
     "equipartition",
     "volume",
 )
-"""Groups of checks, in the order in which they are made; all from the fourth on need dynamics."""
+"""Groups of checks, in their order; those from the fourth on need dynamics."""
 
-OUTCOMES = ("passed", "failed", "inconclusive", "not applicable", "not asked for")
-
-# Standard errors that a deviation may have.
+# Allowed deviation in standard errors.
 SIGMAS = 5.0
 
-# Errors from few replicas are uncertain themselves: by Student's t, chance alone exceeds 5 of them once in
-# 6000 with 16 replicas, in 600 with 8, in 65 with 4.
+# Error estimates from few replicas are uncertain: by Student's t, a deviation exceeds 5 of them by chance
+# once in 6000 with 16 replicas, in 600 with 8, in 65 with 4.
 LEAST_REPLICAS = 8
 
-# The remedy of statistics that are too poor.
-LONGER = "too short to tell: raise n_steps or n_replicas"
+# The remedy of large statistical errors.
+LONGER = "statistical errors are too large: raise n_steps or n_replicas"
 
 
 class Check(NamedTuple):
-    """One row: it passes where |value − expected| ≤ bound.
+    """A check, which passes if |value − expected| ≤ bound.
 
     Attributes:
         group: one of `GROUPS`.
-        name: what was looked at.
-        value: measured; NaN where nothing was.
-        bound: by how much it may differ from `expected`.
+        name: the property that was checked.
+        value: measured [unit]; NaN without a measurement.
+        bound: largest deviation from `expected` [unit].
         unit: of value, error, expected and bound; empty for ratios.
-        outcome: one of "passed", "failed", "inconclusive" (too short or too noisy to tell), "not applicable"
-            and "not asked for".
-        note: the remedy of a failure, why it is not applicable, or what else was found.
+        outcome: one of "passed", "failed", "inconclusive" (statistical errors are too large),
+            "not applicable" and "not requested".
+        note: the remedy of a failure, why the check is not applicable, or further results.
         expected: [unit].
-        error: standard error of the value [unit]; NaN where there is none.
+        error: standard error of the value [unit]; NaN if it has none.
     """
 
     group: str
@@ -56,17 +56,21 @@ class Check(NamedTuple):
     expected: float = 0.0
     error: float = np.nan
 
+    def __repr__(self) -> str:
+        """The fields."""
+        return fields_summary(self)
+
 
 class Tolerances(NamedTuple):
-    """What rounding lets one ask of a precision.
+    """Tolerances of a precision, as its rounding allows.
 
     Attributes:
-        same: relative difference of what should be equal.
+        same: relative difference of values that should be equal.
         derivative: relative error of a derivative by central differences.
-        step: displacement of these [Å].
-        strain: strain of these.
-        jump: jump at the cut-off, relative to the largest force [eV/Å] or to that times 1 Å [eV].
-        gap: distance from the cut-off of the points it is extrapolated from [Å].
+        step: displacement in central differences [Å].
+        strain: strain in central differences.
+        jump: jump at the cut-off, relative to the largest force [eV/Å], or to that times 1 Å [eV].
+        gap: spacing of the points from which values at the cut-off are extrapolated [Å].
     """
 
     same: float
@@ -78,7 +82,7 @@ class Tolerances(NamedTuple):
 
 
 def tolerances(dtype: Any) -> Tolerances:
-    """Of float64, or of float32."""
+    """Tolerances of float64 or float32."""
     if np.finfo(dtype).eps < 1e-12:
         return Tolerances(same=1e-9, derivative=1e-6, step=5e-4, strain=1e-4, jump=1e-6, gap=1e-4)
     return Tolerances(same=1e-3, derivative=2e-2, step=2e-2, strain=3e-3, jump=1e-3, gap=1e-2)
@@ -87,7 +91,7 @@ def tolerances(dtype: Any) -> Tolerances:
 def judged(
     group: str, name: str, value: float, bound: float, remedy: str, *, unit: str = "", note: str = ""
 ) -> Check:
-    """A row whose value has no statistical error; NaN fails."""
+    """A check of a value without a statistical error; NaN fails."""
     passed = abs(value) <= bound
     return Check(
         group, name, float(value), float(bound), unit, "passed" if passed else "failed",
@@ -99,40 +103,24 @@ def judged_with_error(
     group: str, name: str, value: float, error: float, remedy: str, *, allowance: float, resolution: float,
     longer: str, expected: float = 0.0, unit: str = "", note: str = "",
 ) -> Check:  # fmt: skip
-    """A row whose value has a standard error.
+    """A check of a value with a standard error.
 
-    A deviation beyond 5 σ and an allowance fails, however large σ is; within them it passes only where 5 σ is
-    below the resolution, and is else inconclusive.
-
-    Args:
-        group: one of `GROUPS`.
-        name: what was looked at.
-        value: measured [unit].
-        error: its standard error σ [unit].
-        remedy: of a failure.
-        allowance: systematic deviation that is no defect [unit].
-        resolution: the largest 5 σ that tells anything [unit].
-        longer: the remedy of an inconclusive row.
-        expected: [unit].
-        unit: of all these.
-        note: what else was found.
-
-    Returns:
-        `Check`.
+    A deviation beyond 5 σ plus an allowance fails, however large σ is; a smaller one passes if 5 σ is below
+    the resolution, and is inconclusive otherwise, with the remedy `longer`.
     """
     bound = SIGMAS * error + allowance
     if not np.isfinite(value) or not np.isfinite(error):
-        outcome, said = "inconclusive", longer
+        outcome, advice = "inconclusive", longer
     elif abs(value - expected) > bound:
-        outcome, said = "failed", remedy
+        outcome, advice = "failed", remedy
     elif SIGMAS * error > resolution:
-        outcome, said = "inconclusive", longer
+        outcome, advice = "inconclusive", longer
     else:
-        outcome, said = "passed", ""
-    text = "; ".join(filter(None, (note, said)))
+        outcome, advice = "passed", ""
+    text = "; ".join(filter(None, (note, advice)))
     return Check(group, name, float(value), float(bound), unit, outcome, text, float(expected), float(error))
 
 
-def without(group: str, outcome: str, reason: str, name: str = "") -> Check:
-    """A row with nothing measured: not applicable, not asked for, or failed before there was a value."""
+def without_value(group: str, outcome: str, reason: str, name: str = "") -> Check:
+    """A check without a value: not applicable, not requested, or failed before the measurement."""
     return Check(group, name or group.replace("_", " "), np.nan, np.nan, "", outcome, reason)

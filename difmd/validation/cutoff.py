@@ -1,4 +1,4 @@
-"""How energy and force end at the cut-off, for every pair of species."""
+"""Continuity of energy and force at the cut-off, for each pair of species."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors, find_pairs, neighbor_list
 from difmd.potentials import Params, Potential
 from difmd.system import System, make_system
-from difmd.validation.checks import Check, judged, tolerances, without
-from difmd.validation.rest import Rest, list_of
+from difmd.validation.checks import Check, judged, tolerances, without_value
+from difmd.validation.configuration import Configuration, list_of
 
 _GROUP = "cutoff"
 
-# A value at the cut-off from four equidistant ones on one side of it, exact for cubic functions.
+# Extrapolation to the cut-off from four equidistant points on one side, exact for cubic functions.
 _EXTRAPOLATION = np.array([4.0, -6.0, 4.0, -1.0])
 
-# Noise of energies that it amplifies, in rounding errors of the total.
+# Noise of the extrapolation, in rounding errors of the total energy.
 _NOISE = 60
 
-# Distances of a scan of two atoms by themselves, and between how many of them it is repeated.
-_POINTS, _SUSPECTS = 401, 3
+# Points of a scan of two atoms, and number of its intervals that are scanned again.
+_POINTS, _RESCANNED = 401, 3
 
-_SAFE = "give roots, logarithms and quotients safe operands on both branches of a mask"
+_SAFE = "use safe operands of roots, logarithms and quotients on both branches of a mask"
 
-# Pairs near the cut-off that are tried until one can be moved there without meeting others.
+# Number of pairs tried, until one can be moved to the cut-off without approaching other atoms.
 _TRIED = 50
 
 
 class CutoffScan(NamedTuple):
-    """Two atoms by themselves, from near to beyond the cut-off.
+    """Energy and force of an isolated pair of atoms, from short distances to beyond the cut-off.
 
     Attributes:
         pair: symbols of the two.
         kind: "truncated" (the energy jumps), "shifted" (the force alone does) or "smooth".
         distances: [Å]; [points].
-        energies: less that of two atoms far apart [eV]; [points].
+        energies: relative to separated atoms [eV]; [points].
         forces: −dU/dr [eV/Å]; [points].
     """
 
@@ -53,71 +54,69 @@ class CutoffScan(NamedTuple):
     energies: np.ndarray
     forces: np.ndarray
 
+    def __repr__(self) -> str:
+        """Fields, with arrays as dtype and shape."""
+        return fields_summary(self)
+
 
 def check_cutoff(
-    potential: Potential, params: Params, rest: Rest
+    potential: Potential, params: Params, at: Configuration
 ) -> tuple[list[Check], tuple[CutoffScan, ...]]:
-    """Jumps of energy and force as one atom of the system crosses the cut-off of another.
+    """Check jumps of energy and force as one atom of the system crosses the cut-off of another.
 
-    All other atoms stay where they are, so that potentials of many bodies are looked at where they are used.
-    Two atoms by themselves are scanned as well, where the potential allows it: jumps of their energy at
-    shorter distances, as of a sum whose terms have cut-offs of their own, count. Where energy or force
-    are not finite, both rows fail.
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        rest: the configuration.
+    All other atoms stay fixed, so that many-body potentials are checked in a typical environment. An isolated
+    pair is scanned as well, where the potential allows it, to detect jumps of the energy at shorter
+    distances, such as the cut-off of one term of a sum. If energy or force is not finite, both checks fail.
 
     Returns:
-        Two rows for each pair of species, and the scans of those that could be scanned to finite numbers.
+        Two checks for each pair of species, and the scans with finite values.
     """
     from ase.data import chemical_symbols
 
-    limits = tolerances(rest.system.positions.dtype)
-    numbers = np.asarray(rest.system.atomic_numbers)
-    eps = float(np.finfo(rest.system.positions.dtype).eps)
+    limits = tolerances(at.system.positions.dtype)
+    numbers = np.asarray(at.system.atomic_numbers)
+    eps = float(np.finfo(at.system.positions.dtype).eps)
     rows, scans = [], []
-    close = _close_pairs(potential, rest)
-    start = 0.9 * float(close[3].min(initial=0.8 * potential.cutoff))
+    pairs = _close_pairs(potential, at)
+    start = 0.9 * float(pairs[3].min(initial=0.8 * potential.cutoff))
     for first, second in combinations_with_replacement(np.unique(numbers[numbers > 0]), 2):
         pair = (chemical_symbols[first], chemical_symbols[second])
         names = [f"{what} {'–'.join(pair)}" for what in ("energy jump", "force jump")]
-        moved = _moved_to_cutoff(potential, rest, close, int(first), int(second))
+        moved = _moved_to_cutoff(at, potential.cutoff, pairs, int(first), int(second))
         if moved is None:
-            reason = "no pair of them can be moved to the cut-off distance: give a larger system"
-            rows += [without(_GROUP, "not applicable", reason, name) for name in names]
+            reason = "no such pair can be moved to the cut-off distance: give a larger system"
+            rows += [without_value(_GROUP, "not applicable", reason, name) for name in names]
             continue
         energy, force = _jumps(potential, params, *moved, limits.gap)
-        at = potential.cutoff
+        location = potential.cutoff
         broken = None if np.isfinite([energy, force]).all() else potential.cutoff
-        scan = _scanner(potential, params, rest, int(first), int(second))
+        scan = _scanner(potential, params, at, int(first), int(second))
         if scan is not None:
             curve = scan(start, 1.05 * potential.cutoff)
-            # In float32 distances differ by little more than the first interval of a second zoom.
+            # In float32 a second refinement would reach the spacing of floating-point distances.
             inside, where = _largest_jump(scan, curve, 2 if eps < 1e-12 else 1)
             if np.isinf(inside):
                 broken = where
             elif inside > energy:
-                energy, at = inside, where
+                energy, location = inside, where
         if broken is not None:
             reason = f"energy or force is not finite at {broken:.4g} Å: {_SAFE}"
-            rows += [without(_GROUP, "failed", reason, name) for name in names]
+            rows += [without_value(_GROUP, "failed", reason, name) for name in names]
             continue
         bounds = (
-            limits.jump * rest.largest_force + _NOISE * eps * abs(float(rest.found.energy)),
-            limits.jump * rest.largest_force,
+            limits.jump * at.largest_force + _NOISE * eps * abs(float(at.evaluation.energy)),
+            limits.jump * at.largest_force,
         )
         kind = "truncated" if energy > bounds[0] else "shifted" if force > bounds[1] else "smooth"
         rows += [
             judged(
                 _GROUP, names[0], energy, bounds[0],
-                "energy is not conserved as pairs cross: let it end smoothly, as switched(onset) does",
-                unit="eV", note=f"{kind}, at {at:.4g} Å" if kind == "truncated" else kind,
+                "energy is not conserved as pairs cross it: use a smooth cut-off, as switched(onset)",
+                unit="eV", note=f"{kind}, at {location:.4g} Å" if kind == "truncated" else kind,
             ),
             judged(
                 _GROUP, names[1], force, bounds[1],
-                "steps are no longer of second order: let the force end at zero, as switched(onset) does",
+                "the integrator loses its second order: use a smooth cut-off, as switched(onset)",
                 unit="eV/Å", note=kind,
             ),
         ]  # fmt: skip
@@ -127,9 +126,9 @@ def check_cutoff(
     return rows, tuple(scans)
 
 
-def _close_pairs(potential: Potential, rest: Rest) -> tuple[np.ndarray, ...]:
-    """Senders, receivers, vectors between them and distances [Å], padding left out."""
-    system = rest.system
+def _close_pairs(potential: Potential, at: Configuration) -> tuple[np.ndarray, ...]:
+    """Senders, receivers, vectors between them and distances [Å], without padding."""
+    system = at.system
     real = np.flatnonzero(np.asarray(system.atomic_numbers) > 0)
     r, cell = np.asarray(system.positions, np.float64)[real], np.asarray(system.cell, np.float64)
     i, j, shifts, distances = find_pairs(r, cell, np.asarray(system.pbc), 1.3 * potential.cutoff)
@@ -137,24 +136,24 @@ def _close_pairs(potential: Potential, rest: Rest) -> tuple[np.ndarray, ...]:
 
 
 def _moved_to_cutoff(
-    potential: Potential, rest: Rest, close: tuple[np.ndarray, ...], first: int, second: int
+    at: Configuration, cutoff: float, pairs: tuple[np.ndarray, ...], first: int, second: int
 ) -> tuple[System, int, np.ndarray] | None:
-    """The system with a pair of two species at the cut-off, which atom that is, and along what direction."""
-    i, j, vectors, distances = close
-    numbers = np.asarray(rest.system.atomic_numbers)
+    """The system with a pair of two species at the cut-off, the atom that moved, and its direction."""
+    i, j, vectors, distances = pairs
+    numbers = np.asarray(at.system.atomic_numbers)
     chosen = np.flatnonzero((numbers[i] == first) & (numbers[j] == second) & (i != j))
-    chosen = chosen[np.argsort(np.abs(distances[chosen] - potential.cutoff), kind="stable")]
-    r, real = np.asarray(rest.system.positions, np.float64), numbers > 0
-    cell, pbc = np.asarray(rest.system.cell, np.float64), np.asarray(rest.system.pbc)
-    nearest = float(distances.min(initial=potential.cutoff))
+    chosen = chosen[np.argsort(np.abs(distances[chosen] - cutoff), kind="stable")]
+    r, real = np.asarray(at.system.positions, np.float64), numbers > 0
+    cell, pbc = np.asarray(at.system.cell, np.float64), np.asarray(at.system.pbc)
+    nearest = float(distances.min(initial=cutoff))
     for k in chosen[:_TRIED]:
         along = vectors[k] / distances[k]
-        step = potential.cutoff - distances[k]
+        step = cutoff - distances[k]
         moved = r + (np.arange(len(r)) == j[k])[:, None] * step * along
-        # Where it moves by little, nobody needs to look for what it meets.
+        # A small displacement does not bring it close to other atoms.
         if abs(step) > 0.1 * nearest and len(find_pairs(moved[real], cell, pbc, 0.8 * nearest)[0]):
             continue
-        placed = rest.system.replace(positions=jnp.asarray(moved, rest.system.positions.dtype))
+        placed = at.system.replace(positions=jnp.asarray(moved, at.system.positions.dtype))
         return placed, int(j[k]), along
     return None
 
@@ -162,7 +161,7 @@ def _moved_to_cutoff(
 def _jumps(
     potential: Potential, params: Params, system: System, atom: int, along: np.ndarray, gap: float
 ) -> tuple[float, float]:
-    """Of energy [eV] and of the force along the direction [eV/Å], between both sides of the cut-off."""
+    """Jumps of energy [eV] and of the force along the direction [eV/Å] at the cut-off."""
     dtype = system.positions.dtype
     neighbors = list_of(potential, system)
     amounts = gap * np.concatenate([-np.arange(1, 5), np.arange(1, 5)])
@@ -201,10 +200,10 @@ class _Curve(NamedTuple):
 
 
 def _scanner(
-    potential: Potential, params: Params, rest: Rest, first: int, second: int
+    potential: Potential, params: Params, at: Configuration, first: int, second: int
 ) -> Callable[[float, float], _Curve] | None:
-    """`scan(low, high)` of two atoms without a cell; None where the potential refuses them."""
-    dtype = rest.system.positions.dtype
+    """`scan(low, high)` of an isolated pair; None where the potential does not accept it."""
+    dtype = at.system.positions.dtype
     near = 0.1 * potential.cutoff
     try:
         system = make_system([[0, 0, 0], [near, 0, 0]], [first, second], dtype=dtype)
@@ -225,31 +224,31 @@ def _scanner(
 
 
 def _largest_jump(scan: Callable[[float, float], _Curve], curve: _Curve, n_zooms: int) -> tuple[float, float]:
-    """The largest jump of the energy [eV], and at what distance [Å]; infinite where something is not finite.
+    """The largest jump of the energy [eV] and its distance [Å]; infinite for values that are not finite.
 
-    The trapezoidal rule misses a third power of the interval where the energy is smooth, and the jump where
-    it is not; intervals that miss more than those beside them are looked at again.
+    The error of the trapezoidal rule for the force is of third order in the interval where the energy is
+    smooth, and the jump where it is not; intervals with larger errors than their neighbours are refined.
     """
 
     def broken(curve: _Curve) -> np.ndarray:
         return curve.distances[~(np.isfinite(curve.energies) & np.isfinite(curve.forces))]
 
-    def missed(curve: _Curve) -> np.ndarray:
+    def errors(curve: _Curve) -> np.ndarray:
         width = np.diff(curve.distances)
         return np.abs(np.diff(curve.energies) + width * (curve.forces[1:] + curve.forces[:-1]) / 2)
 
-    # What is not finite spreads to all that it is compared with.
+    # Comparisons with values that are not finite would be meaningless.
     if len(broken(curve)):
         return np.inf, float(broken(curve)[0])
-    first = missed(curve)
-    beside = np.maximum(np.r_[first[1], first[:-1]], np.r_[first[1:], first[-2]])
+    first = errors(curve)
+    adjacent = np.maximum(np.r_[first[1], first[:-1]], np.r_[first[1:], first[-2]])
     sizes = []
-    for k in np.argsort(-first / (beside + 1e-12 * np.max(np.abs(curve.energies))))[:_SUSPECTS]:
-        part, at = curve, int(k)
+    for k in np.argsort(-first / (adjacent + 1e-12 * np.max(np.abs(curve.energies))))[:_RESCANNED]:
+        part, k = curve, int(k)
         for _ in range(n_zooms):
-            part = scan(*part.distances[at : at + 2])
+            part = scan(*part.distances[k : k + 2])
             if len(broken(part)):
                 return np.inf, float(broken(part)[0])
-            at = int(np.argmax(missed(part)))
-        sizes.append((float(missed(part)[at]), float(part.distances[at])))
+            k = int(np.argmax(errors(part)))
+        sizes.append((float(errors(part)[k]), float(part.distances[k])))
     return max(sizes)

@@ -1,4 +1,4 @@
-"""The ratio of two histograms without bins, and errors by leaving blocks out."""
+"""The ratio of two histograms without bins, and jackknife errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,9 @@ _ITERATIONS = 30
 
 
 def log_ratio_slope(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) -> float:
-    """d/dx of ln p₂(x)/p₁(x) where that is linear, by maximum likelihood of which one a sample is from.
+    """Slope of ln p₂(x)/p₁(x), assumed linear, by logistic regression from samples of p₁ and p₂.
 
-    Args:
-        first: samples of p₁, of any shape.
-        second: samples of p₂, of any shape.
-
-    Returns:
-        [1/unit of x]; NaN where the samples do not overlap, as then any slope that is large enough will do.
+    It is NaN where the samples do not overlap, as it is then unbounded.
 
     References:
         Shirts, J. Chem. Theory Comput. 9, 909 (2013), doi:10.1021/ct300688p.
@@ -46,21 +41,14 @@ def log_ratio_slope(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "
 def jackknife(
     function: Callable[..., Any], *series: Float[np.ndarray, "frames replicas ..."], n_blocks: int = 4
 ) -> Estimate:
-    """A function of samples and its standard error, by leaving parts of them out in turn.
+    """A function of samples and its standard error by the delete-one jackknife.
 
-    Replicas are independent, whatever the correlation in time; blocks of their series are more parts, if they
-    are longer than it lasts. The larger of both errors is given.
-
-    Args:
-        function: of arrays of samples [samples, ...], one for each series; a number or an array.
-        *series: samples of independent replicas; [frames, replicas, ...].
-        n_blocks: blocks in time of each replica.
-
-    Returns:
-        `Estimate`.
+    Parts are replicas, which are independent, or blocks of these, which are more but must be longer than the
+    correlation time. The larger of both errors is returned. `function` takes an array [samples, ...] for each
+    series, and returns a number or an array.
 
     Raises:
-        InputError: one replica only, or fewer frames than blocks.
+        InputError: a single replica, or fewer frames than blocks.
 
     References:
         Efron & Stein, Ann. Stat. 9, 586 (1981), doi:10.1214/aos/1176345462.
@@ -71,12 +59,12 @@ def jackknife(
             f"{n_replicas} replicas of {len(series[0])} frames give no error bar: use two or more, of at "
             f"least {n_blocks} frames"
         )
-    whole = [np.asarray(x, np.float64) for x in series]
-    value = np.asarray(function(*(x.reshape(-1, *x.shape[2:]) for x in whole)))
+    samples = [np.asarray(x, np.float64) for x in series]
+    value = np.asarray(function(*(x.reshape(-1, *x.shape[2:]) for x in samples)))
     errors = []
     for blocks in {1, n_blocks}:
-        # [parts, samples, ...], a part being a block of a replica.
-        cut = [x[: len(x) // blocks * blocks] for x in whole]
+        # [parts, samples, ...]; a part is a block of a replica.
+        cut = [x[: len(x) // blocks * blocks] for x in samples]
         parts = [
             np.moveaxis(x.reshape(blocks, -1, *x.shape[1:]), 2, 1).reshape(
                 blocks * n_replicas, -1, *x.shape[2:]
@@ -84,8 +72,8 @@ def jackknife(
             for x in cut
         ]
         n = len(parts[0])
-        left = np.array([
+        values = np.array([
             function(*(np.delete(x, k, axis=0).reshape(-1, *x.shape[2:]) for x in parts)) for k in range(n)
         ])  # fmt: skip
-        errors.append(np.sqrt((n - 1) / n * np.sum((left - left.mean(axis=0)) ** 2, axis=0)))
+        errors.append(np.sqrt((n - 1) / n * np.sum((values - values.mean(axis=0)) ** 2, axis=0)))
     return Estimate(value, np.max(errors, axis=0))

@@ -1,4 +1,4 @@
-"""Runs of replicas for the checks with dynamics; times are in steps, so that they suit any system."""
+"""Runs of replicas for checks with dynamics; time constants are in steps, so that they fit any system."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from difmd.validation.ensembles import KineticEnergies, Volumes
 EVERY = 10
 """Steps between frames."""
 
-# Steps in which momenta and volumes relax.
+# Relaxation times of momenta and volumes, in steps.
 _FRICTION, _BAROSTAT = 50, 50
 
-# Runs of half the length that find out how much the volume fluctuates, each with what the one before found.
+# Runs of half the length that estimate the compressibility, each with the estimate of the previous one.
 _PILOTS = 2
 
-# Volumes forget what they were more slowly than momenta, so that runs at each pressure are longer.
+# Volumes decorrelate more slowly than momenta, so that runs at each pressure are longer by this factor.
 _LONGER = 2
 
 
@@ -37,15 +37,15 @@ def equilibrated(
     potential: Potential, params: Params, system: System, *, temperature: float, dt: float, n_steps: int,
     n_replicas: int, limits: Limits, key: Key[Array, ""],
 ) -> MDState:  # fmt: skip
-    """Replicas of a system after Langevin dynamics, each with noise of its own.
+    """Replicas of a system after Langevin dynamics with independent noise.
 
     Raises:
         SimulationError: as `simulate`.
     """
     systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (n_replicas, *x.shape)), system)
     run = simulate(
-        potential, params, systems, _bath(dt, temperature), n_steps=n_steps, initial_temperature=temperature,
-        save_every=EVERY, key=key, limits=limits, progress=False,
+        potential, params, systems, _thermostat(dt, temperature), n_steps=n_steps,
+        initial_temperature=temperature, save_every=EVERY, key=key, limits=limits, progress=False,
     )  # fmt: skip
     return _end(run)
 
@@ -54,7 +54,7 @@ def newtonian(
     potential: Potential, params: Params, start: MDState, *, dt: float, n_steps: int, chunk_steps: int,
     limits: Limits, key: Key[Array, ""],
 ) -> Trajectory:  # fmt: skip
-    """Velocity Verlet from there; runs with the same chunks compile once.
+    """A velocity Verlet run from a state; runs with the same chunks compile once.
 
     Raises:
         SimulationError: as `simulate`.
@@ -69,47 +69,46 @@ def kinetic_energies(
     potential: Potential, params: Params, start: MDState, *, temperature: float, dt: float, n_steps: int,
     limits: Limits,
 ) -> KineticEnergies:  # fmt: skip
-    """Of Langevin dynamics that go on from there.
+    """Kinetic energies of Langevin dynamics from a state.
 
     Raises:
         SimulationError: as `simulate`.
     """
     run = simulate(
-        potential, params, start, _bath(dt, temperature), n_steps=n_steps, save_every=EVERY, limits=limits,
-        progress=False,
+        potential, params, start, _thermostat(dt, temperature), n_steps=n_steps, save_every=EVERY,
+        limits=limits, progress=False,
     )  # fmt: skip
     masses = np.asarray(start.system.masses, np.float64)
     each = np.sum(run.momenta.astype(np.float64) ** 2, axis=-1) / (2 * masses * units.KB * temperature)
     labels, members = kinds(jax.tree.map(lambda x: x[0], start.system))
-    samples = np.stack([each[..., own].sum(axis=-1) for own in members], axis=-1)
-    # The thermostat moves the centre of mass, too.
-    return KineticEnergies(labels, np.array([3.0 * len(own) for own in members]), samples)
+    samples = np.stack([each[..., atoms].sum(axis=-1) for atoms in members], axis=-1)
+    # The thermostat acts on the centre of mass, too.
+    return KineticEnergies(labels, np.array([3.0 * len(atoms) for atoms in members]), samples)
 
 
 def kinds(system: System) -> tuple[tuple[str, ...], list[np.ndarray]]:
-    """Labels of the kinds of atoms that move, which differ in species or mass, and the atoms of each."""
+    """Labels of the kinds of mobile atoms, which differ in species or mass, and the atoms of each kind."""
     from ase.data import chemical_symbols
 
     numbers, masses = np.asarray(system.atomic_numbers), np.asarray(system.masses, np.float64)
     mobile = np.asarray(system.is_mobile)
-    found = np.unique(np.stack([numbers[mobile], masses[mobile]], axis=1), axis=0)
-    symbols = [chemical_symbols[int(z)] for z, _ in found]
+    unique = np.unique(np.stack([numbers[mobile], masses[mobile]], axis=1), axis=0)
+    symbols = [chemical_symbols[int(z)] for z, _ in unique]
     labels = tuple(
         symbol if symbols.count(symbol) == 1 else f"{symbol} of {mass:g} amu"
-        for symbol, (_, mass) in zip(symbols, found, strict=True)
+        for symbol, (_, mass) in zip(symbols, unique, strict=True)
     )
-    return labels, [np.flatnonzero(mobile & (numbers == z) & (masses == mass)) for z, mass in found]
+    return labels, [np.flatnonzero(mobile & (numbers == z) & (masses == mass)) for z, mass in unique]
 
 
 def volumes(
     potential: Potential, params: Params, start: MDState, *, temperature: float, pressure: float, dt: float,
     n_steps: int, limits: Limits, key: Key[Array, ""],
 ) -> Volumes:  # fmt: skip
-    """Of stochastic cell rescaling at three pressures, each after a run at the middle one.
+    """Volumes of stochastic cell rescaling at three pressures, after runs at the middle one.
 
-    That also finds the compressibility, with which volumes relax as quickly as they may. The pressures are so
-    far apart that volumes shift by their width, for which the error of the slope between them is about the
-    least.
+    These runs estimate the compressibility, with which volumes relax at the given time constant. Between two
+    pressures the mean volume shifts by its standard deviation, which about minimises the error of the slope.
 
     Raises:
         SimulationError: as `simulate`.
@@ -129,27 +128,27 @@ def volumes(
 
     kT = units.KB * temperature
     compressibility = WATER
-    for pilot in keys[:_PILOTS]:
-        before = run(start, n_steps // 2, pressure, pilot, compressibility)
-        start = _end(before)
-        late = before.volume[len(before.volume) // 2 :]
-        # What differs between replicas counts, as they may still relax slowly.
+    for pilot_key in keys[:_PILOTS]:
+        pilot = run(start, n_steps // 2, pressure, pilot_key, compressibility)
+        start = _end(pilot)
+        late = pilot.volume[len(pilot.volume) // 2 :]
+        # Over all replicas, whose means may differ as they relax slowly.
         width, mean = float(late.std()), float(late.mean())
         compressibility = width**2 / (kT * mean)
     pressures = pressure + kT / width * np.array([-1, 0, 1])
     samples = []
-    for outside, one in zip(pressures, keys[_PILOTS:], strict=True):
-        done = run(start, _LONGER * n_steps, float(outside), one, compressibility)
-        samples.append(done.volume[len(done.volume) // 4 :])
+    for outside, run_key in zip(pressures, keys[_PILOTS:], strict=True):
+        volume = run(start, _LONGER * n_steps, float(outside), run_key, compressibility).volume
+        samples.append(volume[len(volume) // 4 :])
     return Volumes(pressures, temperature, np.stack(samples))
 
 
 def _end(run: Trajectory) -> MDState:
-    """The last state of a run, which only trajectories from disk may lack."""
+    """The last state of a run, which only trajectories from disk lack."""
     if run.state is None:
-        raise SimulationError("the run has no state to go on from", run)
+        raise SimulationError("the run has no final state", run)
     return run.state
 
 
-def _bath(dt: float, temperature: float) -> Any:
+def _thermostat(dt: float, temperature: float) -> Any:
     return langevin(dt=dt, temperature=temperature, friction=1 / (_FRICTION * dt))

@@ -1,4 +1,4 @@
-"""What must not change an energy: rotation, inversion, translation, order, lattice shifts and padding."""
+"""Invariance under rotation, reflection, translation, permutation, lattice shifts and padding."""
 
 from __future__ import annotations
 
@@ -9,87 +9,81 @@ from difmd.errors import InputError
 from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
 from difmd.system import System
-from difmd.validation.checks import Check, judged, tolerances, without
-from difmd.validation.rest import Rest, evaluated, list_of
+from difmd.validation.checks import Check, judged, tolerances, without_value
+from difmd.validation.configuration import Configuration, evaluated, list_of
 
 _GROUP = "symmetry"
 _N_PADDING = 2
 
 
-def check_symmetry(potential: Potential, params: Params, rest: Rest, rng: np.random.Generator) -> list[Check]:
-    """Energy, forces and stress of what is the same configuration seen in another way.
+def check_symmetry(
+    potential: Potential, params: Params, at: Configuration, rng: np.random.Generator
+) -> list[Check]:
+    """Compare energy, forces and stress of equivalent configurations, one check for each symmetry.
 
-    The value of a row is the largest of the relative differences of energy, forces and stress. Rotations turn
-    the cell, too, in whatever directions it is periodic.
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        rest: the configuration.
-        rng: of rotation, translation and permutation.
-
-    Returns:
-        A row for each symmetry.
+    Values are the largest relative differences of energy, forces and stress. Rotations include the cell.
     """
-    system, bound = rest.system, tolerances(rest.system.positions.dtype).same
+    system, bound = at.system, tolerances(at.system.positions.dtype).same
     r, cell = np.asarray(system.positions), np.asarray(system.cell)
     pbc, numbers = np.asarray(system.pbc), np.asarray(system.atomic_numbers)
     rows = []
 
-    def look(
-        name: str, moved: System, remedy: str, turn: np.ndarray | None = None,
+    def compare(
+        name: str, moved: System, remedy: str, rotation: np.ndarray | None = None,
         order: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         try:
-            found = evaluated(potential, params, moved, list_of(potential, moved, rest.neighbors))
+            evaluation = evaluated(potential, params, moved, list_of(potential, moved, at.neighbors))
         except InputError as error:
-            rows.append(without(_GROUP, "failed", f"refused: {error}", name))
+            rows.append(without_value(_GROUP, "failed", f"InputError: {error}", name))
             return
-        rows.append(judged(_GROUP, name, _difference(rest, found, turn, order), bound, remedy))
+        rows.append(judged(_GROUP, name, _difference(at, evaluation, rotation, order), bound, remedy))
 
     def placed(positions: np.ndarray, box: np.ndarray = cell) -> System:
         dtype = system.positions.dtype
         return system.replace(positions=jnp.asarray(positions, dtype), cell=jnp.asarray(box, dtype))
 
-    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    turn = turn * np.linalg.det(turn)
-    look(
-        "rotation", placed(r @ turn, cell @ turn),
-        "use distances, angles or equivariant features, and no component of a vector by itself", turn,
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    rotation = rotation * np.linalg.det(rotation)
+    compare(
+        "rotation", placed(r @ rotation, cell @ rotation),
+        "use distances, angles or equivariant features instead of components of vectors", rotation,
     )  # fmt: skip
-    look(
+    compare(
         "reflection", placed(-r, -cell),
-        "a mirror image must have the same energy: use no triple product to an odd power", -np.eye(3),
+        "a mirror image must have the same energy: avoid odd powers of triple products", -np.eye(3),
     )  # fmt: skip
-    look(
+    compare(
         "translation", placed(r + rng.uniform(-10, 10, 3)),
-        "use differences of positions, and no position by itself",
+        "use differences of positions instead of positions",
     )  # fmt: skip
     order = np.arange(len(numbers))
     for number in np.unique(numbers[numbers > 0]):
-        alike = np.flatnonzero(numbers == number)
-        # A cycle leaves none of them where it was.
-        mixed = rng.permutation(alike)
+        same = np.flatnonzero(numbers == number)
+        # A cycle moves all of them.
+        mixed = rng.permutation(same)
         order[mixed] = np.roll(mixed, 1)
     if np.array_equal(order, np.arange(len(numbers))):
-        rows.append(without(_GROUP, "not applicable", "no two atoms are alike", "permutation"))
+        rows.append(
+            without_value(_GROUP, "not applicable", "all atoms are of different species", "permutation")
+        )
     else:
-        look(
-            "permutation", placed(r[order]), "sum over atoms with the same function for all of a species",
+        compare(
+            "permutation", placed(r[order]), "use the same function for all atoms of a species",
             order=order,
         )  # fmt: skip
     if pbc.any():
         shift = np.where(pbc, [2, -1, 3], 0) @ cell
         atom = rng.choice(np.flatnonzero(numbers > 0))
-        look(
+        compare(
             "lattice shift", placed(r + (np.arange(len(r)) == atom)[:, None] * shift),
-            "take neighbours and their shifts from the list, and no difference of unwrapped positions",
+            "use neighbours and shifts of the list instead of differences of unwrapped positions",
         )  # fmt: skip
     else:
-        rows.append(without(_GROUP, "not applicable", "no direction is periodic", "lattice shift"))
-    look(
+        rows.append(without_value(_GROUP, "not applicable", "no direction is periodic", "lattice shift"))
+    compare(
         "padding", _padded(system, r.mean(axis=0)),
-        "atoms with atomic number 0 must have no energy: mask them, with safe operands on both branches",
+        "atoms with atomic number 0 must not contribute: mask them, with safe operands on both branches",
     )  # fmt: skip
     return rows
 
@@ -107,20 +101,22 @@ def _padded(system: System, where: np.ndarray) -> System:
     )
 
 
-def _difference(rest: Rest, found: Evaluation, turn: np.ndarray | None, order: np.ndarray | None) -> float:
-    """The largest relative difference from what is expected; NaN if anything is."""
-    turn = np.eye(3) if turn is None else turn
-    was = rest.found
-    forces = np.asarray(was.forces, np.float64) @ turn
+def _difference(
+    at: Configuration, evaluation: Evaluation, rotation: np.ndarray | None, order: np.ndarray | None
+) -> float:
+    """The largest relative difference from the expected values; NaN if any of them is."""
+    rotation = np.eye(3) if rotation is None else rotation
+    expected = at.evaluation
+    forces = np.asarray(expected.forces, np.float64) @ rotation
     forces = forces if order is None else forces[order]
-    # Energies and stresses of balanced systems are small beside the terms that they are sums of.
-    work = rest.n_atoms * rest.largest_force
-    energy = abs(float(found.energy) - float(was.energy)) / (abs(float(was.energy)) + work)
-    got = np.asarray(found.forces, np.float64)
-    forces = np.concatenate([forces, np.zeros((len(got) - len(forces), 3))])
-    differences = [energy, np.max(np.abs(got - forces)) / rest.largest_force]
-    if np.asarray(rest.system.pbc).all():
-        stress = turn.T @ np.asarray(was.stress, np.float64) @ turn
-        scale = np.max(np.abs(stress)) + work / float(rest.system.volume)
-        differences.append(np.max(np.abs(np.asarray(found.stress) - stress)) / scale)
+    # Energies and stresses of balanced systems are small compared with their terms.
+    work = at.n_atoms * at.largest_force
+    energy = abs(float(evaluation.energy) - float(expected.energy)) / (abs(float(expected.energy)) + work)
+    actual = np.asarray(evaluation.forces, np.float64)
+    forces = np.concatenate([forces, np.zeros((len(actual) - len(forces), 3))])
+    differences = [energy, np.max(np.abs(actual - forces)) / at.largest_force]
+    if np.asarray(at.system.pbc).all():
+        stress = rotation.T @ np.asarray(expected.stress, np.float64) @ rotation
+        scale = np.max(np.abs(stress)) + work / float(at.system.volume)
+        differences.append(np.max(np.abs(np.asarray(evaluation.stress) - stress)) / scale)
     return float(np.max(differences))

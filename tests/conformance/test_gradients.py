@@ -1,4 +1,4 @@
-"""Gradient methods against central differences and each other, and what they refuse."""
+"""Gradient methods against central differences and each other, and their errors."""
 
 import functools
 
@@ -31,7 +31,7 @@ def slow(*values):
 
 
 def crystal(kind):
-    """A potential, its params and eight atoms off their sites in a cell that is not quite cubic."""
+    """A potential, its params and eight displaced atoms in a slightly triclinic cell."""
     rng = np.random.default_rng(5)
     corners = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
     if kind == "lennard_jones":
@@ -54,7 +54,7 @@ def crystal(kind):
 
 @functools.cache
 def problem(kind):
-    """A loss of 200 steps of Langevin dynamics as a function of all that it can be differentiated in."""
+    """A loss of 200 steps of Langevin dynamics as a function of all differentiable inputs."""
     potential, params, system = crystal(kind)
     neighbors = neighbor_list(
         system, cutoff=potential.cutoff, skin=0.8, slack=1.5, reverse_edges=potential.uses_reverse_edges
@@ -98,11 +98,11 @@ def gradient_of(kind, name):
 
 
 @pytest.mark.parametrize("kind", ["lennard_jones", slow("stillinger_weber"), slow("mace")])
-def test_direct_is_central_differences(kind):
-    """In every parameter, coordinate, momentum, component of the cell and mass, and in the temperature."""
+def test_direct_agrees_with_central_differences(kind):
+    """For every parameter, coordinate, momentum, component of the cell and mass, and the temperature."""
     loss, start, unravel = problem(kind)
     scale = jnp.clip(jnp.abs(start), 0.1, 1.0)
-    # Rounding asks for long steps; for short ones higher derivatives, which jump where a switch begins.
+    # A compromise between rounding and higher derivatives, which are discontinuous at the onset of a switch.
     step = 2e-4
 
     @jax.jit
@@ -143,7 +143,7 @@ def test_exact_methods_agree(kind, name):
 
 
 @pytest.mark.parametrize("kind", ["lennard_jones", slow("stillinger_weber")])
-def test_forward_mode_agrees_in_few_numbers(kind):
+def test_forward_mode_agrees_for_few_inputs(kind):
     """Parameters, the cell and the temperature."""
     loss, start, unravel = problem(kind)
     whole = unravel(start)
@@ -162,13 +162,13 @@ def test_forward_mode_agrees_in_few_numbers(kind):
 BATHS = {
     "velocity_verlet": velocity_verlet(dt=DT),
     "langevin": langevin(dt=DT, temperature=60.0, friction=1 / units.PS),
-    # Words of bits fill up and are put away, many times.
+    # Words of bits fill up and are stored many times.
     "much friction": langevin(dt=DT, temperature=60.0, friction=50 / units.PS),
 }
 
 
 def last_positions(bath, dtype, n_steps, method, *, away=0.0, **steps):
-    """Gradient of Σ r² at the end in the momenta of the start, and the flags."""
+    """Gradient of Σ r² at the end with respect to the initial momenta, and the flags."""
     potential, params, system = crystal("lennard_jones")
     params, system = jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x, (params, system)
@@ -196,23 +196,23 @@ def last_positions(bath, dtype, n_steps, method, *, away=0.0, **steps):
         slow("much friction", jnp.float32),
     ],
 )
-def test_the_way_back_ends_in_the_start_bit_for_bit(name, dtype):
-    """Else the gradient is NaN."""
+def test_backward_run_recovers_the_initial_state_exactly(name, dtype):
+    """Otherwise the gradient would be NaN."""
     steps = {"save_every": 25, "rebuild_every": 25}
     gradient, flags = last_positions(BATHS[name], dtype, 2000, reversible(), **steps)
     assert flags == Flag(0) and np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
-def test_the_way_back_is_refused_beyond_the_grid():
-    """In float32 it reaches 64 Å."""
+def test_coordinates_outside_the_grid_are_flagged():
+    """The grid of float32 reaches 64 Å."""
     gradient, flags = last_positions(
         BATHS["velocity_verlet"], jnp.float32, 100, reversible(), away=1000.0, save_every=10
     )
     assert Flag.OFF_GRID in flags and np.isnan(gradient).all()
 
 
-def test_uneven_blocks_of_steps_and_lists_that_are_updated():
-    """75 steps from frame to frame are two blocks and a bit; nothing is saved, no list built without need."""
+def test_uneven_blocks_and_updated_lists():
+    """75 steps between frames are two blocks and a remainder; nothing is saved, and lists are updated."""
     steps = {"save_every": 75, "save": lambda state, neighbors: None}
     found, flags = last_positions(BATHS["langevin"], jnp.float64, 150, reversible(), **steps)
     expected, _ = last_positions(BATHS["langevin"], jnp.float64, 150, direct(), **steps)
@@ -220,14 +220,14 @@ def test_uneven_blocks_of_steps_and_lists_that_are_updated():
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
-def test_reversible_refuses_an_integrator_it_cannot_undo():
+def test_reversible_raises_for_other_integrators():
     bath = BATHS["velocity_verlet"]._replace(reversible=None)
     with pytest.raises(InputError, match="cannot undo a step of this integrator: use velocity_verlet"):
         last_positions(bath, jnp.float64, 2, reversible(), save_every=2)
 
 
-def test_friction_may_be_known_later():
-    """As an argument of a jitted function; it is differentiated, too."""
+def test_friction_may_be_traced():
+    """As a differentiated argument of a jitted function."""
     potential, params, system = crystal("lennard_jones")
     neighbors = neighbor_list(system, cutoff=potential.cutoff, skin=0.8, slack=1.5)
     momenta = draw_momenta(jax.random.key(1), system, 60.0)
@@ -245,8 +245,8 @@ def test_friction_may_be_known_later():
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
-def test_a_truncated_gradient_is_that_of_its_windows():
-    """One window is the whole; of more, the last one alone reaches the last frame, and none the start."""
+def test_truncated_gradient_is_that_of_its_last_window():
+    """One window gives the full gradient; with more, only the last affects the last frame."""
     steps = {"save_every": 10, "rebuild_every": 10}
     bath = BATHS["velocity_verlet"]
     whole, _ = last_positions(bath, jnp.float64, 40, direct(), **steps)
@@ -289,7 +289,7 @@ def test_a_truncated_gradient_is_that_of_its_windows():
         ),
     ],
 )
-def test_what_is_refused(make, message):
+def test_bad_settings_raise(make, message):
     with pytest.raises(InputError, match=message):
         make()
 
@@ -300,3 +300,10 @@ def test_what_is_refused(make, message):
 )
 def test_factors(number, n_factors, expected):
     assert factors(number, n_factors) == expected
+
+
+def test_summary_is_the_call_of_the_factory():
+    methods = (direct(), checkpointed(), checkpointed(levels=2), reversible(), forward(max_inputs=9))
+    names = ["direct()", "checkpointed()", "checkpointed(levels=2)", "reversible()", "forward(max_inputs=9)"]
+    assert [repr(method) for method in methods] == names
+    assert repr(truncated_backpropagation(n_steps=20)) == "truncated_backpropagation(n_steps=20)"

@@ -1,4 +1,4 @@
-"""Integrators on problems with a known answer, and the momenta they start from."""
+"""Integrators on analytic problems, and initial momenta."""
 
 import chex
 import jax
@@ -13,6 +13,7 @@ from difmd.integrators import (
     draw_momenta,
     kinetic_energy,
     langevin,
+    martyna_tobias_klein,
     remove_drift,
     velocity_verlet,
 )
@@ -20,7 +21,7 @@ from difmd.system import System, make_system
 
 STIFFNESS = 0.7  # eV/Å²
 CENTER = np.array([[0.0, 0, 0], [3.0, 1, 0], [-2.0, 4, 1]])
-# Deterministic ones; a factory of dt each.
+# Factories of deterministic integrators, as functions of dt.
 DETERMINISTIC = {
     "velocity_verlet": lambda dt: velocity_verlet(dt=dt),
     "langevin without friction": lambda dt: langevin(dt=dt, temperature=300.0, friction=0.0),
@@ -33,7 +34,7 @@ def spring(system: System) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def oscillators():
-    """Three oscillators with different frequencies, away from their centres, and their momenta."""
+    """Three displaced oscillators with different frequencies, and their momenta."""
     offset = np.array([[0.3, -0.1, 0.2], [0.0, 0.4, -0.3], [-0.2, 0.1, 0.5]])
     system = make_system(CENTER + offset, [3, 11, 19])
     momenta = jnp.array([[0.2, 0.5, -0.4], [-1.0, 0.3, 0.2], [0.7, -0.6, 0.1]])
@@ -42,7 +43,7 @@ def oscillators():
 
 @jax.jit
 def final(integrator, system, momenta, n_steps):
-    """The state after `n_steps`, which is traced, so that every number of steps is one compilation."""
+    """The state after `n_steps`, which is traced, so that all numbers of steps compile once."""
     state = integrator.init(system, momenta, jax.random.key(0), spring)
     return lax.fori_loop(0, n_steps, lambda _, s: integrator.step(s, spring), state)
 
@@ -89,13 +90,13 @@ def test_langevin_without_friction_is_velocity_verlet(oscillators):
     np.testing.assert_allclose(one.forces, other.forces, atol=1e-10)
 
 
-def test_state_carries_the_forces_of_its_positions(oscillators):
+def test_state_holds_the_forces_at_its_positions(oscillators):
     for integrator in (velocity_verlet(dt=0.3), langevin(dt=0.3, temperature=9.0, friction=0.1)):
         state = final(integrator, *oscillators, 7)
         np.testing.assert_allclose(state.forces, spring(state.system), rtol=1e-12)
 
 
-def test_other_numbers_do_not_recompile(oscillators):
+def test_other_settings_do_not_recompile(oscillators):
     chex.clear_trace_counter()
 
     @jax.jit
@@ -109,7 +110,7 @@ def test_other_numbers_do_not_recompile(oscillators):
     assert jnp.abs(cold - hot).max() > 1e-3
 
 
-def test_padding_stays_where_it_is():
+def test_padding_does_not_move():
     system = make_system([[0.0, 0, 0], [3, 0, 0], [0, 0, 0]], [18, 18, 0])
     momenta = draw_momenta(jax.random.key(0), system, 100.0)
     for integrator in (
@@ -148,7 +149,7 @@ def test_langevin_samples_the_canonical_variances_of_an_oscillator():
     kT = units.KB * temperature
     sigma = np.sqrt(2 / (3 * n_atoms))
     assert abs(np.mean(state.system.positions**2) * STIFFNESS / kT - 1) < 5 * sigma
-    # Momenta carry the error of the time step: ⟨p²⟩/mkT = 1 − (ωΔt)²/4.
+    # Momenta have a time step error: ⟨p²⟩/mkT = 1 − (ωΔt)²/4.
     assert abs(np.mean(state.momenta**2) / 39.9 / kT - (1 - 1 / 4)) < 5 * sigma
 
 
@@ -165,7 +166,7 @@ def test_momenta_have_no_drift_and_the_right_temperature():
     energies = jax.vmap(lambda p: kinetic_energy(system, p))(momenta)
     measured = float(energies.mean()) / (0.5 * freedom * units.KB)
     assert abs(measured / temperature - 1) < 5 * np.sqrt(2 / freedom / n_draws)
-    # Light and heavy atoms alike.
+    # For light and heavy atoms.
     light = np.asarray(system.masses)[:n_atoms] < 80
     for group in (light, ~light):
         share = np.asarray(momenta)[:, :n_atoms][:, group] ** 2
@@ -174,13 +175,13 @@ def test_momenta_have_no_drift_and_the_right_temperature():
 
 
 def test_remove_drift_keeps_relative_velocities():
-    masses = jnp.array([[2.0], [3.0], [0.0]])
+    system = make_system([[0, 0, 0], [3.0, 0, 0], [9.0, 0, 0]], [1, 1, 0], masses=[2.0, 3.0, 1.0])
     momenta = jnp.array([[1.0, 0, 4], [2.0, -1, 1], [0.0, 0, 0]])
-    still = remove_drift(momenta, masses)
-    np.testing.assert_allclose(still.sum(axis=0), 0, atol=1e-15)
+    at_rest = remove_drift(momenta, system)
+    np.testing.assert_allclose(at_rest.sum(axis=0), 0, atol=1e-15)
     relative = lambda p: p[0] / 2.0 - p[1] / 3.0  # noqa: E731
-    np.testing.assert_allclose(relative(still), relative(momenta), rtol=1e-14)
-    assert not np.any(still[2])
+    np.testing.assert_allclose(relative(at_rest), relative(momenta), rtol=1e-14)
+    assert not np.any(at_rest[2])
 
 
 BAD = {
@@ -196,7 +197,36 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_refusals(case):
+def test_bad_settings_raise(case):
     make, message = BAD[case]
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("integrator", "text"),
+    [
+        (velocity_verlet(dt=2 * units.FS), "velocity_verlet(dt=2 fs)"),
+        (
+            langevin(dt=4 * units.FS, temperature=120, friction=1 / units.PS),
+            "langevin(dt=4 fs, temperature=120 K, friction=1 /ps)",
+        ),
+        (
+            martyna_tobias_klein(
+                dt=units.FS, temperature=300.0, pressure=units.BAR, time_constant=0.1 * units.PS,
+                piston_time=units.PS,
+            ),
+            "martyna_tobias_klein(dt=1 fs, temperature=300 K, pressure=1 bar, time_constant=0.1 ps, "
+            "piston_time=1 ps, coupling=isotropic, length=3)",
+        ),
+    ],
+)  # fmt: skip
+def test_summary_is_the_call_of_the_factory(integrator, text):
+    assert repr(integrator) == text
+    stacked = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 2), integrator)
+    assert "dt=float64[2]" in repr(stacked)
+
+
+def test_settings_are_arguments_of_the_factory():
+    given = {"dt": 0.4, "temperature": 120.0, "friction": 0.01}
+    assert langevin(**given).settings == given

@@ -22,7 +22,7 @@ from difmd.system import from_ase, make_system
 
 
 def silicon():
-    """Eight atoms off their sites, in a cell that is not cubic."""
+    """Eight displaced atoms in a triclinic cell."""
     atoms = bulk("Si", "diamond", a=5.43, cubic=True)
     atoms.rattle(0.05, seed=1)
     rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def alloy():
 
 CRYSTALS = {"silicon": silicon, "argon": argon, "alloy": alloy}
 
-# Compiling takes a minute and more for each.
+# Each compiles for about a minute.
 slow = pytest.mark.slow
 KINDS = ["silicon", pytest.param("argon", marks=slow), pytest.param("alloy", marks=slow)]
 
@@ -78,7 +78,7 @@ def problem(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pressure", [0.0, 2 * units.GPA])
-def test_energy_and_volume_are_those_that_ase_finds(kind, pressure):
+def test_energy_and_volume_agree_with_ase(kind, pressure):
     potential, atoms, params, relaxed = problem(kind)
     pressure = pressure if kind == "silicon" else pressure / 20
     found, _ = relaxed(params, pressure)
@@ -87,7 +87,7 @@ def test_energy_and_volume_are_those_that_ase_finds(kind, pressure):
     atoms = atoms.copy()
     atoms.calc = Calculator(potential, params)
     assert BFGS(FrechetCellFilter(atoms, scalar_pressure=pressure), logfile=None).run(fmax=1e-5, steps=500)
-    # The enthalpy is stationary there, energy and volume are not.
+    # At the minimum only the enthalpy is stationary, and not energy and volume.
     enthalpy = atoms.get_potential_energy() + pressure * atoms.get_volume()
     np.testing.assert_allclose(found.energy + pressure * found.system.volume, enthalpy, rtol=0, atol=1e-8)
     np.testing.assert_allclose(found.system.volume, atoms.get_volume(), rtol=1e-5)
@@ -100,7 +100,7 @@ def test_gradients_are_those_of_the_minimum(kind):
     rng = np.random.default_rng(3)
     weights = jnp.asarray(rng.normal(size=(6, 6)))
     leaves, tree = jax.tree.flatten((params, jnp.asarray(0.0)))
-    # Tables are symmetric, and stay so.
+    # Tables of pairs are symmetric, and so are their changes.
     signs = [s + s.T if s.ndim == 2 else s for s in (rng.normal(size=x.shape) for x in leaves)]
     directions = [s * jnp.where(x == 0, 1e-3, x) for s, x in zip(signs, leaves, strict=True)]
 
@@ -118,7 +118,7 @@ def test_gradients_are_those_of_the_minimum(kind):
 
 
 @slow
-def test_silicon_has_the_constants_of_its_authors():
+def test_elastic_constants_of_silicon_agree_with_the_literature():
     # At the lattice constant 5.431 Å, from Gangan et al., J. Chem. Theory Comput. 2025, where the third one
     # is 2 C44. Without relaxation of the atoms C44 would be twice as large.
     potential, atoms = silicon()
@@ -131,7 +131,7 @@ def test_silicon_has_the_constants_of_its_authors():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_constants_are_second_differences_of_relaxed_energies(kind):
+def test_elastic_constants_are_second_differences_of_relaxed_energies(kind):
     potential, _, params, relaxed = problem(kind)
     found, constants = relaxed(params, 0.0)
     h = 1e-3
@@ -151,7 +151,7 @@ def test_constants_are_second_differences_of_relaxed_energies(kind):
     np.testing.assert_allclose(strain @ constants @ strain, curvature, rtol=1e-3)
 
 
-def test_a_molecule_relaxes_without_a_cell():
+def test_molecule_relaxes_without_a_cell():
     atoms = molecule("CH4")
     atoms.rattle(0.1, seed=0)
     system = make_system(atoms.positions, [18] * 5)
@@ -164,7 +164,7 @@ def test_a_molecule_relaxes_without_a_cell():
 
 
 @slow
-def test_axes_relax_as_they_are_allowed_to():
+def test_axes_relax_independently():
     potential, atoms = argon()
     atoms.set_cell(atoms.cell.array * [1.0, 1.0, 1.02], scale_atoms=True)
     system = from_ase(atoms)
@@ -177,7 +177,7 @@ def test_axes_relax_as_they_are_allowed_to():
     np.testing.assert_array_equal(run().system.cell, system.cell)
 
 
-def test_what_goes_wrong_is_flagged():
+def test_failures_are_flagged():
     potential, atoms = argon()
     system = from_ase(atoms)
     neighbors = list_of(potential, system)
@@ -192,7 +192,7 @@ def test_what_goes_wrong_is_flagged():
     assert flags_of(run(broken).status) & Flag.NON_FINITE
 
 
-def test_bad_input_is_refused():
+def test_bad_input_raises():
     potential, atoms = silicon()
     system = from_ase(atoms)
     params = potential.init(jax.random.key(0))
@@ -212,20 +212,20 @@ def test_bad_input_is_refused():
         minimize(potential, params, free, list_of(potential, free), strains=any_strain())
 
 
-def test_linear_systems_are_solved_or_nan():
+def test_linear_systems_without_solution_give_nan():
     rng = np.random.default_rng(0)
     root = rng.normal(size=(6, 6))
     matrix, target = jnp.asarray(root @ root.T), jnp.asarray(rng.normal(size=6))
     np.testing.assert_allclose(
         solve_symmetric(lambda x: matrix @ x, target), jnp.linalg.solve(matrix, target), rtol=1e-8
     )
-    # Singular, with a target outside its range.
+    # A singular matrix with a target outside its range.
     flat = jnp.diag(jnp.asarray([1.0, 1.0, 0.0]))
     assert jnp.isnan(solve_symmetric(lambda x: flat @ x, jnp.ones(3))).any()
     assert (solve_symmetric(lambda x: flat @ x, jnp.zeros(3)) == 0).all()
 
 
-def test_a_stationary_point_is_differentiated_twice():
+def test_second_derivatives_of_a_stationary_point():
     def point(a):
         return stationary_point(lambda x: x**3 - a, jnp.asarray(2.0))
 

@@ -37,7 +37,7 @@ def energies(liquid, dt, n_steps, save_every):
     run = difmd.simulate(
         potential, params, state.system, difmd.velocity_verlet(dt=dt), n_steps=n_steps,
         save_every=save_every, chunk_steps=1000, momenta=difmd.integrators.remove_drift(
-            state.momenta, state.system.masses[:, None]
+            state.momenta, state.system
         ),
         key=jax.random.key(4), progress=False,
     )  # fmt: skip

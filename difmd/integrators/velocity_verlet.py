@@ -37,7 +37,7 @@ def velocity_verlet(*, dt: float | Float[Array, ""]) -> Integrator:
         reversible=Reversible(
             memory=jax.tree_util.Partial(_no_memory), step=jax.tree_util.Partial(_reversible_step, dt)
         ),
-        reservoir=jax.tree_util.Partial(_nothing),
+        reservoir=jax.tree_util.Partial(_zero),
     )
 
 
@@ -48,14 +48,11 @@ def verlet(dt: Array | float, state: MDState, force: ForceFunction) -> MDState:
     system = system.replace(positions=system.positions + dt * momenta / system.masses[:, None])
     forces = force(system)
     return state.replace(
-        system=system,
-        momenta=momenta + 0.5 * dt * forces,
-        forces=forces,
-        step=state.step + 1,
+        system=system, momenta=momenta + 0.5 * dt * forces, forces=forces, step=state.step + 1
     )
 
 
-def _nothing(state: MDState) -> Array:
+def _zero(state: MDState) -> Array:
     return jnp.zeros((), state.momenta.dtype)
 
 
@@ -67,12 +64,12 @@ def _no_memory(system: System, resolution: Resolution, n_steps: int) -> tuple[()
 def _reversible_step(
     dt: Array, state: MDState, memory: tuple[()], force: ForceFunction, sign: Array, resolution: Resolution
 ) -> tuple[MDState, tuple[()]]:
-    # Kick, drift, kick reads the same from its end, and each adds what the others leave alone.
+    # Kick, drift, kick is symmetric, and each part changes only variables that it does not depend on.
     dt = sign * dt
     momenta = state.momenta + rounded(0.5 * dt * state.forces, resolution.momenta)
     system = state.system
-    moves = rounded(dt * momenta / system.masses[:, None], resolution.positions)
-    system = system.replace(positions=system.positions + moves)
+    displacements = rounded(dt * momenta / system.masses[:, None], resolution.positions)
+    system = system.replace(positions=system.positions + displacements)
     forces = force(system)
     momenta = momenta + rounded(0.5 * dt * forces, resolution.momenta)
     step = state.step + sign.astype(state.step.dtype)
