@@ -17,7 +17,7 @@ from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import symmetric
 from difmd.potentials.slots import Row, entry
-from difmd.potentials.species import Species, as_species
+from difmd.potentials.species import Species, as_species, symbols
 from difmd.potentials.splines import coefficients, spline
 
 
@@ -34,22 +34,22 @@ def embedded_atom(
 ) -> Potential:
     """U = Σ_i F_i(Σ_j ρ_ij(r_ij)) + ½ Σ_i Σ_j φ_ij(r_ij), all three functions cubic splines of tables.
 
-    Tables begin at zero, as in files of the setfl format. Beyond its last density F goes on as a straight
-    line; the other functions end at the cut-off, whatever is left there.
+    Tables begin at zero, as in files of the setfl format. Beyond its last density F continues as a straight
+    line; the other functions are truncated at the cut-off.
 
     Args:
         species: symbols or atomic numbers.
         dr: spacing of the distances [Å].
         pair: r φ(r) [eV Å]; [species, species, distances], symmetric.
-        density: what j adds to the density of i; [j, distances], or [i, j, distances] where it depends on
-            both (Finnis and Sinclair's form).
+        density: contribution of j to the density of i; [j, distances], or [i, j, distances] where it
+            depends on both (the form of Finnis and Sinclair).
         drho: spacing of the densities.
         embedding: F [eV]; [species, densities].
-        cutoff: [Å]; at most a spacing beyond the last distance, up to which the last polynomial goes on.
+        cutoff: [Å]; at most a spacing beyond the last distance, up to which the last polynomial continues.
 
     Returns:
         `Potential`; its params are `{"pair", "density", "embedding"}`, coefficients of cubic B-splines, two
-        more than there are points: they can be fitted.
+        more than points.
 
     Raises:
         InputError: tables whose shapes do not match or that are not finite, spacings not positive, a
@@ -59,25 +59,11 @@ def embedded_atom(
         Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443. Finnis & Sinclair, Philos.
         Mag. A 50, 45 (1984), doi:10.1080/01418618408244210.
     """
-    n_types = len(as_species(species))
-    phi, rho, f = (np.asarray(x, np.float64) for x in (pair, density, embedding))
-    n_r, n_rho = phi.shape[-1], f.shape[-1]
-    if rho.ndim == 2:
-        rho = np.broadcast_to(rho, (n_types, *rho.shape))
-    wanted = {
-        "pair": (phi, (n_types, n_types, n_r)),
-        "density": (rho, (n_types, n_types, n_r)),
-        "embedding": (f, (n_types, n_rho)),
-    }
-    for name, (table, shape) in wanted.items():
-        if table.shape != shape or shape[-1] < 4:
-            raise InputError(f"{name} has shape {table.shape}, expected {shape} with at least four points")
-        if not np.isfinite(table).all():
-            raise InputError(f"{name} is not finite")
-    if not np.array_equal(phi, phi.swapaxes(0, 1)):
-        raise InputError("pair must be the same for i, j and j, i")
+    numbers = as_species(species)
     check_positive("dr", dr, "Å")
     check_positive("drho", drho, "in the units of the density")
+    start = _spline_tables(len(numbers), pair, density, embedding)
+    n_r, n_rho = start["pair"].shape[-1] - 2, start["embedding"].shape[-1] - 2
     dr, drho, cutoff = float(dr), float(drho), float(cutoff)
     # Files often give a cut-off one spacing beyond their last point.
     if cutoff > n_r * dr * (1 + 1e-9):
@@ -85,23 +71,12 @@ def embedded_atom(
             f"cutoff = {cutoff} Å lies more than a spacing beyond the tables, "
             f"which end at {(n_r - 1) * dr:.6g} Å"
         )
-    start = {
-        "pair": coefficients(phi),
-        "density": coefficients(rho),
-        "embedding": coefficients(f),
-    }
 
     def init(key: Array) -> Params:
         del key
         return {name: floats(x) for name, x in start.items()}
 
     def tables(params: Params, dtype: Any) -> dict[str, Array]:
-        for name, table in start.items():
-            if params[name].shape != table.shape:
-                raise InputError(
-                    f"params[{name!r}] has shape {params[name].shape}, expected {table.shape}: give one "
-                    "entry a species and as many coefficients, as `init` does"
-                )
         found = {**params, **symmetric({"pair": params["pair"]})}
         return {name: jnp.asarray(found[name], dtype) for name in start}
 
@@ -123,56 +98,77 @@ def embedded_atom(
         slope = 0.5 * (row.at(last) - row.at(last - 2))
         return spline(row, within, n_rho) + slope * (x - within)
 
-    return embedding_potential(neighbor, embed, init=init, tables=tables, species=species, cutoff=cutoff)
+    return embedding_potential(neighbor, embed, init=init, tables=tables, species=numbers, cutoff=cutoff)
+
+
+def _spline_tables(n_types: int, pair: Any, density: Any, embedding: Any) -> dict[str, np.ndarray]:
+    """Coefficients of the splines, from tables that are checked."""
+    phi, rho, f = (np.asarray(x, np.float64) for x in (pair, density, embedding))
+    n_r, n_rho = phi.shape[-1], f.shape[-1]
+    if rho.ndim == 2:
+        rho = np.broadcast_to(rho, (n_types, *rho.shape))
+    expected = {
+        "pair": (phi, (n_types, n_types, n_r)),
+        "density": (rho, (n_types, n_types, n_r)),
+        "embedding": (f, (n_types, n_rho)),
+    }
+    for name, (table, shape) in expected.items():
+        if table.shape != shape or shape[-1] < 4:
+            raise InputError(f"{name} has shape {table.shape}, expected {shape} with at least four points")
+        if not np.isfinite(table).all():
+            raise InputError(f"{name} is not finite")
+    if not np.array_equal(phi, phi.swapaxes(0, 1)):
+        raise InputError("pair must be the same for i, j and j, i")
+    return {name: coefficients(table) for name, (table, _) in expected.items()}
 
 
 def read_eam(path: str | os.PathLike[str], species: Species | None = None) -> Potential:
     """`embedded_atom` from a file `.eam`, `.alloy` or `.fs`, as LAMMPS and ASE read them.
 
     Args:
-        path: the file; its ending tells the format.
-        species: symbols or atomic numbers wanted, in this order; default: all of the file.
+        path: the file; its suffix is the format.
+        species: symbols or atomic numbers, in this order; default: all in the file.
 
     Returns:
         `Potential`; see `embedded_atom`.
 
     Raises:
-        InputError: no such file, one that cannot be read, or a species that is not in it.
+        InputError: no such file, one that cannot be read, or a species that is missing from it.
     """
     from ase.calculators.eam import EAM
-    from ase.data import chemical_symbols
     from ase.units import Bohr, Hartree
 
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     if file.suffix not in (".eam", ".alloy", ".fs"):
-        raise InputError(f"{file}: the name must end in .eam, .alloy or .fs, by which the format is known")
+        raise InputError(f"{file}: the name must end in .eam, .alloy or .fs")
     try:
-        found = EAM(potential=str(file))
+        table = EAM(potential=str(file))
     except (ValueError, IndexError, KeyError) as error:
         raise InputError(f"{file} is not a table of the embedded-atom method: {error}") from error
-    elements = list(found.elements)
-    wanted = elements if species is None else [chemical_symbols[z] for z in as_species(species)]
+    elements = list(table.elements)
+    wanted = elements if species is None else symbols(as_species(species))
     unknown = [name for name in wanted if name not in elements]
     if unknown or not wanted:
         raise InputError(f"{file} has no {', '.join(unknown) or 'species'}; it has {', '.join(elements)}")
     at = [elements.index(name) for name in wanted]
-    # Only one half is filled. Charges of a .eam file mean the units that LAMMPS documents, not quite ASE's.
-    upper = np.asarray(found.rphi_data) * (27.2 * 0.529 / (Bohr * Hartree) if file.suffix == ".eam" else 1)
+    # Only one half is filled. Charges of a .eam file are in the units that LAMMPS documents, which differ
+    # slightly from those of ASE.
+    upper = np.asarray(table.rphi_data) * (27.2 * 0.529 / (Bohr * Hartree) if file.suffix == ".eam" else 1)
     phi = upper + np.where(np.eye(len(elements), dtype=bool)[:, :, None], 0, upper.swapaxes(0, 1))
-    density = np.asarray(found.density_data)
+    density = np.asarray(table.density_data)
     if density.ndim == 3:
-        # The first index is the atom that makes the density, the second the one that feels it.
+        # The first index is the atom that makes the density, the second the atom at which it acts.
         density = density[np.ix_(at, at)].swapaxes(0, 1)
     else:
         density = density[at]
     return embedded_atom(
         wanted,
-        dr=found.dr,
+        dr=table.dr,
         pair=phi[np.ix_(at, at)],
         density=density,
-        drho=found.drho,
-        embedding=np.asarray(found.embedded_data)[at],
-        cutoff=found.cutoff,
+        drho=table.drho,
+        embedding=np.asarray(table.embedded_data)[at],
+        cutoff=table.cutoff,
     )

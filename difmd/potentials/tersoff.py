@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from difmd.potentials.describe import described
 from difmd.potentials.lennard_jones import lorentz_berthelot
 from difmd.potentials.pair import PairValues, pair_table
 from difmd.potentials.slots import Sites, slot_potential, types_of_pairs, virial_terms
-from difmd.potentials.species import Species, as_species
+from difmd.potentials.species import Species, as_species, symbols
 
 
 class TersoffElement(NamedTuple):
@@ -31,13 +32,13 @@ class TersoffElement(NamedTuple):
         B: attraction [eV].
         lambda_: decay of the repulsion [1/Å].
         mu: decay of the attraction [1/Å].
-        beta: how soon bonds weaken one another.
-        n: and how fast.
-        c: strength of the angles.
-        d: their sharpness.
+        beta: β, onset of the weakening by other bonds.
+        n: its exponent.
+        c: strength of the dependence on angles.
+        d: its width.
         h: cosine of the angle with the strongest bonds.
-        R: where the cut-off begins [Å].
-        S: where it ends [Å].
+        R: begin of the cut-off [Å].
+        S: end of the cut-off [Å].
     """
 
     A: float
@@ -64,9 +65,10 @@ TERSOFF_1989: Mapping[str, TersoffElement] = {
         1.769e3, 4.1923e2, 2.4451, 1.7047, 9.0166e-7, 0.75627, 1.0643e5, 15.652, -0.43884, 2.8, 3.1
     ),
 }
-"""Table I of Tersoff, Phys. Rev. B 39, 5566 (1989), with B of carbon as its erratum, Phys. Rev. B 41, 3248
-(1990), has it."""
+"""Table I of Tersoff, Phys. Rev. B 39, 5566 (1989), and B of carbon from its erratum, Phys. Rev. B 41, 3248
+(1990)."""
 
+_FITTED = ("A", "B", "lambda_", "mu", "beta", "n", "c", "d", "h")
 _CHI_1989 = {frozenset(("C", "Si")): 0.9776, frozenset(("Si", "Ge")): 1.00061}
 
 
@@ -77,20 +79,20 @@ def tersoff(
     elements: Mapping[str, TersoffElement | Sequence[float]] = TERSOFF_1989,
     chi: PairValues | None = None,
 ) -> Potential:
-    """Pairs whose attraction depends on how many neighbours share in it, and at which angles.
+    """Pairs whose attraction weakens with the number and angles of the other neighbours.
 
         U = ½ Σ_i Σ_j f_ij [A_ij e^{−λ_ij r} − χ_ij b_ij B_ij e^{−μ_ij r}],
         b_ij = (1 + (β_i ζ_ij)^n_i)^{−1/2n_i},
         ζ_ij = Σ_{k≠j} f_ik g_i(θ_ijk),   g_i = 1 + c²/d² − c²/(d² + (h − cos θ)²),
 
     and f falls from 1 at R to 0 at S as ½ + ½ cos(π (r − R)/(S − R)). Unlike pairs: A, B, R, S are
-    geometric, λ and μ arithmetic means. The cut-offs are no params.
+    geometric, λ and μ arithmetic means. The cut-offs R and S are fixed.
 
     Args:
         species: symbols or atomic numbers.
-        elements: parameters of each; default: those of 1989, for C, Si and Ge.
-        chi: χ_ij, one for all unlike pairs or a symmetric table; default: 1, and what the paper has for Si–C
-            and Si–Ge if these elements have its parameters.
+        elements: parameters of each element; default: those of 1989, for C, Si and Ge.
+        chi: χ_ij, one for all unlike pairs or a symmetric table; default: 1, and the values of the paper for
+            Si–C and Si–Ge if these elements have its parameters.
 
     Returns:
         `Potential`; its params are `{"A", "B", "lambda", "mu", "beta", "n", "c", "d", "h"}`, each [species],
@@ -102,56 +104,78 @@ def tersoff(
     References:
         Tersoff, Phys. Rev. B 39, 5566 (1989), doi:10.1103/PhysRevB.39.5566; erratum 41, 3248 (1990).
     """
-    from ase.data import chemical_symbols
+    numbers = as_species(species)
+    names = symbols(numbers)
+    chosen = _chosen(names, elements)
+    terms = _TersoffTerms(
+        n_types=len(numbers),
+        ends=np.array([[element.R, element.S] for element in chosen.values()]),
+    )
+    factors = _published_chi(names, chosen) if chi is None else pair_table("chi", chi, len(names))
+    factors = np.where(np.eye(len(names), dtype=bool), 1, factors)
 
-    symbols = [chemical_symbols[z] for z in as_species(species)]
-    n_types = len(symbols)
-    missing = [name for name in symbols if name not in elements]
+    def init(key: Array) -> Params:
+        del key
+        single = {
+            name.rstrip("_"): floats([getattr(element, name) for element in chosen.values()])
+            for name in _FITTED
+        }
+        return single | {"chi": floats(factors)}
+
+    return slot_potential(
+        terms.energies, terms.derivative, init=init, species=numbers, cutoff=float(terms.ends[:, 1].max())
+    )
+
+
+def _chosen(
+    names: Sequence[str], elements: Mapping[str, TersoffElement | Sequence[float]]
+) -> dict[str, TersoffElement]:
+    missing = [name for name in names if name not in elements]
     if missing:
         raise InputError(
             f"no parameters for {', '.join(missing)}: pass them as elements, a mapping of symbols; there are "
             f"{', '.join(elements)}"
         )
     # Loaded from a file they are plain numbers.
-    chosen = {name: TersoffElement(*elements[name]) for name in symbols}
+    chosen = {name: TersoffElement(*elements[name]) for name in names}
     for name, element in chosen.items():
         positive = [x for key, x in element._asdict().items() if key != "h"]
         if not all(math.isfinite(x) and x > 0 for x in positive) or not -1 <= element.h <= 1:
             raise InputError(f"{name}: {element} must have positive values, and h between −1 and 1")
         if not element.R < element.S:
             raise InputError(f"{name}: R = {element.R} Å must be below S = {element.S} Å")
-    if chi is None:
-        published = {name for name in symbols if chosen[name] == TERSOFF_1989.get(name)}
-        chi = [
-            [_CHI_1989.get(frozenset((a, b)), 1.0) if {a, b} <= published else 1.0 for b in symbols]
-            for a in symbols
+    return chosen
+
+
+def _published_chi(names: Sequence[str], chosen: Mapping[str, TersoffElement]) -> np.ndarray:
+    """χ of pairs of elements with the parameters of the paper, 1 for others."""
+    published = {name for name in names if chosen[name] == TERSOFF_1989.get(name)}
+    return np.array(
+        [
+            [_CHI_1989.get(frozenset((a, b)), 1.0) if {a, b} <= published else 1.0 for b in names]
+            for a in names
         ]
-    factors = np.where(np.eye(n_types, dtype=bool), 1, pair_table("chi", chi, n_types))
-    ends = np.array([[element.R, element.S] for element in chosen.values()])
-    between = np.sqrt(ends[:, None] * ends[None, :])  # [species, species, 2]
-    names = ("A", "B", "lambda_", "mu", "beta", "n", "c", "d", "h")
+    )
 
-    def init(key: Array) -> Params:
-        del key
-        params = {
-            name.rstrip("_"): floats([getattr(element, name) for element in chosen.values()])
-            for name in names
-        }
-        return params | {"chi": floats(factors)}
 
-    def tables(params: Params, dtype: Any) -> tuple[dict[str, Array], dict[str, Array]]:
-        """What centers and what pairs need."""
-        single = {name.rstrip("_"): jnp.asarray(params[name.rstrip("_")], dtype) for name in names}
-        weight = jnp.asarray(params["chi"], dtype)
-        wrong = [name for name, x in single.items() if x.shape != (n_types,)]
-        if wrong or weight.shape != (n_types, n_types):
-            raise InputError(f"params of {n_types} species: give one entry a species, as `init` does")
+@dataclasses.dataclass(frozen=True, eq=False)
+class _TersoffTerms:
+    """Energies and derivatives of `tersoff`; `ends` are R and S of the species [Å], [species, 2]."""
+
+    n_types: int
+    ends: np.ndarray
+
+    def tables(self, params: Params, dtype: Any) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Parameters of centers and of pairs."""
+        single = {name.rstrip("_"): jnp.asarray(params[name.rstrip("_")], dtype) for name in _FITTED}
+        chi = jnp.asarray(params["chi"], dtype)
         decay_a, repulsion = lorentz_berthelot(single["lambda"], single["A"])
         decay_b, attraction = lorentz_berthelot(single["mu"], single["B"])
-        like = jnp.eye(n_types, dtype=bool)
+        like = jnp.eye(self.n_types, dtype=bool)
+        between = np.sqrt(self.ends[:, None] * self.ends[None, :])  # [species, species, 2]
         pair = {
             "A": repulsion,
-            "B": attraction * jnp.where(like, 1, 0.5 * (weight + weight.T)),
+            "B": attraction * jnp.where(like, 1, 0.5 * (chi + chi.T)),
             "lambda": decay_a,
             "mu": decay_b,
             "R": jnp.asarray(between[..., 0], dtype),
@@ -159,17 +183,22 @@ def tersoff(
         }
         return single, pair
 
-    def energies_of(params: Params, apart: list[Array], sites: Sites) -> Array:
+    def parameters(
+        self, params: Params, sites: Sites, dtype: Any
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Parameters of each center, and of each of its neighbours."""
+        single, pair = self.tables(params, dtype)
+        if self.n_types == 1:
+            return {name: x[0] for name, x in single.items()}, {name: x[0, 0] for name, x in pair.items()}
+        types, type_of_neighbor = types_of_pairs(self.n_types, sites)
+        neighbor_types = type_of_neighbor(sites.indices)
+        center = {name: take(x, types) for name, x in single.items()}
+        places = types[None, :] * self.n_types + neighbor_types
+        return center, {name: take(x.reshape(-1), places) for name, x in pair.items()}
+
+    def bond_energies(self, params: Params, apart: list[Array], sites: Sites) -> Array:
         """Energies of the centers from r_ij; components of [slots, atoms]."""
-        single, pair = tables(params, apart[0].dtype)
-        if n_types == 1:
-            own = {name: x[0] for name, x in single.items()}
-            both = {name: x[0, 0] for name, x in pair.items()}
-        else:
-            here, type_of = types_of_pairs(n_types, sites)
-            there = type_of(sites.indices)
-            own = {name: take(x, here) for name, x in single.items()}
-            both = {name: take(x.reshape(-1), here[None, :] * n_types + there) for name, x in pair.items()}
+        center, both = self.parameters(params, sites, apart[0].dtype)
         r_squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
         near = r_squared < both["S"] ** 2
         r = jnp.sqrt(jnp.where(near, r_squared, both["S"] ** 2))
@@ -187,8 +216,8 @@ def tersoff(
 
             def angle(zeta: Array, other: Any) -> tuple[Array, None]:
                 k, unit_k, f_k = other
-                off = own["h"] - sum(a * b for a, b in zip(unit_j, unit_k, strict=True))
-                c2, d2 = own["c"] ** 2, own["d"] ** 2
+                off = center["h"] - sum(a * b for a, b in zip(unit_j, unit_k, strict=True))
+                c2, d2 = center["c"] ** 2, center["d"] ** 2
                 # c²/d² − c²/(d² + off²) without the difference of two large numbers.
                 g = 1 + c2 * off * off / (d2 * (d2 + off * off))
                 return zeta + jnp.where(k == j, 0, f_k * g), None
@@ -196,24 +225,23 @@ def tersoff(
             zeta, _ = lax.scan(angle, jnp.zeros_like(total), (slots, unit, f))
             # ζⁿ has no slope at zero, where a bond is alone.
             shared = zeta > 0
-            power = jnp.where(shared, (own["beta"] * jnp.where(shared, zeta, 1)) ** own["n"], 0)
-            order = (1 + power) ** (-0.5 / own["n"])
+            power = jnp.where(shared, (center["beta"] * jnp.where(shared, zeta, 1)) ** center["n"], 0)
+            order = (1 + power) ** (-0.5 / center["n"])
             return total - 0.5 * f_j * order * attraction_j, None
 
         total, _ = lax.scan(jax.checkpoint(bond), total, (slots, unit, f, attraction))
         return total
 
-    def edges(xyz: list[Array], sites: Sites) -> list[Array]:
-        return [take(x, sites.indices) - take(x, sites.centers)[None, :] for x in xyz]
-
-    def energies(params: Params, xyz: list[Array], sites: Sites) -> Array:
-        return energies_of(params, edges(xyz, sites), sites)
+    def energies(self, params: Params, xyz: list[Array], sites: Sites) -> Array:
+        """Energies of the centers."""
+        return self.bond_energies(params, _edges(xyz, sites), sites)
 
     def derivative(
-        params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
+        self, params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
     ) -> tuple[list[Array], list[Array] | None]:
-        apart = edges(xyz, sites)
-        value, pullback = jax.vjp(lambda d: energies_of(params, d, sites), apart)
+        """Forces and virial of the centers."""
+        apart = _edges(xyz, sites)
+        value, pullback = jax.vjp(lambda d: self.bond_energies(params, d, sites), apart)
         (pull,) = pullback(jnp.ones_like(value))
         n_extended, n_atoms = len(sites.parents), len(sites.types)
         forces = []
@@ -226,4 +254,6 @@ def tersoff(
             return forces, None
         return forces, [jnp.sum(x, axis=0) for x in virial_terms(pull, apart, seen=1)]
 
-    return slot_potential(energies, derivative, init=init, species=species, cutoff=float(ends[:, 1].max()))
+
+def _edges(xyz: list[Array], sites: Sites) -> list[Array]:
+    return [take(x, sites.indices) - take(x, sites.centers)[None, :] for x in xyz]
