@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -115,8 +116,8 @@ def validate(
     """
     began = time.perf_counter()
     request = _checked(
-        potential, params, as_system(system), temperature, pressure, dt, n_steps, n_replicas, only, limits,
-        jax.random.key(0) if key is None else key,
+        potential, params, jax.tree.map(jnp.asarray, as_system(system)), temperature, pressure, dt, n_steps,
+        n_replicas, only, limits, jax.random.key(0) if key is None else key,
     )  # fmt: skip
     with progress_bar("validate", len(request.groups), enabled=progress) as advance:
         static = _static_checks(request, advance)
