@@ -42,10 +42,8 @@ def parser_of(description: str | None, name: str, **defaults: Any) -> argparse.A
     parser.add_argument("--max-ell", type=int, default=defaults.get("max_ell", 3), help="of harmonics")
     parser.add_argument("--cutoff", type=float, default=defaults.get("cutoff", 5.0), help="Å")
     parser.add_argument("--batch-size", type=int, default=defaults.get("batch_size", 1))
-    parser.add_argument("--learning-rate", type=float, default=training.Recipe().learning_rate)
-    parser.add_argument(
-        "--energy-weight", type=float, default=training.Recipe().end.energy, help="at the end [1/eV²]"
-    )
+    parser.add_argument("--learning-rate", type=float, default=0.02)
+    parser.add_argument("--energy-weight", type=float, default=100.0, help="at the end [1/eV²]")
     parser.add_argument(
         "--sums", choices=("mean", "root"), default="root",
         help="whether sums over neighbours are divided by their number or by its root",
@@ -93,7 +91,7 @@ def fit(parts: data.Parts, folder: Path, arguments: argparse.Namespace) -> Fitte
         n_epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
-        end=training.Weights(arguments.energy_weight, 1.0, 1.0),
+        final_weights=training.Weights(arguments.energy_weight, 1.0, 1.0),
         validate_every=5,
         seed=arguments.seed,
     )

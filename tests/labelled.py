@@ -1,4 +1,4 @@
-"""Configurations with all labels, and whether frames hold them."""
+"""Configurations with all labels, and a check of frames against them."""
 
 import ase
 import numpy as np

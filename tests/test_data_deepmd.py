@@ -47,9 +47,9 @@ def test_deepmd(tmp_path):
     ("spoil", "message"),
     [
         (lambda f: (f / "type_map.raw").unlink(), "type_map.raw is missing: write the symbol"),
-        (lambda f: (f / "type_map.raw").write_text("O Xx C"), "'Xx' is no chemical symbol"),
+        (lambda f: (f / "type_map.raw").write_text("O Xx C"), "'Xx' is not a chemical symbol"),
         (lambda f: (f / "type_map.raw").write_text("O H"), "type 2 is not among the 2"),
-        (lambda f: shutil.rmtree(f / "set.000"), r"holds no folder set\.\*"),
+        (lambda f: shutil.rmtree(f / "set.000"), r"contains no folder set\.\*"),
         (lambda f: (f / "set.000/coord.npy").unlink(), "coord.npy is missing"),
         (lambda f: (f / "set.000/box.npy").unlink(), "box.npy is missing: add it, or an empty file nopbc"),
         (
@@ -76,7 +76,7 @@ def test_deepmd_without_a_cell_and_with_mixed_types(tmp_path):
     (folder / "set.000/box.npy").unlink()
     (folder / "nopbc").touch()
     np.save(folder / "set.000/real_atom_types.npy", [[0, 1, 1, 2], [2, 1, -1, 0]])
-    with pytest.warns(UserWarning, match="virial of 2 frames left out"):
+    with pytest.warns(UserWarning, match="virial of 2 frames ignored"):
         first, second = read(folder)
     # There is no stress without a volume.
     assert not first.pbc.any() and first.labels == ("energy", "forces")

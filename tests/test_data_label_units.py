@@ -55,8 +55,8 @@ def test_factors(given, field, factor):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (Units(energy="eVs"), r"Units\(energy='eVs'\) is not known: use one of eV, meV, kcal/mol"),
-        (Units(stress="GP"), r"Units\(stress='GP'\) is not known: use one of GPa"),
+        (Units(energy="eVs"), r"Units\(energy='eVs'\) is unknown: use one of eV, meV, kcal/mol"),
+        (Units(stress="GP"), r"Units\(stress='GP'\) is unknown: use one of GPa"),
         (Units(length=0.0), r"Units\(length=0.0\) must be finite and not zero"),
         (Units(energy=float("nan")), r"Units\(energy=nan\) must be finite"),
     ],

@@ -43,7 +43,7 @@ def energy(model, frame):
     return predict(model, frame, find_pairs_once(frame, model.cutoff)).energy
 
 
-def test_forces_of_a_pair_potential_are_found_again(model):
+def test_fit_recovers_the_forces_of_a_pair_potential(model):
     assert model.correlation > 0.995 and set(model.kinds) == {(29, 29), (29, 47), (47, 47)}
     frame = morse(make(99))
     guess = predict(model, frame, find_pairs_once(frame, model.cutoff))
@@ -76,7 +76,7 @@ def test_derivatives(model):
     np.testing.assert_allclose(guess.virial, virial, atol=1e-5)
 
 
-def test_too_little_to_fit():
+def test_too_few_forces_give_no_model():
     assert fit_pair_model([]) is None
     assert fit_pair_model([make(0)]) is None
     far = Frame(system=host_system(40.0 * np.eye(3), [6, 6, 6]), forces=np.zeros((3, 3)))
@@ -84,7 +84,7 @@ def test_too_little_to_fit():
 
 
 @pytest.mark.parametrize("periodic", [True, False])
-def test_pairs_are_found_once_each(periodic):
+def test_each_pair_occurs_once(periodic):
     frame = make(3, periodic=periodic)
     pairs = find_pairs_once(frame, 6.0)
     both, _ = brute_force(frame.positions, CELL, [periodic] * 3, 6.0)

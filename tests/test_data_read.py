@@ -19,7 +19,7 @@ def images():
 
 
 @pytest.mark.parametrize("name", ["a.xyz", "a.extxyz", "a.xyz.gz", "a.traj", "a.db"])
-def test_files_that_ase_writes(tmp_path, images, name):
+def test_files_written_by_ase(tmp_path, images, name):
     path = tmp_path / name
     if name.endswith(".db"):
         with connect(path) as database:
@@ -31,7 +31,7 @@ def test_files_that_ase_writes(tmp_path, images, name):
     assert [frame.energy for frame in stream(path)] == [-10.0, -11.0, -12.0]
 
 
-def test_labels_under_other_names(tmp_path):
+def test_labels_with_other_names(tmp_path):
     images = []
     for seed in range(3):
         atoms, labels = configuration(seed)
@@ -51,13 +51,13 @@ def test_labels_under_other_names(tmp_path):
     assert read(tmp_path / "a.xyz")[0].labels == ("energy", "forces", "stress")
 
 
-def test_free_energy_is_taken_first(tmp_path):
+def test_free_energy_has_priority(tmp_path):
     ase.io.write(tmp_path / "a.xyz", [with_calculator(s, free_energy=-1.5) for s in range(2)])
     assert [frame.energy for frame in read(tmp_path / "a.xyz")] == [-1.5, -1.5]
     assert read(tmp_path / "a.xyz", keys=Keys(energy="energy"))[0].energy == -10.0
 
 
-def test_energies_of_two_names_are_remarked(tmp_path):
+def test_different_names_of_energies_warn(tmp_path):
     second, labels = configuration(1)
     second.info["REF_energy"] = labels["energy"]
     ase.io.write(tmp_path / "a.xyz", [with_calculator(0), second])
@@ -97,12 +97,12 @@ def test_vasprun(tmp_path):
     )
 
 
-def test_virials_of_slabs_are_left_out_with_a_word(tmp_path):
+def test_virials_of_slabs_are_ignored_with_a_warning(tmp_path):
     atoms, labels = configuration(0)
     atoms.info |= {"energy": labels["energy"], "virial": labels["stress"].ravel()}
     atoms.pbc = [True, True, False]
     ase.io.write(tmp_path / "a.xyz", [atoms, atoms])
-    with pytest.warns(UserWarning, match="virial of 2 frames left out: they are not periodic in all"):
+    with pytest.warns(UserWarning, match="virial of 2 frames ignored: without three periodic"):
         frames = read(tmp_path / "a.xyz")
     assert [frame.labels for frame in frames] == [("energy",)] * 2
 
@@ -117,45 +117,47 @@ def test_missing_empty_and_unknown_files(tmp_path):
     with pytest.raises(InputError, match="empty.xyz is empty: 0 bytes"):
         read(tmp_path / "empty.xyz")
     (tmp_path / "blank.xyz").write_text("\n")
-    with pytest.raises(InputError, match="blank.xyz holds no frame: it is empty"):
+    with pytest.raises(InputError, match="blank.xyz contains no valid frame: it is empty"):
         read(tmp_path / "blank.xyz")
     (tmp_path / "notes.dat").write_text("hello\n")
     with pytest.raises(InputError, match=r"notes.dat: frame 0 .*ASE cannot read it"):
         read(tmp_path / "notes.dat")
     with pytest.raises(
-        InputError, match=r"is a folder without a DeePMD system .* give a file in it, of blank.xyz"
+        InputError, match=r"is a folder without a DeePMD system .* give one of its files: blank.xyz"
     ):
         read(tmp_path)
 
 
-def test_no_labels(tmp_path):
+def test_file_without_labels_is_refused(tmp_path):
     atoms, _ = configuration(0)
     atoms.info["my_energy"] = 1.0
     ase.io.write(tmp_path / "a.xyz", atoms)
-    with pytest.raises(InputError, match=r"none of 1 frames has an energy.* they carry my_energy: say which"):
+    with pytest.raises(InputError, match=r"none of 1 frames has .* they contain my_energy: name the labels"):
         read(tmp_path / "a.xyz")
     assert read(tmp_path / "a.xyz", keys=Keys(energy="my_energy"))[0].energy == 1.0
     with pytest.raises(
-        InputError, match=r"Keys\(forces='my_energi'\) is in none of 1 frames; there are my_energy"
+        InputError, match=r"Keys\(forces='my_energi'\) is in none of 1 frames; available are my_energy"
     ):
         read(tmp_path / "a.xyz", keys=Keys(energy="my_energy", forces="my_energi"))
 
 
-def test_all_bad(tmp_path):
+def test_file_of_invalid_frames_only(tmp_path):
     text = text_of(tmp_path, 1).replace("energy=-10.0", "energy=nan")
     (tmp_path / "a.xyz").write_text(text)
-    with pytest.raises(InputError, match=r"holds no frame: all 1 frames are bad, the first: a.xyz, frame 0"):
+    with pytest.raises(
+        InputError, match=r"no valid frame: all 1 frames are invalid, the first: a.xyz, frame 0"
+    ):
         read(tmp_path / "a.xyz", skip_bad=True)
 
 
-def test_labels_may_be_missing_frame_by_frame(tmp_path):
+def test_labels_may_differ_between_frames(tmp_path):
     bare, _ = configuration(1)
     ase.io.write(tmp_path / "a.xyz", [with_calculator(0), bare])
     first, second = read(tmp_path / "a.xyz")
     assert first.energy == -10.0 and second.labels == () and second.kind == ""
 
 
-def test_progress_is_shown_when_wanted(tmp_path, capsys):
+def test_progress_is_shown_on_request(tmp_path, capsys):
     path = tmp_path / "good.xyz"
     text_of(tmp_path, 3)
     read(path)
@@ -165,7 +167,7 @@ def test_progress_is_shown_when_wanted(tmp_path, capsys):
     assert "reading good.xyz" in capsys.readouterr().out
 
 
-def test_a_frame_goes_to_a_neighbor_list(tmp_path):
+def test_frame_is_accepted_by_neighbor_list(tmp_path):
     ase.io.write(tmp_path / "a.xyz", with_calculator(0))
     (frame,) = read(tmp_path / "a.xyz")
     assert isinstance(frame, Frame) and frame.volume == pytest.approx(abs(np.linalg.det(CELL)))

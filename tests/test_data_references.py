@@ -33,7 +33,7 @@ def test_isolated_atoms_are_used():
     np.testing.assert_allclose(excess[:2], [-2.0, -8 / 3], rtol=1e-12)
 
 
-def test_given_energies_come_first():
+def test_given_energies_have_priority():
     frames = [frame(m, total(m)) for m in MOLECULES] + [frame([1], -1.0)]
     found = reference_energies(frames, isolated={1: TRUE[1], 8: TRUE[8]})
     assert found.energies[1] == TRUE[1]
@@ -55,7 +55,7 @@ def test_fit_is_robust():
         np.testing.assert_allclose(list(found.energies.values()), [-16.0, -1035.0, -2046.0], atol=0.1)
 
 
-def test_one_composition_is_not_enough():
+def test_single_composition_underdetermines_the_fit():
     frames = [frame([8, 1, 1], -2078.0 + 0.01 * k) for k in range(-3, 4)]
     found = reference_energies(frames)
     assert "determine only 1 of 2" in found.note and "isolated atoms" in found.note
@@ -64,11 +64,11 @@ def test_one_composition_is_not_enough():
     assert found.energies[1] == pytest.approx(2 * found.energies[8])
 
 
-def test_missing_energies():
+def test_missing_energies_are_refused():
     bare = frame([8, 1, 1], None)
     with pytest.raises(InputError, match="none of 1 frames has an energy"):
         reference_energies([bare])
-    with pytest.raises(InputError, match="no frame with H O has an energy: give theirs with isolated="):
+    with pytest.raises(InputError, match="no frame with H O has an energy: give their energies"):
         reference_energies([bare, frame([6], -1030.0)])
     found = reference_energies([frame([8, 1, 1], -30.0), bare])
     assert np.isnan(excess_energies([bare], found)).all()

@@ -66,7 +66,7 @@ def test_lithium_is_named(shared_data):
     assert {frames[i].kind for i in finding.frames} == {"Elastic"}
 
 
-def test_stress_of_nickel_is_mended(shared_data):
+def test_stress_of_nickel_is_corrected(shared_data):
     frames = read(find(shared_data, "mlearn_Ni/train"))
     offset = stress_offset(frames)
     assert offset.value / units.GPA == pytest.approx(-2.9, abs=0.1)

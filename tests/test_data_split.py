@@ -50,7 +50,7 @@ def test_blocks_stay_together():
     assert sizes(split(frames, valid=14, block=10, seed=0))[1] == 10
 
 
-def test_kinds_have_their_share():
+def test_kinds_are_drawn_in_proportion():
     frames = make(90, kinds=("a", "b", "b"))
     chosen = split(frames, valid=0.2, by_kind=True, seed=1)
     kinds = [frames[i].kind for i in chosen.valid]
@@ -72,28 +72,28 @@ def test_isolated_atoms_stay_in_training():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"valid": 10}, r"valid = 10 and test = 0 take 10 of 10 frames: leave some"),
-        ({"valid": 0.5, "test": 0.5}, "take 10 of 10 frames"),
+        ({"valid": 10}, r"valid = 10 and test = 0 leave none of 10 frames for training"),
+        ({"valid": 0.5, "test": 0.5}, "leave none of 10 frames"),
         ({"valid": -1}, "valid = -1 must be a count"),
         ({"valid": 1.5}, "valid = 1.5 must be a count"),
         ({"valid": 1, "test": float("nan")}, "test = nan must be"),
         ({"valid": 1, "block": 0}, "block = 0 must be at least 1"),
-        ({"valid": 1, "block": 5}, "1 frames are wanted but a block has 5"),
-        ({"valid": 2, "by_kind": True}, "with by_kind give a fraction"),
+        ({"valid": 1, "block": 5}, "a block has 5 frames, but 1 are requested"),
+        ({"valid": 2, "by_kind": True}, "give a fraction below 1 with by_kind"),
         ({"valid": 9, "block": 5}, "leave none of 10 for training"),
     ],
 )
-def test_refusals(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         split(make(10), seed=0, **options)
 
 
-def test_no_frames():
+def test_empty_list_is_refused():
     with pytest.raises(InputError, match="no frames to split"):
         split([], valid=1, seed=0)
 
 
-def test_file(tmp_path):
+def test_split_is_saved_with_a_hash(tmp_path):
     frames = make(20, isolated=1)
     chosen = split(frames, valid=4, test=2, seed=9)
     path = tmp_path / "new" / "split.json"
@@ -107,9 +107,9 @@ def test_file(tmp_path):
         load_split(path, frames[:-1])
     with pytest.raises(InputError, match="splits other frames, of a.xyz, b.xyz: their hash differs"):
         load_split(path, frames[::-1])
-    with pytest.raises(InputError, match="the split holds 21 frames, up to number 20, but there are 5"):
+    with pytest.raises(InputError, match="the split holds 21 indices up to 20, but there are 5"):
         apply_split(frames[:5], chosen)
-    with pytest.raises(InputError, match="no file .*other.json: make one with save_split"):
+    with pytest.raises(InputError, match="no file .*other.json: write one with save_split"):
         load_split(tmp_path / "other.json", frames)
     path.write_text('{"format": 2}')
     with pytest.raises(InputError, match="not a split written by save_split"):

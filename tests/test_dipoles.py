@@ -91,7 +91,7 @@ def listed(positions=FORMALDEHYDE, numbers=NUMBERS, skin=0.0, **cell):
     return system, neighbor_list(system, cutoff=CUTOFF, skin=skin)
 
 
-def test_a_dipole_is_a_vector(case):
+def test_dipole_is_a_vector(case):
     """It turns and is inverted with the molecule, and does not know where that is."""
     rest = case.rest
     assert rest.dipole.shape == (3,) and np.linalg.norm(rest.dipole) > 0.01
@@ -104,7 +104,7 @@ def test_a_dipole_is_a_vector(case):
     np.testing.assert_allclose(case.swapped.charges[:4], rest.charges[ORDER], atol=1e-12)
 
 
-def test_groups_of_atoms_out_of_reach_are_neutral(case):
+def test_separate_groups_of_atoms_are_neutral(case):
     """Far molecules add, and an atom by itself has neither charge nor dipole."""
     assert abs(np.sum(case.rest.charges)) < 1e-13 and abs(np.sum(case.water.charges)) < 1e-13
     apart = [*case.rest.charges[:4], *case.water.charges[:3]]
@@ -114,7 +114,7 @@ def test_groups_of_atoms_out_of_reach_are_neutral(case):
     np.testing.assert_allclose(case.alone.dipole, 0, atol=1e-14)
 
 
-def test_padding_and_other_frames_change_nothing(case):
+def test_dipole_is_independent_of_padding_and_other_frames(case):
     system, neighbors = listed()
     found = jax.jit(lambda p: evaluate(case.potential, p, system, neighbors))(case.params)
     np.testing.assert_allclose(case.rest.dipole, found.dipole, atol=1e-12)
@@ -122,7 +122,7 @@ def test_padding_and_other_frames_change_nothing(case):
     assert not np.any(case.rest.charges[4:])
 
 
-def test_single_precision_follows_the_inputs_and_agrees(case):
+def test_single_precision_follows_the_inputs(case):
     """Also far from the origin, where charges that nearly add up to zero would not do."""
     single = jax.tree.map(
         lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, (case.params, case.batch)
@@ -135,7 +135,7 @@ def test_single_precision_follows_the_inputs_and_agrees(case):
         np.testing.assert_allclose(found.dipole[k], getattr(case, name).dipole, rtol=1e-6, atol=close)
 
 
-def test_energies_and_forces_are_those_without_charges(case):
+def test_charges_do_not_change_energies_and_forces(case):
     """Charges are read out on the way, and only where they are asked for."""
     system, neighbors = listed()
     value = jax.jit(jax.value_and_grad(lambda r: plain(case, system.replace(positions=r), neighbors)))
@@ -148,7 +148,7 @@ def plain(case, system, neighbors):
     return case.potential.apply(case.params, system, neighbors)
 
 
-def test_derivatives_of_a_dipole_are_its_differences(case):
+def test_derivatives_of_a_dipole_agree_with_central_differences(case):
     """In positions and in weights, of which every one matters to the energy or the dipole."""
     system, neighbors = listed(skin=0.5)
 
@@ -174,14 +174,14 @@ def test_derivatives_of_a_dipole_are_its_differences(case):
         assert np.isfinite(leaf).all() and np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
-def test_a_periodic_system_has_charges_and_no_dipole(case):
+def test_periodic_system_has_charges_and_no_dipole(case):
     system, neighbors = listed(cell=np.diag([5.0, 6.0, 5.5]), pbc=[False, True, False])
     found = jax.jit(lambda p: evaluate(case.potential, p, system, neighbors))(case.params)
     assert np.isfinite(found.charges).all() and abs(np.sum(found.charges)) < 1e-13
     assert np.isnan(found.dipole).all()
 
 
-def test_sums_keep_the_charges_of_those_that_have_some(tmp_path):
+def test_sum_has_the_charges_of_its_terms(tmp_path):
     one, other = NETWORKS["mace with dipoles"](), NETWORKS["nequip with dipoles"]()
     bare = lennard_jones(["H", "C", "O"], sigma=1.0, epsilon=0.01, cutoff=CUTOFF)
     system, neighbors = listed()
@@ -204,7 +204,7 @@ def test_sums_keep_the_charges_of_those_that_have_some(tmp_path):
     np.testing.assert_array_equal(found(again, loaded).dipole, together.dipole)
 
 
-def test_charges_cost_no_second_pass_through_the_network():
+def test_charges_need_no_second_pass_through_the_network():
     """Operations of an evaluation with charges over those of one without."""
     system, neighbors = listed()
     counts = {}
@@ -224,7 +224,7 @@ class Nothing(nn.Module):
         return self.param("w", nn.initializers.zeros, (1,)) * jnp.where(env.is_atom, 1.0, 0.0)
 
 
-def test_wrong_input_is_refused():
+def test_invalid_input_is_refused():
     with pytest.raises(InputError, match="charges=True"):
         mace(["H"], atomic_dipoles=True)
     with pytest.raises(InputError, match="l_max of at least 1"):

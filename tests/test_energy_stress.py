@@ -42,7 +42,7 @@ def off(frames, pressure):
     return [frame.replace(stress=frame.stress + pressure * np.eye(3)) for frame in frames]
 
 
-def test_sound_stresses_have_none(strained):
+def test_correct_stresses_have_no_offset(strained):
     found = stress_offset(strained)
     assert found.n_pairs > 80 and not found.is_significant
     # The third order leaves 0.18 GPa with strains of some percent.
@@ -52,7 +52,7 @@ def test_sound_stresses_have_none(strained):
 
 
 @pytest.mark.parametrize("pressure", [-2.0, 1.0])
-def test_offset_is_found_and_mended(strained, pressure):
+def test_offset_is_determined_and_corrected(strained, pressure):
     frames = off(strained, pressure * units.GPA)
     found = stress_offset(frames)
     exact = stress_offset(strained).value - pressure * units.GPA
@@ -66,7 +66,7 @@ def test_offset_is_found_and_mended(strained, pressure):
     assert abs(stress_offset(mended[:-1]).value) < 0.05 * units.GPA
 
 
-def test_where_nothing_can_be_told(strained):
+def test_offset_is_undetermined_without_pairs(strained):
     # One cell, no stress, or other atoms in every frame.
     for frames in (
         strained[:1],

@@ -166,7 +166,7 @@ def test_training(tmp_path, n):
     from difmd.training import CommitteeResult, TrainingResult
 
     common = {
-        "params": None, "last_params": None, "references": {}, "n_compiled": 2, "seconds": 1.0,
+        "best_params": None, "last_params": None, "references": {}, "n_compiled": 2, "seconds": 1.0,
         "is_complete": True,
     }  # fmt: skip
     one = TrainingResult(history=history(n, 1.0), best_epoch=2 * n - 1, **common)

@@ -54,7 +54,7 @@ def list_of(frame, cutoff=CUTOFF):
 
 def trained(params=PARAMS):
     return TrainingResult(
-        params=params, last_params=params, references=REFERENCES, best_epoch=0, history=[], n_compiled=0,
+        best_params=params, last_params=params, references=REFERENCES, best_epoch=0, history=[], n_compiled=0,
         seconds=0.0, is_complete=True,
     )  # fmt: skip
 
@@ -132,9 +132,9 @@ BAD = {
         r"no reference energy for the elements \[36\]",
     ),
     "nearest_distances: species": (
-        lambda: nearest_distances(KRYPTON, species=[18], cutoff=CUTOFF), "element 36, which is not among",
+        lambda: nearest_distances(KRYPTON, species=[18], cutoff=CUTOFF), "contains Kr, which is not among",
     ),
-    "nearest_distances: cutoff": (lambda: nearest_distances(TRAIN, species=[18], cutoff=0.0), "cutoff"),
+    "nearest_distances: cutoff": (lambda: nearest_distances(TRAIN, species="Ar", cutoff=0.0), "cutoff"),
     "statistics: cutoff": (lambda: statistics(TRAIN, cutoff=np.nan), "cutoff"),
     "reference_energies: no energy": (
         lambda: reference_energies([TRAIN[0].replace(energy=None)]), "none of 1 frames has an energy",

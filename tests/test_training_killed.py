@@ -1,4 +1,4 @@
-"""A training that is killed, not interrupted, ends as if nothing had happened."""
+"""A training killed at random moments and resumed gives the same result."""
 
 import os
 import signal
@@ -38,8 +38,8 @@ def start(folder, out):
 
 
 @pytest.mark.slow
-def test_killed_three_times_the_end_is_the_same(tmp_path):
-    assert start(tmp_path / "whole", tmp_path / "whole.npz").wait() == 0
+def test_training_killed_three_times_gives_the_same_result(tmp_path):
+    assert start(tmp_path / "uninterrupted", tmp_path / "uninterrupted.npz").wait() == 0
     rng = np.random.default_rng(0)
     folder, n_killed = tmp_path / "killed", 0
     while n_killed < 3:
@@ -47,21 +47,21 @@ def test_killed_three_times_the_end_is_the_same(tmp_path):
         before = newest(folder)
         while newest(folder) == before and process.poll() is None:
             time.sleep(0.01)
-        # Also in the middle of writing a file.
+        # Also while a file is being written.
         time.sleep(rng.uniform(0, 1.0))
-        assert process.poll() is None, "it ended before it was killed: make the training longer"
+        assert process.poll() is None, "the training ended before it was killed: make it longer"
         process.send_signal(signal.SIGKILL)
         process.wait()
         n_killed += 1
     assert start(folder, tmp_path / "killed.npz").wait() == 0
-    with np.load(tmp_path / "whole.npz") as one, np.load(tmp_path / "killed.npz") as other:
-        assert set(one) == set(other)
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name])
+    with np.load(tmp_path / "uninterrupted.npz") as expected, np.load(tmp_path / "killed.npz") as resumed:
+        assert set(expected) == set(resumed)
+        for name in expected:
+            np.testing.assert_array_equal(resumed[name], expected[name])
 
 
 def newest(folder: Path) -> float:
-    """When something was last written there."""
+    """Time of the last change in the folder."""
     try:
         return max((path.stat().st_mtime_ns for path in folder.iterdir()), default=0.0)
     except FileNotFoundError:

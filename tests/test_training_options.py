@@ -1,4 +1,4 @@
-"""Schedules, replay, time limits, committees, several devices: each resumes to the same bits."""
+"""Schedules, optimizers, replay, time limits, committees and several devices; exact resumption of each."""
 
 import dataclasses
 import json
@@ -9,8 +9,9 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from test_training import CUTOFF, RECIPE, REFERENCES, START, TRAIN, VALID, frames, run, same
+from test_training import CUTOFF, RECIPE, REFERENCES, START, TRAIN, VALID, assert_equal, frames, run
 
 import difmd
 from difmd.errors import InputError
@@ -21,18 +22,21 @@ from difmd.training import (
     TrainingInterrupted,
     consensus,
     only,
+    reduce_on_plateau,
     report,
     train,
     train_committee,
+    warmup_cosine,
 )
-from difmd.training.step import optimizer_of, rate_at
+from difmd.training.describe import describe
+from difmd.training.recipe import learning_rate_of
 
 OLD = frames(6, seed=5, n_atoms=(4,))
 
 
 @pytest.fixture(scope="module")
 def alone():
-    """A training without anything special."""
+    """A training with default options."""
     return run(potential=START)
 
 
@@ -44,66 +48,65 @@ def stop_after(epoch):
     return stop
 
 
-def told(history):
-    """What does not depend on the clock, as text, in which NaN equals NaN."""
+def without_times(history):
+    """The history without wall times, as text, in which NaN equals NaN."""
     return json.dumps([{name: value for name, value in e.items() if name != "seconds"} for e in history])
 
 
 @pytest.mark.slow
-def test_plateau_decay_and_replay_resume_bit_for_bit_and_models_are_kept(tmp_path):
+def test_plateau_weight_decay_and_replay_resume_exactly_and_save_models(tmp_path):
     recipe = dataclasses.replace(
-        RECIPE, n_epochs=6, schedule="plateau", plateau_patience=1, final_rate=0.1, optimizer="adamw",
-        weight_decay=1e-3, learning_rate=0.2,
+        RECIPE, n_epochs=6, schedule=reduce_on_plateau(patience=1, minimum=0.1), learning_rate=None,
+        optimizer=optax.adamw(0.2, weight_decay=1e-3),
     )  # fmt: skip
     arguments = {"potential": START, "replay": OLD, "replay_fraction": 0.25}
-    whole = run(recipe, **arguments)
-    assert whole.n_compiled == 2
-    rates = [entry["learning_rate"] for entry in whole.history]
-    # Halved after a validation without progress, and never below a tenth.
+    uninterrupted = run(recipe, **arguments)
+    assert uninterrupted.n_compiled == 2
+    rates = [entry["learning_rate"] for entry in uninterrupted.history]
+    # Halved after a validation without improvement, and never below a tenth.
     expected, best, factor = [], np.inf, 1.0
-    for entry in whole.history:
-        expected.append(0.2 * factor)
+    for entry in uninterrupted.history:
+        expected.append(factor)
         if entry["valid_loss"] >= best:
             factor = max(factor / 2, 0.1)
         best = min(best, entry["valid_loss"])
-    # One step of warm-up, from 0.
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
-    assert min(rates) < 0.2
+    assert min(rates) < 1
     with pytest.raises(TrainingInterrupted):
         run(recipe, folder=tmp_path, on_validation=stop_after(3), **arguments)
-    again = run(recipe, folder=tmp_path, **arguments)
-    same((again.params, again.last_params), (whole.params, whole.last_params))
-    assert told(again.history) == told(whole.history)
-    for name, params in (("best", again.params), ("last", again.last_params)):
+    resumed = run(recipe, folder=tmp_path, **arguments)
+    assert_equal((resumed.params, resumed.last_params), (uninterrupted.params, uninterrupted.last_params))
+    assert without_times(resumed.history) == without_times(uninterrupted.history)
+    for name, params in (("best", resumed.params), ("last", resumed.last_params)):
         potential, stored, source = difmd.load(tmp_path / f"{name}.npz")
-        same(stored, params)
+        assert_equal(stored, params)
         assert potential.description == START.description
         assert source["n_frames"] == {"train": 8, "valid": 4, "replay": 6} and len(source["sha256"]) == 3
-        assert source["recipe"]["plateau_patience"] == 1 and source["seed"] == 0
+        assert source["recipe"]["schedule"]["patience"] == 1 and source["seed"] == 0
         assert source["references_eV"] == {"18": -10.0}
         assert source["versions"] == {"difmd": difmd.__version__, "jax": jax.__version__}
         epoch = source["validation"]["epoch"]
-        assert epoch == (again.best_epoch if name == "best" else 5)
-        assert source["validation"]["forces_rmse"] == again.history[epoch]["forces_rmse"]
-    assert not again.notes and again.is_complete
+        assert epoch == (resumed.best_epoch if name == "best" else 5)
+        assert source["validation"]["forces_rmse"] == resumed.history[epoch]["forces_rmse"]
+    assert not resumed.notes and resumed.is_complete
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 
-def test_a_time_limit_ends_after_a_validation_and_the_table_tells(alone, tmp_path, capsys):
+def test_time_limit_stops_after_a_validation_and_the_table_resumes(alone, tmp_path, capsys):
     first = run(potential=START, folder=tmp_path, time_limit=1e-9)
     assert len(first.history) == 1 and not first.is_complete
     capsys.readouterr()
-    again = train(START, TRAIN, valid=VALID, references=REFERENCES, recipe=RECIPE, folder=tmp_path)
-    same((again.params, again.last_params), (alone.params, alone.last_params))
-    assert again.is_complete and again.seconds >= first.seconds
+    resumed = train(START, TRAIN, valid=VALID, references=REFERENCES, recipe=RECIPE, folder=tmp_path)
+    assert_equal((resumed.params, resumed.last_params), (alone.params, alone.last_params))
+    assert resumed.is_complete and resumed.seconds >= first.seconds
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("resumed after 1 epochs") for line in lines)
     table = [line for line in lines if line[:6].strip().isdigit()]
     assert [int(line[:6]) for line in table] == [2, 3, 4, 5]
     assert table[-1].split()[2] == "0:00:00" and all(len(line) < 80 for line in table)
-    last = again.history[-1]
+    last = resumed.history[-1]
     assert float(table[-1].split()[4]) == pytest.approx(1e3 * last["energy_rmse"], rel=1e-3)
-    assert table[-1].endswith("*") == (again.best_epoch == 4)
+    assert table[-1].endswith("*") == (resumed.best_epoch == 4)
     with pytest.raises(InputError, match="time_limit"):
         run(time_limit=0.0)
 
@@ -115,7 +118,7 @@ def committee(**arguments):
 
 
 @pytest.mark.slow
-def test_members_are_what_they_are_alone(alone):
+def test_members_equal_separate_trainings(alone):
     two = committee(n_members=2)
     members = [alone, run(dataclasses.replace(RECIPE, seed=1), potential=START)]
     for k, one in enumerate(members):
@@ -138,70 +141,126 @@ def test_members_are_what_they_are_alone(alone):
 
 
 @pytest.mark.slow
-def test_a_committee_of_samples_resumes_bit_for_bit(tmp_path):
+def test_bootstrapped_committee_resumes_exactly(tmp_path):
     start = START.init(jax.random.key(0))
     arguments = {"n_members": 3, "bootstrap": True, "params": start, "replay": OLD}
-    whole = committee(**arguments)
+    uninterrupted = committee(**arguments)
     with pytest.raises(TrainingInterrupted) as caught:
         committee(**arguments, folder=tmp_path, on_validation=stop_after(2))
-    assert len(caught.value.result.histories[2]) == 3
-    again = committee(**arguments, folder=tmp_path)
-    same((again.params, again.last_params), (whole.params, whole.last_params))
-    assert [told(h) for h in again.histories] == [told(h) for h in whole.histories]
+    assert len(caught.value.partial_result.histories[2]) == 3
+    resumed = committee(**arguments, folder=tmp_path)
+    assert_equal((resumed.params, resumed.last_params), (uninterrupted.params, uninterrupted.last_params))
+    for one, other in zip(resumed.histories, uninterrupted.histories, strict=True):
+        assert without_times(one) == without_times(other)
     for k in range(3):
         _, params, source = difmd.load(tmp_path / f"last_{k}.npz")
-        same(params, jax.tree.map(lambda x, k=k: x[k], again.last_params))
+        assert_equal(params, jax.tree.map(lambda x, k=k: x[k], resumed.last_params))
         assert source["member"] == k
-    assert len({float(x) for x in again.last_params["sigma"].ravel()}) == 3
+    assert len({float(x) for x in resumed.last_params["sigma"].ravel()}) == 3
     with pytest.raises(InputError, match="n_members = 1"):
         committee(n_members=1)
-    with pytest.raises(InputError, match="the same with an axis"):
+    with pytest.raises(InputError, match="with an axis of n_members = 3"):
         committee(params=jax.tree.map(lambda x: jnp.stack([x] * 5), start))
 
 
-def test_schedules_and_optimizers():
-    for schedule, at_end in (("cosine", 0.01), ("constant", 1.0), ("plateau", 1.0)):
-        rate = rate_at(dataclasses.replace(RECIPE, schedule=schedule, warm_up=0.1), 100)
-        np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0, 1e-2, 2e-2], rtol=1e-6)
-        np.testing.assert_allclose(rate(100), 2e-2 * at_end, rtol=1e-6)
-    params = {"a": jnp.array([2.0])}
-    gradient = {"a": jnp.array([0.0])}
-    for name in ("amsgrad", "adamw"):
-        optimizer = optimizer_of(dataclasses.replace(RECIPE, optimizer=name, weight_decay=0.1))
-        with jax.numpy_dtype_promotion("standard"):
-            direction, _ = optimizer.update(gradient, optimizer.init(params), params)
-        # Without a gradient a step takes off learning rate × weight decay.
-        np.testing.assert_allclose(direction["a"], [0.2])
+def test_default_schedule_is_that_of_optax():
+    expected = optax.warmup_cosine_decay_schedule(0.0, 2e-2, 10, 100, 2e-4)
+    rate = learning_rate_of(Recipe(schedule=warmup_cosine(warm_up=0.1)), 100)
+    for step in (0, 5, 10, 50, 100):
+        assert rate(step) == expected(step)
+    for schedule in (warmup_cosine(warm_up=0.1, final=1.0), reduce_on_plateau(warm_up=0.1)):
+        constant = learning_rate_of(Recipe(learning_rate=0.1, schedule=schedule), 100)
+        np.testing.assert_allclose([constant(5), constant(10), constant(100)], [0.05, 0.1, 0.1], rtol=1e-6)
+    own = learning_rate_of(Recipe(optimizer=optax.sgd(0.1), schedule=optax.linear_schedule(1.0, 0.0, 10)), 7)
+    np.testing.assert_allclose([own(0), own(5)], [1.0, 0.5], rtol=1e-6)
+
+
+def test_optimizer_with_its_learning_rate_replaces_the_default():
+    """AMSGrad at its learning rate differs from the default by rounding only; sgd(0) changes nothing."""
+    recipe = dataclasses.replace(RECIPE, n_epochs=2)
+    default = run(recipe)
+    explicit = run(dataclasses.replace(recipe, learning_rate=None, optimizer=optax.amsgrad(2e-2)))
+    for a, b in zip(jax.tree.leaves(explicit.params), jax.tree.leaves(default.params), strict=True):
+        # Schedules of optax are in single precision.
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    still = run(dataclasses.replace(recipe, learning_rate=None, optimizer=optax.sgd(0.0)))
+    assert_equal(still.last_params, START.init(jax.random.key(0)))
+
+
+def test_changed_numbers_of_an_optimizer_change_its_description():
+    same = [describe(optax.adamw(optax.cosine_decay_schedule(1e-3, 100), weight_decay=1e-4)) for _ in "ab"]
+    assert same[0] == same[1]
+    schedule = optax.cosine_decay_schedule(1e-3, 100)
+    before = describe(schedule)
+    schedule(3)
+    assert describe(schedule) == before
+    others = [
+        optax.adamw(optax.cosine_decay_schedule(1e-3, 101), weight_decay=1e-4),
+        optax.adamw(optax.cosine_decay_schedule(1e-3, 100), weight_decay=2e-4),
+        optax.adamw(lambda step: 1e-3 * 0.9**step),
+        optax.adamw(lambda step: 1e-3 * 0.8**step),
+        optax.chain(optax.clip(1.0), optax.adam(1e-3)),
+    ]
+    texts = [json.dumps(describe(optimizer)) for optimizer in others] + [json.dumps(same[0])]
+    assert len(set(texts)) == len(texts)
+
+
+def test_checkpoint_of_another_optimizer_is_refused(tmp_path):
+    recipe = dataclasses.replace(RECIPE, n_epochs=1, learning_rate=None, optimizer=optax.adam(1e-2))
+    run(recipe, folder=tmp_path)
+    run(dataclasses.replace(recipe, optimizer=optax.adam(1e-2)), folder=tmp_path)
+    with pytest.raises(InputError, match="another training"):
+        run(dataclasses.replace(recipe, optimizer=optax.adam(1.1e-2)), folder=tmp_path)
 
 
 @pytest.mark.parametrize(
-    "changes, match",
+    "call, match",
     [
-        ({"optimizer": "adam"}, "optimizer = 'adam' must be one of amsgrad, adamw"),
-        ({"schedule": "step"}, "schedule = 'step' must be one of cosine, constant, plateau"),
-        ({"weight_decay": -1.0}, "weight_decay"),
-        ({"plateau_factor": 1.0}, "plateau_factor"),
-        ({"plateau_patience": 0}, "plateau_patience"),
+        (lambda: run(Recipe(optimizer="adamw")), "optimizer = 'adamw' is not an optax optimizer"),
+        (lambda: run(Recipe(schedule="cosine")), "schedule = 'cosine' must be"),
+        (lambda: run(Recipe(learning_rate=1e-3, optimizer=optax.adam(1e-3))), "leave it out"),
+        (lambda: reduce_on_plateau(factor=1.0), "factor"),
+        (lambda: reduce_on_plateau(patience=0), "patience"),
+        (lambda: reduce_on_plateau(minimum=2.0), "minimum"),
+        (lambda: warmup_cosine(warm_up=-0.1), "warm_up"),
     ],
 )
-def test_wrong_settings_are_refused(changes, match):
+def test_invalid_settings_are_refused(call, match):
     with pytest.raises(InputError, match=match):
-        run(Recipe(**changes))
+        call()
 
 
-def test_wrong_replay_is_refused():
+def test_results_summarise_themselves(alone):
+    lines = repr(alone).splitlines()
+    assert 4 <= len(lines) <= 6 and "force RMSE" in repr(alone) and "array(" not in repr(alone)
+    assert alone._repr_html_().startswith("<table")
+    assert alone.params is alone.best_params
+    best = alone.history[alone.best_epoch]
+    assert alone.summary()["F_rmse_meV_A"] == pytest.approx(1e3 * best["forces_rmse"])
+    table = alone.to_pandas()
+    assert list(table["epoch"]) == [0, 1, 2, 3, 4] and table["energy_weight"].iloc[-1] <= 100
+    assert len(repr(RECIPE).splitlines()) <= 6
+
+
+def test_table_without_pandas_is_an_error_with_a_remedy(alone, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="pip install pandas"):
+        alone.to_pandas()
+
+
+def test_invalid_replay_is_refused():
     for fraction in (0.0, 1.0, 0.01):
         with pytest.raises(InputError, match="replay_fraction"):
             run(replay=OLD, replay_fraction=fraction)
 
 
-def test_a_report_has_kinds_and_is_json(tmp_path):
+def test_report_has_kinds_and_is_json(tmp_path):
     kinds = [frame.replace(kind="ab"[k % 2]) for k, frame in enumerate(VALID)]
     recipe = dataclasses.replace(RECIPE, n_epochs=1)
     unknown = dataclasses.replace(START, description=None)
     result = run(recipe, potential=unknown, is_trained=only("sigma"), folder=tmp_path)
     assert result.last_params["epsilon"].item() == 0.03 and result.last_params["sigma"].item() != 3.5
-    # What cannot be described is told and is no error.
+    # A potential without a description is noted and is not an error.
     assert "best.npz and last.npz are not written" in result.notes[0]
     assert [path.name for path in tmp_path.iterdir()] == ["training.npz"]
     found = report(START, result, valid=kinds, test=TRAIN)
@@ -249,7 +308,7 @@ np.savez(
 
 
 @pytest.mark.slow
-def test_four_devices_give_what_one_gives(alone, tmp_path):
+def test_four_devices_agree_with_one(alone, tmp_path):
     environment = {**os.environ, "DIFMD_CACHE": "off", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], env=environment, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""Streams of batches, parts of parameters by name, and the table, without a training."""
+"""Streams of batches, selection of parameters by name, and the table of validations."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from difmd.errors import InputError
 from difmd.potentials import mace, morse
 from difmd.system import host_system
 from difmd.training import all_but, only
-from difmd.training.selection import is_no_scale, mask_of
+from difmd.training.selection import is_not_scale, mask_of
 from difmd.training.stream import stream
 from difmd.training.table import Table, duration, milli
 
@@ -38,7 +38,7 @@ def seen(stream, number, member=0):
     return found
 
 
-def test_without_replay_an_epoch_is_that_of_the_data(data):
+def test_epoch_without_replay_is_that_of_the_data(data):
     plain = stream(data, NEW + OLD, seed=3)
     for number in range(2):
         for selections, (b, rows) in zip(plain.epoch(number), data.epoch(3, number), strict=True):
@@ -47,7 +47,7 @@ def test_without_replay_an_epoch_is_that_of_the_data(data):
     assert len(plain) == len(data) == len(plain.epoch(0))
 
 
-def test_an_epoch_has_all_new_frames_and_its_share_of_old_ones(data):
+def test_epoch_has_all_new_frames_and_the_fraction_of_old_ones(data):
     mixed = stream(data, NEW, seed=3, replay_fraction=2 / 7)
     replayed = []
     for number in range(7):
@@ -57,31 +57,31 @@ def test_an_epoch_has_all_new_frames_and_its_share_of_old_ones(data):
         assert len(old) == 4 and len(mixed.epoch(number)) == len(mixed)
         replayed += old
         assert seen(stream(data, NEW, seed=3, replay_fraction=2 / 7), number) == found
-    # 28 frames of 7: none of a shape is seen twice more than another.
+    # 28 frames of 7: within a shape the counts differ by at most one.
     for places in data.places:
         counts = [replayed.count(place) for place in places if place >= NEW]
         assert max(counts) - min(counts) <= 1
     assert seen(mixed, 0) != seen(mixed, 1)
-    # More old frames than there are come several times.
+    # If an epoch has more replayed frames than there are, they repeat.
     many = seen(stream(data, NEW, seed=3, replay_fraction=0.9), 0)
     assert len(many) == 100 and {place for place in many if place >= NEW} == set(range(NEW, NEW + OLD))
 
 
-def test_members_have_their_own_order_and_samples(data):
+def test_members_differ_in_order_and_samples(data):
     three = stream(data, NEW, seed=3, replay_fraction=0.3, n_members=3, bootstrap=True)
     for number in range(2):
         for selections in three.epoch(number):
             assert len({b for b, _ in selections}) == 1
     samples = [sorted(p for p in seen(three, 0, k) if p < NEW) for k in range(3)]
     assert len({tuple(s) for s in samples}) == 3
-    # The sample of a member stays the same, and repeats some frames.
+    # The sample of a member stays the same and repeats some frames.
     assert samples == [sorted(p for p in seen(three, 1, k) if p < NEW) for k in range(3)]
     assert all(len(s) == NEW and len(set(s)) < NEW for s in samples)
-    batch = three.take(three.epoch(0)[0])
+    batch = three.batch(three.epoch(0)[0])
     assert batch.system.positions.ndim == 4 and batch.system.positions.shape[:2] == (3, 4)
 
 
-def test_parts_are_chosen_by_name():
+def test_parameters_are_selected_by_name():
     potential = mace(["Ar"], cutoff=CUTOFF, n_features=2, l_max=1, radial_hidden=(4,), correlation=2)
     pair = morse(["Ar"], depth=0.1, width=1.0, distance=3.0, cutoff=CUTOFF)
     params = jax.eval_shape((potential + pair).init, jax.random.key(0))
@@ -90,7 +90,7 @@ def test_parts_are_chosen_by_name():
         mask = mask_of(params, choice)
         return {jax.tree_util.keystr(p) for p, m in jax.tree_util.tree_leaves_with_path(mask) if m}
 
-    everything = trained(is_no_scale)
+    everything = trained(is_not_scale)
     assert not any("'scale'" in name or "'shift'" in name for name in everything)
     radial = trained(only("Radial"))
     assert radial and all("RadialNetwork" in name for name in radial)
@@ -106,7 +106,7 @@ def test_parts_are_chosen_by_name():
         only()
 
 
-def test_the_table_is_thinned_out_and_repeats_its_header(capsys):
+def test_table_is_thinned_out_and_repeats_its_header(capsys):
     def entry(epoch):
         return {
             "epoch": epoch, "seconds": 3600.0 + epoch, "train_loss": 0.1, "energy_rmse": 0.0123,

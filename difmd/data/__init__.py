@@ -1,7 +1,6 @@
-"""Data sets: read them, examine them, split them, make batches of them.
+"""Data sets: reading, examination, splitting, and batches.
 
-`read` → `examine` → `split`, each of lists of `Frame`; → `statistics`, for what a network is scaled by; →
-`make_batches`.
+`read` → `examine` → `split` on lists of `Frame`, → `statistics` of a network → `make_batches`.
 """
 
 from difmd.data.batches import Batch, Batches, Labels, make_batches

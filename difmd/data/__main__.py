@@ -1,4 +1,4 @@
-"""`python -m difmd.data FILE...` prints what `examine` finds; the exit code is 1 if something is WRONG."""
+"""`python -m difmd.data FILE...` prints an examination; the exit code is 1 if an item is WRONG."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from difmd.errors import InputError
 
 def main(arguments: list[str] | None = None) -> int:
     """Examine the frames of all files together; returns the exit code."""
+    enable_cache()
     parser = argparse.ArgumentParser(prog="python -m difmd.data", description="Examine a data set.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="files or DeePMD folders, as one data set")
-    parser.add_argument("--plot", metavar="PNG", help="also plot what the data cover")
-    parser.add_argument("--skip-bad", action="store_true", help="leave bad frames out instead of stopping")
+    parser.add_argument("--plot", metavar="PNG", help="also plot energies, forces, distances and volumes")
+    parser.add_argument("--skip-bad", action="store_true", help="skip bad frames instead of stopping")
     options = parser.parse_args(arguments)
     enable_cache()
     console = Console()

@@ -1,4 +1,4 @@
-"""Frames as padded batches of a few shapes, with their neighbour lists."""
+"""Batches of frames, padded to a few shapes, with their neighbour lists."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from jaxtyping import Array, Bool, Float, Int
 
 from difmd._internal.dtypes import default_float
 from difmd._internal.progress import progress_bar
+from difmd._internal.summaries import fields_summary
 from difmd.data.frames import Frame
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
 from difmd.neighbors.packed import Pairs, packed, pairs_of
 from difmd.system import System
 
-# Slots come in groups, so that frames differ in fewer sizes.
+# Slots are rounded up to a multiple, so that there are fewer sizes.
 _GROUP = 4
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What a batch is compared with; 0 where a frame has no such label.
+    """Labels of a batch; 0 where a frame lacks a label.
 
     Attributes:
-        energy: less the reference energies of its atoms [eV].
+        energy: relative to the reference energies of the atoms [eV].
         forces: [eV/Å].
         stress: [eV/Å³].
         dipole: [e·Å].
-        has_energy: whether there is one, as those that follow; False for frames that fill a batch up.
-        has_forces: likewise.
-        has_stress: likewise.
-        has_dipole: likewise.
+        has_energy: whether a frame has an energy; False for frames that pad a batch.
+        has_forces: likewise for forces.
+        has_stress: likewise for stresses.
+        has_dipole: likewise for dipoles.
     """
 
     energy: Float[Array, "*batch"]
@@ -47,15 +48,19 @@ class Labels:
     has_stress: Bool[Array, "*batch"]
     has_dipole: Bool[Array, "*batch"]
 
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
+
 
 class Batch(NamedTuple):
     """Frames of one shape.
 
     Attributes:
-        system: with a leading axis, as are all that follow.
-        neighbors: of each.
-        labels: of each.
-        frames: place of each frame in the data, −1 for those that fill a batch up.
+        system: the atoms; all fields have a leading axis of frames.
+        neighbors: their neighbour lists.
+        labels: their labels.
+        frames: index of each frame in the data, −1 for frames that pad the batch.
     """
 
     system: System
@@ -63,9 +68,13 @@ class Batch(NamedTuple):
     labels: Labels
     frames: Int[Array, "batch"]
 
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
+
 
 class Shape(NamedTuple):
-    """Sizes that frames are padded to."""
+    """Sizes to which frames are padded."""
 
     n_atoms: int
     slots: int
@@ -81,7 +90,7 @@ class _Bucket(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Data ready for a potential; made by `make_batches`.
+    """Batches of a data set; made by `make_batches`. Iteration follows the order of the data in each shape.
 
     Attributes:
         batch_size: frames of a batch.
@@ -90,70 +99,68 @@ class Batches:
     batch_size: int
     _buckets: tuple[_Bucket, ...]
 
+    def __repr__(self) -> str:
+        """Numbers of frames, batches and shapes."""
+        return f"Batches: {self.n_frames} frames in {len(self)} batches of {len(self.shapes)} shapes"
+
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """Shapes that frames were padded to; a function of batches is compiled once for each."""
+        """Shapes to which frames were padded; a function of batches is compiled once for each."""
         return tuple(bucket.shape for bucket in self._buckets)
 
     @property
     def n_frames(self) -> int:
-        """How many frames there are."""
+        """Number of frames."""
         return sum(len(bucket.frames) for bucket in self._buckets)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return sum(-(-len(bucket.frames) // self.batch_size) for bucket in self._buckets)
 
     @property
     def places(self) -> tuple[Int[np.ndarray, "frames"], ...]:
-        """Places in the data of the frames of each shape."""
+        """Indices in the data of the frames of each shape."""
         return tuple(bucket.frames for bucket in self._buckets)
 
     def epoch(
         self, seed: int, number: int, rows: Sequence[np.ndarray] | None = None
     ) -> list[tuple[int, np.ndarray]]:
-        """The batches of an epoch in random order, as bucket and rows; the same for the same numbers.
+        """The batches of an epoch in random order, as pairs of shape and rows; the same for the same numbers.
 
         Args:
             seed: of the order.
             number: of the epoch.
-            rows: of each bucket, those that the epoch has; default: all.
+            rows: rows of each shape in the epoch; default: all.
         """
         rng = np.random.default_rng([seed, number])
-        found = []
+        selections = []
         for b, bucket in enumerate(self._buckets):
             order = rng.permutation(np.arange(len(bucket.frames)) if rows is None else rows[b])
-            found += [(b, part) for part in _parts(order, self.batch_size)]
-        return [found[k] for k in rng.permutation(len(found))]
+            selections += [(b, part) for part in _parts(order, self.batch_size)]
+        return [selections[k] for k in rng.permutation(len(selections))]
 
-    def in_order(self) -> list[tuple[int, np.ndarray]]:
-        """All batches, in the order of the data within each shape."""
-        return [
-            (b, part)
-            for b, bucket in enumerate(self._buckets)
-            for part in _parts(np.arange(len(bucket.frames)), self.batch_size)
-        ]
-
-    def take(self, selection: tuple[int, np.ndarray]) -> Batch:
-        """The batch of a bucket and rows, filled up to `batch_size`, in NumPy."""
+    def batch(self, selection: tuple[int, np.ndarray]) -> Batch:
+        """The batch of a shape and rows, padded to `batch_size`, in NumPy."""
         b, rows = selection
-        fill = self.batch_size - len(rows)
+        n_padding = self.batch_size - len(rows)
         data = self._buckets[b].data
-        found = jax.tree.map(lambda x: x[np.concatenate([rows, np.repeat(rows[:1], fill)])], data)
-        if not fill:
-            return found
-        is_own = np.arange(self.batch_size) < len(rows)
+        batch = jax.tree.map(lambda x: x[np.concatenate([rows, np.repeat(rows[:1], n_padding)])], data)
+        if not n_padding:
+            return batch
+        is_real = np.arange(self.batch_size) < len(rows)
         labels = {
-            field.name: getattr(found.labels, field.name) & is_own
+            field.name: getattr(batch.labels, field.name) & is_real
             if field.name.startswith("has_")
-            else getattr(found.labels, field.name)
+            else getattr(batch.labels, field.name)
             for field in dataclasses.fields(Labels)
         }
-        return found._replace(labels=Labels(**labels), frames=np.where(is_own, found.frames, -1))
+        return batch._replace(labels=Labels(**labels), frames=np.where(is_real, batch.frames, -1))
 
     def __iter__(self) -> Iterator[Batch]:
         """All batches in the order of the data within each shape."""
-        return (self.take(selection) for selection in self.in_order())
+        for b, bucket in enumerate(self._buckets):
+            for rows in _parts(np.arange(len(bucket.frames)), self.batch_size):
+                yield self.batch((b, rows))
 
 
 def make_batches(
@@ -166,44 +173,45 @@ def make_batches(
     dtype: Any = None,
     progress: bool = False,
 ) -> Batches:
-    """Build the neighbour lists of frames, once, and pad them to few shapes (host).
+    """Build the neighbour lists of frames once and pad them to a few shapes (host).
 
-    Frames are sorted by size and cut into groups such that what is padded is least.
+    Frames are sorted by size and grouped such that the padding is minimal.
 
     Args:
         frames: the data.
         cutoff: of the potential [Å].
         batch_size: frames of a batch.
-        references: energy of an atom of each element, which is subtracted in double precision [eV].
-        max_shapes: how many shapes there may be at most, for each combination of periodic directions.
+        references: energy of an atom of each element, subtracted in double precision [eV].
+        max_shapes: largest number of shapes for each combination of periodic directions.
         dtype: of the floating-point fields; default: JAX's.
-        progress: whether to show a bar.
+        progress: show a progress bar.
 
     Returns:
         The `Batches`.
 
     Raises:
-        InputError: no frames, a cutoff or batch size that is not positive, or an element without a reference.
+        InputError: no frames, a cut-off or batch size that is not positive, or an element without reference
+            energy.
     """
     if not frames:
-        raise InputError("there are no frames to make batches of")
+        raise InputError("there are no frames: give at least one")
     check_positive("cutoff", cutoff, "Å")
     if batch_size < 1 or max_shapes < 1:
         raise InputError(f"batch_size = {batch_size} and max_shapes = {max_shapes} must be at least 1")
     dtype = np.dtype(dtype or default_float())
-    found = []
+    pairs = []
     with progress_bar("neighbour lists", len(frames), enabled=progress) as advance:
         for frame in frames:
-            found.append(pairs_of(frame.system, cutoff))
+            pairs.append(pairs_of(frame.system, cutoff))
             advance(1)
     sizes = np.array(
         [
             [f.n_atoms, -(-max(p.n_neighbors, 1) // _GROUP) * _GROUP]
-            for f, p in zip(frames, found, strict=True)
+            for f, p in zip(frames, pairs, strict=True)
         ]
     )
     buckets = []
-    # The periodic directions of a list are static.
+    # The periodic directions of a neighbour list are static.
     for pbc in sorted({_periodic(frame) for frame in frames}):
         alike = np.array([k for k, frame in enumerate(frames) if _periodic(frame) == pbc])
         for group in _groups(sizes[alike], max_shapes):
@@ -211,11 +219,11 @@ def make_batches(
             shape = Shape(
                 n_atoms=int(sizes[members, 0].max()),
                 slots=int(sizes[members, 1].max()),
-                n_extended=max(len(found[k].parents) for k in members),
-                n_pairs=max(len(found[k].senders) // 2 for k in members),
+                n_extended=max(len(pairs[k].parents) for k in members),
+                n_pairs=max(len(pairs[k].senders) // 2 for k in members),
             )
             rows = [
-                _padded(k, frames[k], found[k], shape, pbc, cutoff, references or {}, dtype) for k in members
+                _padded(k, frames[k], pairs[k], shape, pbc, cutoff, references or {}, dtype) for k in members
             ]
             data = jax.tree.map(lambda *x: np.stack(x), *rows)
             buckets.append(_Bucket(shape, members, data))
@@ -234,12 +242,12 @@ def _parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
 def _groups(sizes: np.ndarray, most: int) -> list[np.ndarray]:
     """Members of at most `most` groups with the least Σ members · max(atoms) · max(slots).
 
-    Frames are sorted by size, and the cuts found by dynamic programming.
+    Frames are sorted by size and divided by dynamic programming.
     """
     order = np.lexsort((sizes[:, 1], sizes[:, 0]))
     kinds, first, counts = np.unique(sizes[order], axis=0, return_index=True, return_counts=True)
     n = len(kinds)
-    # cost[a, b]: one group of the kinds a … b − 1.
+    # cost[a, b]: one group of the sizes a … b − 1.
     cost = np.full((n, n + 1), np.inf)
     for a in range(n):
         widest = np.maximum.accumulate(kinds[a:], axis=0)
@@ -252,7 +260,7 @@ def _groups(sizes: np.ndarray, most: int) -> list[np.ndarray]:
             options = best[g - 1, :b] + cost[:b, b]
             cut[g, b] = int(np.argmin(options))
             best[g, b] = options[cut[g, b]]
-    # Another shape costs a compilation, and must save a twentieth.
+    # Another shape costs a compilation and must save 5 %.
     g = next(g for g in range(1, most + 1) if best[g, n] <= 1.05 * best[1:, n].min())
     groups, end = [], n
     while g > 0:
@@ -265,7 +273,7 @@ def _groups(sizes: np.ndarray, most: int) -> list[np.ndarray]:
 
 
 def _padded(
-    place: int,
+    index: int,
     frame: Frame,
     pairs: Pairs,
     shape: Shape,
@@ -275,54 +283,41 @@ def _padded(
     dtype: np.dtype,
 ) -> Batch:
     n, n_all = frame.n_atoms, shape.n_atoms
-    positions = np.zeros((n_all, 3), dtype)
-    positions[:n] = frame.positions
     numbers = np.zeros(n_all, np.int32)
     numbers[:n] = frame.numbers
     masses = np.ones(n_all, dtype)
     masses[:n] = frame.system.masses
-    cell = np.asarray(frame.cell, dtype)
-    forces = np.zeros((n_all, 3), dtype)
+    positions, forces = np.zeros((n_all, 3), dtype), np.zeros((n_all, 3), dtype)
+    positions[:n] = frame.positions
     if frame.forces is not None:
         forces[:n] = frame.forces
-    energy = 0.0
-    if frame.energy is not None:
-        missing = set(frame.numbers.tolist()) - set(references) if references else set()
-        if missing:
-            raise InputError(
-                f"{frame.source}: no reference energy for the elements {sorted(missing)}: give one for each"
-            )
-        energy = frame.energy - sum(references.get(z, 0.0) for z in frame.numbers.tolist())
-    fields: dict[str, Any] = {
-        "positions": positions,
-        "atomic_numbers": numbers,
-        "masses": masses,
-        "cell": cell,
-        "pbc": np.array(pbc),
-    }
+    cell = np.asarray(frame.cell, dtype)
     labels: dict[str, Any] = {
-        "energy": np.asarray(energy, dtype),
+        "energy": np.asarray(_relative_energy(frame, references), dtype),
         "forces": forces,
         "stress": np.zeros((3, 3), dtype) if frame.stress is None else np.asarray(frame.stress, dtype),
         "dipole": np.zeros(3, dtype) if frame.dipole is None else np.asarray(frame.dipole, dtype),
-        "has_energy": np.bool_(frame.energy is not None),
-        "has_forces": np.bool_(frame.forces is not None),
-        "has_stress": np.bool_(frame.stress is not None),
-        "has_dipole": np.bool_(frame.dipole is not None),
     }
-    number: Any = np.int32(place)
+    labels |= {f"has_{name}": np.bool_(name in frame.labels) for name in tuple(labels)}
+    fields: dict[str, Any] = {"positions": positions, "atomic_numbers": numbers, "masses": masses}
+    fields |= {"cell": cell, "pbc": np.array(pbc)}
+    number: Any = np.int32(index)
+    sizes = {"slots": shape.slots, "n_extended": shape.n_extended, "n_pairs": shape.n_pairs}
     return Batch(
         system=System(**fields),
-        neighbors=packed(
-            pairs,
-            positions,
-            cell,
-            pbc=pbc,
-            cutoff=cutoff,
-            slots=shape.slots,
-            n_extended=shape.n_extended,
-            n_pairs=shape.n_pairs,
-        ),
+        neighbors=packed(pairs, positions, cell, pbc=pbc, cutoff=cutoff, **sizes),
         labels=Labels(**labels),
         frames=number,
     )
+
+
+def _relative_energy(frame: Frame, references: Mapping[int, float]) -> float:
+    """Energy relative to the reference energies; 0 without a label."""
+    if frame.energy is None:
+        return 0.0
+    missing = set(frame.numbers.tolist()) - set(references) if references else set()
+    if missing:
+        raise InputError(
+            f"{frame.source}: no reference energy for the elements {sorted(missing)}: give one for each"
+        )
+    return frame.energy - sum(references.get(z, 0.0) for z in frame.numbers.tolist())

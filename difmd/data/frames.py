@@ -10,27 +10,28 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from difmd._internal.summaries import fields_summary
 from difmd.system import System
 
 LABELS = ("energy", "forces", "stress", "dipole", "charges")
-"""The labels that a frame can carry."""
+"""Names of the labels of a frame."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """One configuration with what was computed for it; NumPy arrays, float64.
+    """One configuration with computed labels; NumPy arrays, float64.
 
-    A label that was not computed is None; which ones are there may differ from frame to frame.
+    A label that was not computed is None; frames of a data set may have different labels.
 
     Attributes:
         system: the atoms; `neighbor_list` takes it as it is.
-        energy: total energy, of which the forces are the derivative [eV].
+        energy: total energy, whose negative gradient the forces are [eV].
         forces: [eV/Å]; [atoms, 3].
         stress: tension positive, as in ASE [eV/Å³]; [3, 3].
         dipole: [e·Å]; [3].
         charges: [e]; [atoms].
-        kind: what the configuration is an example of, such as "surface" or "liquid 300 K"; "" unknown.
-        source: where it came from, such as "train.xyz.gz, frame 12 (counted from 0)".
+        kind: what the configuration represents, such as "surface" or "liquid 300 K"; "" if unknown.
+        source: its origin, such as "train.xyz.gz, frame 12 (counted from 0)".
     """
 
     system: System
@@ -41,6 +42,10 @@ class Frame:
     charges: Float[np.ndarray, "atoms"] | None = None
     kind: str = ""
     source: str = ""
+
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
 
     @property
     def n_atoms(self) -> int:
@@ -74,16 +79,16 @@ class Frame:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels that are there."""
+        """Names of the labels that are not None."""
         return tuple(name for name in LABELS if getattr(self, name) is not None)
 
     def replace(self, **changes: Any) -> Frame:
-        """A copy with some fields replaced, as `dataclasses.replace`."""
+        """A copy with replaced fields, as `dataclasses.replace`."""
         return dataclasses.replace(self, **changes)
 
 
 def is_isolated_atom(frame: Frame) -> bool:
-    """Whether the frame is one atom far from its images (6 Å or more), so that its energy is a reference."""
+    """Whether the frame is one atom at least 6 Å from its images, whose energy is a reference energy."""
     if frame.n_atoms != 1:
         return False
     vectors = frame.cell[frame.pbc]
@@ -93,7 +98,7 @@ def is_isolated_atom(frame: Frame) -> bool:
 
 
 def hash_frames(frames: Sequence[Frame]) -> str:
-    """Fingerprint of atoms and labels, bit by bit, in order; SHA-256 in hexadecimal digits."""
+    """SHA-256 of the bits of atoms and labels, in order; hexadecimal digits."""
     digest = hashlib.sha256()
     for frame in frames:
         for array in (frame.numbers, frame.positions, frame.cell, frame.pbc):

@@ -1,4 +1,4 @@
-"""`Units`: in which units a file gives its numbers, and the factors that turn them into difmd's."""
+"""`Units` of the numbers in a file, and the factors that convert them to eV, Å and e."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENERGY_FACTORS = {
     "rydberg": 2 / HARTREE,
     "meV": 1000.0,
 }
-"""How many times larger energies are in another unit than in eV."""
+"""Ratio of the number in another unit to the number in eV."""
 
 _LENGTH = {
     "Å": 1.0,
@@ -54,11 +54,11 @@ _DIPOLE = {"Debye": 0.20819434, "D": 0.20819434, "au": BOHR, "a.u.": BOHR}
 
 
 class Units(NamedTuple):
-    """Units of the numbers in a file; what is None follows from energy and length.
+    """Units of the numbers in a file; those that are None follow from energy and length.
 
-    Each is a name, or a number: the size of the unit in eV, Å and e. A negative number also turns the sign,
-    as for a stress with compression positive in kbar: `stress=-1e3 * units.BAR`. ASE converts the outputs of
-    codes (VASP, QE, aims, ORCA) to eV and Å by itself, so that nothing is to be given for them.
+    Each is a name, or a number: the size of the unit in eV, Å and e. A negative number also changes the sign,
+    as for a stress in kbar with compression positive: `stress=-1e3 * units.BAR`. ASE converts the outputs of
+    codes (VASP, QE, aims, ORCA) to eV and Å itself; give no units for them.
 
     Attributes:
         energy: eV, meV, kcal/mol, kJ/mol, Hartree (Ha), Ry, K.
@@ -80,7 +80,7 @@ class Units(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What numbers of a file are multiplied by."""
+    """Factors by which the numbers of a file are multiplied."""
 
     energy: float
     length: float
@@ -92,10 +92,10 @@ class Factors(NamedTuple):
 
 
 def factors_of(given: Units) -> Factors:
-    """The factors that turn numbers in these units into eV, Å and e.
+    """The factors that convert numbers in these units to eV, Å and e.
 
     Raises:
-        InputError: a name that is not known, or a number that is zero or not finite.
+        InputError: an unknown name, or a number that is zero or not finite.
     """
     energy = _factor("energy", given.energy, _ENERGY)
     length = _factor("length", given.length, _LENGTH)
@@ -127,11 +127,11 @@ def _factor(name: str, value: str | float, known: dict[str, float]) -> float:
         lowered = {key.lower(): factor for key, factor in known.items()}
         if value.lower() in lowered:
             return lowered[value.lower()]
-        # The many spellings of a product or a quotient are not all listed.
+        # Alternative spellings of products and quotients are not listed.
         listed = [key for key in known if "*" not in key and "^" not in key][:14]
         raise InputError(
-            f"Units({name}={value!r}) is not known: use one of {', '.join(listed)}, or the size of the unit "
-            "in eV, Å and e as a number"
+            f"Units({name}={value!r}) is unknown: use one of {', '.join(listed)}, or the size of the unit in "
+            "eV, Å and e as a number"
         )
     if not (math.isfinite(value) and value != 0):
         raise InputError(f"Units({name}={value!r}) must be finite and not zero")

@@ -1,4 +1,4 @@
-"""What a network is made to the measure of: elements, energies of atoms, sizes of forces, neighbours."""
+"""Statistics that scale a network: elements, energies of atoms, forces, numbers of neighbours."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from difmd._internal.pairs import find_pairs
 from difmd.data.frames import Frame
 from difmd.data.references import excess_energies, reference_energies
 from difmd.errors import InputError, check_positive
-from difmd.potentials.species import type_table
+from difmd.potentials.species import Species, as_species, symbols, type_table
 
 
 class Statistics(NamedTuple):
-    """What a network is made with.
+    """Arguments of a network.
 
     Attributes:
         species: atomic numbers, ascending.
         references: energy of an atom of each element [eV].
-        scale: root mean square force [eV/Å], or without forces the spread of energies per atom [eV].
+        scale: root mean square of the force components [eV/Å]; without forces the standard deviation of the
+            energies per atom [eV].
         avg_num_neighbors: mean number of neighbours within the cut-off.
     """
 
@@ -45,7 +46,7 @@ def statistics(
         `Statistics`.
 
     Raises:
-        InputError: no frames, no energies, or no atom with a neighbour.
+        InputError: no frames, no energies, no atom with a neighbour, or a cut-off that is not positive.
     """
     check_positive("cutoff", cutoff, "Å")
     references = reference_energies(frames, isolated)
@@ -55,41 +56,42 @@ def statistics(
         scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
     else:
         scale = float(np.nanstd(excess_energies(frames, references)))
-    # A few hundred frames tell the mean.
-    some = frames[:: max(len(frames) // 200, 1)]
-    pairs = sum(len(find_pairs(f.positions, f.cell, f.pbc, cutoff)[0]) for f in some)
-    neighbors = pairs / sum(frame.n_atoms for frame in some)
+    # A few hundred frames suffice for the mean.
+    sample = frames[:: max(len(frames) // 200, 1)]
+    pairs = sum(len(find_pairs(f.positions, f.cell, f.pbc, cutoff)[0]) for f in sample)
+    neighbors = pairs / sum(frame.n_atoms for frame in sample)
     if neighbors == 0:
-        raise InputError(f"no atom has a neighbour within {cutoff} Å: look at the units of the positions")
+        raise InputError(f"no atom has a neighbour within {cutoff} Å: check the unit of the positions")
     return Statistics(species, references.energies, scale if scale > 0 else 1.0, float(neighbors))
 
 
 def nearest_distances(
-    frames: Sequence[Frame], *, species: Sequence[int], cutoff: float
+    frames: Sequence[Frame], *, species: Species, cutoff: float
 ) -> Float[np.ndarray, "species species"]:
-    """Shortest distance of each pair of species, for the `nearest` of a network.
+    """Shortest distance of each pair of species, the argument `nearest` of a network.
 
     Args:
-        frames: the data, all of which are searched.
-        species: atomic numbers, as in `Statistics`.
-        cutoff: of the network [Å], which stands where no pair is in reach.
+        frames: the data.
+        species: symbols or atomic numbers, such as `Statistics.species`.
+        cutoff: of the network [Å], also the value for pairs of species without a shorter distance.
 
     Returns:
         Distances [Å].
 
     Raises:
-        InputError: an atom of another species.
+        InputError: an atom of another species, or a cut-off that is not positive.
     """
     check_positive("cutoff", cutoff, "Å")
-    place = type_table(species)
-    found = np.full((len(species), len(species)), float(cutoff))
+    numbers = as_species(species)
+    index = type_table(numbers)
+    nearest = np.full((len(numbers), len(numbers)), float(cutoff))
     for frame in frames:
-        kinds = place[frame.numbers]
+        kinds = index[frame.numbers]
         if (kinds < 0).any():
             raise InputError(
-                f"frames hold the element {frame.numbers[kinds < 0][0]}, which is not among the species "
-                f"{tuple(species)}"
+                f"{frame.source or 'a frame'} contains {symbols(frame.numbers[kinds < 0])[0]}, which is not "
+                f"among the species {', '.join(symbols(numbers))}"
             )
         i, j, _, distances = find_pairs(frame.positions, frame.cell, frame.pbc, cutoff)
-        np.minimum.at(found, (kinds[i], kinds[j]), distances)
-    return np.minimum(found, found.T)
+        np.minimum.at(nearest, (kinds[i], kinds[j]), distances)
+    return np.minimum(nearest, nearest.T)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from difmd._internal.summaries import fields_summary
 from difmd.data.frames import Frame, is_isolated_atom
 from difmd.errors import InputError
 
@@ -14,17 +15,21 @@ _ITERATIONS = 50
 
 
 class ReferenceEnergies(NamedTuple):
-    """What an atom of each element contributes to a total energy before any interaction.
+    """Energies of the atoms of each element without interaction.
 
     Attributes:
         energies: by atomic number [eV].
         origins: by atomic number: "given", "isolated atom" or "fitted".
-        note: in words, with what to beware of.
+        note: a summary with caveats.
     """
 
     energies: dict[int, float]
     origins: dict[int, str]
     note: str
+
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
 
 
 def reference_energies(
@@ -32,37 +37,37 @@ def reference_energies(
 ) -> ReferenceEnergies:
     """Reference energies of all elements in the frames.
 
-    Isolated atoms in the data are used where there are any. The other elements are fitted to the total
-    energies as Σ_Z n_Z E_Z by least absolute deviations per atom, which a few wrong energies do not move.
-    Where compositions do not tell elements apart, as when all frames have the same one, the solution of least
-    norm is taken: it is good for taking a constant off, not as an energy of atoms.
+    Isolated atoms in the data are used if there are any. The energies of the other elements are fitted to the
+    total energies as Σ_Z n_Z E_Z by least absolute deviations per atom, which is robust against a few wrong
+    energies. If the compositions do not determine them, for example if all frames have the same one, the
+    solution of least norm is used: it removes a constant but is not an energy of atoms.
 
     Args:
         frames: with total energies.
-        isolated: energies of isolated atoms [eV] by atomic number, taken before those in the data.
+        isolated: energies of isolated atoms [eV] by atomic number, which override those in the data.
 
     Returns:
         `ReferenceEnergies`.
 
     Raises:
-        InputError: no frame has an energy.
+        InputError: no frame has an energy, or none with one of the elements.
     """
     labelled = [frame for frame in frames if frame.energy is not None]
     if not labelled:
-        raise InputError(f"none of {len(frames)} frames has an energy, so there are no reference energies")
+        raise InputError(f"none of {len(frames)} frames has an energy to determine reference energies")
     elements = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)})
     energies: dict[int, float] = {}
     origins: dict[int, str] = {}
-    alone: dict[int, list[float]] = {}
+    single: dict[int, list[float]] = {}
     for frame in labelled:
         if is_isolated_atom(frame) and frame.energy is not None:
-            alone.setdefault(int(frame.numbers[0]), []).append(frame.energy)
+            single.setdefault(int(frame.numbers[0]), []).append(frame.energy)
     for z in elements:
         if isolated is not None and z in isolated:
             energies[z], origins[z] = float(isolated[z]), "given"
-        elif z in alone:
-            # Of several, such as spin states, that of the ground state.
-            energies[z], origins[z] = min(alone[z]), "isolated atom"
+        elif z in single:
+            # The lowest of several, such as spin states, is the ground state.
+            energies[z], origins[z] = min(single[z]), "isolated atom"
     rest = [z for z in elements if z not in energies]
     notes = [
         f"{name}: {_symbols(origins, name)}"
@@ -80,22 +85,22 @@ def reference_energies(
         values = (totals - counts @ known)[has_rest] / size
         if not len(rows):
             names = _symbols(dict.fromkeys(rest, ""), "")
-            raise InputError(f"no frame with {names} has an energy: give theirs with isolated=")
+            raise InputError(f"no frame with {names} has an energy: give their energies with isolated=")
         fitted, rank = least_absolute(rows, values)
         energies.update(zip(rest, map(float, fitted), strict=True))
         origins.update(dict.fromkeys(rest, "fitted"))
         notes.append(f"fitted: {_symbols(origins, 'fitted')} to {len(rows)} frames")
         if rank < len(rest):
             notes.append(
-                f"the compositions determine only {rank} of {len(rest)} fitted energies; that of least norm "
-                "was taken, add frames of isolated atoms for meaningful ones"
+                f"the compositions determine only {rank} of {len(rest)} fitted energies: add frames of "
+                "isolated atoms for meaningful ones"
             )
     order = dict(sorted(energies.items()))
     return ReferenceEnergies(order, {z: origins[z] for z in order}, "; ".join(notes))
 
 
 def excess_energies(frames: Sequence[Frame], references: ReferenceEnergies) -> np.ndarray:
-    """Energy per atom over the reference energies, NaN without a label [eV]; [frames]."""
+    """Energy per atom relative to the reference energies [eV], NaN without a label; [frames]."""
     return np.array(
         [
             np.nan
@@ -114,13 +119,13 @@ def least_absolute(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, in
         values: [equations].
 
     Returns:
-        The solution, of least norm where it is not determined [unknowns]; and the rank.
+        The solution, of least norm if it is underdetermined [unknowns]; and the rank.
     """
     rank = int(np.linalg.matrix_rank(rows))
     fitted = np.linalg.lstsq(rows, values, rcond=1e-10)[0]
     for _ in range(_ITERATIONS):
         residual = np.abs(values - rows @ fitted)
-        # A residual of nothing would have infinite weight.
+        # A vanishing residual would have infinite weight.
         weight = 1 / np.sqrt(np.maximum(residual, 1e-6 + 1e-3 * np.median(residual)))
         new = np.linalg.lstsq(rows * weight[:, None], values * weight, rcond=1e-10)[0]
         if np.allclose(new, fitted, rtol=0, atol=1e-9):

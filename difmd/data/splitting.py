@@ -1,15 +1,17 @@
-"""`split`: frames for training, validation and test; kept in a file that knows which frames it belongs to."""
+"""`split`: frames for training, validation and test, and files of splits with a hash of their frames."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from difmd._internal.summaries import fields_summary
 from difmd.data.frames import Frame, hash_frames, is_isolated_atom
 from difmd.errors import InputError
 
@@ -23,13 +25,17 @@ class Split(NamedTuple):
         train: int [frames].
         valid: int [frames].
         test: int [frames].
-        seed: that drew them.
+        seed: of the draw.
     """
 
     train: np.ndarray
     valid: np.ndarray
     test: np.ndarray
     seed: int
+
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
 
 
 class Parts(NamedTuple):
@@ -38,6 +44,10 @@ class Parts(NamedTuple):
     train: list[Frame]
     valid: list[Frame]
     test: list[Frame]
+
+    def __repr__(self) -> str:
+        """Numbers of frames."""
+        return "Parts: " + ", ".join(f"{len(part)} {name}" for name, part in self._asdict().items())
 
 
 def split(
@@ -49,26 +59,26 @@ def split(
     by_kind: bool = False,
     seed: int,
 ) -> Split:
-    """Draw frames for validation and test; the rest is for training.
+    """Draw frames for validation and test; the others are for training.
 
-    Neighbours in a trajectory are alike, and a validation frame between two training frames tells little:
-    with `block`, runs of consecutive frames stay together. Isolated atoms always stay in training, since they
-    set the reference energies.
+    Consecutive frames of a trajectory are correlated, and a validation frame between two training frames
+    underestimates the error: with `block`, runs of consecutive frames stay together. Isolated atoms always
+    stay in training, since they determine the reference energies.
 
     Args:
         frames: all frames.
         valid: a count (int), or a fraction of the frames below 1 (float).
         test: a count or a fraction.
-        block: consecutive frames that stay together; counts are then met to within one block.
-        by_kind: draw from every kind (`Frame.kind`) its share; fractions only.
+        block: consecutive frames that stay together; counts are then exact to within one block.
+        by_kind: draw the same fraction of every kind (`Frame.kind`).
         seed: the same seed draws the same frames.
 
     Returns:
         The `Split`.
 
     Raises:
-        InputError: no frames, a count or fraction that is negative or leaves nothing for training, or
-            a block below 1.
+        InputError: no frames, a count or fraction that is negative or leaves none for training, or a block
+            below 1.
     """
     n = len(frames)
     if n == 0:
@@ -76,11 +86,11 @@ def split(
     if block < 1:
         raise InputError(f"block = {block} must be at least 1")
     free = np.array([i for i in range(n) if not is_isolated_atom(frames[i])], int)
-    for name, wanted in (("valid", valid), ("test", test)):
-        if not (math.isfinite(wanted) and wanted >= 0) or (wanted != int(wanted) and wanted >= 1):
-            raise InputError(f"{name} = {wanted} must be a count (0, 1, 2 ...) or a fraction below 1")
-        if by_kind and wanted >= 1:
-            raise InputError(f"{name} = {wanted}: with by_kind give a fraction of every kind, below 1")
+    for name, share in (("valid", valid), ("test", test)):
+        if not (math.isfinite(share) and share >= 0) or (share != int(share) and share >= 1):
+            raise InputError(f"{name} = {share} must be a count (0, 1, 2 ...) or a fraction below 1")
+        if by_kind and share >= 1:
+            raise InputError(f"{name} = {share}: give a fraction below 1 with by_kind")
     kinds = sorted({frames[i].kind for i in free}) if by_kind else [None]
     rng = np.random.default_rng(seed)
     parts: tuple[list[int], list[int]] = ([], [])
@@ -89,32 +99,30 @@ def split(
         counts = [round(share * len(members)) if share < 1 else int(share) for share in (valid, test)]
         if sum(counts) >= len(members) > 0 and sum(counts) > 0:
             raise InputError(
-                f"valid = {valid} and test = {test} take {sum(counts)} of {len(members)} frames"
+                f"valid = {valid} and test = {test} leave none of {len(members)} frames"
                 + (f" of kind {kind!r}" if kind is not None else "")
-                + (", isolated atoms aside" if len(free) < n else "")
-                + ": leave some for training"
+                + (" besides isolated atoms" if len(free) < n else "")
+                + " for training: reduce them"
             )
         blocks = _blocks(members, frames, block)
-        order = rng.permutation(len(blocks))
-        taken = 0
+        remaining = deque(blocks[k] for k in rng.permutation(len(blocks)))
         for part, count in zip(parts, counts, strict=True):
-            there = 0
-            # A block goes in while that brings the count nearer.
-            while taken < len(order) and there + len(blocks[order[taken]]) / 2 <= count and there < count:
-                part.extend(blocks[order[taken]])
-                there += len(blocks[order[taken]])
-                taken += 1
-            if count and not there:
+            drawn: list[int] = []
+            # Blocks are added as long as they bring the number closer to the count.
+            while remaining and len(drawn) + len(remaining[0]) / 2 <= count and len(drawn) < count:
+                drawn += remaining.popleft()
+            if count and not drawn and remaining:
                 raise InputError(
-                    f"{count} frames are wanted but a block has {len(blocks[order[taken]])}: reduce block = "
-                    f"{block}, or ask for more frames"
+                    f"a block has {len(remaining[0])} frames, but {count} are requested: reduce block = "
+                    f"{block}, or request more frames"
                 )
-        if taken == len(order) and len(members):
+            part.extend(drawn)
+        if not remaining and len(members):
             raise InputError(
                 f"blocks of {block} frames leave none of {len(members)} for training: reduce block"
             )
-    held = set(parts[0]) | set(parts[1])
-    train = np.array([i for i in range(n) if i not in held], int)
+    held_out = set(parts[0]) | set(parts[1])
+    train = np.array([i for i in range(n) if i not in held_out], int)
     return Split(train, np.array(sorted(parts[0]), int), np.array(sorted(parts[1]), int), seed)
 
 
@@ -136,37 +144,37 @@ def _blocks(members: np.ndarray, frames: Sequence[Frame], block: int) -> list[li
 
 
 def apply_split(frames: Sequence[Frame], chosen: Split) -> Parts:
-    """The frames themselves.
+    """The frames of each part of a split.
 
     Args:
-        frames: those that were split.
+        frames: the frames that were split.
         chosen: the split.
 
     Returns:
         The frames for training, validation and test.
 
     Raises:
-        InputError: the split is not one of so many frames.
+        InputError: the split is of another number of frames.
     """
     indices = np.concatenate(chosen[:3])
     if not np.array_equal(np.sort(indices), np.arange(len(frames))):
         raise InputError(
-            f"the split holds {len(indices)} frames, up to number {indices.max(initial=-1)}, but there are "
-            f"{len(frames)}: split these frames, or read those that were split"
+            f"the split holds {len(indices)} indices up to {indices.max(initial=-1)}, but there are "
+            f"{len(frames)} frames: split these frames, or read those that were split"
         )
     return Parts(*([frames[i] for i in part] for part in chosen[:3]))
 
 
 def save_split(path: str | Path, chosen: Split, frames: Sequence[Frame]) -> None:
-    """Keep a split as JSON, with the files of the frames, the seed and a hash of the frames.
+    """Write a split as JSON, with the files of the frames, the seed and a hash of the frames.
 
     Args:
         path: file to write.
         chosen: the split.
-        frames: those that were split.
+        frames: the frames that were split.
 
     Raises:
-        InputError: the split is not one of these frames.
+        InputError: the split is of another number of frames.
     """
     apply_split(frames, chosen)
     # The name of a frame in its file follows the first comma.
@@ -194,10 +202,10 @@ def load_split(path: str | Path, frames: Sequence[Frame]) -> Split:
         The split.
 
     Raises:
-        InputError: there is no such file, it is not a split, or that of other frames.
+        InputError: the file does not exist, is not a split, or is the split of other frames.
     """
     if not Path(path).is_file():
-        raise InputError(f"there is no file {path}: make one with save_split")
+        raise InputError(f"there is no file {path}: write one with save_split")
     try:
         content = json.loads(Path(path).read_text())
         if content["format"] != _FORMAT:
@@ -210,12 +218,12 @@ def load_split(path: str | Path, frames: Sequence[Frame]) -> Split:
     if n_frames != len(frames):
         raise InputError(
             f"{path} splits {n_frames} frames of {files}, but {len(frames)} are given: read the same files "
-            "in the same order, or split anew"
+            "in the same order, or split these frames"
         )
     if digest != hash_frames(frames):
         raise InputError(
             f"{path} splits other frames, of {files}: their hash differs. Read the same files in the same "
-            "order with the same keys and units, or split anew"
+            "order with the same keys and units, or split these frames"
         )
     apply_split(frames, chosen)
     return chosen

@@ -73,7 +73,7 @@ def first_principles(
     ) -> tuple[Evaluation, Any]:
         advance(0, name)
         # The first batch of an epoch in the order of the key.
-        batch = batches.take(batches.epoch(int(jax.random.bits(key)), 0)[0])
+        batch = batches.batch(batches.epoch(int(jax.random.bits(key)), 0)[0])
         (value, gradient), of_forces = both(params, batch)
         record = {"value": float(value), "F_rmse_meV_A": 1e3 * float(jnp.sqrt(of_forces))}
         advance(1, name)

@@ -8,6 +8,7 @@ from difmd.training.metrics import Errors, Residuals, residuals
 from difmd.training.recipe import Recipe
 from difmd.training.reports import Report, report
 from difmd.training.result import CommitteeResult, TrainingError, TrainingInterrupted, TrainingResult
+from difmd.training.schedules import Schedule, reduce_on_plateau, warmup_cosine
 from difmd.training.selection import all_but, only
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Recipe",
     "Report",
     "Residuals",
+    "Schedule",
     "TrainingError",
     "TrainingInterrupted",
     "TrainingResult",
@@ -27,8 +29,10 @@ __all__ = [
     "loss_and_gradient",
     "only",
     "predict",
+    "reduce_on_plateau",
     "report",
     "residuals",
     "train",
     "train_committee",
+    "warmup_cosine",
 ]

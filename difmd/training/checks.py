@@ -1,4 +1,4 @@
-"""What a training asks of its data, before anything is compiled."""
+"""Checks of the data and of batches, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -23,48 +23,49 @@ def check_data(
     references: Mapping[int, float],
     replay: Sequence[Frame] = (),
 ) -> None:
-    """Refuse data that cannot be trained on.
+    """Refuse data on which training is impossible.
 
     Args:
-        weights: of the loss at the end.
+        weights: final weights of the loss.
         potential: the energy model.
         frames: to train on.
         valid: to validate with.
         references: energy of an atom of each element [eV].
-        replay: older frames to train on.
+        replay: frames of an earlier training.
 
     Raises:
         InputError: naming the frame.
     """
     if not frames or not valid:
         raise InputError(
-            f"there are {len(frames)} frames to train on and {len(valid)} to validate with: give some of both"
+            f"there are {len(frames)} frames to train on and {len(valid)} to validate with: give at least "
+            "one of each"
         )
     if weights.dipole > 0:
         _check_dipoles(potential, frames, valid)
-    weighed = [name for name in Weights._fields if getattr(weights, name) > 0]
+    weighted = [name for name in Weights._fields if getattr(weights, name) > 0]
     for part, name in ((frames, "train on"), (valid, "validate with")):
-        if not any(set(weighed) & set(frame.labels) for frame in part):
+        if not any(set(weighted) & set(frame.labels) for frame in part):
             raise InputError(
-                f"no frame to {name} has one of the labels {weighed}, which the weights ask for: read them "
-                "with the keys that the file uses"
+                f"no frame to {name} has one of the labels {weighted}, whose weights are positive: read them "
+                "with the Keys of the file"
             )
     everything = (*frames, *valid, *replay)
     elements = {int(z) for frame in everything if frame.energy is not None for z in set(frame.numbers)}
     missing = sorted(elements - set(references))
     if missing:
         raise InputError(
-            f"references has no energy for the elements {missing}: take those of difmd.data.statistics, or "
-            "0 where energies are small already"
+            f"references has no energy for the elements {missing}: give those of difmd.data.statistics, or 0 "
+            "if the energies are relative to free atoms already"
         )
     check_frames(potential, everything)
     for frame in everything:
         source = frame.source or "a frame without a source"
         for name in frame.labels:
             if name == "stress" and not frame.pbc.all():
-                raise InputError(f"{source}: it has a stress but no volume: leave the stress out")
+                raise InputError(f"{source}: it has a stress but no volume: remove the stress")
             if not np.isfinite(getattr(frame, name)).all():
-                raise InputError(f"{source}: its {name} is not finite: leave it out")
+                raise InputError(f"{source}: its {name} is not finite: remove it")
 
 
 def check_frames(potential: Potential, frames: Sequence[Frame]) -> None:
@@ -103,20 +104,20 @@ def is_traced(*trees: Any) -> bool:
 
 
 def _check_dipoles(potential: Potential, frames: Sequence[Frame], valid: Sequence[Frame]) -> None:
-    """What a weight of the dipole needs."""
+    """Refuse data that do not support a weight of the dipole."""
     if potential.with_multipoles is None:
         raise InputError(NO_CHARGES)
     for part, name in ((frames, "train on"), (valid, "validate with")):
         labelled = [frame for frame in part if frame.dipole is not None]
         if not labelled:
             raise InputError(
-                f"no frame to {name} has a dipole, which the weights ask for: read it with "
-                "Keys(dipole=...), or let its weight be 0"
+                f"no frame to {name} has a dipole, whose weight is positive: read it with Keys(dipole=...), "
+                "or set its weight to 0"
             )
         for frame in labelled:
             if frame.pbc.any():
                 source = frame.source or "a frame without a source"
                 raise InputError(
-                    f"{source}: it has a dipole and periodic directions, with which a dipole is not defined: "
-                    "leave the dipole out, or put the molecule into no cell"
+                    f"{source}: it has a dipole, which is undefined with periodic directions: remove the "
+                    "dipole, or the cell of the molecule"
                 )

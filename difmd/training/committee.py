@@ -1,4 +1,4 @@
-"""Committees: several potentials trained together, whose disagreement tells where they know little."""
+"""Committees: potentials trained together, whose disagreement estimates the uncertainty."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from difmd._internal.summaries import fields_summary
 from difmd.data.frames import Frame
 from difmd.errors import InputError
 from difmd.forces import Evaluation, evaluate
 from difmd.neighbors import Neighbors, neighbor_list
-from difmd.potentials import Params, Potential, check_finite, check_model, validate_structure
+from difmd.potentials import Params, Potential, check_finite, check_model
 from difmd.potentials.base import check_arguments
 from difmd.system import System, as_system
 from difmd.training.checks import is_traced
-from difmd.training.loop import run
+from difmd.training.loop import deadline_of, prepare, run
 from difmd.training.recipe import Recipe
 from difmd.training.result import CommitteeResult
 
@@ -27,15 +28,20 @@ if TYPE_CHECKING:
 
 
 class Consensus(NamedTuple):
-    """What a committee makes of one configuration.
+    """Prediction of a committee for one configuration.
 
     Attributes:
         mean: over members.
-        spread: standard deviation over members, with n − 1 below; in the units of `mean`.
+        spread: standard deviation over members, with n − 1 in the denominator; an estimate of the
+            uncertainty, in the units of `mean`.
     """
 
     mean: Evaluation
     spread: Evaluation
+
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
 
 
 def train_committee(
@@ -56,35 +62,36 @@ def train_committee(
     progress: bool = True,
     on_validation: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> CommitteeResult:
-    """Fit several potentials of one kind at once, which differ by their start and by the order of the data.
+    """Fit several potentials of one kind at once, which differ in initial parameters and order of the data.
 
-    All members make their steps in one compiled function: each on a device of its own where devices divide
-    them, together on a GPU, after each other on a CPU. Member k is seeded with `Recipe.seed` + k.
+    All members are trained by one compiled function: on a device each if the number of devices divides them,
+    together on a GPU, one after the other on a CPU. Member k has the seed `Recipe.seed` + k.
 
     Args:
         potential: the energy model.
-        frames: as in `train`, as are the arguments that are not told of here.
-        valid: chooses the best parameters of each member.
+        frames: to train on.
+        valid: held-out frames, which select the best parameters of each member.
         references: energy of an atom of each element [eV].
         n_members: at least 2.
-        params: where to start: of one potential, for all members, or with an axis of members in front;
-            default: `potential.init` of each member's seed.
-        bootstrap: train each member on a sample of the frames, drawn with replacement within those of one
+        params: initial parameters: of one potential, for all members, or with a leading axis of members;
+            default: `potential.init` with the seed of each member.
+        bootstrap: train each member on a sample of the frames, drawn with replacement among those of one
             padded shape, as many as there are.
-        recipe: how; a plateau is that of each member, and `patience` stops when no member makes progress.
-        is_trained: which parameters are trained.
-        replay: frames of an earlier training.
-        replay_fraction: share of replayed frames in an epoch.
-        folder: for the checkpoint, and `best_0.npz`, `last_0.npz` and so on of each member.
-        time_limit: [s].
-        progress: show progress; the table has means over the members, and a star where all are at their best.
+        recipe: how to train; a plateau is that of each member, and `patience` counts until no member
+            improves.
+        is_trained: as in `train`.
+        replay: as in `train`.
+        replay_fraction: as in `train`.
+        folder: for the checkpoint, and for `best_0.npz`, `last_0.npz` and so on of the members.
+        time_limit: as in `train` [s].
+        progress: show progress; the table has means over members, and a star where all members improved.
         on_validation: called with the entries of all members.
 
     Returns:
         `CommitteeResult`.
 
     Raises:
-        InputError: as `train`, fewer than 2 members, or params of another shape.
+        InputError: as `train`, or fewer than 2 members.
         TrainingError: as `train`, of any member.
 
     References:
@@ -93,50 +100,38 @@ def train_committee(
         24, 123 (1996).
     """
     if n_members < 2:
-        raise InputError(f"n_members = {n_members}: a committee has at least 2, and train() is for one")
-
-    def start(recipe: Recipe) -> Params:
-        keys = [jax.random.key(recipe.seed + k) for k in range(n_members)]
-        shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(potential.init, keys[0]))]
-        if params is None:
-            return jax.tree.map(lambda *x: jnp.stack(x), *(potential.init(key) for key in keys))
-        check_finite(params)
-        given = [np.shape(x) for x in jax.tree.leaves(params)]
-        if given == shapes:
-            check_model(potential, params)
-            return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * n_members), params)
-        if given == [(n_members, *shape) for shape in shapes]:
-            check_model(potential, jax.tree.map(lambda x: x[0], params))
-            return jax.tree.map(jnp.asarray, params)
-        raise InputError(
-            f"params have the shapes {given}: give those of one potential, {shapes}, or the same with an "
-            f"axis of n_members = {n_members} in front"
-        )
-
-    return run(
+        raise InputError(f"n_members = {n_members} must be at least 2; train() trains one potential")
+    deadline = deadline_of(time_limit)
+    session = prepare(
         potential,
         frames,
         valid=valid,
         references=references,
-        start=start,
+        params=params,
         recipe=recipe,
         is_trained=is_trained,
         replay=replay,
         replay_fraction=replay_fraction,
+        folder=folder,
+        progress=progress,
         n_members=n_members,
         bootstrap=bootstrap,
-        folder=folder,
-        time_limit=time_limit,
+    )
+    return run(
+        session,
+        deadline=deadline,
         progress=progress,
         on_validation=on_validation or (lambda entries: None),
-        result=lambda found: found,
+        result=lambda result: result,
     )
 
 
 def consensus(
     potential: Potential, params: Params, system: System | ase.Atoms, neighbors: Neighbors | None = None
 ) -> Consensus:
-    """Mean and spread of energy [eV], forces [eV/Å] and stress [eV/Å³] over the members of a committee.
+    """Mean and spread of energy [eV], forces [eV/Å] and stress [eV/Å³] of a committee.
+
+    The spread, the disagreement of the members, estimates the uncertainty of the mean prediction.
 
     Pure: it can be jitted, mapped and differentiated.
 
@@ -172,7 +167,6 @@ def consensus(
                 "consensus needs a neighbour list under jit: build one outside with "
                 "neighbor_list(system, cutoff=potential.cutoff) and give it as neighbors"
             )
-        validate_structure(potential, system)
         neighbors = neighbor_list(system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
     check_arguments(potential, first, system, neighbors)
     members = jax.vmap(lambda p: evaluate(potential, p, system, neighbors))(params)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from difmd.data.frames import Frame
-from difmd.potentials import Params, Potential, check_finite, check_model
-from difmd.training.loop import run
+from difmd.potentials import Params, Potential
+from difmd.training.loop import deadline_of, prepare, run
 from difmd.training.recipe import Recipe
 from difmd.training.result import CommitteeResult, TrainingResult
 
@@ -34,69 +31,71 @@ def train(
 ) -> TrainingResult:
     """Fit a potential to data by gradient descent.
 
-    The frames of a batch are spread over the devices of the host, as many as divide `Recipe.batch_size`.
+    The frames of a batch are distributed over the devices of the host, on as many as divide
+    `Recipe.batch_size`.
 
     Args:
         potential: the energy model.
         frames: to train on.
-        valid: to choose the best parameters with, and to report errors of.
-        references: energy of an atom of each element [eV], taken off all energies in double precision.
-        params: where to start; default: `potential.init`.
-        recipe: how; default `Recipe()`.
+        valid: held-out frames, which select the best parameters.
+        references: energy of an atom of each element [eV], subtracted from all energies in double precision.
+        params: initial parameters; default: `potential.init`.
+        recipe: how to train; default: `Recipe()`.
         is_trained: `is_trained(path)` for the path of each array of params, a tuple of keys, such as
             `only("readout")` or `all_but("radial", "embedding")`; default: all but the `scale` and `shift` of
             networks.
         replay: frames of an earlier training, so that fine-tuning does not forget them. An epoch is still a
-            pass through `frames`, with frames of these among them in every batch.
-        replay_fraction: share of replayed frames in an epoch; every one is seen before one is seen again.
-        folder: after every validation write there a checkpoint, from which the same call resumes, and
-            `best.npz` and `last.npz`, which `difmd.load` reads, with recipe, data and errors as provenance;
-            default: none.
-        time_limit: end after the validation that another one could not follow within so long, counted from
-            this call [s]; with a folder, the same call goes on from there. None: no limit.
-        progress: show progress: a bar, and a table with a line for each of at most about 100 validations.
+            pass through `frames`, with some of these in every batch.
+        replay_fraction: fraction of replayed frames in an epoch; each is replayed once before any is again.
+        folder: where each validation writes a checkpoint, from which the same call resumes, and `best.npz`
+            and `last.npz`, which `difmd.load` reads, with recipe, data and errors as provenance; default:
+            nowhere.
+        time_limit: stop after the last validation that can be followed by another one within this time,
+            counted from this call [s]; with a folder, the same call continues. None: no limit.
+        progress: show a progress bar and a table with at most about 100 validations.
         on_validation: called with each entry of the history.
 
     Returns:
         `TrainingResult`.
 
     Raises:
-        InputError: bad arguments, no labels to train on, a checkpoint of another training, or names in
-            `is_trained` that no parameter has.
-        TrainingError: gradients that are not finite, again and again; `TrainingInterrupted` on Ctrl-C.
+        InputError: invalid arguments, species without parameters, params of another potential, no labels to
+            train on, a checkpoint of another training, or names in `is_trained` that no parameter has.
+        TrainingError: too many gradients in a row that are not finite; `TrainingInterrupted` on Ctrl-C.
     """
-
-    def start(recipe: Recipe) -> Params:
-        if params is None:
-            return potential.init(jax.random.key(recipe.seed))
-        check_model(potential, params)
-        check_finite(params)
-        return params
-
-    def tell(entries: list[dict[str, Any]]) -> None:
-        if on_validation is not None:
-            on_validation(entries[0])
-
-    def result(found: CommitteeResult) -> TrainingResult:
-        values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-        (best_epoch,), (history,) = values.pop("best_epochs"), values.pop("histories")
-        return TrainingResult(best_epoch=best_epoch, history=history, **values)
-
-    return run(
+    deadline = deadline_of(time_limit)
+    session = prepare(
         potential,
         frames,
         valid=valid,
         references=references,
-        start=start,
+        params=params,
         recipe=recipe,
         is_trained=is_trained,
         replay=replay,
         replay_fraction=replay_fraction,
-        n_members=None,
-        bootstrap=False,
         folder=folder,
-        time_limit=time_limit,
         progress=progress,
-        on_validation=tell,
-        result=result,
+    )
+
+    def report_first(entries: list[dict[str, Any]]) -> None:
+        if on_validation is not None:
+            on_validation(entries[0])
+
+    return run(
+        session, deadline=deadline, progress=progress, on_validation=report_first, result=_of_one_member
+    )
+
+
+def _of_one_member(result: CommitteeResult) -> TrainingResult:
+    return TrainingResult(
+        best_params=result.best_params,
+        last_params=result.last_params,
+        references=result.references,
+        best_epoch=result.best_epochs[0],
+        history=result.histories[0],
+        n_compiled=result.n_compiled,
+        seconds=result.seconds,
+        is_complete=result.is_complete,
+        notes=result.notes,
     )

@@ -1,4 +1,4 @@
-"""Predictions for a batch, and the gradient of any loss of them."""
+"""Predictions for a batch, and the gradient of a loss of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from difmd.potentials import Potential
 from difmd.potentials.base import Params
 from difmd.training.checks import check_batch
 
-# On a CPU so many entries of neighbour lists go through a network together: what they leave behind for the
-# way back stays in the cache.
+# Entries of neighbour lists that a CPU evaluates together, so that the intermediate values of reverse mode
+# stay in its cache.
 _ENTRIES = 2048
 
 
@@ -39,9 +39,9 @@ def predict(potential: Potential, params: Params, batch: Batch) -> Evaluation:
     check_batch(potential, params, batch)
     size = frames_at_once(batch)
     if size == batch.frames.shape[0]:
-        return _together(potential, params, batch)
-    found = lax.map(lambda part: _together(potential, params, part), _parts(batch, size))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+        return _evaluate(potential, params, batch)
+    parts = lax.map(lambda part: _evaluate(potential, params, part), _parts(batch, size))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
 
 
 def loss_and_gradient(
@@ -58,8 +58,8 @@ def loss_and_gradient(
         potential: the energy model.
         params: θ.
         batch: the frames.
-        loss: `loss(found, part)`, the contribution of some frames of the batch, given their `Evaluation`;
-            contributions must add up to L.
+        loss: `loss(evaluation, part)`, the contribution of some frames of the batch, given their
+            `Evaluation`; contributions must add up to L.
         at_once: frames that are evaluated together, a divisor of the batch; default: `frames_at_once`.
 
     Returns:
@@ -75,7 +75,7 @@ def loss_and_gradient(
         raise InputError(f"at_once = {at_once} does not divide the batch of {n_frames} frames")
 
     def of_part(part: Batch) -> tuple[Array, Params]:
-        return jax.value_and_grad(lambda p: loss(_together(potential, p, part), part))(params)
+        return jax.value_and_grad(lambda p: loss(_evaluate(potential, p, part), part))(params)
 
     if size == n_frames:
         return of_part(batch)
@@ -90,7 +90,7 @@ def loss_and_gradient(
 
 
 def frames_at_once(batch: Batch) -> int:
-    """How many frames to evaluate together: all, but on a CPU no more than its caches like."""
+    """Number of frames to evaluate together: all, but on a CPU no more than fit into its cache."""
     n_frames = batch.frames.shape[0]
     if jax.default_backend() != "cpu":
         return n_frames
@@ -99,7 +99,7 @@ def frames_at_once(batch: Batch) -> int:
     return max(k for k in range(1, n_frames + 1) if n_frames % k == 0 and k <= most)
 
 
-def _together(potential: Potential, params: Params, batch: Batch) -> Evaluation:
+def _evaluate(potential: Potential, params: Params, batch: Batch) -> Evaluation:
     return jax.vmap(lambda s, n: evaluate(potential, params, s, n))(batch.system, batch.neighbors)
 
 

@@ -1,4 +1,4 @@
-"""What training minimises: errors of energies per atom, forces, virials per atom, and dipoles."""
+"""The loss: errors of energies per atom, forces, virials per atom, and dipoles."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from difmd.errors import InputError
 from difmd.forces import Evaluation
 
 NO_CHARGES = (
-    "the weights ask for dipoles, of which the potential knows nothing: make the network with charges=True, "
-    "as in mace(..., charges=True), or let the weight of the dipole be 0"
+    "the weight of the dipole is positive, but the potential has no charges: make the network with "
+    "charges=True, as in mace(..., charges=True), or set the weight of the dipole to 0"
 )
-"""What to say to a weight that nothing depends on."""
+"""Message for a weight without effect."""
 
 
 class Weights(NamedTuple):
-    """Weights of the terms of the loss; arrays or numbers, so that they may change while training.
+    """Weights of the terms of the loss; numbers, or arrays that change during a training.
 
     Attributes:
         energy: λ_E, of ⟨(ΔE/N)²⟩ [1/eV²].
@@ -36,7 +36,7 @@ class Weights(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Labels of a batch, which sums of errors are divided by.
+    """Numbers of labels of a batch, by which sums of errors are divided.
 
     Attributes:
         energy: frames with an energy.
@@ -64,7 +64,7 @@ def count(batch: Batch) -> Counts:
 
 
 def loss(
-    found: Evaluation,
+    evaluation: Evaluation,
     batch: Batch,
     weights: Weights,
     *,
@@ -74,16 +74,15 @@ def loss(
     """λ_E ⟨(ΔE/N)²⟩ + λ_F ⟨ΔF²⟩ + λ_S ⟨(ΔS V/N)²⟩ + λ_μ ⟨Δμ²⟩, each over the labels that the batch has.
 
     Args:
-        found: energies, forces, stresses and dipoles of the batch.
-        batch: what they are compared with.
+        evaluation: predicted energies, forces, stresses and dipoles of the batch.
+        batch: the labels.
         weights: λ.
-        huber: where an error of the square root of its term stops to count by its square, in units of that
-            term [eV, eV/Å, e·Å]; None: never.
-        counts: what sums are divided by, where `batch` is only a part of a batch; default: its own.
+        huber: error above which a term grows linearly instead of quadratically [eV, eV/Å, e·Å]; None: never.
+        counts: numbers by which sums are divided if `batch` is a part of a batch; default: those of `batch`.
 
     Returns:
-        The loss, a number; 0 for a batch without labels. Frames that are not periodic in three directions
-        have no stress, and those that are periodic in any no dipole.
+        The loss, a number; 0 for a batch without labels. Stresses count only with three periodic directions,
+        dipoles only with none.
 
     Raises:
         InputError: predictions of another batch, or a weight of the dipole for a potential without charges.
@@ -92,44 +91,44 @@ def loss(
         Batzner et al., Nat. Commun. 13, 2453 (2022), equation 8; Huber, Ann. Math. Stat. 35, 73 (1964).
     """
     labels = batch.labels
-    if found.forces.shape != labels.forces.shape:
+    if evaluation.forces.shape != labels.forces.shape:
         raise InputError(
-            f"the predicted forces have shape {list(found.forces.shape)}, those of the batch "
+            f"the predicted forces have shape {list(evaluation.forces.shape)}, those of the batch "
             f"{list(labels.forces.shape)}: give what predict returns for this batch"
         )
     counts = counts or count(batch)
     is_atom = batch.system.atomic_numbers > 0
-    n_atoms = jnp.sum(is_atom, axis=-1, dtype=found.energy.dtype)
-    per_atom = (found.energy - labels.energy) / jnp.maximum(n_atoms, 1)
+    n_atoms = jnp.sum(is_atom, axis=-1, dtype=evaluation.energy.dtype)
+    per_atom = (evaluation.energy - labels.energy) / jnp.maximum(n_atoms, 1)
     terms = weights.energy * _mean(per_atom, labels.has_energy, counts.energy, huber)
     counted = (is_atom & labels.has_forces[:, None])[..., None]
-    terms = terms + weights.forces * _mean(found.forces - labels.forces, counted, counts.forces, huber)
-    terms = terms + _of_dipoles(found, batch, weights, huber, counts)
+    terms = terms + weights.forces * _mean(evaluation.forces - labels.forces, counted, counts.forces, huber)
+    terms = terms + _dipole_term(evaluation, batch, weights, huber, counts)
     if not all(batch.neighbors.periodic):
-        # Without a volume the stress is NaN, and would make NaN of the gradient even where it is masked.
+        # Without a volume the stress is NaN, which would reach the gradient even if it were masked.
         return terms
     volume = jnp.abs(jnp.linalg.det(batch.system.cell)) / jnp.maximum(n_atoms, 1)
     has_stress = labels.has_stress[:, None, None]
-    virial = jnp.where(has_stress, found.stress - labels.stress, 0) * volume[:, None, None]
+    virial = jnp.where(has_stress, evaluation.stress - labels.stress, 0) * volume[:, None, None]
     return terms + weights.stress * _mean(virial, has_stress, counts.stress, huber)
 
 
-def _of_dipoles(
-    found: Evaluation, batch: Batch, weights: Weights, huber: float | None, counts: Counts
+def _dipole_term(
+    evaluation: Evaluation, batch: Batch, weights: Weights, huber: float | None, counts: Counts
 ) -> Array:
-    if found.dipole is None:
-        # A weight that changes while training is checked where that begins.
+    if evaluation.dipole is None:
+        # A weight that changes during a training is checked at its start.
         if not isinstance(weights.dipole, jax.core.Tracer) and weights.dipole > 0:
             raise InputError(NO_CHARGES)
-        return jnp.zeros_like(found.energy[0])
+        return jnp.zeros_like(evaluation.energy[0])
     if any(batch.neighbors.periodic):
-        return jnp.zeros_like(found.energy[0])
-    error = found.dipole - batch.labels.dipole
+        return jnp.zeros_like(evaluation.energy[0])
+    error = evaluation.dipole - batch.labels.dipole
     return weights.dipole * _mean(error, batch.labels.has_dipole[:, None], counts.dipole, huber)
 
 
 def _mean(error: Array, is_counted: Array, n: Array, huber: float | None) -> Array:
-    """Sum of squares over what is counted, over n or 1."""
+    """Sum of the counted squares divided by max(n, 1)."""
     square = error * error
     if huber is not None:
         size = jnp.abs(error)

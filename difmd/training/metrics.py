@@ -1,20 +1,21 @@
-"""Errors of a potential over data: all, by kind of frame and by element."""
+"""Errors of a potential on data: of all frames, of some frames, and of an element."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from difmd._internal.summaries import fields_summary
 from difmd.data.batches import Batch, Batches
 from difmd.errors import InputError
 from difmd.forces import Evaluation
 
 
 class Errors(NamedTuple):
-    """Mean absolute and root mean square errors; NaN without such a label, ∞ for predictions not finite.
+    """Mean absolute and root mean square errors; NaN without labels, ∞ for predictions that are not finite.
 
     Attributes:
         energy_mae: per atom [eV].
@@ -25,7 +26,7 @@ class Errors(NamedTuple):
         virial_rmse: of the stress times the volume of an atom [eV].
         dipole_mae: over components [e·Å].
         dipole_rmse: likewise.
-        dipole_error: √⟨|Δμ|²⟩/⟨|μ|⟩, the error of the vector over the mean length of the labels.
+        dipole_error: √⟨|Δμ|²⟩/⟨|μ|⟩, relative to the mean length of the labels.
     """
 
     energy_mae: float
@@ -40,22 +41,22 @@ class Errors(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """What a potential makes of data, and what the data say (host, float64).
+    """Predictions of a potential and the labels (host, float64).
 
     Attributes:
-        frame: place of each frame in the data; [frames].
+        frame: index of each frame in the data; [frames].
         n_atoms: [frames].
-        energy: predicted, less the reference energies [eV]; [frames].
-        energy_label: NaN where there is none; [frames].
-        atom_frame: place of each atom's frame; [atoms].
+        energy: predicted, relative to the reference energies [eV]; [frames].
+        energy_label: NaN without a label; [frames].
+        atom_frame: index of the frame of each atom; [atoms].
         element: atomic number of each atom; [atoms].
         forces: predicted [eV/Å]; [atoms, 3].
-        forces_label: NaN where there is none; [atoms, 3].
+        forces_label: NaN without a label; [atoms, 3].
         stress: predicted [eV/Å³]; [frames, 3, 3].
-        stress_label: NaN where there is none; [frames, 3, 3].
-        volume: 0 where there is none [Å³]; [frames].
-        dipole: predicted [e·Å]; NaN where the potential has none; [frames, 3].
-        dipole_label: NaN where there is none, where the potential has none, or with a periodic direction;
+        stress_label: NaN without a label; [frames, 3, 3].
+        volume: 0 without three periodic directions [Å³]; [frames].
+        dipole: predicted [e·Å]; NaN if the potential has none; [frames, 3].
+        dipole_label: NaN without a label, with a periodic direction, or if the potential has no dipoles;
             [frames, 3].
     """
 
@@ -73,24 +74,31 @@ class Residuals(NamedTuple):
     dipole: Float[np.ndarray, "frames 3"]
     dipole_label: Float[np.ndarray, "frames 3"]
 
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
+
     def errors(self, frames: Sequence[int] | None = None, element: int | None = None) -> Errors:
         """Errors of some frames (default: all), and of the forces on one element.
 
         Args:
-            frames: places in the data.
-            element: atomic number, for the forces; default: any.
+            frames: indices in the data.
+            element: atomic number, for the forces; default: all.
+
+        Returns:
+            The `Errors`.
         """
         chosen = np.ones(len(self.frame), bool) if frames is None else np.isin(self.frame, frames)
         atoms = np.ones(len(self.element), bool) if frames is None else np.isin(self.atom_frame, frames)
         if element is not None:
             atoms &= self.element == element
         n_atoms = self.n_atoms[chosen]
-        energy = _known(self.energy[chosen] / n_atoms, self.energy_label[chosen] / n_atoms)
-        forces = _known(self.forces[atoms], self.forces_label[atoms])
-        stress = _known(self.stress[chosen], self.stress_label[chosen])
-        each = (self.volume[chosen] / n_atoms)[:, None, None]
-        virial = _known(self.stress[chosen] * each, self.stress_label[chosen] * each)
-        dipole = _known(self.dipole[chosen], self.dipole_label[chosen])
+        energy = _errors(self.energy[chosen] / n_atoms, self.energy_label[chosen] / n_atoms)
+        forces = _errors(self.forces[atoms], self.forces_label[atoms])
+        stress = _errors(self.stress[chosen], self.stress_label[chosen])
+        per_atom = (self.volume[chosen] / n_atoms)[:, None, None]
+        virial = _errors(self.stress[chosen] * per_atom, self.stress_label[chosen] * per_atom)
+        dipole = _errors(self.dipole[chosen], self.dipole_label[chosen])
         lengths = np.linalg.norm(self.dipole_label[chosen], axis=1)
         return Errors(
             energy_mae=_mae(energy),
@@ -106,7 +114,7 @@ class Residuals(NamedTuple):
 
 
 def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Residuals:
-    """Evaluate all frames of some batches, in the order of the data.
+    """Evaluate all frames of batches, in the order of the data.
 
     Args:
         predict: energies, forces, stresses and dipoles of a batch.
@@ -118,67 +126,60 @@ def residuals(predict: Callable[[Batch], Evaluation], batches: Batches) -> Resid
     Raises:
         InputError: predictions whose shape is not that of the batch.
     """
-    by_frame, by_atom = [], []
-    for batch in batches:
-        found = predict(batch)
-        labels = batch.labels
-        if np.shape(found.forces) != labels.forces.shape:
-            raise InputError(
-                f"predict returned forces of shape {list(np.shape(found.forces))} for a batch of shape "
-                f"{list(labels.forces.shape)}: it must evaluate every frame, padding included"
-            )
-        energy, forces, stress = (
-            np.asarray(x, np.float64) for x in (found.energy, found.forces, found.stress)
+    parts = [_compare(predict(batch), batch) for batch in batches]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in Residuals._fields}
+    orders = {name: np.argsort(joined[name], kind="stable") for name in ("frame", "atom_frame")}
+    return Residuals(**{k: v[orders["atom_frame" if k in _OF_ATOMS else "frame"]] for k, v in joined.items()})
+
+
+_OF_ATOMS = ("atom_frame", "element", "forces", "forces_label")
+
+
+def _compare(evaluation: Evaluation, batch: Batch) -> dict[str, np.ndarray]:
+    """The fields of `Residuals` for the frames of a batch."""
+    if np.shape(evaluation.forces) != batch.labels.forces.shape:
+        raise InputError(
+            f"predict returned forces of shape {list(np.shape(evaluation.forces))} for a batch of shape "
+            f"{list(batch.labels.forces.shape)}: it must evaluate every frame, padding included"
         )
-        dipole = np.full((len(energy), 3), np.nan) if found.dipole is None else np.asarray(found.dipole)
-        has_dipole = labels.has_dipole & (found.dipole is not None and not any(batch.neighbors.periodic))
-        for row in np.flatnonzero(batch.frames >= 0):
-            is_atom = batch.system.atomic_numbers[row] > 0
-            place = batch.frames[row]
-            by_frame.append(
-                (
-                    place,
-                    is_atom.sum(),
-                    energy[row],
-                    labels.energy[row] if labels.has_energy[row] else np.nan,
-                    stress[row],
-                    labels.stress[row] if labels.has_stress[row] else np.full((3, 3), np.nan),
-                    abs(np.linalg.det(batch.system.cell[row])) if all(batch.neighbors.periodic) else 0.0,
-                    np.asarray(dipole[row], np.float64),
-                    labels.dipole[row] if has_dipole[row] else np.full(3, np.nan),
-                )
-            )
-            known = labels.forces[row][is_atom] if labels.has_forces[row] else np.nan * forces[row][is_atom]
-            numbers = batch.system.atomic_numbers[row][is_atom]
-            by_atom.append((np.full(len(numbers), place), numbers, forces[row][is_atom], known))
-    order = np.argsort([row[0] for row in by_frame])
-    frame, n_atoms, energy, label, stress, stress_label, volume, dipole, dipole_label = (
-        np.asarray([by_frame[k][c] for k in order]) for c in range(9)
-    )
-    atom_frame, element, forces, forces_label = (
-        np.concatenate([by_atom[k][c] for k in order]) for c in range(4)
-    )
-    return Residuals(
-        frame,
-        n_atoms,
-        energy,
-        label,
-        atom_frame,
-        element,
-        forces,
-        forces_label,
-        stress,
-        stress_label,
-        volume,
-        dipole,
-        dipole_label,
-    )
+    real = batch.frames >= 0
+    frames, labels, system = batch.frames[real], batch.labels, batch.system
+    numbers = system.atomic_numbers[real]
+    is_atom = numbers > 0
+    n_atoms = is_atom.sum(axis=1)
+    is_periodic = all(batch.neighbors.periodic)
+    has_dipoles = evaluation.dipole is not None
+    dipole = evaluation.dipole if has_dipoles else np.full(labels.dipole.shape, np.nan)
+    has_dipole = labels.has_dipole & (has_dipoles and not any(batch.neighbors.periodic))
+
+    def predicted(values: Any) -> np.ndarray:
+        return np.asarray(values, np.float64)[real]
+
+    def labelled(values: Any, is_known: Any) -> np.ndarray:
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        return np.where(is_known.reshape(shape), values, np.nan)[real]
+
+    return {
+        "frame": frames,
+        "n_atoms": n_atoms,
+        "energy": predicted(evaluation.energy),
+        "energy_label": labelled(labels.energy, labels.has_energy),
+        "atom_frame": np.repeat(frames, n_atoms),
+        "element": numbers[is_atom],
+        "forces": predicted(evaluation.forces)[is_atom],
+        "forces_label": labelled(labels.forces, labels.has_forces)[is_atom],
+        "stress": predicted(evaluation.stress),
+        "stress_label": labelled(labels.stress, labels.has_stress),
+        "volume": np.abs(np.linalg.det(system.cell[real])) if is_periodic else np.zeros(len(frames)),
+        "dipole": predicted(dipole),
+        "dipole_label": labelled(labels.dipole, has_dipole),
+    }
 
 
-def _known(found: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Errors where there is a label, ∞ for what is not finite there."""
-    is_known = ~np.isnan(label)
-    error = found[is_known] - label[is_known]
+def _errors(predicted: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Errors of the labelled entries; ∞ for predictions that are not finite."""
+    has_label = ~np.isnan(label)
+    error = predicted[has_label] - label[has_label]
     return np.where(np.isfinite(error), error, np.inf)
 
 
@@ -187,7 +188,7 @@ def _mae(error: np.ndarray) -> float:
 
 
 def _mean_of_known(values: np.ndarray) -> float:
-    """NaN where nothing is known, or nothing but zeros."""
+    """Mean of the entries that are not NaN; NaN if all of these are 0."""
     known = values[~np.isnan(values)]
     return float(np.mean(known)) if np.any(known > 0) else float("nan")
 

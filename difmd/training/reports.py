@@ -1,4 +1,4 @@
-"""`report`: what a trained potential is worth, by kind of frame and by element, and what it took."""
+"""`report`: errors of a trained potential, by kind of frame and by element."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from difmd._internal.summaries import html_table
+from difmd._internal.summaries import summary as text_summary
 from difmd.data.batches import make_batches
 from difmd.data.frames import Frame
 from difmd.errors import InputError
@@ -22,15 +24,15 @@ from difmd.training.table import duration, milli
 
 
 class Row(NamedTuple):
-    """Errors of a part of the data.
+    """Errors on a part of the data.
 
     Attributes:
-        part: "valid", "test" or another name.
+        part: "valid" or "test".
         group: "all", a kind of frame, or a chemical symbol.
-        by: "all", "kind" or "element"; only forces are those of an element.
-        n_frames: frames in it, or that have such an atom.
-        n_atoms: atoms in it.
-        errors: of energies, forces and stresses.
+        by: "all", "kind" or "element"; an element has errors of forces only.
+        n_frames: frames of the group, or with such an atom.
+        n_atoms: atoms of the group.
+        errors: of energies, forces, stresses and dipoles.
     """
 
     part: str
@@ -42,13 +44,13 @@ class Row(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `report` found; `print` shows it as a table.
+    """The result of `report`; `print` shows it as a table.
 
     Attributes:
-        rows: for each part all frames, then each kind if there are several, then each element likewise.
+        rows: for each part all frames, then each kind and each element if there are several.
         residuals: of each part, which `difmd.plots.plot_parity` shows.
-        best_epoch: when the parameters were found; counted from 0.
-        n_epochs: that were made.
+        best_epoch: epoch of the parameters, counted from 0.
+        n_epochs: completed epochs.
         n_compiled: functions compiled.
         seconds: wall time of the training.
         notes: what could not be done.
@@ -63,21 +65,24 @@ class Report(NamedTuple):
     notes: tuple[str, ...]
 
     def summary(self, part: str) -> dict[str, float]:
-        """Errors of all frames of a part, with units in the names.
+        """Errors on all frames of a part, with units in the names.
 
         Args:
             part: "valid" or "test".
+
+        Returns:
+            The errors; those without labels are missing.
 
         Raises:
             InputError: no such part.
         """
         for row in self.rows:
             if (row.part, row.by) == (part, "all"):
-                return {name: float(value) for name, value in _shown(row).items() if np.isfinite(value)}
+                return {name: float(value) for name, value in _named(row).items() if math.isfinite(value)}
         raise InputError(f"the report has no part {part!r}, only {', '.join({r.part for r in self.rows})}")
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers and words that `json.dumps` takes, with units in the names; None for what there is not."""
+        """Numbers and text for `json.dumps`, with units in the names; None for errors without labels."""
         return {
             "errors": [
                 {
@@ -85,7 +90,7 @@ class Report(NamedTuple):
                     row.by: row.group,
                     "n_frames": row.n_frames,
                     "n_atoms": row.n_atoms,
-                    **{name: _number(value) for name, value in _shown(row).items()},
+                    **{k: float(v) if math.isfinite(v) else None for k, v in _named(row).items()},
                 }
                 for row in self.rows
             ],
@@ -96,22 +101,30 @@ class Report(NamedTuple):
             "notes": list(self.notes),
         }
 
+    def __repr__(self) -> str:
+        """Errors on all frames of each part."""
+        rows = {row.part: _in_words(row) for row in self.rows if row.by == "all"}
+        return text_summary("Report", {**rows, "best epoch": f"{self.best_epoch + 1} of {self.n_epochs}"})
+
+    def _repr_html_(self) -> str:
+        return html_table("Report", {f"{row.part} {row.group}": _in_words(row) for row in self.rows})
+
     def __str__(self) -> str:
         """The table."""
-        wide = max(len(f"{row.part} {row.group}") for row in self.rows) + 2
-        # Energies and forces always; the other columns where there is such a label.
+        width = max(len(f"{row.part} {row.group}") for row in self.rows) + 2
+        # Energies and forces always; other columns if there are such labels.
         columns = [
             (name, head)
             for name, head in _COLUMNS.items()
-            if name[:2] in ("E_", "F_") or any(math.isfinite(_shown(row)[name]) for row in self.rows)
+            if name[:2] in ("E_", "F_") or any(math.isfinite(_named(row)[name]) for row in self.rows)
         ]
         heads = [("frames", ""), ("atoms", ""), *(head for _, head in columns)]
-        lines = [" " * wide + " ".join(line[k].rjust(9) for line in heads) for k in (0, 1)]
+        lines = [" " * width + " ".join(line[k].rjust(9) for line in heads) for k in (0, 1)]
         for row in self.rows:
-            shown = _shown(row)
+            shown = _named(row)
             cells = [str(row.n_frames), str(row.n_atoms), *(milli(shown[name] / 1e3) for name, _ in columns)]
             name = row.part if row.by == "all" else f"  {row.group or 'no kind'}"
-            lines.append(name.ljust(wide) + " ".join(cell.rjust(9) for cell in cells))
+            lines.append(name.ljust(width) + " ".join(cell.rjust(9) for cell in cells))
         lines.append(
             f"best epoch {self.best_epoch + 1} of {self.n_epochs}, {self.n_compiled} functions compiled, "
             f"{duration(self.seconds)}"
@@ -128,13 +141,13 @@ def report(
     params: Params | None = None,
     batch_size: int = 4,
 ) -> Report:
-    """Errors of a trained potential: all, by kind of frame and by element.
+    """Errors of a trained potential on validation and test frames, by kind of frame and by element.
 
     Args:
-        potential: that was trained.
+        potential: the trained potential.
         result: of `train`.
-        valid: frames that chose the best parameters.
-        test: frames that the training has not seen; none if empty.
+        valid: frames that selected the best parameters.
+        test: held-out frames that the training did not use.
         params: default: `result.params`.
         batch_size: frames that are evaluated together.
 
@@ -147,23 +160,23 @@ def report(
     """
     parts = {name: part for name, part in (("valid", valid), ("test", test)) if part}
     if not parts:
-        raise InputError("there are no frames to report errors of")
+        raise InputError("there are no frames: give valid or test")
     chosen = result.params if params is None else params
     check_model(potential, chosen)
     check_finite(chosen)
     check_frames(potential, [*valid, *test])
     evaluated = jax.jit(lambda p, batch: predict(potential, p, batch))
     rows: list[Row] = []
-    found: dict[str, Residuals] = {}
+    residuals_of: dict[str, Residuals] = {}
     for name, part in parts.items():
         batches = make_batches(
             part, cutoff=potential.cutoff, batch_size=batch_size, references=result.references
         )
-        found[name] = residuals(functools.partial(evaluated, chosen), batches)
-        rows += _rows(name, part, found[name])
+        residuals_of[name] = residuals(functools.partial(evaluated, chosen), batches)
+        rows += _rows(name, part, residuals_of[name])
     return Report(
         rows=tuple(rows),
-        residuals=found,
+        residuals=residuals_of,
         best_epoch=result.best_epoch,
         n_epochs=result.history[-1]["epoch"] + 1 if result.history else 0,
         n_compiled=result.n_compiled,
@@ -172,51 +185,52 @@ def report(
     )
 
 
-def _rows(name: str, frames: Sequence[Frame], found: Residuals) -> list[Row]:
+def _rows(name: str, frames: Sequence[Frame], of_part: Residuals) -> list[Row]:
     from ase.data import chemical_symbols
 
-    rows = [Row(name, "all", "all", len(frames), len(found.element), found.errors())]
+    rows = [Row(name, "all", "all", len(frames), len(of_part.element), of_part.errors())]
     kinds: dict[str, list[int]] = {}
-    for place, frame in enumerate(frames):
-        kinds.setdefault(frame.kind, []).append(place)
+    for index, frame in enumerate(frames):
+        kinds.setdefault(frame.kind, []).append(index)
     if len(kinds) > 1:
-        for kind, places in sorted(kinds.items()):
-            n_atoms = int(np.isin(found.atom_frame, places).sum())
-            rows.append(Row(name, kind, "kind", len(places), n_atoms, found.errors(places)))
-    elements = np.unique(found.element)
+        for kind, indices in sorted(kinds.items()):
+            n_atoms = int(np.isin(of_part.atom_frame, indices).sum())
+            rows.append(Row(name, kind, "kind", len(indices), n_atoms, of_part.errors(indices)))
+    elements = np.unique(of_part.element)
     if len(elements) > 1:
         for z in elements:
-            of_it = found.element == z
-            errors = found.errors(element=int(z))
+            is_z = of_part.element == z
+            errors = of_part.errors(element=int(z))
             # Only forces belong to an element.
             others = [field for field in errors._fields if not field.startswith("forces")]
             errors = errors._replace(**dict.fromkeys(others, math.nan))
-            n_frames = len(np.unique(found.atom_frame[of_it]))
-            rows.append(Row(name, chemical_symbols[z], "element", n_frames, int(of_it.sum()), errors))
+            n_frames = len(np.unique(of_part.atom_frame[is_z]))
+            rows.append(Row(name, chemical_symbols[z], "element", n_frames, int(is_z.sum()), errors))
     return rows
 
 
 _COLUMNS = {
-    "E_rmse_meV_atom": ("E rmse", "meV/atom"),
-    "E_mae_meV_atom": ("E mae", "meV/atom"),
-    "F_rmse_meV_A": ("F rmse", "meV/Å"),
-    "F_mae_meV_A": ("F mae", "meV/Å"),
-    "virial_rmse_meV_atom": ("virial", "meV/atom"),
-    "dipole_error_percent": ("dipole", "%"),
+    "E_rmse_meV_atom": ("E rmse", "meV/atom", "energy_rmse"),
+    "E_mae_meV_atom": ("E mae", "meV/atom", "energy_mae"),
+    "F_rmse_meV_A": ("F rmse", "meV/Å", "forces_rmse"),
+    "F_mae_meV_A": ("F mae", "meV/Å", "forces_mae"),
+    "virial_rmse_meV_atom": ("virial", "meV/atom", "virial_rmse"),
+    "dipole_error_percent": ("dipole", "%", "dipole_error"),
 }
-"""Heads of what `_shown` finds: the quantity and its unit."""
+"""Names of the errors in reports, with quantity, unit and field of `Errors`."""
 
 
-def _shown(row: Row) -> dict[str, float]:
+def _named(row: Row) -> dict[str, float]:
     return {
-        "E_rmse_meV_atom": 1e3 * row.errors.energy_rmse,
-        "E_mae_meV_atom": 1e3 * row.errors.energy_mae,
-        "F_rmse_meV_A": 1e3 * row.errors.forces_rmse,
-        "F_mae_meV_A": 1e3 * row.errors.forces_mae,
-        "virial_rmse_meV_atom": 1e3 * row.errors.virial_rmse,
-        "dipole_error_percent": 100 * row.errors.dipole_error,
+        name: (100 if unit == "%" else 1e3) * getattr(row.errors, field)
+        for name, (_, unit, field) in _COLUMNS.items()
     }
 
 
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _in_words(row: Row) -> str:
+    parts = [
+        f"{quantity} {value:.4g} {unit}"
+        for (quantity, unit, _), value in zip(_COLUMNS.values(), _named(row).values(), strict=True)
+        if math.isfinite(value)
+    ]
+    return f"{', '.join(parts)} ({row.n_frames} frames, {row.n_atoms} atoms)"

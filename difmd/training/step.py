@@ -1,7 +1,8 @@
-"""One step of a training, and evaluations, of one potential or of a committee, on all devices."""
+"""One training step and the evaluation of a batch, of one potential or of a committee, on all devices."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,19 +22,21 @@ from difmd.forces import Evaluation
 from difmd.potentials import Params, Potential
 from difmd.training.gradient import loss_and_gradient, predict
 from difmd.training.losses import Counts, Weights, count, loss
-from difmd.training.recipe import Recipe
+from difmd.training.recipe import Recipe, learning_rate_of, optimizer_of
+
+EVERYWHERE, SHARED = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("replicas")
 
 
-class State(NamedTuple):
-    """What a step changes; of a committee every array has a leading axis of members.
+class TrainState(NamedTuple):
+    """What a step changes; in a committee every array has a leading axis of members.
 
     Attributes:
-        params: θ as one vector, which compiles in less time than many arrays do.
-        average: of θ over past steps.
+        params: θ as one vector, which compiles faster than many arrays.
+        average: exponential moving average of θ.
         opt_state: of the optimizer.
-        step: how many have been made, those that were not applied included.
-        norm: mean norm of past gradients.
-        rate: factor of the learning rate, which falls on a plateau.
+        step: number of steps made, skipped ones included.
+        norm: running mean of the norms of the gradients.
+        rate: factor of the learning rate, reduced on a plateau.
     """
 
     params: Array
@@ -44,26 +47,56 @@ class State(NamedTuple):
     rate: Array
 
 
-class Machine(NamedTuple):
-    """Compiled functions, and where their arguments live.
+class Problem(NamedTuple):
+    """What a step depends on besides its state and its batch.
+
+    Attributes:
+        potential: the energy model.
+        recipe: how to train.
+        optimizer: of `optimizer_of`.
+        unravel: from the vector to parameters.
+        mask: which entries of the vector are trained; bools.
+        learning_rate: as a function of the step.
+        weights: of the loss, as a function of the step.
+    """
+
+    potential: Potential
+    recipe: Recipe
+    optimizer: optax.GradientTransformation
+    unravel: Callable[[Array], Params]
+    mask: Any
+    learning_rate: Callable[[Any], Any]
+    weights: Callable[[Any], Weights]
+
+
+class CompiledSteps(NamedTuple):
+    """Compiled functions, and the placement of their arguments.
 
     Attributes:
         step: `step(state, batch) -> state, loss, whether the gradient was finite and applied`.
-        evaluate: `evaluate(params, batch) -> Evaluation`, of the parameters of one potential.
-        put: puts a state on the devices, or a batch.
-        waits: whether every step has to be waited for.
+        evaluate: `evaluate(params, batch) -> Evaluation`, with the parameters of one potential.
+        put: places a state or a batch on the devices.
+        must_wait: whether a step must end before the next is queued.
     """
 
     step: Any
     evaluate: Any
     put: Callable[[Any], Any]
-    waits: bool
+    must_wait: bool
 
 
-def first_state(params: Array, optimizer: optax.GradientTransformation) -> State:
+def make_problem(
+    potential: Potential, recipe: Recipe, unravel: Callable[[Array], Params], mask: Any, n_steps: int
+) -> Problem:
+    """The `Problem` of a training of `n_steps` steps."""
+    rate, weights = learning_rate_of(recipe, n_steps), weights_of(recipe, n_steps)
+    return Problem(potential, recipe, optimizer_of(recipe), unravel, mask, rate, weights)
+
+
+def initial_state(params: Array, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
     dtype = params.dtype
-    return State(
+    return TrainState(
         params=params,
         average=params,
         opt_state=optimizer.init(params),
@@ -73,149 +106,112 @@ def first_state(params: Array, optimizer: optax.GradientTransformation) -> State
     )
 
 
-def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
-    """Directions of steps, which the learning rate is not yet in."""
-    direction = {"amsgrad": optax.scale_by_amsgrad, "adamw": optax.scale_by_adam}[recipe.optimizer]()
-    if not recipe.weight_decay:
-        return direction
-    return optax.chain(direction, optax.add_decayed_weights(recipe.weight_decay))
-
-
-def rate_at(recipe: Recipe, n_steps: int) -> Callable[[Any], Any]:
-    """The learning rate as a function of the step, but for what a plateau takes off."""
-    warm_up = max(int(recipe.warm_up * n_steps), 1)
-    if recipe.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(
-            0.0,
-            recipe.learning_rate,
-            warm_up,
-            max(n_steps, warm_up + 1),
-            recipe.final_rate * recipe.learning_rate,
-        )
-    return optax.linear_schedule(0.0, recipe.learning_rate, warm_up)
-
-
-def weights_at(recipe: Recipe, n_steps: int) -> Callable[[Any], Weights]:
+def weights_of(recipe: Recipe, n_steps: int) -> Callable[[Any], Weights]:
     """The weights of the loss as a function of the step."""
     begin = (1 - recipe.annealing) * n_steps
 
     def weights(step: Any) -> Weights:
         x = jnp.clip((jnp.asarray(step, default_float()) - begin) / max(n_steps - begin, 1), 0, 1)
-        return Weights(*(_geometric(a, b, x) for a, b in zip(recipe.start, recipe.end, strict=True)))
+        pairs = zip(recipe.initial_weights, recipe.final_weights, strict=True)
+        return Weights(*(_geometric(a, b, x) for a, b in pairs))
 
     return weights
 
 
-def machine(
-    potential: Potential,
-    recipe: Recipe,
-    optimizer: optax.GradientTransformation,
-    unravel: Callable[[Array], Params],
-    mask: Any,
-    n_steps: int,
-    n_members: int | None = None,
-) -> Machine:
-    """A step and an evaluation.
+def compile_steps(problem: Problem, n_members: int | None = None) -> CompiledSteps:
+    """Compile a step and an evaluation.
 
-    On several devices each evaluates some frames of every batch, as many devices as divide the batch; of a
-    committee each trains some members, as many as divide their number. On a CPU the members follow each
-    other, which suits its cache.
+    On several devices each evaluates some frames of every batch, on as many devices as divide the batch; in a
+    committee each trains some members, on as many as divide their number. On a CPU the members are trained
+    one after the other, which suits its cache.
 
     Args:
-        potential: the energy model.
-        recipe: how to train.
-        optimizer: of `optimizer_of`.
-        unravel: from the vector to parameters.
-        mask: which numbers of the vector are trained; bools.
-        n_steps: in all.
-        n_members: of a committee; None: of one potential, without an axis of members.
+        problem: what to train.
+        n_members: of a committee; None: one potential, without an axis of members.
     """
-    learning_rate, weights = rate_at(recipe, n_steps), weights_at(recipe, n_steps)
-    devices = _devices(recipe.batch_size if n_members is None else n_members)
+    devices = _devices(problem.recipe.batch_size if n_members is None else n_members)
     mesh = jax.sharding.Mesh(np.asarray(devices), ("replicas",))
-    everywhere, shared = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("replicas")
     is_spread = len(devices) > 1 and n_members is None
-
-    def measured(params: Array, batch: Batch, weights: Weights, counts: Counts) -> tuple[Array, Array]:
-        def measure(found: Evaluation, part: Batch) -> Array:
-            return loss(found, part, weights, huber=recipe.huber, counts=counts)
-
-        value, gradient = loss_and_gradient(potential, unravel(params), batch, measure)
-        return value, ravel_pytree(gradient)[0]
-
-    def gradient_of(params: Array, batch: Batch, weights: Weights) -> tuple[Array, Array]:
-        # Sums over frames are divided by what the whole batch has, so that those of shares add up.
-        counts = count(batch)
-        if not is_spread:
-            return measured(params, batch, weights, counts)
-        return jax.shard_map(
-            lambda *x: lax.psum(measured(*x), "replicas"),
+    gradient: Callable[..., Any] = functools.partial(_loss_and_gradient, problem)
+    evaluate: Callable[..., Any] = functools.partial(predict, problem.potential)
+    if is_spread:
+        gradient = jax.shard_map(
+            functools.partial(_summed, gradient),
             mesh=mesh,
-            in_specs=(everywhere, shared, everywhere, everywhere),
-            out_specs=everywhere,
+            in_specs=(EVERYWHERE, SHARED, EVERYWHERE, EVERYWHERE),
+            out_specs=EVERYWHERE,
             check_vma=False,
-        )(params, batch, weights, counts)
-
-    def step(state: State, batch: Batch) -> tuple[State, Float[Array, ""], Array]:
-        value, gradient = gradient_of(state.params, batch, weights(state.step))
-        gradient = jnp.where(mask, gradient, 0)
-        norm = jnp.linalg.norm(gradient)
-        is_good = jnp.isfinite(value) & jnp.isfinite(norm)
-        # A gradient far larger than usual, say from atoms that nearly touch, is cut to size.
-        usual = jnp.where(state.norm > 0, state.norm, norm)
-        factor = jnp.minimum(1, recipe.clip * usual / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
-        scaled = jnp.where(is_good, factor * gradient, 0)
-        # optax counts in integers and multiplies them with numbers.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(scaled, state.opt_state, state.params)
-            rate = jnp.asarray(learning_rate(state.step), norm.dtype) * state.rate
-        params = state.params + jnp.where(mask, -rate * updates, 0)
-        n = state.step.astype(norm.dtype)
-        decay = jnp.minimum(recipe.ema, (1 + n) / (10 + n))
-        # In this form what is not trained stays what it is, to the last bit.
-        average = state.average + (1 - decay) * (params - state.average)
-        new = state._replace(
-            params=params,
-            average=average,
-            opt_state=opt_state,
-            step=state.step + 1,
-            norm=0.99 * usual + 0.01 * jnp.minimum(norm, recipe.clip * usual),
         )
-        kept = jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, state)
-        return kept._replace(step=new.step), value, is_good
-
-    def evaluate(params: Params, batch: Batch) -> Evaluation:
-        if not is_spread:
-            return predict(potential, params, batch)
-        return jax.shard_map(
-            lambda p, b: predict(potential, p, b),
-            mesh=mesh,
-            in_specs=(everywhere, shared),
-            out_specs=shared,
-            check_vma=False,
-        )(params, batch)
+        evaluate = jax.shard_map(
+            evaluate, mesh=mesh, in_specs=(EVERYWHERE, SHARED), out_specs=SHARED, check_vma=False
+        )
 
     def put(tree: Any) -> Any:
         if len(devices) == 1:
             return tree
-        spec = everywhere if isinstance(tree, State) and is_spread else shared
+        spec = EVERYWHERE if isinstance(tree, TrainState) and is_spread else SHARED
         return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
 
-    # Devices of a CPU that have different steps in hand may wait for each other for ever.
-    waits = len(devices) > 1 and devices[0].platform == "cpu"
     options = compiler_options()
-    return Machine(
-        jax.jit(_of_members(step, n_members), compiler_options=options),
+    step = _of_members(functools.partial(_step, problem, gradient), n_members)
+    return CompiledSteps(
+        jax.jit(step, compiler_options=options),
         jax.jit(evaluate, compiler_options=options),
         put,
-        waits,
+        # Devices of a CPU with different steps queued can deadlock.
+        must_wait=len(devices) > 1 and devices[0].platform == "cpu",
     )
 
 
-def compiler_options() -> dict[str, Any] | None:
-    """On a CPU the second level of optimisation, unless XLA_FLAGS name one.
+def _step(
+    problem: Problem, gradient_of: Callable[..., Any], state: TrainState, batch: Batch
+) -> tuple[TrainState, Float[Array, ""], Array]:
+    recipe = problem.recipe
+    # Sums over frames are divided by the counts of the entire batch, so that those of its shares add up.
+    value, gradient = gradient_of(state.params, batch, problem.weights(state.step), count(batch))
+    gradient = jnp.where(problem.mask, gradient, 0)
+    norm = jnp.linalg.norm(gradient)
+    is_good = jnp.isfinite(value) & jnp.isfinite(norm)
+    # A gradient far larger than usual, for example from atoms that nearly touch, is clipped.
+    usual = jnp.where(state.norm > 0, state.norm, norm)
+    factor = jnp.minimum(1, recipe.clip * usual / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
+    scaled = jnp.where(is_good, factor * gradient, 0)
+    # optax multiplies integer counters with floats.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = problem.optimizer.update(scaled, state.opt_state, state.params)
+        rate = jnp.asarray(problem.learning_rate(state.step), norm.dtype) * state.rate
+    params = state.params + jnp.where(problem.mask, rate * updates, 0)
+    n = state.step.astype(norm.dtype)
+    decay = jnp.minimum(recipe.ema, (1 + n) / (10 + n))
+    new = state._replace(
+        params=params,
+        # In this form an entry that is not trained keeps its value to the last bit.
+        average=state.average + (1 - decay) * (params - state.average),
+        opt_state=opt_state,
+        norm=0.99 * usual + 0.01 * jnp.minimum(norm, recipe.clip * usual),
+    )
+    applied = jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, state)
+    return applied._replace(step=state.step + 1), value, is_good
 
-    A step of MACE compiles sooner than with the third, and takes as long to run.
+
+def _loss_and_gradient(
+    problem: Problem, params: Array, batch: Batch, weights: Weights, counts: Counts
+) -> tuple[Array, Array]:
+    def measure(evaluation: Evaluation, part: Batch) -> Array:
+        return loss(evaluation, part, weights, huber=problem.recipe.huber, counts=counts)
+
+    value, gradient = loss_and_gradient(problem.potential, problem.unravel(params), batch, measure)
+    return value, ravel_pytree(gradient)[0]
+
+
+def _summed(function: Callable[..., Any], *arguments: Any) -> Any:
+    return lax.psum(function(*arguments), "replicas")
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """On a CPU the second level of optimisation, unless XLA_FLAGS sets one.
+
+    A step of MACE compiles faster than at the third level and runs as fast.
     """
     flag = "xla_backend_optimization_level"
     if jax.default_backend() != "cpu" or flag in os.environ.get("XLA_FLAGS", ""):
@@ -232,7 +228,7 @@ def _of_members(step: Any, n_members: int | None) -> Any:
 
 
 def _devices(n: int) -> list[Any]:
-    """As many devices of this host as divide n."""
+    """The largest number of devices of this host that divides n."""
     devices = jax.local_devices()
     return devices[: max(k for k in range(1, len(devices) + 1) if n % k == 0)]
 

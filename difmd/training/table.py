@@ -1,4 +1,4 @@
-"""A line for each validation, while a training goes on."""
+"""The table of validations that is printed during a training."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# So many lines at most, about, and as many between two headers.
+# Approximate number of lines, and the number of lines between two headers.
 _LINES, _BETWEEN = 100, 25
 
 
 class Column(NamedTuple):
-    """A column of the table.
-
-    Attributes:
-        title: first line of its header.
-        unit: second line.
-        width: characters.
-        text: of an entry of the history.
-    """
+    """A column of the table: title and unit of its header, characters, and text of an entry."""
 
     title: str
     unit: str
@@ -27,7 +20,7 @@ class Column(NamedTuple):
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds; "–" where it is not known."""
+    """Hours, minutes and seconds; "–" if unknown."""
     if not math.isfinite(seconds):
         return "–"
     minutes, rest = divmod(round(seconds), 60)
@@ -35,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def milli(value: float, digits: int = 4) -> str:
-    """A value in thousandths of its unit; "–" where there is none."""
+    """A value in thousandths of its unit; "–" if it is NaN."""
     if math.isnan(value):
         return "–"
     if not abs(1e3 * value) < 10**digits:
@@ -53,43 +46,37 @@ COLUMNS = (
     Column("F rmse", "meV/Å", 9, lambda entry: milli(entry["forces_rmse"])),
     Column("rate", "", 8, lambda entry: f"{entry['learning_rate']:.1e}"),
 )
-"""What the table shows; the errors are those of the validation frames."""
+"""Columns of the table; the errors are those of the validation frames."""
 
 
 class Table:
-    """Lines that a terminal, a log file and a notebook show alike; at most about a hundred of a training."""
+    """At most about a hundred lines per training, alike in a terminal, a log file and a notebook."""
 
     def __init__(self, n_epochs: int, validate_every: int, *, enabled: bool = True) -> None:
-        """Nothing is printed yet.
-
-        Args:
-            n_epochs: of the training.
-            validate_every: epochs between validations.
-            enabled: False prints nothing.
-        """
+        """Prepare the table of a training of `n_epochs`; nothing is printed if it is not enabled."""
         self.enabled = enabled
         self._n_epochs = n_epochs
-        # Validations that share a line.
+        # Validations per line.
         self._every = max(-(-n_epochs // validate_every) / _LINES, 1.0)
         self._validate_every = validate_every
         self._n_lines = 0
 
-    def say(self, text: str) -> None:
-        """A line of its own."""
+    def print(self, text: str) -> None:
+        """Print a line of text."""
         if self.enabled:
             print(text, flush=True)
 
     def show(self, entries: Sequence[Mapping[str, Any]], *, is_best: bool, eta: float, is_last: bool) -> None:
-        """A line for a validation, unless there are too many of them; means over members.
+        """Print a line for a validation, unless there are too many; means over members.
 
         Args:
             entries: of the history, one for each member.
-            is_best: whether it is the best so far, which a star marks.
-            eta: seconds to the end, NaN unknown.
-            is_last: the last one is always shown.
+            is_best: whether it is the best so far, marked by a star.
+            eta: remaining time [s]; NaN if unknown.
+            is_last: the last line is always shown.
         """
-        place = entries[0]["epoch"] // self._validate_every
-        is_due = self._n_lines == 0 or place // self._every != (place - 1) // self._every
+        index = entries[0]["epoch"] // self._validate_every
+        is_due = self._n_lines == 0 or index // self._every != (index - 1) // self._every
         if not self.enabled or not (is_due or is_last):
             return
         if self._n_lines % _BETWEEN == 0:

@@ -21,7 +21,7 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
 
     import difmd
     from difmd import data, training
-    from difmd.training.step import first_state, machine, optimizer_of
+    from difmd.training.step import compile_steps, initial_state, make_problem
 
     difmd.enable_cache()
 
@@ -41,9 +41,10 @@ def difmd_cases() -> dict[str, Callable[[dict[str, Any]], Run]]:
         batch = jax.device_put(next(iter(data.make_batches(frames, **settings))))
         params = potential.init(jax.random.key(0))
         recipe = training.Recipe(n_epochs=1, batch_size=1)
-        optimizer, (vector, unravel) = optimizer_of(recipe), ravel_pytree(params)
-        state = first_state(vector, optimizer)
-        step = machine(potential, recipe, optimizer, unravel, True, 1000).step
+        vector, unravel = ravel_pytree(params)
+        problem = make_problem(potential, recipe, unravel, True, 1000)
+        state = initial_state(vector, problem.optimizer)
+        step = compile_steps(problem).step
         return state, step, batch, params, potential
 
     def network(request: dict[str, Any]) -> Run:

@@ -50,8 +50,8 @@ def fit(arguments: argparse.Namespace) -> dict[str, Any]:
         n_epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
-        start=training.Weights(1.0, 1.0, 0.0, arguments.dipole_weight),
-        end=training.Weights(arguments.energy_weight, 1.0, 0.0, arguments.dipole_weight),
+        initial_weights=training.Weights(1.0, 1.0, 0.0, arguments.dipole_weight),
+        final_weights=training.Weights(arguments.energy_weight, 1.0, 0.0, arguments.dipole_weight),
         validate_every=5,
         seed=arguments.seed,
     )

@@ -234,7 +234,7 @@ def fit(
         seed=arguments.seed,
         validate_every=20,
         learning_rate=5e-3,
-        end=training.Weights(30.0, 1.0, 1.0),
+        final_weights=training.Weights(30.0, 1.0, 1.0),
     )
     found = training.train(
         network, parts.train, valid=parts.valid, references=references(frames), recipe=recipe, folder=folder

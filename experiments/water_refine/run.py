@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -117,7 +116,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
         found, _ = fitting.measure_diffusivity(
             network, params, target, relaxed, sampling=sampling, key=jax.random.fold_in(key, 1)
         )
-        errors = training.report(network, dataclasses.replace(trained, params=params), valid=parts.valid)
+        errors = training.report(network, trained, params=params, valid=parts.valid)
         unit = 1e-9 * units.M2_PER_S
         rows[which] = {
             "D_1e-9_m2_s": found.value / unit,

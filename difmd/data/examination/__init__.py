@@ -4,12 +4,4 @@ from difmd.data.examination.driver import Examination, examine
 from difmd.data.examination.energy_stress import StressOffset, correct_stress, stress_offset
 from difmd.data.examination.findings import Finding, Verdict
 
-__all__ = [
-    "Examination",
-    "Finding",
-    "StressOffset",
-    "Verdict",
-    "correct_stress",
-    "examine",
-    "stress_offset",
-]
+__all__ = ["Examination", "Finding", "StressOffset", "Verdict", "correct_stress", "examine", "stress_offset"]

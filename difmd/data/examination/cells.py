@@ -1,4 +1,4 @@
-"""Whether cells and periodic directions make sense."""
+"""Check of cells and periodic directions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ITEM = "cells"
 
 
 def check_cells(s: Survey) -> Finding:
-    """Periodic directions without room, and cells that look periodic without being said to be."""
-    tight, forgotten, empty = [], [], []
+    """Report cells that are too small, and frames that look periodic but have no periodic directions."""
+    too_small, missing_pbc, vacuum = [], [], []
     counts = {"periodic": 0, "partly periodic": 0, "not periodic": 0}
     for k, frame in enumerate(s.frames):
         if not s.usable[k]:
@@ -22,41 +22,41 @@ def check_cells(s: Survey) -> Finding:
         pbc = frame.pbc
         counts["periodic" if pbc.all() else "partly periodic" if pbc.any() else "not periodic"] += 1
         if pbc.any():
-            # The shortest way to an image of oneself is no shorter than the planes are apart.
+            # The distance of an atom to its images is at least that of the lattice planes.
             planes = 1 / np.linalg.norm(np.linalg.pinv(frame.cell[pbc]), axis=0)
             if planes.min() < 1.0:
-                tight.append(k)
+                too_small.append(k)
             if pbc.all() and frame.n_atoms > 1 and _fill(frame.numbers, frame.volume) < 0.02:
-                empty.append(k)
+                vacuum.append(k)
         elif np.linalg.norm(frame.cell, axis=1).min() > 0 and frame.n_atoms > 1:
             full = frame.replace(system=frame.system.replace(pbc=np.ones(3, bool)))
             if abs(np.linalg.det(frame.cell)) > 1e-3 and _bonds(full) > _bonds(frame):
-                forgotten.append(k)
+                missing_pbc.append(k)
     summary = ", ".join(f"{count} frames {name}" for name, count in counts.items() if count)
-    if tight:
+    if too_small:
         return Finding(
             ITEM,
             Verdict.WRONG,
-            f"{summary}; lattice planes less than 1 Å apart in {name_frames(s.frames, tight)}",
+            f"{summary}; lattice planes less than 1 Å apart in {name_frames(s.frames, too_small)}",
             "check the unit of the cell",
-            tuple(tight),
+            tuple(too_small),
         )
-    if forgotten:
+    if missing_pbc:
         return Finding(
             ITEM,
             Verdict.DOUBTFUL,
-            f"{summary}; {len(forgotten)} are not periodic, yet atoms are bonded across faces of the cell: "
-            f"{name_frames(s.frames, forgotten)}",
-            "set pbc=True where they are crystals or liquids",
-            tuple(forgotten),
+            f"{summary}; {len(missing_pbc)} are not periodic, but atoms are bonded across faces of the cell: "
+            f"{name_frames(s.frames, missing_pbc)}",
+            "set pbc=True for crystals and liquids",
+            tuple(missing_pbc),
         )
-    if empty:
-        summary += f"; {len(empty)} are mostly vacuum, as boxes around molecules are"
+    if vacuum:
+        summary += f"; {len(vacuum)} are mostly vacuum, such as boxes around molecules"
     return Finding(ITEM, Verdict.OK, summary)
 
 
 def _fill(numbers: np.ndarray, volume: float | None) -> float:
-    """Share of the volume within the covalent radii."""
+    """Fraction of the volume within the covalent radii."""
     assert volume is not None
     return float(np.sum(4 / 3 * np.pi * covalent_radii(numbers) ** 3) / volume)
 

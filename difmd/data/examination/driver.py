@@ -1,4 +1,4 @@
-"""`examine`: everything that can be checked of a data set before anything is fitted to it."""
+"""`examine`: checks of a data set before a potential is fitted to it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from difmd._internal.summaries import html_table, summary
 from difmd.data.examination.cells import check_cells
 from difmd.data.examination.duplicates import check_duplicates
 from difmd.data.examination.energy_force import check_energy_forces
 from difmd.data.examination.energy_stress import check_energy_stress
 from difmd.data.examination.findings import Finding, Verdict
 from difmd.data.examination.outliers import check_outliers
-from difmd.data.examination.quality import (
-    check_close_atoms,
-    check_finite,
-    check_labels,
-    check_net_forces,
-)
+from difmd.data.examination.quality import check_close_atoms, check_finite, check_labels, check_net_forces
 from difmd.data.examination.stress_checks import check_stress
 from difmd.data.examination.survey import survey
 from difmd.data.examination.unit_checks import check_absolute_units, check_mixed_units
@@ -30,23 +26,18 @@ from difmd.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLORS = {
-    Verdict.OK: "green",
-    Verdict.UNKNOWN: "dim",
-    Verdict.DOUBTFUL: "yellow",
-    Verdict.WRONG: "bold red",
-}
+_COLORS = {Verdict.OK: "green", Verdict.UNKNOWN: "dim", Verdict.DOUBTFUL: "yellow", Verdict.WRONG: "bold red"}
 
-# A survey of so many frames takes longer than one likes to wait without a sign.
+# Number of frames from which a progress bar is shown.
 _MANY = 5000
 
 
 class Examination(NamedTuple):
-    """What `examine` found.
+    """The result of `examine`; `print` shows all findings.
 
     Attributes:
-        findings: one or more for each item, in a fixed order.
-        n_frames: how many frames were examined.
+        findings: at least one for each item, in a fixed order.
+        n_frames: number of examined frames.
         n_atoms: smallest and largest number of atoms.
         elements: chemical symbols.
         references: reference energies; None without energies.
@@ -59,38 +50,54 @@ class Examination(NamedTuple):
     references: ReferenceEnergies | None
 
     def find(self, item: str) -> Finding:
-        """The finding of an item, the worst where there are several.
+        """The finding of an item, the worst if there are several.
 
         Raises:
-            InputError: there is no such item.
+            InputError: the item does not exist.
         """
-        found = [finding for finding in self.findings if finding.item == item]
-        if not found:
+        findings = [finding for finding in self.findings if finding.item == item]
+        if not findings:
             items = ", ".join(dict.fromkeys(finding.item for finding in self.findings))
-            raise InputError(f"there is no item {item!r} in this examination; there are {items}")
-        return max(found, key=lambda finding: _severity(finding.verdict))
+            raise InputError(f"there is no item {item!r} in this examination; the items are {items}")
+        return max(findings, key=lambda finding: _severity(finding.verdict))
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all: WRONG, DOUBTFUL or OK."""
+        """The worst verdict: WRONG, DOUBTFUL or OK."""
         worst = max((finding.verdict for finding in self.findings), key=_severity, default=Verdict.OK)
         return Verdict.OK if worst is Verdict.UNKNOWN else worst
 
     def table(self) -> Table:
-        """A table for `rich`."""
+        """The findings as a table of rich."""
         from rich.table import Table
         from rich.text import Text
 
         table = Table(title=self._title(), title_justify="left", show_lines=False)
         table.add_column("item", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
-        table.add_column("what was found")
+        table.add_column("finding")
         for finding in self.findings:
             text = Text(finding.summary)
             if finding.remedy:
                 text.append(f"\n→ {finding.remedy}", style="italic")
             table.add_row(finding.item, Text(finding.verdict.value, style=_COLORS[finding.verdict]), text)
         return table
+
+    def __repr__(self) -> str:
+        """The title and the items that are wrong or doubtful."""
+        names = {
+            verdict.value: ", ".join(dict.fromkeys(f.item for f in self.findings if f.verdict is verdict))
+            for verdict in (Verdict.WRONG, Verdict.DOUBTFUL, Verdict.UNKNOWN)
+        }
+        return summary(f"Examination of {self._title()}", {k: v for k, v in names.items() if v})
+
+    def _repr_html_(self) -> str:
+        rows = {
+            finding.item: f"{finding.verdict.value}: {finding.summary}"
+            + (f" → {finding.remedy}" if finding.remedy else "")
+            for finding in self.findings
+        }
+        return html_table(self._title(), rows)
 
     def __str__(self) -> str:
         """The table as plain text."""
@@ -101,10 +108,10 @@ class Examination(NamedTuple):
         return buffer.getvalue()
 
     def raise_if_wrong(self) -> None:
-        """Refuse to go on with a data set of which something is WRONG.
+        """Raise an error if a verdict is WRONG.
 
         Raises:
-            InputError: with what is wrong, and the remedies.
+            InputError: with the findings and their remedies.
         """
         wrong = [finding for finding in self.findings if finding.verdict is Verdict.WRONG]
         if wrong:
@@ -112,7 +119,7 @@ class Examination(NamedTuple):
             raise InputError("the data are wrong: " + " | ".join(lines))
 
     def report(self) -> dict[str, Any]:
-        """All of it in plain types, for JSON."""
+        """All findings as numbers, text and lists, for JSON."""
         return {
             "n_frames": self.n_frames,
             "n_atoms": list(self.n_atoms),
@@ -140,16 +147,15 @@ class Examination(NamedTuple):
 
 
 def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examination:
-    """Check a data set: labels, geometry, units, signs, orders, repeats and outliers.
+    """Check a data set: labels, geometry, units, signs, orders, duplicates and outliers.
 
-    What is compared with physics (units of forces, sign and order of the stress) goes through a pair
-    potential fitted to the forces; where that does not describe them, the verdict is UNKNOWN. Nothing is
-    changed.
+    Units of forces and sign and order of the stress are compared with a pair potential fitted to the forces;
+    if that does not describe them, the verdict is UNKNOWN. The frames are not changed.
 
     Args:
-        frames: as `read` gives them, in the order of the file: consecutive frames of a trajectory tell
-            whether forces are the derivative of the energy.
-        progress: show a bar; default: for 5 000 frames or more.
+        frames: as returned by `read`, in the order of the file: consecutive frames of a trajectory show
+            whether the forces are the derivative of the energy.
+        progress: show a progress bar; default: for 5 000 frames or more.
 
     Returns:
         The `Examination`.
@@ -168,7 +174,7 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     outliers = list(check_outliers(s))
     mixed = list(check_mixed_units(s))
     findings += outliers + mixed
-    # Frames that are known to be off would only blur what the others say.
+    # Frames with known errors would obscure the comparison of the others.
     exclude = {
         int(i) for finding in (*outliers, *mixed) if finding.verdict is not Verdict.OK for i in finding.frames
     }
@@ -176,7 +182,7 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     findings += [*check_stress(s), check_energy_stress(s, exclude)]
     numbers = np.unique(np.concatenate([frame.numbers for frame in frames]))
     return Examination(
-        findings=tuple(found._replace(frames=tuple(int(i) for i in found.frames)) for found in findings),
+        findings=tuple(f._replace(frames=tuple(int(i) for i in f.frames)) for f in findings),
         n_frames=len(frames),
         n_atoms=(int(s.sizes.min()), int(s.sizes.max())),
         elements=tuple(chemical_symbols[z] for z in numbers),
@@ -188,11 +194,11 @@ def _references(frames: Sequence[Frame], usable: np.ndarray) -> tuple[ReferenceE
     from ase.data import chemical_symbols
 
     item = "reference energies"
-    sound = [frame for frame, ok in zip(frames, usable, strict=True) if ok]
-    if not any(frame.energy is not None for frame in sound):
+    finite = [frame for frame, ok in zip(frames, usable, strict=True) if ok]
+    if not any(frame.energy is not None for frame in finite):
         return None, Finding(item, Verdict.UNKNOWN, "there are no energies")
     try:
-        references = reference_energies(sound)
+        references = reference_energies(finite)
     except InputError as error:
         return None, Finding(item, Verdict.UNKNOWN, str(error))
     values = ", ".join(f"{chemical_symbols[z]} {energy:.3f}" for z, energy in references.energies.items())

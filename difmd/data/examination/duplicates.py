@@ -1,4 +1,4 @@
-"""Frames that repeat others."""
+"""Check for duplicates."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from difmd.data.examination.findings import Finding, Verdict, name_frames
 from difmd.data.examination.geometry import displacement, find_pairs_once
 from difmd.data.examination.survey import Survey
 
-# Distances of frames that are the same agree to this [Å]; files round positions to 1e-5 or so.
+# Distances of duplicates agree to within this [Å]; files round positions to about 1e-5.
 _SAME = 2e-4
 
-# How many of the nearest in fingerprint are compared with a frame, itself included.
+# Number of nearest fingerprints compared with a frame, itself included.
 _CANDIDATES = 8
 
-# Energies that differ by more are not those of the same frame [eV/atom].
+# Energies of duplicates agree to within this [eV/atom].
 _SAME_ENERGY = 2e-3
 
 
 def check_duplicates(s: Survey) -> Finding:
-    """Frames that repeat others, moved, turned or renumbered; and whether their energies agree."""
+    """Report duplicates, also translated, rotated or renumbered ones, and whether their energies agree."""
     pairs = []
     for a, b, copy in _duplicates(s):
         gap = abs(s.energies[a] - s.energies[b]) / s.sizes[a]
-        # Frames of the same distances but other energies are not the same, unless each atom is at its place.
+        # Frames with equal distances but different energies are duplicates only if all positions agree.
         if copy or not gap > _SAME_ENERGY:
             pairs.append((a, b, copy, float(gap)))
     if not pairs:
-        return Finding("duplicates", Verdict.OK, f"no two of {int(s.usable.sum())} frames are the same")
-    odd = sorted((pair for pair in pairs if pair[3] > _SAME_ENERGY), key=lambda pair: -pair[3])
-    if odd:
-        first, second, _, gap = odd[0]
+        return Finding("duplicates", Verdict.OK, f"no two of {int(s.usable.sum())} frames are equal")
+    differing = sorted((pair for pair in pairs if pair[3] > _SAME_ENERGY), key=lambda pair: -pair[3])
+    if differing:
+        first, second, _, gap = differing[0]
         return Finding(
             "duplicates",
             Verdict.WRONG,
-            f"{len(odd)} frames repeat others with another energy, by up to {1e3 * gap:.3g} meV/atom: "
+            f"{len(differing)} frames repeat others with another energy, by up to {1e3 * gap:.3g} meV/atom: "
             f"{name_frames(s.frames, (first, second))}",
-            "find out which label is right; frames of different levels of theory or units may be mixed",
-            tuple(sorted({k for pair in odd for k in pair[:2]})),
+            "check which label is correct; levels of theory or units may be mixed",
+            tuple(sorted({k for pair in differing for k in pair[:2]})),
         )
     later = sorted({second for _, second, _, _ in pairs})
     exact = len({second for _, second, copy, _ in pairs if copy})
     return Finding(
         "duplicates",
         Verdict.DOUBTFUL,
-        f"{len(later)} of {len(s.frames)} frames repeat others, {exact} atom by atom and the rest turned or "
-        f"renumbered, such as "
+        f"{len(later)} of {len(s.frames)} frames repeat others, {exact} atom by atom and the others rotated "
+        f"or renumbered, such as "
         f"{name_frames(s.frames, pairs[0][:2])}",
-        "remove the repeats before splitting: otherwise validation sees what training saw",
+        "remove the duplicates before splitting: otherwise training frames occur in the validation",
         tuple(later),
     )
 
 
 def _duplicates(s: Survey) -> Iterator[tuple[int, int, bool]]:
-    """Pairs of frames with the same distances, the earlier first, and whether each atom is at its place.
+    """Pairs of frames with equal distances, the earlier first, and whether all positions agree.
 
-    Candidates are the nearest in fingerprint, so that the number of comparisons grows as that of the frames.
+    Candidates have the nearest fingerprints, so that the comparisons scale linearly with the frames.
     """
     from scipy.spatial import cKDTree
 
@@ -89,7 +89,7 @@ def _same_distances(s: Survey, spectra: dict[int, np.ndarray], a: int, b: int) -
         if k not in spectra:
             frame = s.frames[k]
             pairs = find_pairs_once(frame, 6.0)
-            # Distances of each pair of elements by themselves.
+            # Separate ranges for the distances of each pair of elements.
             low, high = np.sort([frame.numbers[pairs.i], frame.numbers[pairs.j]], axis=0)
             spectra[k] = np.sort(1e4 * (119 * low + high) + pairs.distances)
     first, second = spectra[a], spectra[b]

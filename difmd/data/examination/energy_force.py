@@ -1,4 +1,4 @@
-"""Whether forces are the derivative of the energies, from frames that lie near each other."""
+"""Check that forces are the derivative of the energies, from frames that are close to each other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from difmd.units import BOHR
 
 ITEM = "forces = −dE/dr"
 
-# Atoms may move so far between two frames that are compared [Å]; the nearest that suffice are taken.
+# Limits on the displacement of atoms between two compared frames [Å]; the smallest sufficient one is used.
 _FARTHEST = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
 
-# The trapezoid errs like the cube of the displacement, and below this not noticeably [Å].
+# The error of the trapezoidal rule is cubic in the displacement and negligible below this [Å].
 _NEAR = 0.03
 
 _FEWEST = 10
@@ -26,13 +26,13 @@ _TOLERANCE = 0.1
 
 
 class Slope(NamedTuple):
-    """How energy differences follow from forces; 1 where they agree.
+    """Slope of energy differences against the work of the forces; 1 if they agree.
 
     Attributes:
         value: ΔE over −½(F₁ + F₂)·Δr, weighted.
-        error: standard error, that of the trapezoid rule included.
-        pairs: how many pairs of frames.
-        worst: first frame of each pair, worst first.
+        error: standard error, that of the trapezoidal rule included.
+        pairs: number of pairs of frames.
+        worst: first frame of each pair, the worst pair first.
     """
 
     value: float
@@ -42,17 +42,17 @@ class Slope(NamedTuple):
 
 
 def energy_force_slope(s: Survey, exclude: set[int]) -> Slope | None:
-    """Slope of ΔE against −½(F₁ + F₂)·Δr over consecutive frames that lie near each other.
+    """Slope of ΔE against −½(F₁ + F₂)·Δr over consecutive frames that are close to each other.
 
-    The trapezoid rule is exact for a harmonic energy. What it errs for the pair model is taken off, times
-    a factor that is fitted too; a third of that enters the error.
+    The trapezoidal rule is exact for a harmonic energy. Its error for the pair model is subtracted with a
+    fitted factor; a third of this correction enters the error.
 
     Args:
         s: the frames.
-        exclude: frames to leave out.
+        exclude: frames to exclude.
 
     Returns:
-        The `Slope`, or None with too few pairs.
+        The `Slope`, or None if there are too few pairs.
     """
     rows = []
     for k in range(len(s.frames) - 1):
@@ -85,7 +85,7 @@ def energy_force_slope(s: Survey, exclude: set[int]) -> Slope | None:
 
 
 def is_determined(slope: Slope) -> bool:
-    """Whether a deviation of 10 % would be seen."""
+    """Whether a deviation of 10 % would be detected."""
     return slope.error < _TOLERANCE * max(abs(slope.value), 1e-9)
 
 
@@ -93,13 +93,14 @@ def _fit(rows: np.ndarray) -> Slope | None:
     """Robust weighted slope.
 
     Args:
-        rows: ΔE, work, error of the trapezoid for the model, rms and largest displacement, frame; [pairs, 6].
+        rows: ΔE, work, error of the trapezoidal rule for the model, rms and largest displacement, frame;
+            [pairs, 6].
     """
     change, work, error, size = rows.T[:4]
     weight = 1 / (size**3 + _NEAR**3) ** 2
     trust = np.ones(len(rows))
     columns = np.column_stack([work, error])
-    # Without a model, or where all frames are harmonic, there is no second column.
+    # Without a model, or if all frames are harmonic, there is no second column.
     if np.abs(error).max() <= 1e-9 * np.abs(work).max():
         columns = columns[:, :1]
     for _ in range(20):
@@ -109,7 +110,7 @@ def _fit(rows: np.ndarray) -> Slope | None:
             return None
         inverse = np.linalg.inv(square)
         solution = inverse @ (columns.T @ (w * change))
-        # In units of their usual size, so that pairs at odds with the others are not believed.
+        # In units of their typical size, to reduce the weight of outliers.
         residual = np.sqrt(weight) * (change - columns @ solution)
         usual = 1.4826 * np.median(np.abs(residual)) + 1e-300
         trust = np.minimum(1.0, 3 * usual / (np.abs(residual) + 1e-300))
@@ -120,14 +121,14 @@ def _fit(rows: np.ndarray) -> Slope | None:
     if effective < 2:
         return None
     statistical = np.sqrt(np.sum((influence * (change - columns @ solution)) ** 2) * (1 + 3 / effective))
-    # What is left of the error of the trapezoid may be as large as a third of what was taken off.
-    taken = (w * work) @ (columns @ solution - solution[0] * work) / ((w * work) @ work)
-    total = float(np.hypot(statistical, taken / 3))
+    # The remaining error of the trapezoidal rule may be a third of the correction.
+    correction = (w * work) @ (columns @ solution - solution[0] * work) / ((w * work) @ work)
+    total = float(np.hypot(statistical, correction / 3))
     return Slope(float(solution[0]), total, len(rows), rows[np.argsort(-np.abs(residual)), -1].astype(int))
 
 
 def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
-    """Energy differences along the frames against forces; where none are near, against the pair model."""
+    """Compare energy differences with forces, or with the pair model if no frames are close to each other."""
     slope = energy_force_slope(s, exclude)
     if slope is not None and is_determined(slope):
         summary = (
@@ -147,7 +148,7 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
             tuple(np.flatnonzero(np.isfinite(s.energies) & np.isfinite(s.force_rms))),
         )
     why = (
-        "no frames lie near each other"
+        "no frames are close to each other"
         if slope is None
         else (
             f"{slope.pairs} pairs of frames are too far apart (slope {slope.value:.2f} ± {slope.error:.2f})"
@@ -161,10 +162,10 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
         f"{why}; energies vary {ratio:.2g} times as much as those of a pair potential fitted to the forces "
         f"(correlation {correlation:.2f}, {n} frames)"
     )
-    # The pair potential errs by a factor of up to 5 in covalent crystals. Where the correlation is low the
-    # spread says less than the slope, correlation × ratio.
+    # The error of the pair potential in covalent crystals is up to a factor of 5. At a low correlation the
+    # spread is less reliable than the slope, correlation × ratio.
     if ratio > 1 / 8 and correlation * ratio < 8:
-        return Finding(ITEM, Verdict.OK, f"{summary}, so the units agree; 10 % could not be seen")
+        return Finding(ITEM, Verdict.OK, f"{summary}, so the units agree; 10 % would not be detected")
     unit = name_factor(ratio, 2.5)
     return Finding(
         ITEM,
@@ -176,24 +177,24 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
 
 
 def name_factor(ratio: float, within: float) -> str:
-    """Which wrong unit of the energies (or of the forces) has this effect, "" for none."""
+    """The wrong unit of energies or forces that explains a ratio, "" if none does."""
     candidates = {f"energies in {name} instead of eV": f for name, f in ENERGY_FACTORS.items()}
     candidates |= {f"forces in {name}/Å instead of eV/Å": 1 / f for name, f in ENERGY_FACTORS.items()}
     candidates["forces in hartree/bohr instead of eV/Å"] = HARTREE / BOHR
     candidates["forces in eV/bohr instead of eV/Å"] = 1 / BOHR
     candidates["positions in bohr"] = BOHR
     candidates["energies in hartree and forces in hartree/bohr"] = 1 / BOHR
-    candidates["forces of the other sign"] = -1.0
+    candidates["forces of opposite sign"] = -1.0
     apart = {name: abs(np.log(ratio / f)) if ratio * f > 0 else np.inf for name, f in candidates.items()}
     least = min(apart.values())
     if least > np.log(within):
         return ""
-    # Those that the data cannot tell apart.
+    # All that the data cannot distinguish.
     return " or ".join(name for name, gap in apart.items() if gap < least + np.log(1 + (within - 1) / 4))
 
 
 def _model_slope(s: Survey, exclude: set[int]) -> tuple[float, float, int] | None:
-    """Spread of energies over that of the model, within one composition and cell; correlation, number."""
+    """Spread of energies over that of the model, for equal composition and cell; correlation, number."""
     groups: dict[bytes, list[int]] = {}
     for k in np.flatnonzero(np.isfinite(s.energies) & np.isfinite(s.model_energies)):
         if int(k) not in exclude:

@@ -1,4 +1,4 @@
-"""`Finding`: what one check says of a data set."""
+"""`Finding`: the outcome of a check of a data set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from difmd._internal.summaries import fields_summary
 from difmd.data.frames import Frame
 
 
 class Verdict(enum.Enum):
-    """How a check ended; UNKNOWN where the data do not allow it."""
+    """Outcome of a check; UNKNOWN if the data do not permit it."""
 
     OK = "OK"
     DOUBTFUL = "DOUBTFUL"
@@ -22,11 +23,11 @@ class Finding(NamedTuple):
     """Outcome of one check.
 
     Attributes:
-        item: what was checked.
-        verdict: how it ended.
-        summary: what was found, with numbers; names the first frames concerned.
-        remedy: what to do; "" where nothing is to be done.
-        frames: indices of the frames concerned, into the list that was examined.
+        item: name of the check.
+        verdict: its outcome.
+        summary: explanation with numbers and the first affected frames.
+        remedy: what to do; "" if nothing.
+        frames: indices of the affected frames in the examined list.
     """
 
     item: str
@@ -35,9 +36,13 @@ class Finding(NamedTuple):
     remedy: str = ""
     frames: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        """Fields with the shapes of arrays."""
+        return fields_summary(self)
+
 
 def name_frames(frames: Sequence[Frame], indices: Iterable[Any], most: int = 3) -> str:
-    """The first of some frames in words, and how many more there are."""
+    """Names of the first frames, and the number of the others."""
     indices = [int(i) for i in indices]
     names = [_name(frames[i].source, i) for i in indices[:most]]
     more = f" and {len(indices) - most} more" if len(indices) > most else ""
@@ -46,5 +51,5 @@ def name_frames(frames: Sequence[Frame], indices: Iterable[Any], most: int = 3) 
 
 def _name(source: str, index: int) -> str:
     here = f"frame {index} (counted from 0)"
-    # Where several files were put together, the number in the file is not that in the list.
+    # In a list from several files the number in the file is not the index in the list.
     return source if here in source else f"{here} of the list" + (f" ({source})" if source else "")

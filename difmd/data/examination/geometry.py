@@ -9,7 +9,7 @@ import numpy as np
 from difmd._internal.pairs import find_pairs
 from difmd.data.frames import Frame
 
-# Distances of so few atoms are found faster one by one than through a search.
+# For fewer atoms all distances are computed, which is faster than a search.
 _FEW_ATOMS = 64
 
 
@@ -19,7 +19,7 @@ class Pairs(NamedTuple):
     Attributes:
         i: int [pairs].
         j: int [pairs].
-        vectors: r_ij = r_j − r_i, to the image in question [Å]; [pairs, 3].
+        vectors: r_ij = r_j − r_i, including the image [Å]; [pairs, 3].
         distances: [Å]; [pairs].
     """
 
@@ -29,13 +29,13 @@ class Pairs(NamedTuple):
     distances: np.ndarray
 
     def within(self, cutoff: float) -> Pairs:
-        """Those closer than `cutoff` [Å]."""
+        """The pairs closer than `cutoff` [Å]."""
         near = self.distances < cutoff
         return Pairs(*(field[near] for field in self))
 
 
 def find_pairs_once(frame: Frame, cutoff: float) -> Pairs:
-    """All pairs closer than `cutoff` [Å], each once, images counted one by one."""
+    """All pairs closer than `cutoff` [Å], each once, with every image."""
     positions = frame.positions
     if not frame.pbc.any() and frame.n_atoms <= _FEW_ATOMS:
         i, j = np.triu_indices(frame.n_atoms, 1)
@@ -59,16 +59,16 @@ def covalent_radii(numbers: np.ndarray) -> np.ndarray:
 
 
 def nearest_ratios(frame: Frame) -> tuple[np.ndarray, tuple[int, int, float]]:
-    """How near each atom's nearest neighbour is, over the sum of the covalent radii.
+    """Distance of each atom to its nearest neighbour, over the sum of the covalent radii.
 
     Args:
         frame: the atoms.
 
     Returns:
-        The ratios [atoms], infinite above 2.5; and the closest pair: i, j and its distance [Å], infinite
-        where there is none.
+        The ratios [atoms], infinite above 2.5; and the closest pair: i, j and its distance [Å], infinite if
+        there is none.
     """
-    # Most atoms have a neighbour nearby, and a search twice as far costs eight times as much.
+    # Most atoms have a close neighbour, and a search twice as far costs eight times as much.
     near = _nearest_within(frame, 1.3)
     return near if np.isfinite(near[0]).all() else _nearest_within(frame, 2.5)
 
@@ -87,14 +87,15 @@ def _nearest_within(frame: Frame, reach: float) -> tuple[np.ndarray, tuple[int, 
 
 
 def displacement(first: Frame, second: Frame) -> tuple[np.ndarray, np.ndarray] | None:
-    """How the atoms move from one frame to another of the same atoms.
+    """Displacements of the atoms from one frame to another.
 
-    Periodic frames of one cell are compared image by image, each atom to its nearest; molecules after
-    turning the second onto the first (Kabsch, Acta Cryst. A 32, 922 (1976), doi:10.1107/S0567739476001873).
+    In periodic frames of the same cell the nearest images are compared, in molecules the positions after a
+    rotation of the second onto the first (Kabsch, Acta Cryst. A 32, 922 (1976),
+    doi:10.1107/S0567739476001873).
 
     Returns:
-        Displacements Δr [Å]; [atoms, 3], and the rotation that turned the second frame, to be applied to its
-        forces as `forces @ rotation`; [3, 3]. None where the frames have other atoms or another cell.
+        Displacements Δr [Å]; [atoms, 3], and the rotation of the second frame, to be applied to its forces as
+        `forces @ rotation`; [3, 3]. None if atoms or cells differ.
     """
     if not np.array_equal(first.numbers, second.numbers) or not np.array_equal(first.pbc, second.pbc):
         return None
@@ -102,12 +103,12 @@ def displacement(first: Frame, second: Frame) -> tuple[np.ndarray, np.ndarray] |
         if not np.allclose(first.cell, second.cell, rtol=0, atol=1e-6):
             return None
         vectors = first.cell[first.pbc]
-        apart = second.positions - first.positions
-        apart = apart - np.round(apart @ np.linalg.pinv(vectors)) @ vectors
-        return apart, np.eye(3)
-    here = first.positions - first.positions.mean(axis=0)
-    there = second.positions - second.positions.mean(axis=0)
-    u, _, vt = np.linalg.svd(there.T @ here)
-    handed = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt)) or 1.0])
-    rotation = u @ handed @ vt
-    return there @ rotation - here, rotation
+        moved = second.positions - first.positions
+        moved = moved - np.round(moved @ np.linalg.pinv(vectors)) @ vectors
+        return moved, np.eye(3)
+    target = first.positions - first.positions.mean(axis=0)
+    source = second.positions - second.positions.mean(axis=0)
+    u, _, vt = np.linalg.svd(source.T @ target)
+    proper = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt)) or 1.0])
+    rotation = u @ proper @ vt
+    return source @ rotation - target, rotation

@@ -1,4 +1,4 @@
-"""Energies and forces far outside of what the other frames have."""
+"""Check for outliers of energies and forces."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from difmd.data.examination.survey import Survey
 from difmd.data.frames import is_isolated_atom
 from difmd.data.references import least_absolute
 
-# An outlier lies so many widths of the 5 % to 95 % interval outside of it.
+# Distance of an outlier from the 5 % to 95 % interval, in widths of the interval.
 _WIDTHS = 3.0
 
 _FEWEST = 10
 
 
 def check_outliers(s: Survey) -> Iterator[Finding]:
-    """Energies and forces far outside of what the other frames have."""
+    """Report energies and forces far outside of the range of the other frames."""
     residual, unit = energy_residuals(s)
     known = np.flatnonzero(np.isfinite(residual))
     if len(known) < _FEWEST:
-        yield Finding("energy outliers", Verdict.UNKNOWN, f"{len(known)} energies are too few to tell")
+        yield Finding("energy outliers", Verdict.UNKNOWN, f"{len(known)} energies are too few")
     else:
-        # A model may explain so much that the rest has long tails, which is nothing to worry about.
+        # If a model explains most of the energy, long tails of the residuals are harmless.
         wide = 0.5 * _width(_by_composition(s)[known])
         beyond = np.where(np.abs(residual[known]) > wide, _beyond(residual[known]), 0.0)
         bad = known[beyond > 1]
@@ -36,11 +36,11 @@ def check_outliers(s: Survey) -> Iterator[Finding]:
                 Verdict.WRONG if np.any(beyond > 3) else Verdict.DOUBTFUL,
                 f"{spread} of {unit}, but {name_frames(s.frames, bad)} by up to "
                 f"{1e3 * np.abs(residual[bad[0]]):.3g} meV/atom",
-                "look whether these calculations converged, or whether their energies have another unit",
+                "check whether these calculations converged, and the unit of their energies",
                 tuple(bad),
             )
         else:
-            yield Finding("energy outliers", Verdict.OK, f"{spread} of {unit}, none is far outside")
+            yield Finding("energy outliers", Verdict.OK, f"{spread} of {unit}, without outliers")
     largest = np.array(
         [
             np.abs(f.forces).max() if ok and f.forces is not None and f.n_atoms > 1 else np.nan
@@ -49,9 +49,7 @@ def check_outliers(s: Survey) -> Iterator[Finding]:
     )
     known = np.flatnonzero(np.isfinite(largest))
     if len(known) < _FEWEST:
-        yield Finding(
-            "force outliers", Verdict.UNKNOWN, f"{len(known)} frames with forces are too few to tell"
-        )
+        yield Finding("force outliers", Verdict.UNKNOWN, f"{len(known)} frames with forces are too few")
         return
     usual = np.quantile(largest[known], 0.95)
     bad = known[largest[known] > 5 * usual]
@@ -65,7 +63,7 @@ def check_outliers(s: Survey) -> Iterator[Finding]:
             "force outliers",
             Verdict.DOUBTFUL,
             f"{summary}; {len(bad)} frames above 5 times that",
-            "look whether these calculations converged, or leave such frames out",
+            "check whether these calculations converged, or exclude such frames",
             tuple(bad[np.argsort(-largest[bad])]),
         )
     else:
@@ -73,33 +71,33 @@ def check_outliers(s: Survey) -> Iterator[Finding]:
 
 
 def energy_residuals(s: Survey) -> tuple[np.ndarray, str]:
-    """Energy per atom less what composition and the pair model explain [eV]; isolated atoms are left out.
+    """Energy per atom relative to a fit to composition and pair model [eV]; isolated atoms are ignored.
 
     Returns:
-        Residuals, NaN without; [frames]. And what they are taken from, in words.
+        Residuals, NaN without energy; [frames]. And the name of the fit.
     """
     residual = _by_composition(s)
     known = np.flatnonzero(np.isfinite(residual))
     model = s.model_energies[known] / s.sizes[known]
     if len(known) <= 20 or not np.isfinite(model).all():
-        return residual, "what their composition explains"
+        return residual, "a fit to the composition"
     rows, values = composition(s, known)
-    more = np.column_stack([rows, model])
+    columns = np.column_stack([rows, model])
     volumes = [s.frames[int(k)].volume for k in known]
     per_atom = np.array([np.nan if v is None else v for v in volumes]) / s.sizes[known]
     if np.isfinite(per_atom).all() and np.ptp(per_atom) > 1e-3 * per_atom.mean():
-        # What depends on the density alone shows in no force.
+        # Terms that depend on the density alone exert no forces.
         x = per_atom / np.median(per_atom)
-        more = np.column_stack([more, x, 1 / x])
-    finer = values - more @ least_absolute(more, values)[0]
+        columns = np.column_stack([columns, x, 1 / x])
+    finer = values - columns @ least_absolute(columns, values)[0]
     if _width(finer) > 0.8 * _width(residual[known]):
-        return residual, "what their composition explains"
+        return residual, "a fit to the composition"
     residual[known] = finer
-    return residual, "what composition, density and a pair potential explain"
+    return residual, "a fit to composition, density and a pair potential"
 
 
 def composition(s: Survey, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the elements in some frames, and their energies per atom [eV]."""
+    """Atomic fractions of the elements in frames, and their energies per atom [eV]."""
     elements = np.unique(np.concatenate([s.frames[int(k)].numbers for k in known]))
     rows = np.array([[np.mean(s.frames[int(k)].numbers == z) for z in elements] for k in known])
     return rows, s.energies[known] / s.sizes[known]
@@ -107,8 +105,8 @@ def composition(s: Survey, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _by_composition(s: Survey) -> np.ndarray:
     residual = np.full(len(s.frames), np.nan)
-    alone = np.array([is_isolated_atom(frame) for frame in s.frames], bool)
-    known = np.flatnonzero(np.isfinite(s.energies) & ~alone)
+    is_single = np.array([is_isolated_atom(frame) for frame in s.frames], bool)
+    known = np.flatnonzero(np.isfinite(s.energies) & ~is_single)
     if len(known):
         rows, values = composition(s, known)
         residual[known] = values - rows @ least_absolute(rows, values)[0]
@@ -121,8 +119,8 @@ def _width(values: np.ndarray) -> float:
 
 
 def _beyond(values: np.ndarray) -> np.ndarray:
-    """How far outside of the 5 % to 95 % interval, 1 at the bound of outliers."""
+    """Distance from the 5 % to 95 % interval, 1 at the limit of outliers."""
     low, high = np.quantile(values, [0.05, 0.95])
-    # Repeats of one frame have no width of their own.
+    # Duplicates of one frame have no width.
     width = max(high - low, 1e-6)
     return np.maximum(values - high, low - values) / (_WIDTHS * width)

@@ -1,7 +1,7 @@
-"""A pair potential fitted to the forces of a data set, as a yardstick for its units and conventions.
+"""A pair potential fitted to the forces of a data set, as a reference for units and conventions.
 
-It is linear in its parameters: cubic B-splines for each pair of elements. It is no good potential, but good
-enough to tell an eV from a kcal/mol, a tension from a compression, or yz from xy.
+It is linear in its parameters: cubic B-splines for each pair of elements. It is inaccurate, but sufficient to
+distinguish eV from kcal/mol, tension from compression, and yz from xy.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from difmd.data.examination.geometry import Pairs, find_pairs_once
 from difmd.data.frames import Frame
 
-# Knots are so far apart [Å].
+# Distance of the knots [Å].
 _SPACING = 0.25
 
-# So many frames and atoms are fitted at most; more would not tell more.
+# Largest numbers of frames and atoms in the fit; more would not improve it.
 _MOST_FRAMES = 200
 _MOST_ATOMS = 12_000
 
@@ -43,14 +43,14 @@ class PairModel(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What the model says of one frame.
+    """Prediction of the model for one frame.
 
     Attributes:
         energy: [eV].
         forces: [eV/Å]; [atoms, 3].
         virial: ∂U/∂strain, stress times volume [eV]; [3, 3].
         laplacian: Σ_i ∇_i² U [eV/Å²].
-        pairs: the pairs in the cut-off.
+        pairs: the pairs within the cut-off.
         stiffness: φ'' of each pair [eV/Å²]; [pairs].
     """
 
@@ -63,56 +63,56 @@ class Prediction(NamedTuple):
 
 
 def fit_pair_model(frames: Sequence[Frame]) -> PairModel | None:
-    """Fit forces by weighted, regularised least squares; frames at odds with the others get no weight.
+    """Fit forces by weighted, regularised least squares; inconsistent frames get no weight.
 
     Args:
-        frames: some with forces.
+        frames: those with forces are used.
 
     Returns:
-        The model, or None where there are too few forces to fit one.
+        The model, or None if there are too few forces.
     """
     chosen = _sample(frames)
     if not chosen or sum(3 * frame.n_atoms for frame in chosen) < 60:
         return None
     cutoff = _cutoff(chosen)
-    found = [find_pairs_once(frame, cutoff) for frame in chosen]
-    shortest = _shortest(chosen, found)
+    pairs_of = [find_pairs_once(frame, cutoff) for frame in chosen]
+    shortest = _shortest(chosen, pairs_of)
     if not shortest:
         return None
     kinds = {pair: n for n, pair in enumerate(sorted(shortest))}
     starts = np.array([shortest[pair] - 1e-6 for pair in kinds])
-    # Functions that reach beyond the cut-off are left out, so that φ ends there smoothly.
+    # Without functions that reach beyond the cut-off, φ vanishes smoothly there.
     n_functions = int((cutoff - starts.min()) / _SPACING) + 3
     model = PairModel(cutoff, kinds, starts, np.zeros((len(kinds), n_functions)), 0.0)
     sizes = np.array([frame.n_atoms for frame in chosen])
     squares = np.array([np.sum(frame.forces**2) for frame in chosen if frame.forces is not None])
-    # Frames count alike, whatever their temperature; those nearly at rest say nothing.
+    # Frames have equal weight at any temperature, but less with small forces.
     typical = np.quantile(squares / sizes, 0.75)
     weight = 1 / (squares / sizes + 0.3 * typical + 1e-12) / sizes
-    kept = np.ones(len(chosen), bool)
+    is_used = np.ones(len(chosen), bool)
     for _ in range(_ROUNDS):
-        model = _solve(model, chosen, found, np.where(kept, weight, 0.0))
-        guesses = [predict(model, frame, pairs).forces for frame, pairs in zip(chosen, found, strict=True)]
+        model = _solve(model, chosen, pairs_of, np.where(is_used, weight, 0.0))
+        guesses = [predict(model, frame, pairs).forces for frame, pairs in zip(chosen, pairs_of, strict=True)]
         inner = np.array([np.sum(g * f.forces) for g, f in zip(guesses, chosen, strict=True)])
         model_squares = np.array([np.sum(guess**2) for guess in guesses])
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = np.abs(inner) / model_squares
-        # Crystals at rest have no forces, and no scale.
-        telling = np.isfinite(scale) & (squares / sizes > 1e-3 * typical)
-        middle = np.median(scale[telling]) if telling.any() else np.inf
+        # Relaxed crystals have no forces and no scale.
+        has_scale = np.isfinite(scale) & (squares / sizes > 1e-3 * typical)
+        middle = np.median(scale[has_scale]) if has_scale.any() else np.inf
         new = (scale < 3 * middle) & (scale > middle / 3)
-        if not new.any() or np.array_equal(new, kept):
+        if not new.any() or np.array_equal(new, is_used):
             break
-        kept = new
-    w = weight[kept]
-    norm = np.sqrt((w @ model_squares[kept]) * (w @ squares[kept]))
-    return model._replace(correlation=float(w @ inner[kept] / norm) if norm > 0 else 0.0)
+        is_used = new
+    w = weight[is_used]
+    norm = np.sqrt((w @ model_squares[is_used]) * (w @ squares[is_used]))
+    return model._replace(correlation=float(w @ inner[is_used] / norm) if norm > 0 else 0.0)
 
 
-def _shortest(frames: Sequence[Frame], found: Sequence[Pairs]) -> dict[tuple[int, int], float]:
+def _shortest(frames: Sequence[Frame], pairs_of: Sequence[Pairs]) -> dict[tuple[int, int], float]:
     """Shortest distance of every pair of elements [Å]."""
     shortest: dict[tuple[int, int], float] = {}
-    for frame, pairs in zip(frames, found, strict=True):
+    for frame, pairs in zip(frames, pairs_of, strict=True):
         low, high = _elements(frame, pairs)
         for code in np.unique(119 * low + high):
             pair = divmod(int(code), 119)
@@ -122,14 +122,14 @@ def _shortest(frames: Sequence[Frame], found: Sequence[Pairs]) -> dict[tuple[int
 
 
 def _solve(
-    model: PairModel, frames: Sequence[Frame], found: Sequence[Pairs], weight: np.ndarray
+    model: PairModel, frames: Sequence[Frame], pairs_of: Sequence[Pairs], weight: np.ndarray
 ) -> PairModel:
-    """The model with coefficients of least weighted squares, smoothed where the data say little."""
+    """The model with coefficients of regularised weighted least squares."""
     width = model.coefficients.size
     matrix: np.ndarray = np.zeros((width, width))
     vector: np.ndarray = np.zeros(width)
-    # Products are made anew in each round: of many elements they would fill the memory.
-    for frame, pairs, w in zip(frames, found, weight, strict=True):
+    # The design matrices are recomputed in each round: for many elements they would fill the memory.
+    for frame, pairs, w in zip(frames, pairs_of, weight, strict=True):
         if w > 0 and frame.forces is not None:
             design = _design(model, frame, pairs)
             matrix += w * (design.T @ design)
@@ -140,12 +140,12 @@ def _solve(
 
 
 def predict(model: PairModel, frame: Frame, pairs: Pairs) -> Prediction:
-    """Energy, forces, virial and stiffness of one frame; pairs of elements the model lacks are left out.
+    """Energy, forces, virial and stiffness of one frame, without pairs of elements that the model lacks.
 
     Args:
         model: the model.
         frame: the atoms.
-        pairs: of the frame, up to the cut-off of the model.
+        pairs: of the frame within the cut-off of the model.
 
     Returns:
         The `Prediction`.
@@ -155,8 +155,8 @@ def predict(model: PairModel, frame: Frame, pairs: Pairs) -> Prediction:
     kind = kind[known]
     first, values, slopes, bends = _splines(model, kind, pairs.distances)
     padded = np.pad(model.coefficients, ((0, 0), (0, 4)))
-    taken = padded[kind[:, None], first[:, None] + np.arange(4)]
-    energy, slope, bend = ((taken * part).sum(axis=1) for part in (values, slopes, bends))
+    coefficients = padded[kind[:, None], first[:, None] + np.arange(4)]
+    energy, slope, bend = ((coefficients * part).sum(axis=1) for part in (values, slopes, bends))
     unit = pairs.vectors / pairs.distances[:, None]
     pull = slope[:, None] * unit
     forces: np.ndarray = np.zeros((frame.n_atoms, 3))
@@ -168,7 +168,7 @@ def predict(model: PairModel, frame: Frame, pairs: Pairs) -> Prediction:
 
 
 def _sample(frames: Sequence[Frame]) -> list[Frame]:
-    """Frames with forces, evenly from the whole, not more atoms than needed."""
+    """Evenly spaced frames with forces, with no more atoms than needed."""
     usable = [
         frame
         for frame in frames
@@ -182,7 +182,7 @@ def _sample(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def _cutoff(frames: Sequence[Frame]) -> float:
-    """Twice the usual distance of nearest neighbours, at least 4 Å, at most 8 Å."""
+    """Twice the typical distance of nearest neighbours, between 4 Å and 8 Å."""
     nearest = []
     for frame in frames[:: max(1, len(frames) // 20)]:
         pairs = find_pairs_once(frame, 8.0)
@@ -211,7 +211,7 @@ def _splines(
     model: PairModel, kind: np.ndarray, distances: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """First of the four functions at each distance, and their values and two derivatives; [pairs, 4]."""
-    # Below the first knot the first polynomial goes on.
+    # Below the first knot the first polynomial is extrapolated.
     steps = (distances - model.starts[kind]) / _SPACING
     first = np.maximum(steps.astype(int), 0)
     t = steps - first

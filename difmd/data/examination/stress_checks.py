@@ -1,4 +1,4 @@
-"""Sign, unit and order of the stress, against the virial of a pair potential fitted to the forces."""
+"""Check of sign, unit and order of the stress against the virial of a pair potential fitted to the forces."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _FACTORS = {
     "kcal/mol/Å³": 1 / units.KCAL_PER_MOL,
 }
 
-# Slopes of sound sets lie between 0.4 and 1.8.
+# Slopes of correct data are between 0.4 and 1.8.
 _OFF = 4.0
 _WEAK = 0.5
 _FEWEST = 5
 
 
 class _Stress(NamedTuple):
-    """Labels and model of the frames that have both; components yz, xz, xy off the diagonal."""
+    """Labels and model of the frames with both; off-diagonal components yz, xz, xy."""
 
     frames: np.ndarray
     label_diagonal: np.ndarray
@@ -41,12 +41,12 @@ class _Stress(NamedTuple):
     model_shear: np.ndarray
     volumes: np.ndarray
 
-    def take(self, mask: np.ndarray) -> _Stress:
+    def select(self, mask: np.ndarray) -> _Stress:
         return _Stress(*(field[mask] for field in self))
 
 
 def check_stress(s: Survey) -> Iterator[Finding]:
-    """Findings on sign and unit, and on the order of the off-diagonal components, kind by kind."""
+    """Report sign and unit, and the order of the off-diagonal components for each kind."""
     labelled = [
         k for k, f in enumerate(s.frames) if s.usable[k] and f.stress is not None and f.volume is not None
     ]
@@ -59,7 +59,7 @@ def check_stress(s: Survey) -> Iterator[Finding]:
             "symmetry of the stress",
             Verdict.DOUBTFUL,
             f"{len(skew)} of {len(labelled)} stresses are not symmetric: {name_frames(s.frames, skew)}",
-            "check the order of the nine numbers, or take the symmetric part",
+            "check the order of the nine numbers, or use the symmetric part",
             tuple(skew),
         )
     compared = np.array([k for k in labelled if np.isfinite(s.model_stress[k]).all()], int)
@@ -69,39 +69,39 @@ def check_stress(s: Survey) -> Iterator[Finding]:
     parts = _parts(s, compared)
     yield _check_scale(s, parts)
     kinds = [s.frames[k].kind for k in compared]
-    whole = _check_order(s, parts, "")
+    overall = _check_order(s, parts, "")
     findings = []
     for kind in sorted(set(kinds)):
-        here = np.array([other == kind for other in kinds])
-        if here.sum() >= _FEWEST and len(set(kinds)) > 1:
-            findings.append(_check_order(s, parts.take(here), f"in kind {kind!r} "))
-    odd = [finding for finding in findings if finding.verdict in (Verdict.WRONG, Verdict.DOUBTFUL)]
-    # Where no kind is in order, the order is that of the whole.
-    alike = whole.verdict is Verdict.WRONG and not any(f.verdict is Verdict.OK for f in findings)
-    yield from [whole] if alike or not odd else odd
+        is_kind = np.array([other == kind for other in kinds])
+        if is_kind.sum() >= _FEWEST and len(set(kinds)) > 1:
+            findings.append(_check_order(s, parts.select(is_kind), f"in kind {kind!r} "))
+    suspect = [finding for finding in findings if finding.verdict in (Verdict.WRONG, Verdict.DOUBTFUL)]
+    # If the order is wrong in all kinds, it is reported once.
+    is_common = overall.verdict is Verdict.WRONG and not any(f.verdict is Verdict.OK for f in findings)
+    yield from [overall] if is_common or not suspect else suspect
 
 
 def _check_scale(s: Survey, parts: _Stress) -> Finding:
-    """Sign and unit, from the diagonal without its mean, on which forces say nothing."""
+    """Check sign and unit with the diagonal minus its mean, which the forces do not determine."""
     label, model = parts.label_diagonal.ravel(), parts.model_diagonal.ravel()
     correlation = _correlation(label, model)
     if abs(correlation) < _WEAK:
         return Finding(
             ITEM,
             Verdict.UNKNOWN,
-            f"the virial of a pair potential hardly follows the labels (correlation {correlation:.2f})",
+            f"the correlation with the virial of a pair potential is only {correlation:.2f}",
         )
     slope = float(label @ model / (model @ model))
     summary = (
-        f"{slope:.3g} times the virial of a pair potential, less its mean (correlation {correlation:.2f}, "
+        f"{slope:.3g} times the virial of a pair potential, without its mean (correlation {correlation:.2f}, "
         f"{len(parts.frames)} frames)"
     )
     causes, remedies = [], []
     if slope < 0:
-        causes.append("of the other sign: compression is positive")
-        remedies.append("turn the sign: a negative number in Units(stress=...)")
+        causes.append("of opposite sign: compression is positive")
+        remedies.append("change the sign with a negative number in Units(stress=...)")
     if not 1 / _OFF < abs(slope) < _OFF:
-        # Were they virials, the ratio would grow with the volume.
+        # For virials the ratio is the volume.
         candidates = _FACTORS | {"eV, a virial without the volume": float(np.median(parts.volumes))}
         gaps = {name: abs(np.log(abs(slope) / f)) for name, f in candidates.items()}
         least = min(gaps.values())
@@ -116,16 +116,16 @@ def _check_scale(s: Survey, parts: _Stress) -> Finding:
 
 
 def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
-    """Which order of the off-diagonal components follows the model's best."""
+    """Find the order of the off-diagonal components with the highest correlation with the model."""
     names = np.array(["yz", "xz", "xy"])
     label, model = parts.label_shear, parts.model_shear
-    # The sign is judged elsewhere.
+    # The sign is checked separately.
     sign = np.sign(np.sum(parts.label_diagonal * parts.model_diagonal)) or 1.0
     scores = {
         order: sign * np.sum(label[:, order] * model, axis=1) for order in itertools.permutations(range(3))
     }
     as_is = scores[0, 1, 2]
-    # For significance, frames of large and of small stress count about alike.
+    # For the significance, frames with large and small stress have similar weights.
     size = np.linalg.norm(label, axis=1) * np.linalg.norm(model, axis=1)
     size = size + np.median(size) + 1e-300
     norm = np.sqrt(np.sum(label**2) * np.sum(model**2)) + 1e-300
@@ -136,30 +136,30 @@ def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
     )
     if best != (0, 1, 2):
         if _significance((scores[best] - as_is) / size) > 5 and scores[best].sum() / norm > 0.7:
-            # label[:, best] follows model: what is stored as yz, xz, xy is really the inverse.
-            really = names[np.argsort(best)]
+            # label[:, best] follows the model, so the stored order is the inverse permutation.
+            actual = names[np.argsort(best)]
             return Finding(
                 ORDER,
                 Verdict.WRONG,
-                f"{summary}, but {scores[best].sum() / norm:.2f} if what is given as yz xz xy is taken for "
-                f"{' '.join(really)}",
+                f"{summary}, but {scores[best].sum() / norm:.2f} if the components yz xz xy are read as "
+                f"{' '.join(actual)}",
                 "reorder the components: ASE has xx yy zz yz xz xy, VASP xx yy zz xy yz zx",
                 tuple(parts.frames),
             )
-    # Where the model has shear of its usual size, labels that do not follow are suspect.
+    # Labels uncorrelated with a shear of typical size are suspect.
     strong = np.sum(model**2) > 0.1 * len(model) * np.median(np.sum(parts.model_diagonal**2, axis=1))
     if abs(correlation) < 0.3 and strong and where and len(label) >= 2 * _FEWEST:
         return Finding(
             ORDER,
             Verdict.DOUBTFUL,
-            f"{summary}: the labels do not follow, in any order",
-            "check convergence and order of the components of these frames, or leave their stress out",
+            f"{summary}: the labels are uncorrelated in any order",
+            "check convergence and order of the components of these frames, or ignore their stress",
             tuple(parts.frames),
         )
     others = [_significance((as_is - score) / size) for order, score in scores.items() if order != (0, 1, 2)]
     if correlation > _WEAK and min(others) > 3:
         return Finding(ORDER, Verdict.OK, summary)
-    return Finding(ORDER, Verdict.UNKNOWN, f"{summary}: orders cannot be told apart")
+    return Finding(ORDER, Verdict.UNKNOWN, f"{summary}: the orders cannot be distinguished")
 
 
 def _parts(s: Survey, compared: np.ndarray) -> _Stress:
@@ -174,12 +174,7 @@ def _parts(s: Survey, compared: np.ndarray) -> _Stress:
 
     volumes = np.array([s.frames[k].volume for k in compared])
     return _Stress(
-        compared,
-        deviator(label),
-        deviator(model),
-        label[:, rows, columns],
-        model[:, rows, columns],
-        volumes,
+        compared, deviator(label), deviator(model), label[:, rows, columns], model[:, rows, columns], volumes
     )
 
 

@@ -1,4 +1,4 @@
-"""`Survey`: what the checks need to know of every frame, gathered in one pass."""
+"""`Survey`: quantities of every frame that the checks use, computed in one pass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from difmd.data.examination.geometry import Pairs, covalent_radii, find_pairs_on
 from difmd.data.examination.pair_model import PairModel, fit_pair_model, predict
 from difmd.data.frames import LABELS, Frame
 
-# Widths of the radial functions of a fingerprint, and how far they reach [Å].
+# Widths and range of the radial functions of a fingerprint [Å].
 _WIDTHS = np.array([0.7, 1.0, 1.5, 2.2, 3.0])
 _REACH = 4.5
 
-# Pairs closer than so many sums of covalent radii lie on top of each other.
+# Pairs closer than this times the sum of covalent radii overlap.
 COLLIDING = 0.4
 
-# A stretched bond is still one up to so many sums of covalent radii.
+# Longest bond, in sums of covalent radii.
 BONDED = 1.25
 
 
@@ -27,10 +27,10 @@ class Bonds(NamedTuple):
     """Bonded pairs of one pair of elements, over all frames.
 
     Attributes:
-        number: how many.
+        number: number of bonds.
         distance: mean length [Å].
         stiffness: mean φ'' of the pair model [eV/Å²].
-        coordination: bonds of an atom, of whatever kind, mean over the pairs.
+        coordination: bonds per atom of any kind, mean over the pairs.
     """
 
     number: int
@@ -40,23 +40,23 @@ class Bonds(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Numbers of every frame; NaN where there is none.
+    """Quantities of every frame; NaN if undefined.
 
     Attributes:
-        frames: all frames, good or bad.
-        usable: bool [frames]; positions and labels are finite, and of the right shapes.
-        faults: what is the matter with those that are not, by index.
-        sizes: atoms; int [frames].
+        frames: all frames.
+        usable: whether positions and labels are finite and have correct shapes; bool [frames].
+        faults: what is wrong with unusable frames, by index.
+        sizes: numbers of atoms; int [frames].
         energies: label [eV]; [frames].
         force_rms: root mean square of the force components [eV/Å]; [frames].
         nearest: median over atoms of nearest distance / sum of covalent radii; [frames].
         closest: i, j, distance [Å] and ratio of the closest pair; [frames, 4].
-        fingerprint: numbers that do not change when a frame is turned or renumbered; [frames, functions].
-        model: pair potential fitted to the forces; None where there are too few.
+        fingerprint: invariant under rotation and renumbering; [frames, functions].
+        model: pair potential fitted to the forces; None if there are too few.
         scale: factor from the model's forces to the labels; [frames].
         match: correlation of the model's forces with the labels; [frames].
         model_energies: [eV]; [frames].
-        model_forces: [eV/Å]; one array a frame, None where there is none.
+        model_forces: [eV/Å]; one array per frame, or None.
         model_stress: virial stress of the model [eV/Å³]; [frames, 3, 3].
         laplacians: Σ_i ∇_i² U of the model [eV/Å²]; [frames].
         bonds: by pair of elements.
@@ -82,11 +82,11 @@ class Survey(NamedTuple):
 
 
 def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
-    """Gather what the checks need.
+    """Compute the quantities for the checks.
 
     Args:
-        frames: any.
-        progress: show a bar.
+        frames: the data.
+        progress: show a progress bar.
 
     Returns:
         The `Survey`.
@@ -113,7 +113,7 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
                 closest[i] = (*pair, ratios.min())
             if frame.forces is not None:
                 columns["rms"][i] = np.sqrt(np.mean(frame.forces**2))
-        # A yardstick should not be bent by atoms on top of each other.
+        # Overlapping atoms would distort the reference.
         with np.errstate(invalid="ignore"):
             ordinary = usable & ~(closest[:, 3] < COLLIDING)
         model = fit_pair_model([frame for i, frame in enumerate(frames) if ordinary[i]])
@@ -164,7 +164,7 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
 
 
 def _fault(frame: Frame) -> str:
-    """What makes a frame unusable, or nothing."""
+    """What makes a frame unusable, "" if nothing."""
     n_atoms = len(frame.numbers)
     shapes = {"forces": (n_atoms, 3), "stress": (3, 3), "dipole": (3,), "charges": (n_atoms,), "energy": ()}
     if not np.isfinite(frame.positions).all():
@@ -187,9 +187,9 @@ def _fault(frame: Frame) -> str:
 
 
 def _fingerprint(frame: Frame, pairs: Pairs) -> np.ndarray:
-    """Sums over pairs of smooth functions of the distance, weighted by elements."""
+    """Sums over pairs of smooth functions of the distance, weighted by element."""
     z = frame.numbers.astype(float)
-    # No two pairs of elements have the same weight.
+    # Every pair of elements has another weight.
     weight = np.sqrt(z[pairs.i] + z[pairs.j]) + np.sqrt(z[pairs.i] * z[pairs.j] + 0.5)
     fade = weight * (1 - (pairs.distances / _REACH) ** 2) ** 3
     sums = (fade[:, None] * np.exp(-((pairs.distances[:, None] / _WIDTHS) ** 2))).sum(axis=0)

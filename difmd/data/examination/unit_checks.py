@@ -1,4 +1,4 @@
-"""Units: frames that differ from the others by a known factor, and whether all are off together."""
+"""Check of units: of frames relative to the others, and of all frames."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ _FORCE = {f"{name}/Å": factor for name, factor in ENERGY_FACTORS.items()} | {
     "rydberg/bohr": 2 * BOHR / HARTREE,
 }
 
-# Below this share of the usual force the direction of a force says little.
+# Below this fraction of the typical force the direction of a force is unreliable.
 _SMALL = 0.1
 
-_NO_MODEL = "there are too few forces, or no pair potential describes them well enough to tell"
+_NO_MODEL = "there are too few forces, or no pair potential describes them well enough"
 
-# Half of the way to the smallest factor, 13.6, on a logarithmic scale.
+# About halfway to the smallest factor, 13.6, on a logarithmic scale.
 _FORCE_OFF = 5.0
 _ENERGY_OFF = 3.0
 
-# What is known beforehand of the stiffness of bonds against `_expected_stiffness`, and of the temperature at
-# which data are made: medians and widths of the logarithm, from the sets of difmd's own tests.
+# Prior for the stiffness of bonds relative to `_expected_stiffness` and for the temperature of the data:
+# medians and widths of the logarithm, from the data sets in the tests of difmd.
 _STIFFNESS = (-0.5, 0.8)
 _TEMPERATURE = (700.0, 1.0)
 
-# Rows of the periodic table end with these; sizes d of Badger's rule [Å] by row.
+# Last elements of the rows of the periodic table, and sizes d of Badger's rule [Å] by row.
 _ROWS = np.array([2, 10, 18, 36, 54, 86])
 _BADGER = np.array([0.0, 0.34, 0.62, 0.8, 0.92, 0.96, 1.0])
 _BADGER_FORCE = 11.6  # 1.86 mdyn/Å · Å³, in eV Å
 
 
 def check_mixed_units(s: Survey) -> Iterator[Finding]:
-    """Frames whose energies or forces are off by a factor from those of the others."""
+    """Report frames whose energies or forces differ from those of the others by the factor of a unit."""
     yield _mixed_energies(s)
     yield _mixed_forces(s)
 
 
 def _mixed_energies(s: Survey) -> Finding:
-    item = "one unit of energy"
-    alone = np.array([is_isolated_atom(frame) for frame in s.frames], bool)
-    known = np.flatnonzero(np.isfinite(s.energies) & ~alone)
+    item = "consistent unit of energy"
+    is_single = np.array([is_isolated_atom(frame) for frame in s.frames], bool)
+    known = np.flatnonzero(np.isfinite(s.energies) & ~is_single)
     if len(known) < 10:
-        return Finding(item, Verdict.UNKNOWN, f"{len(known)} energies are too few to tell")
+        return Finding(item, Verdict.UNKNOWN, f"{len(known)} energies are too few")
     rows, values = composition(s, known)
     expected = rows @ least_absolute(rows, values)[0]
     spread = 1.4826 * np.median(np.abs(values - expected))
     if not np.median(np.abs(expected)) > 5 * spread:
-        return Finding(item, Verdict.UNKNOWN, "energies vary as much as they are large: a factor is not seen")
+        return Finding(item, Verdict.UNKNOWN, "energies vary too much to detect a factor")
     ratio = values / expected
     off = np.flatnonzero((ratio > _ENERGY_OFF) | ((ratio < 1 / _ENERGY_OFF) & (ratio > 0)))
     if not len(off):
-        return Finding(item, Verdict.OK, "energies of all frames are of one size, given their composition")
+        return Finding(item, Verdict.OK, "all energies have similar magnitudes for their composition")
     unit = _nearest(float(np.median(ratio[off])), ENERGY_FACTORS, 1.2)
     bad = known[off]
     return Finding(
@@ -69,13 +69,13 @@ def _mixed_energies(s: Survey) -> Finding:
         f"{len(bad)} of {len(known)} energies are about {np.median(ratio[off]):.4g} times the others"
         + (f", as if in {unit}" if unit else "")
         + f": {name_frames(s.frames, bad)}",
-        "convert these frames, or leave them out",
+        "convert these frames, or exclude them",
         tuple(bad),
     )
 
 
 def _mixed_forces(s: Survey) -> Finding:
-    item = "one unit of force"
+    item = "consistent unit of force"
     typical = np.nanmedian(s.force_rms) if np.isfinite(s.force_rms).any() else np.nan
     with np.errstate(invalid="ignore"):
         known = np.flatnonzero((s.match > 0.6) & (s.force_rms > _SMALL * typical / 30))
@@ -86,7 +86,7 @@ def _mixed_forces(s: Survey) -> Finding:
     off = np.flatnonzero((scale > _FORCE_OFF) | ((scale < 1 / _FORCE_OFF) & (big | (scale > 1 / 60))))
     factor = float(np.median(scale[off])) if len(off) else 1.0
     unit = _nearest(factor, _FORCE, 1.4)
-    # Structures unlike the others are also described badly, by no particular factor.
+    # The model is also inaccurate for unusual structures, without a particular factor.
     if not unit:
         low, high = np.quantile(scale, [0.01, 0.99])
         return Finding(
@@ -98,20 +98,20 @@ def _mixed_forces(s: Survey) -> Finding:
     return Finding(
         item,
         Verdict.WRONG,
-        f"forces of {len(bad)} of {len(known)} frames are about {factor:.3g} times as large as the others, "
-        f"as if in {unit}" + f": {name_frames(s.frames, bad)}",
-        "convert these frames, or leave them out",
+        f"forces of {len(bad)} of {len(known)} frames are about {factor:.3g} times as large as in the "
+        f"others, as if in {unit}" + f": {name_frames(s.frames, bad)}",
+        "convert these frames, or exclude them",
         tuple(bad),
     )
 
 
 def check_absolute_units(s: Survey) -> Finding:
-    """Whether forces are of the size that stiff bonds and a usual temperature give.
+    """Check whether the forces correspond to typical bonds and temperatures.
 
     The stiffness of bonds is compared with Badger's rule (J. Chem. Phys. 2, 128 (1934),
-    doi:10.1063/1.1749433) in the form k = 1.86 mdyn/Å · (r/Å − d)^-3, over the number of bonds that
-    share four electrons. The temperature is kT = ⟨F²⟩/⟨∇²U⟩ (Butler, Ayton, Jepps & Evans, J. Chem. Phys.
-    109, 6519 (1998), doi:10.1063/1.477301), with the Laplacian from a pair potential fitted to the forces.
+    doi:10.1063/1.1749433) in the form k = 1.86 mdyn/Å · (r/Å − d)^-3, divided by a quarter of
+    the coordination number if that is above four. The temperature is kT = ⟨F²⟩/⟨∇²U⟩ (Butler, Ayton, Jepps &
+    Evans, J. Chem. Phys. 109, 6519 (1998), doi:10.1063/1.477301), with the Laplacian of the pair potential.
     """
     item = "size of the forces"
     if s.model is None or s.model.correlation < 0.5:
@@ -126,14 +126,14 @@ def check_absolute_units(s: Survey) -> Finding:
             logs.append(np.log(bonds.stiffness / expected))
             counts.append(bonds.number)
     if not logs or not curvature > 0:
-        return Finding(item, Verdict.UNKNOWN, "there are no bonds whose stiffness could be compared")
+        return Finding(item, Verdict.UNKNOWN, "there are no bonds to compare")
     temperature = squares / curvature / units.KB
     order = np.argsort(logs)
     share = np.cumsum(np.array(counts)[order]) / np.sum(counts)
     stiffness = float(np.array(logs)[order][np.searchsorted(share, 0.5)])
     summary = (
-        f"bonds are {np.exp(stiffness):.2g} times as stiff as Badger's rule has it, and forces are those of "
-        f"about {temperature:.3g} K"
+        f"bonds are {np.exp(stiffness):.2g} times as stiff as in Badger's rule, and the forces correspond "
+        f"to about {temperature:.3g} K"
     )
     fit = {"eV": _surprise(stiffness, temperature, 1.0)}
     for name in ("kcal/mol/Å", "hartree/Å", "hartree/bohr", "rydberg/bohr"):
@@ -143,7 +143,7 @@ def check_absolute_units(s: Survey) -> Finding:
         return Finding(
             item,
             Verdict.DOUBTFUL,
-            f"{summary}: units such as {best} would fit better than eV/Å",
+            f"{summary}: units such as {best} would be more typical than eV/Å",
             "check the units of energies and forces against the calculation, and read with Units(energy=...)",
             tuple(np.flatnonzero(known)),
         )
@@ -151,24 +151,24 @@ def check_absolute_units(s: Survey) -> Finding:
 
 
 def _surprise(stiffness: float, temperature: float, factor: float) -> float:
-    """Squared deviations from what is usual, were the forces too large by `factor`."""
+    """Squared deviations from typical values if the forces are too large by `factor`."""
     middle, width = _STIFFNESS
-    usual, spread = _TEMPERATURE
+    typical, spread = _TEMPERATURE
     stiff = (stiffness - np.log(factor) - middle) / width
-    # Cold data are nothing strange.
-    hot = max(0.0, np.log(temperature / factor / usual) / spread)
+    # Low temperatures are typical, too.
+    hot = max(0.0, np.log(temperature / factor / typical) / spread)
     return float(stiff**2 + hot**2)
 
 
 def _expected_stiffness(a: int, b: int, distance: float, coordination: float) -> float:
     sizes = _BADGER[np.searchsorted(_ROWS, [a, b])].sum()
     # H–H has d = 0.025 Å.
-    apart = max(distance - sizes - 0.025, 0.3)
-    return _BADGER_FORCE / apart**3 / max(1.0, coordination / 4)
+    reduced = max(distance - sizes - 0.025, 0.3)
+    return _BADGER_FORCE / reduced**3 / max(1.0, coordination / 4)
 
 
 def _nearest(factor: float, known: dict[str, float], within: float) -> str:
-    """Name of the unit with this factor; "the unit of the others" may be the odd one."""
+    """Name of the unit with this factor; the wrong unit may also be that of the other frames."""
     gaps = {name: abs(np.log(factor / f)) for name, f in known.items()}
     gaps |= {f"eV, the others in {name}": abs(np.log(factor * f)) for name, f in known.items()}
     best = min(gaps, key=lambda name: gaps[name])

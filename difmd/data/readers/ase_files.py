@@ -1,4 +1,4 @@
-"""Configurations from everything that ASE reads."""
+"""Configurations from files that ASE reads."""
 
 from __future__ import annotations
 
@@ -25,36 +25,35 @@ def is_extxyz(path: Path) -> bool:
 
 
 def read_extxyz(path: Path) -> Iterator[Raw | BadFrame]:
-    """Frames of an extended XYZ file, one by one, each parsed by ASE.
+    """Frames of an extended XYZ file, each parsed by ASE.
 
-    The file is cut into frames here, so that a fault is that of one frame, which can be named and left out.
+    The file is divided into frames here, so that an error concerns one frame, which can be named and skipped.
 
     Raises:
-        BadFile: the file ends within a frame, or its compression is broken; or there is no number of atoms
-            where one is due.
+        BadFile: the file ends within a frame, its compression is broken, or a number of atoms is missing.
     """
     from ase.io.extxyz import read_xyz
     from ase.io.formats import open_with_compression
 
     with open_with_compression(str(path), "rt") as file:
-        for index, text in enumerate(_cut(file)):
+        for index, text in enumerate(_texts(file)):
             name = f"frame {index} (counted from 0)"
             try:
                 (atoms,) = read_xyz(StringIO(text), slice(None))
-            # Whatever ASE meets in a frame is a fault of that frame.
+            # Any exception of ASE is an error of this frame.
             except Exception as error:
                 yield BadFrame(f"{name}: {_explain(error)}")
                 continue
             yield _raw(atoms, name)
 
 
-def _cut(file: IO[str]) -> Iterator[str]:
-    """The text of one frame after the other."""
+def _texts(file: IO[str]) -> Iterator[str]:
+    """The text of each frame."""
     done = 0
     while True:
         name = f"frame {done} (counted from 0)"
         remedy = (
-            f"{done} frames before it are complete: copy or write the file again, or keep those with "
+            f"{done} frames before it are complete: copy or write the file again, or read them with "
             "skip_bad=True"
         )
         lines: list[str] = []
@@ -64,7 +63,7 @@ def _cut(file: IO[str]) -> Iterator[str]:
             if not header.strip():
                 rest = header + file.read(200)
                 if rest.strip():
-                    raise BadFile(f"{name}: an empty line where a number of atoms is due; {remedy}")
+                    raise BadFile(f"{name}: an empty line instead of a number of atoms; {remedy}")
                 return
             try:
                 n_atoms = int(header)
@@ -72,25 +71,23 @@ def _cut(file: IO[str]) -> Iterator[str]:
                     raise ValueError
             except ValueError:
                 raise BadFile(
-                    f"{name}: {header.strip()[:40]!r} where a number of atoms is due; {remedy}"
+                    f"{name}: {header.strip()[:40]!r} instead of a number of atoms; {remedy}"
                 ) from None
             lines = [file.readline() for _ in range(n_atoms + 1)]
         except (EOFError, zlib.error, OSError, UnicodeDecodeError) as error:
-            raise BadFile(f"{name}: the file cannot be read any further ({error}); {remedy}") from error
+            raise BadFile(f"{name}: the rest of the file cannot be read ({error}); {remedy}") from error
         if not lines[-1].strip():
-            there = max(0, sum(bool(line.strip()) for line in lines[1:]))
-            raise BadFile(
-                f"{name}: the file ends within it, after {there} of {n_atoms} atoms; {remedy}",
-            )
+            n_complete = max(0, sum(bool(line.strip()) for line in lines[1:]))
+            raise BadFile(f"{name}: the file ends within it, after {n_complete} of {n_atoms} atoms; {remedy}")
         yield header + "".join(lines)
         done += 1
 
 
 def read_database(path: Path) -> Iterator[Raw | BadFrame]:
-    """Rows of an ASE database; labels are those of its calculator, its key-value pairs and its data.
+    """Rows of an ASE database, with labels from its calculator, its key-value pairs and its data.
 
     Raises:
-        BadFile: it is no database.
+        BadFile: it is not a database.
     """
     from ase.db import connect
 
@@ -99,22 +96,22 @@ def read_database(path: Path) -> Iterator[Raw | BadFrame]:
             name = f"frame {index} (counted from 0; row id {row.id})"
             try:
                 raw = _raw(row.toatoms(), name)
-                # No pickle is unpacked here: ASE keeps data as JSON.
+                # ASE stores data as JSON; nothing is unpickled.
                 values = {**row.data, **row.key_value_pairs, **raw.values}
             except Exception as error:
                 yield BadFrame(f"{name}: {_explain(error)}")
                 continue
             yield raw._replace(values=values)
-    # The database below raises errors of its own on a file that is none, or is cut off.
+    # sqlite raises exceptions of its own for a file that is truncated or not a database.
     except Exception as error:
         raise BadFile(f"ASE cannot read the database ({_explain(error)}): copy or write it again") from error
 
 
 def read_other(path: Path) -> Iterator[Raw | BadFrame]:
-    """Frames of any other file that ASE knows: outputs of VASP, QE, aims, ORCA; trajectories.
+    """Frames of any other format of ASE: outputs of VASP, QE, aims, ORCA; trajectories.
 
     Raises:
-        BadFile: ASE does not know the format, or cannot read the file.
+        BadFile: ASE does not support the format, or cannot read the file.
     """
     from ase.io import iread
 
@@ -123,11 +120,11 @@ def read_other(path: Path) -> Iterator[Raw | BadFrame]:
         for atoms in iread(str(path), index=":"):
             yield _raw(atoms, f"frame {done} (counted from 0)")
             done += 1
-    # The parsers of ASE raise anything on a file that is cut off or is not what it seems.
+    # The parsers of ASE raise any exception for a file that is truncated or of another format.
     except Exception as error:
         raise BadFile(
             f"frame {done} (counted from 0): ASE cannot read it ({_explain(error)}); {done} frames before it "
-            "are complete: check that the calculation came to its end, or convert the file to extended XYZ"
+            "are complete: check that the calculation has finished, or convert the file to extended XYZ"
         ) from error
 
 
@@ -150,7 +147,7 @@ def _raw(atoms: ase.Atoms, name: str) -> Raw:
 
 
 def _explain(error: Exception) -> str:
-    # A KeyError says only the key: that of an element which is none.
+    # A KeyError contains only the key, here an unknown element.
     if isinstance(error, KeyError):
-        return f"{error} is not known; is it a chemical symbol?"
+        return f"{error} is unknown; is it a chemical symbol?"
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""From what a reader found to a `Frame`: names, units, shapes and values are checked here."""
+"""Conversion of `Raw` to `Frame`, with checks of names, units, shapes and values."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from difmd.errors import InputError
 from difmd.system import System, host_system
 
 NO_VOLUME = "no volume"
-"""In `used`: labels that were left out for want of a volume."""
+"""Key in `used` of labels that were ignored because there is no volume."""
 
 
-def to_frame(raw: Raw, place: str, keys: Keys, factors: Factors, used: dict[str, Counter[str]]) -> Frame:
-    """Check one configuration and bring it into eV, Å and e.
+def to_frame(raw: Raw, path: str, keys: Keys, factors: Factors, used: dict[str, Counter[str]]) -> Frame:
+    """Check one configuration and convert it to eV, Å and e.
 
     Args:
-        raw: what the reader found.
-        place: the file, for messages.
+        raw: content of the file.
+        path: of the file, for messages.
         keys: names of the labels.
         factors: of the units.
-        used: which name each label was found under, and how often; added to.
+        used: names of each label and their numbers; this frame is added.
 
     Returns:
         The frame.
 
     Raises:
-        InputError: something is wrong with it; the message names file, frame and atom.
+        InputError: it is invalid; the message names file, frame and atom.
     """
-    source = f"{place}, {raw.name}"
+    source = f"{path}, {raw.name}"
     try:
         system = host_system(
             np.asarray(raw.positions, np.float64) * factors.length,
@@ -46,7 +46,7 @@ def to_frame(raw: Raw, place: str, keys: Keys, factors: Factors, used: dict[str,
         )
         if not (system.atomic_numbers > 0).all():
             i = int(np.argmin(system.atomic_numbers))
-            raise InputError(f"atom {i} is of no element (atomic number 0, or the symbol X): remove it")
+            raise InputError(f"atom {i} has no element (atomic number 0, or the symbol X): remove it")
         labels, kind = _labels(raw.values, keys, factors, system, used)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
@@ -54,47 +54,43 @@ def to_frame(raw: Raw, place: str, keys: Keys, factors: Factors, used: dict[str,
 
 
 def _labels(
-    values: Mapping[str, Any],
-    keys: Keys,
-    factors: Factors,
-    system: System,
-    used: dict[str, Counter[str]],
+    values: Mapping[str, Any], keys: Keys, factors: Factors, system: System, used: dict[str, Counter[str]]
 ) -> tuple[dict[str, Any], str]:
-    found = {}
-    for label, wanted in zip(Keys._fields, keys, strict=True):
-        name = find_key(label, wanted, values)
+    raw_labels = {}
+    for label, given in zip(Keys._fields, keys, strict=True):
+        name = find_key(label, given, values)
         if name is not None and values[name] is not None:
-            found[label] = values[name]
+            raw_labels[label] = values[name]
             used.setdefault(label, Counter())[name] += 1
-    kind = as_kind(found.pop("kind", ""))
+    kind = as_kind(raw_labels.pop("kind", ""))
     n_atoms = system.n_atoms
     labels: dict[str, Any] = {}
-    if "energy" in found:
-        energy = _numbers("energy", found["energy"])
+    if "energy" in raw_labels:
+        energy = _numbers("energy", raw_labels["energy"])
         if energy.size != 1:
-            raise InputError(f"energy has shape {list(energy.shape)}: one number a frame is needed")
+            raise InputError(f"energy has shape {list(energy.shape)}, not one number per frame")
         labels["energy"] = float(energy.ravel()[0]) * factors.energy
-    if "forces" in found:
-        labels["forces"] = _shaped("forces", found["forces"], (n_atoms, 3)) * factors.forces
-    if "stress" in found:
-        labels["stress"] = as_matrix("stress", _numbers("stress", found["stress"])) * factors.stress
-    elif "virial" in found and system.pbc.all():
-        volume = abs(np.linalg.det(system.cell))
-        labels["stress"] = -as_matrix("virial", _numbers("virial", found["virial"])) * factors.virial / volume
-    elif "virial" in found:
+    if "forces" in raw_labels:
+        labels["forces"] = _shaped("forces", raw_labels["forces"], (n_atoms, 3)) * factors.forces
+    if "stress" in raw_labels:
+        labels["stress"] = as_matrix("stress", _numbers("stress", raw_labels["stress"])) * factors.stress
+    elif "virial" in raw_labels and system.pbc.all():
+        virial = as_matrix("virial", _numbers("virial", raw_labels["virial"])) * factors.virial
+        labels["stress"] = -virial / abs(np.linalg.det(system.cell))
+    elif "virial" in raw_labels:
         used.setdefault(NO_VOLUME, Counter())["virial"] += 1
-    if "dipole" in found:
-        labels["dipole"] = _shaped("dipole", found["dipole"], (3,)) * factors.dipole
-    if "charges" in found:
-        labels["charges"] = _shaped("charges", found["charges"], (n_atoms,)) * factors.charges
+    if "dipole" in raw_labels:
+        labels["dipole"] = _shaped("dipole", raw_labels["dipole"], (3,)) * factors.dipole
+    if "charges" in raw_labels:
+        labels["charges"] = _shaped("charges", raw_labels["charges"], (n_atoms,)) * factors.charges
     return labels, kind
 
 
 def _shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = _numbers(name, value)
     if array.shape != shape:
-        wanted = f"[{shape[0]}{' atoms' if name != 'dipole' else ''}{', 3' if len(shape) == 2 else ''}]"
-        raise InputError(f"{name} has shape {list(array.shape)}, not {wanted}")
+        expected = f"[{shape[0]}{' atoms' if name != 'dipole' else ''}{', 3' if len(shape) == 2 else ''}]"
+        raise InputError(f"{name} has shape {list(array.shape)}, not {expected}")
     return array
 
 

@@ -15,19 +15,19 @@ _MATRICES = {"virial": "virial"}
 
 
 def find_deepmd(path: Path) -> list[Path]:
-    """Folders at or below `path` that hold a DeePMD system, in order of their names."""
+    """Folders of DeePMD systems at or below `path`, in order of their names."""
     return sorted(file.parent for file in path.rglob("type.raw"))
 
 
 def read_deepmd(path: Path) -> Iterator[Raw | BadFrame]:
     """Frames of one DeePMD system, its sets in order of their names.
 
-    Read are `type.raw`, `type_map.raw`, `nopbc` and, in every `set.*`, `coord.npy` [frames, 3·atoms],
+    The files are `type.raw`, `type_map.raw`, `nopbc` and, in every `set.*`, `coord.npy` [frames, 3·atoms],
     `box.npy` [frames, 9], `energy.npy` [frames], `force.npy` [frames, 3·atoms], `virial.npy` [frames, 9]
-    and `real_atom_types.npy` [frames, atoms] (mixed types; −1 is no atom). Units are eV and Å.
+    and `real_atom_types.npy` [frames, atoms] (mixed types; −1 marks padding). Units are eV and Å.
 
     Raises:
-        BadFile: a file is missing or of another shape, or an element is not known.
+        BadFile: a file is missing or has another shape, or an element is unknown.
 
     References:
         DeePMD-kit manual, "Formats of a system" (docs.deepmodeling.com).
@@ -38,13 +38,13 @@ def read_deepmd(path: Path) -> Iterator[Raw | BadFrame]:
     names_file = path / "type_map.raw"
     if not names_file.exists():
         raise BadFile(
-            f"{names_file} is missing: write the symbol of each type into it, one a line, in the order of "
+            f"{names_file} is missing: write the symbol of each type into it, one per line, in the order of "
             "the types"
         )
     names = names_file.read_text().split()
     unknown = [name for name in names if name not in atomic_numbers]
     if unknown:
-        raise BadFile(f"{names_file}: {unknown[0]!r} is no chemical symbol")
+        raise BadFile(f"{names_file}: {unknown[0]!r} is not a chemical symbol")
     if types.max() >= len(names):
         raise BadFile(
             f"{path / 'type.raw'}: type {types.max()} is not among the {len(names)} of {names_file}"
@@ -53,7 +53,7 @@ def read_deepmd(path: Path) -> Iterator[Raw | BadFrame]:
     periodic = not (path / "nopbc").exists()
     folders = sorted(path.glob("set.*"))
     if not folders:
-        raise BadFile(f"{path} holds no folder set.*: keep the frames in set.000")
+        raise BadFile(f"{path} contains no folder set.*: put the frames into set.000")
     for folder in folders:
         yield from _read_set(folder, types, symbols, periodic)
 
@@ -77,7 +77,7 @@ def _read_set(
     mixed = _load(folder / "real_atom_types.npy", n_frames, n_atoms)
     if mixed is not None and len(mixed) and mixed.max() >= len(symbols):
         raise BadFile(
-            f"{folder / 'real_atom_types.npy'} holds the type {int(mixed.max())}, but type_map.raw names "
+            f"{folder / 'real_atom_types.npy'} contains the type {int(mixed.max())}, but type_map.raw names "
             f"{len(symbols)} types: add the missing ones there"
         )
     for index in range(n_frames):
@@ -100,7 +100,7 @@ def _read_set(
 
 
 def _load(path: Path, n_frames: int | None, width: int) -> np.ndarray | None:
-    """An array [frames, width], or None where there is no file."""
+    """An array [frames, width], or None if the file does not exist."""
     if not path.exists():
         return None
     try:

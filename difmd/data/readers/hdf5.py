@@ -1,4 +1,4 @@
-"""Configurations from HDF5 files of a plain layout."""
+"""Configurations from HDF5 files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _FIXED = ("positions", "atomic_numbers", "cell", "pbc", "masses")
 def read_hdf5(path: Path) -> Iterator[Raw | BadFrame]:
     """Frames of every group that has `positions`, in order of the groups' names.
 
-    A group holds frames of the same atoms:
+    A group contains frames of the same atoms:
 
         atomic_numbers  [atoms]
         positions       [frames, atoms, 3]
-        cell            [frames, 3, 3] or [3, 3]; none for molecules
-        pbc             [3]; default: periodic with a cell, else not
+        cell            [frames, 3, 3] or [3, 3]; missing for molecules
+        pbc             [3]; default: periodic if there is a cell
         masses          [atoms]; default: standard weights
         energy [frames], forces [frames, atoms, 3], stress [frames, 3, 3], dipole [frames, 3],
-        charges [frames, atoms], and any other dataset [frames, ...], found by the names in `Keys`
+        charges [frames, atoms], and any other dataset [frames, ...] named in `Keys`
         config_type     an attribute of the group, or a dataset of strings [frames]
 
     Raises:
-        BadFile: h5py is not installed, the file is no HDF5 file, or a dataset is missing or does not fit.
+        BadFile: h5py is not installed, the file is not in HDF5, or a dataset is missing or has a wrong shape.
     """
     try:
         import h5py
@@ -47,7 +47,7 @@ def read_hdf5(path: Path) -> Iterator[Raw | BadFrame]:
 
         file.visititems(note)
         if not groups:
-            raise BadFile("no group in it has a dataset named positions [frames, atoms, 3]")
+            raise BadFile("no group has a dataset positions [frames, atoms, 3]")
         for name in sorted(groups):
             yield from _read_group(h5py, name, file[name] if name else file)
 

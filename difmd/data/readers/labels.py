@@ -1,4 +1,4 @@
-"""`Keys`: under which names a file keeps its labels, and how they are found when nothing is said."""
+"""`Keys`: the names of the labels in a file, and the common names that are searched by default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _names(*plain: str) -> tuple[str, ...]:
     return plain + tuple(prefix + name for name in plain for prefix in _PREFIXES)
 
 
-# The free energy comes first: with smeared occupations the forces are its derivative.
+# The free energy has priority: with smeared occupations the forces are its derivative.
 _FREE = _names("free_energy")
 _CANDIDATES = {
     "energy": _names("energy", "Energy", "total_energy"),
@@ -30,21 +30,21 @@ _CANDIDATES = {
 
 
 class Keys(NamedTuple):
-    """Names of the labels in a file; None looks for the common names.
+    """Names of the labels in a file; None searches for common names.
 
-    Looked for are `energy`, `forces`, `stress`, `virial`, `dipole`, `charges` and common variants (`force`,
-    `virials`, `REF_energy`, `dft_forces` ...), and `config_type`, `group`, `set` for the kind.
-    `free_energy` is taken before `energy`, since forces are its derivative. Where two other names are
-    there with different numbers, reading is refused rather than one of them chosen.
+    These are `energy`, `forces`, `stress`, `virial`, `dipole`, `charges` and variants (`force`, `virials`,
+    `REF_energy`, `dft_forces` ...), and `config_type`, `group`, `set` for the kind. `free_energy` has
+    priority over `energy`, since the forces are its derivative. Two other names of one label with different
+    numbers are an error.
 
     Attributes:
         energy: total energy.
         forces: one row an atom.
         stress: 9 numbers, or 6 in ASE's order xx yy zz yz xz xy.
-        virial: −stress·volume, as GAP, MACE and DeePMD keep it; used where there is no stress.
+        virial: −stress·volume, as in GAP, MACE and DeePMD; used if there is no stress.
         dipole: 3 numbers.
         charges: one number an atom.
-        kind: a word for what the configuration is an example of.
+        kind: text that describes what the configuration represents.
     """
 
     energy: str | None = None
@@ -56,40 +56,38 @@ class Keys(NamedTuple):
     kind: str | None = None
 
 
-def find_key(label: str, wanted: str | None, values: Mapping[str, Any]) -> str | None:
-    """The name under which `values` hold a label.
+def find_key(label: str, given: str | None, values: Mapping[str, Any]) -> str | None:
+    """The name of a label in `values`.
 
     Args:
         label: a field of `Keys`.
-        wanted: a name given by the user.
-        values: everything that a frame carries.
+        given: the name given by the user.
+        values: all content of a frame.
 
     Returns:
-        The name, or None when there is none: frames may lack labels.
+        The name, or None if the frame lacks the label.
 
     Raises:
         InputError: two names with different numbers.
     """
-    if wanted is not None:
-        return wanted if wanted in values else None
+    if given is not None:
+        return given if given in values else None
     if label == "energy":
         for name in _FREE:
             if name in values:
                 return name
-    found = [name for name in _CANDIDATES[label] if name in values]
-    if len(found) > 1 and label != "kind":
-        first = np.asarray(values[found[0]])
-        for name in found[1:]:
+    names = [name for name in _CANDIDATES[label] if name in values]
+    if len(names) > 1 and label != "kind":
+        first = np.asarray(values[names[0]])
+        for name in names[1:]:
             other = np.asarray(values[name])
             if first.shape != other.shape or not np.array_equal(first, other):
-                raise InputError(
-                    f"{found[0]} and {name} differ: say which one is meant with Keys({label}={name!r})"
-                )
-    return found[0] if found else None
+                raise InputError(f"{names[0]} and {name} differ: select one with Keys({label}={name!r})")
+    return names[0] if names else None
 
 
 def as_kind(value: Any) -> str:
-    """The kind as a word."""
+    """The kind as text."""
     return str(value.item() if isinstance(value, np.ndarray) and value.size == 1 else value)
 
 
@@ -106,5 +104,5 @@ def as_matrix(name: str, value: Any) -> np.ndarray:
         xx, yy, zz, yz, xz, xy = array.ravel()
         return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
     raise InputError(
-        f"{name} has shape {list(array.shape)}: it takes 3×3 numbers, or 6 in the order xx yy zz yz xz xy"
+        f"{name} has shape {list(array.shape)}, not 3×3 numbers or 6 in the order xx yy zz yz xz xy"
     )

@@ -1,4 +1,4 @@
-"""`Raw`: what a reader finds in a file before anything is named, converted or checked."""
+"""`Raw`: content of a file before names, units and values are checked."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from difmd.errors import InputError
 
 
 class Raw(NamedTuple):
-    """One configuration as a file gives it, in the file's units.
+    """One configuration in the units of its file.
 
     Attributes:
         positions: [atoms, 3].
         numbers: [atoms].
-        cell: [3, 3]; None without.
+        cell: [3, 3]; None if there is none.
         pbc: [3].
-        masses: [amu], [atoms]; None where the file has none.
-        values: everything else by name: labels, words, numbers.
-        name: which frame of the file, such as "frame 12 (counted from 0)".
+        masses: [amu], [atoms]; None if the file has none.
+        values: all other content by name: labels, text, numbers.
+        name: of the frame in the file, such as "frame 12 (counted from 0)".
     """
 
     positions: np.ndarray
@@ -33,8 +33,8 @@ class Raw(NamedTuple):
 
 
 class BadFrame(InputError):
-    """One frame cannot be used; those that follow may be."""
+    """A frame cannot be used; the frames after it may be usable."""
 
 
 class BadFile(InputError):
-    """Nothing more can be read from a file."""
+    """The rest of a file cannot be read."""

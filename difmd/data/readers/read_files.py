@@ -1,4 +1,4 @@
-"""`read` and `stream`: files of any kind to `Frame`s, checked and in difmd's units."""
+"""`read` and `stream`: files of all formats to checked `Frame`s in eV, Å and e."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from difmd.data.readers.labels import Keys
 from difmd.data.readers.raw import BadFile, BadFrame, Raw
 from difmd.errors import InputError
 
-# Longer than this one does not like to wait without a sign [s].
+# A progress bar appears after this time [s].
 _LONG = 2.0
 
 
@@ -34,40 +34,40 @@ def read(
     skip_bad: bool = False,
     progress: bool | None = None,
 ) -> list[Frame]:
-    """Read configurations with their labels, and check every one of them.
+    """Read configurations with their labels, and check each of them.
 
-    Read are extended XYZ (`.xyz`, `.extxyz`, also `.gz`, `.bz2`, `.xz`), folders of DeePMD-kit, HDF5 files in
-    the layout of `difmd.data.readers.hdf5` (`.h5`, `.hdf5`), ASE databases (`.db`) and every other file
-    that ASE knows, such as vasprun.xml, OUTCAR, trajectories, and outputs of QE, aims, ORCA, GPAW and CASTEP.
+    Formats: extended XYZ (`.xyz`, `.extxyz`, also `.gz`, `.bz2`, `.xz`), folders of DeePMD-kit, HDF5 with the
+    layout of `difmd.data.readers.hdf5` (`.h5`, `.hdf5`), ASE databases (`.db`), and all other formats of ASE,
+    such as vasprun.xml, OUTCAR, trajectories, and outputs of QE, aims, ORCA, GPAW and CASTEP.
 
     Args:
         path: a file, or a folder of DeePMD-kit or of several such folders.
-        keys: names of the labels in the file; default: the common ones are looked for.
+        keys: names of the labels in the file; default: common names.
         units: of the numbers in the file; default: eV and Å.
-        skip_bad: leave out frames that cannot be used, with a warning that says how many and why, instead of
+        skip_bad: skip invalid frames with a warning that states their number and the reasons, instead of
             refusing the file.
-        progress: show a bar; default: once it takes longer than 2 s.
+        progress: show a progress bar; default: after 2 s.
 
     Returns:
-        The frames, in the order of the file. A virial becomes the stress −virial/V; it is left out for
-        frames that are not periodic, for which there is none.
+        The frames, in the order of the file. A virial is converted to the stress −virial/V; it is ignored in
+        frames without three periodic directions.
 
     Raises:
-        InputError: the file is missing, empty, cut off or of an unknown format; a frame has an element that
-            is none, positions or labels that are not finite or of a wrong shape, or atoms that coincide; no
+        InputError: the file is missing, empty, truncated or of an unknown format; a frame has an unknown
+            element, positions or labels that are not finite or have a wrong shape, or coinciding atoms; no
             frame has a label. The message names file, frame and remedy.
     """
     path = as_path("path", path)
     skipped: list[str] = []
     used: dict[str, Counter[str]] = {}
     frames = []
-    found = _stream(path, keys, units, skip_bad, skipped, used)
+    stream = _stream(path, keys, units, skip_bad, skipped, used)
     began = time.monotonic()
-    # The length of a file is known only at its end, so the bar counts without one.
+    # The number of frames is unknown until the end of the file.
     bar = progress_bar(f"reading {path.name}", None)
     with ExitStack() as stack:
         advance = stack.enter_context(bar) if progress else None
-        for frame in found:
+        for frame in stream:
             frames.append(frame)
             if advance is None and progress is None and time.monotonic() - began > _LONG:
                 advance = stack.enter_context(bar)
@@ -86,24 +86,24 @@ def stream(
     units: Units = Units(),  # noqa: B008
     skip_bad: bool = False,
 ) -> Iterator[Frame]:
-    """As `read`, but one frame after the other, so that a file may be larger than memory.
+    """As `read`, but frame by frame, so that a file may be larger than memory.
 
     Args:
         path: as for `read`.
         keys: as for `read`.
         units: as for `read`.
-        skip_bad: as for `read`; the warning comes at the end.
+        skip_bad: as for `read`; the warning is issued at the end.
 
     Returns:
         An iterator over the frames.
 
     Raises:
-        InputError: as `read`, when the frame in question is reached.
+        InputError: as `read`, when the iteration reaches the invalid frame.
     """
-    return _warning_at_the_end(as_path("path", path), keys, units, skip_bad)
+    return _stream_and_warn(as_path("path", path), keys, units, skip_bad)
 
 
-def _warning_at_the_end(path: Path, keys: Keys, units: Units, skip_bad: bool) -> Iterator[Frame]:
+def _stream_and_warn(path: Path, keys: Keys, units: Units, skip_bad: bool) -> Iterator[Frame]:
     skipped: list[str] = []
     used: dict[str, Counter[str]] = {}
     done = 0
@@ -115,30 +115,25 @@ def _warning_at_the_end(path: Path, keys: Keys, units: Units, skip_bad: bool) ->
 
 
 def _stream(
-    path: Path,
-    keys: Keys,
-    units: Units,
-    skip_bad: bool,
-    skipped: list[str],
-    used: dict[str, Counter[str]],
+    path: Path, keys: Keys, units: Units, skip_bad: bool, skipped: list[str], used: dict[str, Counter[str]]
 ) -> Iterator[Frame]:
-    """Frames; what was left out and which names were used is written into `skipped` and `used`."""
+    """Yield frames; record skipped frames and the names of labels in `skipped` and `used`."""
     factors = factors_of(units)
     seen: Counter[str] = Counter()
     done = labelled = 0
-    for place, source in _sources(path):
+    for name_of_source, source in _sources(path):
         try:
             for raw in source():
                 try:
                     if isinstance(raw, BadFrame):
                         raise raw
-                    frame = to_frame(raw, place, keys, factors, used)
+                    frame = to_frame(raw, name_of_source, keys, factors, used)
                 except InputError as error:
                     if isinstance(error, BadFile):
                         raise
-                    message = f"{place}: {error}" if isinstance(raw, BadFrame) else str(error)
+                    message = f"{name_of_source}: {error}" if isinstance(raw, BadFrame) else str(error)
                     if not skip_bad:
-                        raise InputError(f"{message}; or leave such frames out with skip_bad=True") from error
+                        raise InputError(f"{message}; or skip such frames with skip_bad=True") from error
                     skipped.append(message)
                     continue
                 seen.update(raw.values.keys())
@@ -146,29 +141,29 @@ def _stream(
                 labelled += bool(frame.labels)
                 yield frame
         except BadFile as error:
-            message = f"{place}: {error}"
+            message = f"{name_of_source}: {error}"
             if not (skip_bad and done):
                 raise InputError(message) from error
             skipped.append(message)
     if not done:
-        why = f"all {len(skipped)} frames are bad, the first: {skipped[0]}" if skipped else "it is empty"
-        raise InputError(f"{path} holds no frame: {why}; check how it was written")
+        why = f"all {len(skipped)} frames are invalid, the first: {skipped[0]}" if skipped else "it is empty"
+        raise InputError(f"{path} contains no valid frame: {why}; check how it was written")
     if not labelled:
-        there = ", ".join(sorted(seen)) or "nothing"
+        names = ", ".join(sorted(seen)) or "nothing"
         raise InputError(
             f"{path}: none of {done} frames has an energy, forces, stress, dipole or charges; besides atoms "
-            f"they carry {there}: say which of these are the labels with Keys(energy=..., forces=...)"
+            f"they contain {names}: name the labels with Keys(energy=..., forces=...)"
         )
     for label, name in zip(Keys._fields, keys, strict=True):
         if name is not None and name not in seen:
             near = difflib.get_close_matches(name, seen, n=1) or sorted(seen)
             raise InputError(
-                f"{path}: Keys({label}={name!r}) is in none of {done} frames; there are {', '.join(near)}"
+                f"{path}: Keys({label}={name!r}) is in none of {done} frames; available are {', '.join(near)}"
             )
 
 
 def _sources(path: Path) -> list[tuple[str, Callable[[], Iterator[Raw | BadFrame]]]]:
-    """What to read, each with the name that messages give it."""
+    """The parts of a data set: the name of each in messages, and its reader."""
     if not path.exists():
         folder = path.parent
         names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
@@ -185,8 +180,8 @@ def _sources(path: Path) -> list[tuple[str, Callable[[], Iterator[Raw | BadFrame
         if not folders:
             names = sorted(item.name for item in path.iterdir())
             raise InputError(
-                f"{path} is a folder without a DeePMD system (type.raw); give a file in it, of "
-                f"{', '.join(names[:8]) or 'which it has none'}"
+                f"{path} is a folder without a DeePMD system (type.raw); give one of its files: "
+                f"{', '.join(names[:8]) or 'it is empty'}"
             )
         return [
             (str(Path(path.name) / folder.relative_to(path)), lambda folder=folder: read_deepmd(folder))  # type: ignore[misc]
@@ -204,16 +199,16 @@ def _sources(path: Path) -> list[tuple[str, Callable[[], Iterator[Raw | BadFrame
 
 
 def _remarks(path: Path, done: int, skipped: list[str], used: dict[str, Counter[str]]) -> Iterator[str]:
-    """What the user should know although reading went through."""
+    """Warnings after reading."""
     if skipped:
         reasons = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
-        yield f"{path}: {len(skipped)} frames left out, {done} kept: {reasons}"
+        yield f"{path}: {len(skipped)} frames skipped, {done} read: {reasons}"
     energies = used.get("energy", Counter())
     if len(energies) > 1:
         counts = ", ".join(f"{name} in {count}" for name, count in energies.items())
-        yield f"{path}: the energy has different names in different frames ({counts}): is it the same one?"
+        yield f"{path}: the energy has different names in some frames ({counts}): check that they agree"
     if NO_VOLUME in used:
         yield (
-            f"{path}: the virial of {used[NO_VOLUME]['virial']} frames left out: they are not periodic in "
-            "all directions, and without a volume there is no stress"
+            f"{path}: the virial of {used[NO_VOLUME]['virial']} frames ignored: without three periodic "
+            "directions there is no volume and no stress"
         )

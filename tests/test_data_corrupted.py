@@ -1,4 +1,4 @@
-"""Text files with a spoiled frame, or cut short: the frame and the remedy are named."""
+"""Text files with an invalid frame, and truncated files: messages name the frame and the remedy."""
 
 import gzip
 
@@ -25,7 +25,7 @@ def field(column, value):
 
 
 # Lines 6 and 7 of a file are the header of frame 1, whose atoms are lines 8 to 11.
-SPOILED = {
+CORRUPTED = {
     "nan position": (lambda t: nth_line(t, 9, field(2, "nan")), r"frame 1 .*positions\[1, 1\] = nan"),
     "nan force": (
         lambda t: nth_line(t, 10, field(5, "nan")),
@@ -46,9 +46,9 @@ SPOILED = {
     ),
     "unknown element": (
         lambda t: nth_line(t, 8, field(0, "Qq")),
-        r"frame 1 .*'Qq' is not known; is it a chemical",
+        r"frame 1 .*'Qq' is unknown; is it a chemical",
     ),
-    "no element": (lambda t: nth_line(t, 8, field(0, "X")), r"frame 1 .*atom 0 is of no element"),
+    "no element": (lambda t: nth_line(t, 8, field(0, "X")), r"frame 1 .*atom 0 has no element"),
     "colliding": (
         lambda t: nth_line(t, 9, lambda line: " ".join(line.split()[:1] + t.splitlines()[8].split()[1:])),
         r"frame 1 .*atoms 0 and 1 coincide",
@@ -60,18 +60,18 @@ SPOILED = {
     ),
     "conflict": (
         lambda t: t.replace("energy=-11.0", "energy=-11.0 REF_energy=3"),
-        r"frame 1 .*energy and REF_energy differ: say which one is meant with Keys\(energy='REF_energy'\)",
+        r"frame 1 .*energy and REF_energy differ: select one with Keys\(energy='REF_energy'\)",
     ),
     "six stresses": (
         lambda t: nth_line(t, 7, lambda line: line + ' REF_virial="1 2 3 4 5"').replace(" stress=", " s="),
-        r"frame 1 .*virial has shape \[5\]: it takes 3×3 numbers",
+        r"frame 1 .*virial has shape \[5\], not 3×3 numbers",
     ),
 }
 
 
-@pytest.mark.parametrize("case", SPOILED)
+@pytest.mark.parametrize("case", CORRUPTED)
 def test_bad_frame(tmp_path, case):
-    spoil, message = SPOILED[case]
+    spoil, message = CORRUPTED[case]
     text = text_of(tmp_path)
     path = tmp_path / "bad.xyz"
     path.write_text(spoil(text))
@@ -80,9 +80,9 @@ def test_bad_frame(tmp_path, case):
     assert "bad.xyz" in str(caught.value) and "skip_bad=True" in str(caught.value)
     with pytest.raises(InputError, match=message):
         list(stream(path))
-    with pytest.warns(UserWarning, match=r"1 frames left out, 2 kept: .*frame 1 \(counted"):
-        kept = read(path, skip_bad=True)
-    assert [frame.energy for frame in kept] == [-10.0, -12.0]
+    with pytest.warns(UserWarning, match=r"1 frames skipped, 2 read: .*frame 1 \(counted"):
+        valid = read(path, skip_bad=True)
+    assert [frame.energy for frame in valid] == [-10.0, -12.0]
 
 
 CUT = {
@@ -93,11 +93,11 @@ CUT = {
     ),
     "no number": (
         lambda t: nth_line(t, 12, lambda _: "four"),
-        r"frame 2 .*'four' where a number of atoms is due",
+        r"frame 2 .*'four' instead of a number of atoms",
     ),
     "empty line": (
         lambda t: nth_line(t, 11, lambda line: line + "\n"),
-        r"frame 2 .*an empty line where a number",
+        r"frame 2 .*an empty line instead of a number",
     ),
 }
 
@@ -116,14 +116,15 @@ def test_truncated_file(tmp_path, case, compressed):
         message = r"frame 2 .*"
     with pytest.raises(InputError, match=message):
         read(path)
-    with pytest.warns(UserWarning, match="1 frames left out, 2 kept"):
+    with pytest.warns(UserWarning, match="1 frames skipped, 2 read"):
         assert len(read(path, skip_bad=True)) == 2
 
 
 def test_truncated_compression(tmp_path):
-    whole = gzip.compress(text_of(tmp_path, 200).encode())
-    (tmp_path / "a.xyz.gz").write_bytes(whole[: len(whole) // 2])
+    complete = gzip.compress(text_of(tmp_path, 200).encode())
+    (tmp_path / "a.xyz.gz").write_bytes(complete[: len(complete) // 2])
     with pytest.raises(
-        InputError, match=r"a.xyz.gz: frame \d+ .*cannot be read any further .* before it are complete"
+        InputError,
+        match=r"a.xyz.gz: frame \d+ .*rest of the file cannot be read .* before it are complete",
     ):
         read(tmp_path / "a.xyz.gz")

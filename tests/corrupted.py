@@ -1,4 +1,4 @@
-"""What may be wrong with data: changes of sound frames, and what `examine` says of each."""
+"""Corruptions of correct frames, and the findings that `examine` must report."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def scaled(energy=1.0, forces=1.0, stress=1.0):
 
 
 def misordered(frame):
-    """What VASP's xx yy zz xy yz zx is when read as ASE's xx yy zz yz xz xy."""
+    """The stress in VASP's order xx yy zz xy yz zx read in ASE's order xx yy zz yz xz xy."""
     s = frame.stress.copy()
     for (i, j), value in zip([(1, 2), (0, 2), (0, 1)], [s[0, 1], s[1, 2], s[0, 2]], strict=True):
         s[i, j] = s[j, i] = value
@@ -45,21 +45,23 @@ def collide(positions):
     positions[7] = positions[3] + [0.5, 0.0, 0.0]
 
 
-def turned(frame):
-    """The same crystal, turned by 90°, moved and renumbered."""
-    turn = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+def rotated(frame):
+    """The same crystal, rotated by 90°, translated and renumbered."""
+    rotation = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
     order = np.random.default_rng(0).permutation(frame.n_atoms)
-    system = frame.system.replace(positions=(frame.positions @ turn + 0.3)[order], cell=frame.cell @ turn)
+    system = frame.system.replace(
+        positions=(frame.positions @ rotation + 0.3)[order], cell=frame.cell @ rotation
+    )
     return frame.replace(
-        system=system, forces=(frame.forces @ turn)[order], stress=turn.T @ frame.stress @ turn
+        system=system, forces=(frame.forces @ rotation)[order], stress=rotation.T @ frame.stress @ rotation
     )
 
 
 FEW = (4, 17, 33, 52, 66)
 MANY = tuple(range(1, 80, 3))
 EVERY = tuple(range(80))
-# What is done; the item that finds it, how, in which words and frames.
-SPOILED = {
+# The corruption; item, verdict, text and frames of the finding.
+CORRUPTED = {
     "kcal/mol energies": (all_of(scaled(KCAL)), "forces = −dE/dr", "WRONG", "energies in kcal/mol", EVERY),
     "hartree energies": (
         all_of(scaled(1 / HARTREE)),
@@ -75,7 +77,7 @@ SPOILED = {
         "forces in hartree/bohr",
         EVERY,
     ),
-    "gradients": (all_of(scaled(forces=-1)), "forces = −dE/dr", "WRONG", "forces of the other sign", EVERY),
+    "gradients": (all_of(scaled(forces=-1)), "forces = −dE/dr", "WRONG", "forces of opposite sign", EVERY),
     "energies 20 % off": (all_of(scaled(1.2)), "forces = −dE/dr", "DOUBTFUL", r"= 1\.(19|20)", EVERY),
     "kcal/mol energies and forces": (
         all_of(scaled(KCAL, KCAL, KCAL)),
@@ -86,35 +88,35 @@ SPOILED = {
     ),
     "some energies in kcal/mol": (
         some(FEW, scaled(KCAL)),
-        "one unit of energy",
+        "consistent unit of energy",
         "WRONG",
         "5 of 80 energies are about 23.* as if in kcal/mol: cu.xyz, frame 4 ",
         FEW,
     ),
     "a third of the energies in kcal/mol": (
         some(MANY, scaled(KCAL)),
-        "one unit of energy",
+        "consistent unit of energy",
         "WRONG",
         "as if in kcal/mol: cu.xyz, frame 1 ",
         MANY,
     ),
     "some forces in kcal/mol/Å": (
         some(FEW, scaled(forces=KCAL)),
-        "one unit of force",
+        "consistent unit of force",
         "WRONG",
         "forces of 5 of 80 frames .* as if in kcal/mol/Å: cu.xyz, frame 4 ",
         FEW,
     ),
     "a third of the forces in hartree/Å": (
         some(MANY, scaled(forces=1 / HARTREE)),
-        "one unit of force",
+        "consistent unit of force",
         "WRONG",
         "as if in hartree/Å: cu.xyz, frame 1 ",
         MANY,
     ),
     "energies and forces mixed": (
         some(FEW, scaled(KCAL, KCAL)),
-        "one unit of force",
+        "consistent unit of force",
         "WRONG",
         "as if in kcal/mol/Å: cu.xyz, frame 4 ",
         FEW,
@@ -123,7 +125,7 @@ SPOILED = {
         all_of(scaled(stress=-1)),
         "stress",
         "WRONG",
-        "of the other sign",
+        "of opposite sign",
         EVERY,
     ),
     "stress in GPa": (all_of(scaled(stress=1 / units.GPA)), "stress", "WRONG", "as if in GPa", EVERY),
@@ -131,7 +133,7 @@ SPOILED = {
         all_of(scaled(stress=-10 / units.GPA)),
         "stress",
         "WRONG",
-        "other sign: compression is positive, as if in kbar",
+        "opposite sign: compression is positive, as if in kbar",
         EVERY,
     ),
     "virial for stress": (
@@ -145,14 +147,14 @@ SPOILED = {
         all_of(misordered),
         "order of the shear stress",
         "WRONG",
-        "what is given as yz xz xy is taken for xy yz xz",
+        "the components yz xz xy are read as xy yz xz",
         EVERY,
     ),
     "order of VASP in one kind": (
         some(range(40, 80), misordered),
         "order of the shear stress",
         "WRONG",
-        "in kind 'strained' .*is taken for xy yz xz",
+        "in kind 'strained' .*are read as xy yz xz",
         tuple(range(40, 80)),
     ),
     "stress not symmetric": (
@@ -189,7 +191,7 @@ SPOILED = {
         ),
         "close atoms",
         "DOUBTFUL",
-        "usually 1.7. sums of covalent radii apart",
+        "typically 1.7. sums of covalent radii apart",
         (),
     ),
     "repeat": (
@@ -199,8 +201,8 @@ SPOILED = {
         r"1 of 81 frames repeat others, 1 atom by atom .*cu.xyz, frame 12 .* frame 80 .* of the list",
         (80,),
     ),
-    "repeat, turned": (
-        lambda frames: [*frames, turned(frames[50])],
+    "repeat, rotated": (
+        lambda frames: [*frames, rotated(frames[50])],
         "duplicates",
         "DOUBTFUL",
         "1 of 81 frames repeat others, 0 atom by atom",
@@ -241,11 +243,11 @@ SPOILED = {
         "forces 79, .* of 80 frames; no forces in cu.xyz, frame 31 ",
         (31,),
     ),
-    "not said to be periodic": (
+    "missing pbc": (
         some((31,), lambda f: f.replace(system=f.system.replace(pbc=np.zeros(3, bool)))),
         "cells",
         "DOUBTFUL",
-        "1 are not periodic, yet atoms are bonded across faces of the cell: cu.xyz, frame 31 ",
+        "1 are not periodic, but atoms are bonded across faces of the cell: cu.xyz, frame 31 ",
         (31,),
     ),
     "cell in nm": (
