@@ -263,7 +263,7 @@ def as_system(structure: Any) -> System:
     return structure
 
 
-def atomic_number(species: int | str) -> int:
+def atomic_number(species: Any) -> int:
     """The atomic number of a symbol such as "Ar", or of a number itself.
 
     Raises:

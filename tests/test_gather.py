@@ -66,7 +66,7 @@ def test_runs():
     np.testing.assert_array_equal(found[1], VALUES[start[::-1, None] + jnp.arange(3, dtype=jnp.int32)[None]])
 
 
-def test_refuses_what_would_be_silently_wrong():
+def test_unsupported_use_is_refused():
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("r",))
     spread = jax.sharding.PartitionSpec("r")
     gather = jax.shard_map(take, mesh=mesh, in_specs=(jax.sharding.PartitionSpec(), spread), out_specs=spread)
@@ -98,14 +98,14 @@ def test_rows_add_up():
     np.testing.assert_allclose(found, jnp.zeros((10, 3)).at[INDEX].add(ROWS[:6].reshape(2, 3, 3)), atol=1e-14)
 
 
-# Three pairs over eight entries, two of which are unused; the last row stands for those.
+# Three pairs over eight entries, two of them unused; the last row stands for those.
 PAIR = jnp.asarray([[0, 2, 3, 1], [1, 0, 2, 3]], jnp.int32)
 ENTRIES = jnp.asarray([[0, 3, 1, 0], [5, 4, 6, 0]], jnp.int32)
 
 
 def spread_by(gather):
     def total(values, pair, entries):
-        # The last row has no derivative, as what it stands for is out of reach.
+        # The last row is not differentiated, as unused entries are out of reach.
         rows = jnp.concatenate([values, jnp.zeros((1, values.shape[1]))])
         found = gather(rows, pair, entries)
         return jnp.sum(jnp.sin(found) * jnp.arange(1.0, 9.0).reshape(2, 4, 1))

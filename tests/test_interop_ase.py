@@ -32,8 +32,8 @@ def test_forces_and_stress_are_those_of_the_energy():
     assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
 
 
-def test_the_list_is_kept_and_renewed():
-    """Small moves keep the list; large ones, a strain, or other atoms make a new one."""
+def test_the_list_is_reused_and_renewed():
+    """Small moves reuse the list; large ones, a strain, or other atoms require a new one."""
     atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
     atoms.calc = argon(skin=0.6)
     atoms.get_potential_energy()
@@ -67,7 +67,7 @@ def test_a_crystal_relaxes():
 
 @pytest.mark.filterwarnings("error")
 def test_constraints_are_those_of_ase():
-    """Which applies them; the forces beneath are of all atoms, and nothing is said of constraints."""
+    """ASE applies them to the forces of all atoms, and difmd does not warn of constraints."""
     atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
     atoms.rattle(0.1, seed=1)
     atoms.calc = argon()
@@ -94,7 +94,7 @@ def test_bad_input_is_named():
         broken.get_potential_energy()
 
 
-def test_dipoles_are_there_where_there_are_charges():
+def test_potentials_with_charges_have_dipoles():
     network = difmd.mace(["H", "O"], cutoff=3.0, n_features=2, l_max=1, correlation=2, charges=True)
     atoms = ase.build.molecule("H2O")
     atoms.calc = Calculator(network, network.init(jax.random.key(0)))

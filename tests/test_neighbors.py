@@ -36,7 +36,7 @@ updated = jax.jit(update)
 
 @functools.cache
 def template(size: str, pbc: tuple[bool, bool, bool]) -> Neighbors:
-    """An empty list with room for every image, stale for any system."""
+    """An empty list with capacity for every image, stale for any system."""
     n_atoms, slots, bins, reach, held = SIZES[size]
     images = [(n + 2 * r) / n if periodic else 1 for n, r, periodic in zip(bins, reach, pbc, strict=True)]
     n_extended = int(n_atoms * np.prod(images))
@@ -74,7 +74,7 @@ class Spec(NamedTuple):
     seed: int
 
     def build(self):
-        """A cell sheared, turned at random and of either hand, with atoms far outside of it."""
+        """A cell sheared, rotated at random and of either handedness, with atoms far outside."""
         rng = np.random.default_rng(self.seed)
         padded = SIZES[self.size][0]
         n_atoms = 1 + self.n_atoms % padded
@@ -114,9 +114,9 @@ def system_of(positions, cell, pbc, real) -> System:
 
 
 def expect(neighbors, positions, cell, pbc, real):
-    """The list holds exactly the pairs within REACH."""
+    """The list contains exactly the pairs within REACH."""
     expected, nearest = brute_force(positions[real], cell, pbc, REACH)
-    assume(nearest > 1e-9)  # a pair at the cut-off itself may fall either way
+    assume(nearest > 1e-9)  # a pair at the cut-off may be listed or not
     assert not neighbors.overflow and not neighbors.too_small
     found = pairs_of(neighbors)
     assert found.shape == expected.shape and (found == expected).all()
@@ -137,7 +137,7 @@ def check_lists(spec):
     apart = positions[real][j] - positions[real][i] + shifts @ cell
     np.testing.assert_allclose(np.linalg.norm(apart, axis=1), distances, atol=1e-9)
 
-    # Within skin/2 the list is kept, and holds every pair that can interact.
+    # Within skin/2 the list is unchanged, and contains every pair that can interact.
     step = rng.normal(size=positions.shape)
     step *= 0.49 * SKIN * rng.uniform(size=(len(step), 1)) / np.linalg.norm(step, axis=1, keepdims=True)
     kept = updated(system_of(positions + step, cell, pbc, real), first)
@@ -145,7 +145,7 @@ def check_lists(spec):
     near, _ = brute_force((positions + step)[real], cell, pbc, CUTOFF)
     assert is_subset(near, pairs_of(kept))
 
-    # One atom beyond skin/2: built anew, exactly.
+    # One atom beyond skin/2: rebuilt exactly.
     moved = positions + step
     moved[0] = positions[0] + 0.51 * SKIN * np.sign(step[0] + 0.1)
     expect(updated(system_of(moved, cell, pbc, real), first), moved, cell, pbc, real)

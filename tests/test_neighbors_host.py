@@ -1,4 +1,4 @@
-"""`neighbor_list`, `grow` and the flags: chosen cases, batches, and everything that can go wrong."""
+"""`neighbor_list`, `grow` and the flags: selected cases, batches, and errors."""
 
 import dataclasses
 import math
@@ -116,12 +116,12 @@ def test_overflow_is_flagged_and_grow_repairs_it():
 @pytest.mark.parametrize("where", ["images", "runs"])
 def test_overflow_of_images_and_of_runs_is_flagged(where):
     system = random_system(cell=[4.0, 4.0, 4.0])
-    roomy = neighbor_list(system, cutoff=1.5)
+    ample = neighbor_list(system, cutoff=1.5)
     if where == "images":
-        room = int(roomy.n_extended) - 1
-        tight = roomy.replace(parents=roomy.parents[:room], images=roomy.images[:, :room])
+        room = int(ample.n_extended) - 1
+        tight = ample.replace(parents=ample.parents[:room], images=ample.images[:, :room])
     else:
-        tight = dataclasses.replace(roomy, grid=roomy.grid._replace(capacity=int(roomy.n_in_run) - 1))
+        tight = dataclasses.replace(ample, grid=ample.grid._replace(capacity=int(ample.n_in_run) - 1))
     tight = jax.jit(rebuild)(system, tight)
     assert bool(tight.overflow)
     assert int(tight.indices.max()) <= tight.parents.shape[-1]
@@ -129,8 +129,8 @@ def test_overflow_of_images_and_of_runs_is_flagged(where):
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_large_systems_are_searched_in_blocks_alike(batched, monkeypatch):
-    """With a last block that overlaps the one before, and columns that are no atoms."""
+def test_blocks_of_a_large_system_give_the_same_list(batched, monkeypatch):
+    """With a last block that overlaps the previous one, and columns that pad."""
     system = random_system(cell=[4.0, 4.0, 4.0])
     if batched:
         other = random_system(cell=[4.0, 4.0, 4.0], seed=1)
@@ -158,7 +158,7 @@ def test_large_systems_are_searched_in_blocks_alike(batched, monkeypatch):
 
 
 def test_open_crystals_get_no_more_slots_than_they_need():
-    """A Tersoff potential pays for the square of them; a liquid of this density would get 16."""
+    """The cost of a Tersoff potential grows as their square; a liquid of this density would get 16."""
     silicon = from_ase(ase.build.bulk("Si", "diamond", a=5.43, cubic=True) * (4, 4, 4))
     neighbors = neighbor_list(silicon, cutoff=3.0, skin=0.3)
     assert int(neighbors.n_neighbors) == 4 and neighbors.capacity <= 8
@@ -166,7 +166,7 @@ def test_open_crystals_get_no_more_slots_than_they_need():
 
 
 @pytest.mark.parametrize("largest", [0, 1, 300, 2**20, 2**31 - 2])
-def test_sorting_is_stable_however_many_words_the_keys_take(largest):
+def test_sorting_is_stable_for_keys_of_any_number_of_words(largest):
     keys = np.random.default_rng(0).integers(0, largest + 1, 5000).astype(np.int32)
     expected = np.argsort(keys, kind="stable")
     np.testing.assert_array_equal(_argsort(jnp.asarray(keys), largest), expected)
@@ -193,7 +193,7 @@ def test_cores_share_the_columns_of_a_large_system_equally(n_atoms, n_cores, mon
 
 @pytest.mark.parametrize("n", [1, 16_040, 16_041, 20_000, 64_161, 256_000, 1_000_000])
 @pytest.mark.parametrize("size", [cpu_layout.SUMMED, cpu_layout.SEARCHED])
-def test_blocks_are_equal_and_do_little_twice(n, size, monkeypatch):
+def test_blocks_are_equal_and_overlap_little(n, size, monkeypatch):
     monkeypatch.setattr(cpu_layout, "n_cores", lambda: 2)
     parts = cpu_layout.split(n, size)
     if n <= size:
@@ -202,7 +202,7 @@ def test_blocks_are_equal_and_do_little_twice(n, size, monkeypatch):
     starts, length = parts
     covered = np.concatenate([np.arange(start, start + length) for start in starts])
     np.testing.assert_array_equal(np.unique(covered), np.arange(n))
-    assert length * (len(starts) - 1) < n  # the last alone may overlap
+    assert length * (len(starts) - 1) < n  # only the last may overlap
     assert len(covered) <= 1.02 * n and length <= 1.01 * size and 64 <= length % 512 <= 448
 
 
@@ -225,21 +225,21 @@ def test_a_cell_without_volume_is_refused():
         neighbor_list(flat, cutoff=1.5)
 
 
-def test_indices_stay_in_bounds_however_little_room_there_is():
-    """Gathers rely on it; the flag only tells afterwards."""
+def test_indices_stay_in_bounds_after_any_overflow():
+    """Gathers rely on it, as the flag is read only afterwards."""
     system = random_system(cell=[4.0, 4.0, 4.0])
-    roomy = neighbor_list(system, cutoff=1.5)
+    ample = neighbor_list(system, cutoff=1.5)
     build = jax.jit(rebuild)
-    for room in (21, 40, 60, 90, int(roomy.n_extended) - 1):
-        tight = build(system, roomy.replace(parents=roomy.parents[:room], images=roomy.images[:, :room]))
+    for room in (21, 40, 60, 90, int(ample.n_extended) - 1):
+        tight = build(system, ample.replace(parents=ample.parents[:room], images=ample.images[:, :room]))
         assert bool(tight.overflow)
         assert 0 <= int(tight.indices.min()) and int(tight.indices.max()) <= room
         assert 0 <= int(tight.centers.min()) and int(tight.centers.max()) <= room + 1
         np.testing.assert_array_equal(np.sort(tight.order), np.arange(20))
 
 
-def test_bins_do_not_depend_on_where_the_atoms_are():
-    """The order of sums does depend on the bins, and a run goes on as if it had not stopped."""
+def test_bins_do_not_depend_on_positions():
+    """The order of sums depends on the bins, and a continued run must reproduce an uninterrupted one."""
     one = random_system(n_atoms=60, cell=[9.0, 9.0, 9.0], spread=9.0, seed=1)
     other = one.replace(positions=0.2 * one.positions)
     for pbc in (True, False):
@@ -301,12 +301,12 @@ def test_padding_never_makes_a_list_stale():
         ({"cutoff": 2.0, "capacity": 0}, "capacity = 0"),
     ],
 )
-def test_refusals(options, message):
+def test_invalid_arguments(options, message):
     with pytest.raises(InputError, match=message):
         neighbor_list(random_system(), **options)
 
 
-def test_refuses_positions_that_are_not_finite_and_replicas_of_unlike_pbc():
+def test_positions_that_are_not_finite_and_replicas_of_different_pbc_are_refused():
     system = random_system(cell=[4.0, 4.0, 4.0])
     with pytest.raises(InputError, match="not finite"):
         neighbor_list(system.replace(positions=system.positions.at[2].set(jnp.nan)), cutoff=2.0)
@@ -316,7 +316,7 @@ def test_refuses_positions_that_are_not_finite_and_replicas_of_unlike_pbc():
         neighbor_list(batch, cutoff=2.0)
 
 
-def test_points_that_are_no_atoms_end_long_and_short_positions_alike(monkeypatch):
+def test_padding_points_follow_long_and_short_arrays(monkeypatch):
     system = random_system(cell=[4.0, 4.0, 4.0])
     neighbors = neighbor_list(system, cutoff=1.5)
     short = extended_positions(system, neighbors)
@@ -329,7 +329,7 @@ def test_points_that_are_no_atoms_end_long_and_short_positions_alike(monkeypatch
 @pytest.mark.parametrize("pbc", [[False] * 3, [True, False, False], [False, True, False]])
 @pytest.mark.parametrize("size", [5.0, 500.0, 5e6])
 def test_pairs_of_atoms_in_a_plane_and_on_a_line(pbc, size):
-    """However far apart: where there is no extent there are no bins, either."""
+    """At any distance: without an extent there are no bins."""
     rng = np.random.default_rng(0)
     x = size * rng.uniform(size=(40, 3))
     x[:20] = x[20:] + 0.4
@@ -343,3 +343,30 @@ def test_pairs_of_atoms_in_a_plane_and_on_a_line(pbc, size):
         square = np.sum(apart**2, axis=-1)
         expected = np.argwhere((square < 1) & ~np.eye(40, dtype=bool))
         np.testing.assert_array_equal(np.sort(i * 40 + j), np.sort(expected @ [40, 1]))
+
+
+def test_lists_of_another_system_are_refused():
+    system = random_system(cell=[4.0, 4.0, 4.0])
+    neighbors = neighbor_list(system, cutoff=1.5, skin=0.2)
+    larger = random_system(21, cell=[4.0, 4.0, 4.0])
+    slab = system.replace(pbc=np.array([True, True, False]))
+    both = jax.tree.map(lambda x: np.stack([x, x]), system)
+    for function in (update, rebuild, is_stale):
+        for wrong, match in (
+            (larger, "is for 20 atoms, but the system has 21"),
+            (slab, r"for pbc = \[True, True, True\], but the system has \[True, True, False\]"),
+            (both, "system holds 2 replicas"),
+        ):
+            with pytest.raises(InputError, match=match):
+                function(wrong, neighbors)
+        with pytest.raises(InputError, match="is for 20 atoms"):
+            jax.jit(function)(larger, neighbors)
+    with pytest.raises(InputError, match="neighbors is a list for 20 atoms, but the system has 21"):
+        grow(larger, neighbors)
+    with pytest.raises(InputError, match="like is a list for 20 atoms"):
+        neighbor_list(larger, cutoff=1.5, like=neighbors)
+
+
+def test_a_list_prints_its_capacity():
+    text = repr(neighbor_list(random_system(cell=[4.0, 4.0, 4.0]), cutoff=1.5, skin=0.2))
+    assert text.startswith("Neighbors: 20 atoms\n  cutoff: 1.5 Å + skin 0.2 Å") and text.count("\n") < 6

@@ -54,7 +54,7 @@ def langevin_gas():
 
 @pytest.fixture
 def unchecked():
-    """Without the type checker of conftest.py, so that a wrong shape gets to the check in difmd."""
+    """Without the type checker of conftest.py, so that a wrong shape reaches the check in difmd."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -80,7 +80,7 @@ def test_vacf_equals_the_double_loop():
 
 
 def test_diffusivity_of_a_trajectory(langevin_gas):
-    """Replicas behind frames, atoms that pad, and one species of two."""
+    """Frames before replicas, padding atoms, and one species of two."""
     positions, momenta, masses, interval, _ = (np.asarray(x) for x in langevin_gas)
     numbers = np.where(np.arange(20) < 8, 18, 36)
     expected = diffusivity_from_arrays(
@@ -110,7 +110,7 @@ def test_diffusivity_of_a_trajectory(langevin_gas):
         diffusivity(run, window=(4.0, 6.0), species=2)
 
 
-def test_center_of_mass_is_at_rest_afterwards():
+def test_removing_the_center_of_mass_leaves_it_at_rest():
     rng = np.random.default_rng(3)
     v, masses = rng.normal(size=(4, 6, 3)), rng.uniform(1, 9, 6)
     left = np.asarray(remove_center_of_mass(jnp.asarray(v), jnp.asarray(masses)))
@@ -275,7 +275,7 @@ def test_replicas():
         over_replicas(samples[:1])
 
 
-def test_crystal_is_no_liquid_and_random_positions_are():
+def test_a_crystal_is_not_a_liquid_but_random_positions_are():
     rng = np.random.default_rng(6)
     a = 5.7
     corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
@@ -292,8 +292,8 @@ def test_crystal_is_no_liquid_and_random_positions_are():
     np.testing.assert_array_equal(is_liquid(systems, spacing=a / np.sqrt(2)), [False, False, True])
 
 
-def test_control_takes_out_shared_noise():
-    """Over many experiments the estimate has the right mean, less scatter, and an honest error bar."""
+def test_control_removes_shared_noise():
+    """Over many experiments the mean, the smaller scatter and the standard error are right."""
     rng = np.random.default_rng(8)
     control = 5 + rng.normal(size=(2000, 16))
     samples = 3 + 2 * (control - 5) + 0.5 * rng.normal(size=control.shape)

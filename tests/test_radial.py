@@ -27,7 +27,7 @@ def test_shells_of_a_crystal():
     assert "maximum: g(2.8" in repr(unlike)
 
 
-def test_an_ideal_gas_has_none():
+def test_an_ideal_gas_has_no_structure():
     rng = np.random.default_rng(0)
     cell = np.array([[9.0, 0, 0], [1.0, 8.0, 0], [-1.0, 2.0, 10.0]])
     numbers = np.array([1] * 40 + [8] * 60 + [0] * 3)

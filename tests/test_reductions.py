@@ -8,14 +8,14 @@ import pytest
 from difmd._internal.reductions import cumulative, full_rows, largest
 
 
-def test_nan_is_seen_in_many_replicas():
+def test_nan_propagates_in_many_replicas():
     x = np.zeros((64, 300), np.float32)
     x[np.arange(64), np.arange(64) * 4] = np.nan
     assert np.isnan(jax.jit(jax.vmap(largest))(jnp.asarray(x))).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 16, 17, 4096, 4097, 70_001])
-def test_every_place_is_seen(n):
+def test_the_maximum_may_be_anywhere(n):
     find = jax.jit(largest)
     for place in {0, 1, n // 3, n // 2, n - 2, n - 1} & set(range(n)):
         x = np.linspace(-2, -1, n)

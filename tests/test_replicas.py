@@ -1,4 +1,4 @@
-"""Replicas in shares, each on a core of its own."""
+"""Replicas in shares, each on its own core."""
 
 import functools
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ def scaled(power, factor, x, keys):
 @pytest.fixture(params=[1, 2, 3])
 def shares(request, monkeypatch):
     monkeypatch.setattr(replicas, "n_shares", lambda n_replicas, n_atoms: request.param)
-    # So that some wait for others.
+    # Some shares wait for others.
     monkeypatch.setattr(cpu_layout, "n_cores", lambda: 2)
     return request.param
 
@@ -71,7 +71,7 @@ def test_an_error_in_a_share_is_raised(shares):
         (4, 7, 32, 1),
         (2, 10, 32, 2),
         (1, 8, 32, 1),
-        # So many that the positions of a share stay in the cache, and the cores have equal work.
+        # The positions of a share fit into the cache, and the cores have equal work.
         (2, 64, 256, 8),
         (2, 64, 4096, 64),
         (2, 10, 10_000, 10),

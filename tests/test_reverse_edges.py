@@ -1,4 +1,4 @@
-"""Undirected pairs: every entry of a list has one twin, and both ways to find them agree."""
+"""Reverse edges: every entry of a list has one, and both ways to find them agree."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def vectors(system, neighbors):
 
 @pytest.mark.parametrize("n", [1, 2, 7, 40])
 @pytest.mark.parametrize("pbc", [True, [True, False, True], False], ids=["periodic", "slab", "free"])
-def test_each_entry_has_one_twin(n, pbc):
+def test_each_entry_has_one_reverse_edge(n, pbc):
     system = crowd(n, seed=n, pbc=pbc, spread=1.0 if n < 10 else 2.0)
     neighbors = neighbor_list(system, cutoff=5.0, skin=0.4)
     assert_reverse_edges(system, neighbors, jax.jit(find_reverse_edges)(neighbors))
@@ -56,7 +56,7 @@ def assert_reverse_edges(system, neighbors, reverse_edges):
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 @pytest.mark.parametrize("pbc", [True, [False, True, False], False])
-def test_packed_lists_hold_the_same_pairs(n, pbc):
+def test_packed_lists_contain_the_same_pairs(n, pbc):
     system = jax.tree.map(np.asarray, crowd(n, seed=10 + n, pbc=pbc))
     found = pairs_of(system, 5.0)
     periodic = tuple(map(bool, system.pbc))
@@ -90,8 +90,8 @@ def test_packed_lists_hold_the_same_pairs(n, pbc):
     assert ours == theirs
 
 
-def test_a_pair_seen_from_one_side_only_has_no_twin():
-    """At the very reach of a list the two sides may round differently."""
+def test_a_pair_listed_from_one_side_has_no_reverse_edge():
+    """At the reach of a list the two sides may round differently."""
     system = crowd(7, seed=4)
     neighbors = neighbor_list(system, cutoff=5.0, skin=0.4)
     used = np.argwhere(np.asarray(neighbors.indices) < neighbors.parents.shape[0])

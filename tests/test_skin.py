@@ -1,4 +1,4 @@
-"""The skin that is chosen is that of the least expected cost."""
+"""The automatic skin has the least expected cost."""
 
 import numpy as np
 import pytest

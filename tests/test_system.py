@@ -1,14 +1,15 @@
-"""`System`: conversion from and to ASE, and every refusal of `make_system`."""
+"""`System`: conversion from and to ASE, validation, and its summary."""
 
 import ase
 import ase.build
+import ase.constraints
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from difmd.errors import InputError
-from difmd.system import from_ase, host_system, make_system, to_ase, validate_system
+from difmd.system import atomic_number, from_ase, host_system, make_system, to_ase, validate_system
 
 PAIR = [[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]]
 BOX = [5.0, 6.0, 7.0]
@@ -34,7 +35,7 @@ def test_round_trip_with_ase(atoms):
     np.testing.assert_array_equal(back.cell[:], atoms.cell[:])
 
 
-def test_padding_is_left_out_of_ase_and_may_coincide():
+def test_padding_is_omitted_in_ase_and_may_coincide():
     system = make_system([*PAIR, PAIR[0], PAIR[0]], [6, 8, 0, 0])
     assert system.n_atoms == 4
     assert to_ase(system).get_chemical_formula() == "CO"
@@ -52,7 +53,7 @@ def test_default_masses_cell_and_dtype():
     assert {low.positions.dtype, low.masses.dtype, low.cell.dtype} == {jnp.dtype("float32")}
 
 
-def test_a_dtype_that_is_not_enabled_is_not_passed_over():
+def test_a_dtype_that_is_not_enabled_warns():
     with jax.enable_x64(False), pytest.warns(UserWarning, match="float64"):
         make_system(PAIR, [6, 8], dtype=jnp.float64)
 
@@ -112,7 +113,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refusal_names_the_culprit(case):
+def test_errors_name_the_argument(case):
     arguments, options, message = REFUSED[case]
     for make in (make_system, host_system):
         with pytest.raises(InputError, match=message):
@@ -121,8 +122,8 @@ def test_refusal_names_the_culprit(case):
 
 @pytest.mark.parametrize("n_atoms", [2, 64, 65, 300])
 @pytest.mark.parametrize("periodic", [False, True])
-def test_coinciding_atoms_are_found_whatever_the_number(n_atoms, periodic):
-    """Few atoms are compared one by one, many by a search; in a skewed cell and far outside of it."""
+def test_coinciding_atoms_are_detected_among_few_and_many(n_atoms, periodic):
+    """All distances of few atoms, a search among many; in a skewed cell and far outside of it."""
     rng = np.random.default_rng(n_atoms)
     cell = np.array([[9.0, 0, 0], [7.0, 9.0, 0], [-8.0, 5.0, 9.0]])
     sites = np.stack(np.meshgrid(*[np.arange(7)] * 3, indexing="ij"), -1).reshape(-1, 3)[:n_atoms]
@@ -138,12 +139,12 @@ def test_coinciding_atoms_are_found_whatever_the_number(n_atoms, periodic):
     assert host_system(positions, numbers, **options).n_atoms == n_atoms
 
 
-def test_an_atom_on_its_own_image_is_found():
+def test_an_atom_on_its_image_is_detected():
     with pytest.raises(InputError, match="atoms 0 and 0 coincide"):
         host_system(np.zeros((2, 3)) + [[0, 0, 0], [0, 0, 0.5]], [6, 6], cell=[5e-5, 1.0, 1.0])
 
 
-def test_host_system_is_numpy_and_independent_of_what_it_was_made_from():
+def test_host_system_is_numpy_and_independent_of_its_arguments():
     positions = np.array(PAIR)
     system = host_system(positions, [6, 8], cell=BOX)
     positions[0] = 7.0
@@ -160,10 +161,37 @@ def test_atoms_apart_across_the_cell_are_accepted():
     assert make_system([[0, 0, 0], [-7 + 1e-3, -5, 0]], [6, 8], **ACROSS).n_atoms == 2
 
 
-def test_validate_system_finds_what_was_broken_later():
+def test_validate_system_detects_later_changes():
     system = make_system(PAIR, [6, 8], cell=BOX)
     validate_system(system)
     with pytest.raises(InputError, match=r"positions\[0, 1\] = nan"):
         validate_system(system.replace(positions=system.positions.at[0, 1].set(jnp.nan)))
     with pytest.raises(InputError, match="atoms 0 and 1 coincide"):
         validate_system(system.replace(positions=jnp.zeros((2, 3))))
+
+
+def test_summary_of_systems_replicas_and_traced_arrays():
+    atoms = ase.Atoms("CO2", [*PAIR, [0, 0, 2.2]], cell=[[4, 0, 0], [2, 5, 0], [0, 0, 6]], pbc=[1, 1, 0])
+    atoms.set_constraint(ase.constraints.FixAtoms([0]))
+    system = from_ase(atoms)
+    assert repr(system).splitlines() == [
+        "System: 3 atoms, CO2",
+        "  cell: 4 × 5.385 × 6 Å, angles 90° 90° 68.2°, periodic along a b",
+        "  fixed: 1 atoms",
+        "  positions: float64[3, 3]",
+    ]
+    assert "<td" in system._repr_html_() and "CO2" in system._repr_html_()
+    assert repr(jax.tree.map(lambda x: jnp.stack([x, x]), system)).startswith("System: 2 replicas of 3 atoms")
+    padded = make_system([*PAIR, PAIR[0]], [6, 8, 0])
+    assert repr(padded).startswith("System: 3 atoms, CO and 1 of padding\n  cell: none")
+    seen = []
+    jax.jit(lambda system: seen.append(repr(system)))(system)
+    jax.tree.map(lambda _: None, system).__repr__()
+    assert seen == ["System: 3 atoms\n  positions: float64[3, 3]"]
+
+
+def test_atomic_numbers_of_symbols_and_numbers():
+    assert [atomic_number(x) for x in ("Ar", 18, np.int64(18))] == [18] * 3
+    for wrong in ("Xx", 0, 119, True, 1.0, None):
+        with pytest.raises(InputError, match="neither a chemical symbol nor a number from 1 to 118"):
+            atomic_number(wrong)

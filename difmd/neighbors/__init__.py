@@ -11,15 +11,6 @@ from difmd.neighbors.skin import automatic_skin
 from difmd.neighbors.types import Neighbors, check, extended_positions, is_stale
 
 __all__ = [
-    "Neighbors",
-    "automatic_skin",
-    "check",
-    "extended_positions",
-    "find_pairs",
-    "grow",
-    "has_overflowed",
-    "is_stale",
-    "neighbor_list",
-    "rebuild",
-    "update",
-]
+    "Neighbors", "automatic_skin", "check", "extended_positions", "find_pairs", "grow", "has_overflowed",
+    "is_stale", "neighbor_list", "rebuild", "update",
+]  # fmt: skip

@@ -18,21 +18,8 @@ from difmd.observables.statistics import Estimate, over_blocks, over_replicas, w
 from difmd.observables.structure import crystalline_order, is_liquid
 
 __all__ = [
-    "Diffusivity",
-    "Estimate",
-    "RadialDistribution",
-    "autocorrelation",
-    "crystalline_order",
-    "diffusivity",
-    "diffusivity_from_arrays",
-    "elastic_constants",
-    "finite_size_correction",
-    "is_liquid",
-    "mean_squared_displacement",
-    "over_blocks",
-    "over_replicas",
-    "radial_distribution",
-    "remove_center_of_mass",
-    "velocity_autocorrelation",
-    "with_control",
-]
+    "Diffusivity", "Estimate", "RadialDistribution", "autocorrelation", "crystalline_order",
+    "diffusivity", "diffusivity_from_arrays", "elastic_constants", "finite_size_correction", "is_liquid",
+    "mean_squared_displacement", "over_blocks", "over_replicas", "radial_distribution",
+    "remove_center_of_mass", "velocity_autocorrelation", "with_control",
+]  # fmt: skip

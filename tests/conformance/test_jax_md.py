@@ -15,7 +15,7 @@ from difmd.potentials.tersoff import TERSOFF_1989
 
 @pytest.fixture(scope="module", autouse=True)
 def jax_md():
-    """Import jax-md when its tests run: it takes seconds, and mixes types of numbers meanwhile."""
+    """Import jax-md when its tests run: it takes seconds and mixes dtypes."""
     global energy, minimize, simulate, space, from_jax_md, to_jax_md
     with jax.numpy_dtype_promotion("standard"):
         from jax_md import energy, minimize, simulate, space
@@ -28,7 +28,7 @@ SW = difmd.stillinger_weber(["Si"], epsilon=2.16826, sigma=2.0951)
 
 
 def shaken(symbol, a, basis, n, *, strain=0.0, width=0.08):
-    """A crystal with displaced atoms in a cell that is sheared, upper triangular as jax-md wants it."""
+    """A crystal with displaced atoms in a cell that is sheared, upper triangular as jax-md requires."""
     rng = np.random.default_rng(0)
     cells = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
     shear = np.eye(3) + strain * np.array([[0, 0, 0], [0.7, 0, 0], [-0.4, 0.5, 0]])
@@ -103,7 +103,7 @@ def test_box_and_params_are_arguments():
 def test_trajectories_agree_to_rounding():
     """100 steps of constant energy by either package."""
     system, params = argon(), LJ.init(jax.random.key(0))
-    # jax-md takes it in single precision.
+    # jax-md does this in single precision.
     dt = float(np.float32(4 * units.FS))
     momenta = draw_momenta(jax.random.key(1), system, 60.0)
     done = difmd.simulate(
@@ -184,7 +184,7 @@ def edip(displacement, params):
 
 
 def tersoff(displacement, params):
-    """Silicon as difmd has it, with the names of jax-md."""
+    """The silicon of difmd with the argument names of jax-md."""
     del params
     si = TERSOFF_1989["Si"]
     table = {
@@ -195,7 +195,7 @@ def tersoff(displacement, params):
 
 
 def silica(displacement, params):
-    """Two species, with charges. `bks_silica_pair` itself is not finite: it takes an atom beside itself."""
+    """Two species with charges. `bks_silica_pair` is not finite: it pairs an atom with itself."""
     del params
     species = np.arange(108) % 3 > 0
     i, j = np.triu_indices(len(species), 1)
@@ -227,12 +227,12 @@ def test_tersoff_of_jax_md_is_that_of_difmd():
         pytest.param(eam, 5.0, argon(), 0.5, id="EAM"),
         pytest.param(edip, 3.13, silicon(), 0.5, id="EDIP"),
         pytest.param(tersoff, 3.0, silicon(), 0.5, id="Tersoff"),
-        # No structure of silica, but one that ions fall out of.
+        # Not a structure of silica, but one in which ions collapse.
         pytest.param(silica, 8.0, argon(), 0.1, id="BKS"),
     ],
 )
 def test_energies_of_jax_md_through_difmd(make, cutoff, system, dt_fs):
-    """Against jax-md itself, and a trajectory of difmd with it keeps its energy."""
+    """Against jax-md itself, and a trajectory of difmd conserves the energy."""
     potential = from_jax_md(make, cutoff=cutoff)
     found = known(potential, {}, system)
     with jax.numpy_dtype_promotion("standard"):
@@ -248,7 +248,7 @@ def test_energies_of_jax_md_through_difmd(make, cutoff, system, dt_fs):
     assert np.ptp(total) < 1e-3 * np.ptp(done.potential_energy)
 
 
-def test_what_jax_md_cannot_do_is_refused():
+def test_requests_that_jax_md_does_not_support_are_refused():
     potential = from_jax_md(eam, cutoff=5.0)
     small = shaken("Ar", 5.4, FCC, 1)
     with pytest.raises(InputError, match="twice the cut-off"):
