@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import difmd
-from difmd import data, units
+from difmd import data, observables, units
 from difmd.interop.ase import Calculator
 from difmd.relaxation import any_strain, minimize
 
@@ -284,10 +284,15 @@ POTENTIALS = {
         lambda _: lennard_jones(["Qq"]),
         r"species 'Qq' is neither a chemical symbol nor a number",
     ),
-    "species of one word": (lambda _: lennard_jones("Ar"), r"species must be a sequence .* got 'Ar'"),
-    "no species": (lambda _: lennard_jones([]), r"species must be a sequence .* got \[\]"),
-    "species None": (lambda _: lennard_jones(None), r"species must be a sequence .* got None"),
-    "one number for species": (lambda _: lennard_jones(18), r"species must be a sequence .* got 18"),
+    "species of an unknown word": (
+        lambda _: lennard_jones("argon"),
+        r"species 'argon' is neither a chemical",
+    ),
+    "no species": (lambda _: lennard_jones([]), r"species = \[\] must be a symbol such as 'Ar', or a list"),
+    "species None": (
+        lambda _: lennard_jones(None),
+        r"species = None must be a symbol such as .Ar.",
+    ),
     "species twice": (lambda _: lennard_jones(["Ar", 18]), r"species \('Ar', 18\) contains an element twice"),
     "species 0": (
         lambda _: lennard_jones([0]),
@@ -536,11 +541,34 @@ NEIGHBORS = {
     "skin of text": (lambda _: neighbor_list(skin="1"), r"skin = '1' must be a real number \[Å\], not a str"),
     "too little slack": (lambda _: neighbor_list(slack=0.5), r"slack = 0.5 must be at least 1"),
     "slack of text": (lambda _: neighbor_list(slack="much"), r"slack = 'much' must be a real number"),
-    "no room": (lambda _: neighbor_list(capacity=0), r"capacity = 0 must be at least 1"),
-    "room for half an atom": (lambda _: neighbor_list(capacity=1.5), r"capacity = 1.5"),
-    "room of text": (lambda _: neighbor_list(capacity="enough"), r"capacity = 'enough'"),
+    "no capacity": (lambda _: neighbor_list(capacity=0), r"capacity = 0 must be at least 1"),
+    "capacity for half an atom": (lambda _: neighbor_list(capacity=1.5), r"capacity = 1.5"),
+    "capacity of text": (lambda _: neighbor_list(capacity="enough"), r"capacity = 'enough'"),
     "cell that would grow": (lambda _: neighbor_list(shrink=0.5), r"shrink = 0.5 must be at least 1"),
-    "ASE's atoms for a list": (lambda _: neighbor_list(atoms()), r"system is .*Atoms.*from_ase"),
+    "list for an atom without an element": (
+        lambda _: neighbor_list(atoms(lambda a: a.numbers.__setitem__(0, 0))),
+        r"atom 0 has no element",
+    ),
+    "list under jit": (
+        lambda _: jax.jit(lambda system: neighbor_list(system).indices)(argon()),
+        r"neighbor_list cannot run under jit, grad or vmap.*difmd.neighbors.update",
+    ),
+    "list like that of another system": (
+        lambda _: neighbor_list(like=neighbor_list(make(X[1:], AR[1:]))),
+        r"like is a list for 31 atoms, but the system has 32",
+    ),
+    "update of a list of another system": (
+        lambda _: difmd.neighbors.update(make(X[1:], AR[1:]), neighbors()),
+        r"neighbour list is for 32 atoms, but the system has 31",
+    ),
+    "growth of a list of another system": (
+        lambda _: difmd.neighbors.grow(make(X[1:], AR[1:]), neighbors()),
+        r"neighbors is a list for 32 atoms, but the system has 31",
+    ),
+    "list for other periodic directions": (
+        lambda _: difmd.neighbors.rebuild(make(pbc=[True, True, False]), neighbors()),
+        r"neighbour list is for pbc = \[True, True, True\].*\[True, True, False\]",
+    ),
     "positions for a list": (lambda _: neighbor_list(X), r"system is .*ndarray.*make_system"),
     "no list to be like": (lambda _: neighbor_list(like=5.0), r"like is .*float"),
     "list of NaN positions": (
@@ -623,14 +651,24 @@ EVALUATIONS = {
         lambda _: evaluate(difmd.forces.forces, potential=None),
         r"potential .*NoneType.*Potential",
     ),
-    "ASE's atoms for a system": (lambda _: evaluate(system=atoms()), r"system .*Atoms.*from_ase"),
     "no system": (lambda _: evaluate(system=None), r"system .*NoneType"),
     "positions for a system": (
         lambda _: evaluate(difmd.forces.forces, system=X),
         r"system .*ndarray.*make_system",
     ),
     "replicas for a system": (lambda _: evaluate(system=replicas()), r"2 replicas.*vmap"),
-    "no neighbors": (lambda _: evaluate(neighbors=None), r"neighbors .*NoneType.*neighbor_list"),
+    "no neighbors for forces": (
+        lambda _: evaluate(difmd.forces.forces, neighbors=None),
+        r"neighbors .*NoneType.*neighbor_list",
+    ),
+    "no neighbors under jit": (
+        lambda _: jax.jit(lambda system: evaluate(system=system, neighbors=None).energy)(argon()),
+        r"a neighbour list is needed under jit, grad or vmap",
+    ),
+    "atoms of ASE of an unknown species": (
+        lambda _: evaluate(system=atoms(lambda a: a.numbers.__setitem__(0, 36)), neighbors=None),
+        r"the potential has no parameters for Kr, only for Ar",
+    ),
     "pairs for neighbors": (lambda _: evaluate(neighbors=[(0, 1)]), r"neighbors .*list.*neighbor_list"),
     "neighbors of fewer atoms": (
         lambda _: evaluate(neighbors=neighbor_list(make(X[1:], AR[1:]))),
@@ -644,11 +682,11 @@ EVALUATIONS = {
         lambda _: evaluate(system=make(changed(X, (0, 0), 2.0))),
         r"neighbour list is stale: .*build it with",
     ),
-    "neighbors without room": (
+    "neighbors without capacity": (
         lambda _: evaluate(neighbors=neighbor_list(capacity=1)),
         r"neighbour list has overflowed: build it with",
     ),
-    "species that the potential does not know": (
+    "species without parameters": (
         lambda _: evaluate(system=make(X, changed(AR, 0, 36))),
         r"the potential has no parameters for Kr, only for Ar",
     ),
@@ -678,7 +716,10 @@ RUNS = {
     "frames rarer than steps": (lambda _: simulate(save_every=20), r"n_steps = 10 .* save_every = 20"),
     "frames of zero steps": (lambda _: simulate(save_every=0), r"save_every = 0"),
     "frames of half a step": (lambda _: simulate(save_every=0.5), r"save_every = 0.5 must be an integer"),
-    "chunks in floating point": (lambda _: simulate(chunk_steps=5e2), r"chunk_steps = 500.0 must be a whole"),
+    "chunks in floating point": (
+        lambda _: simulate(chunk_steps=5e2),
+        r"chunk_steps = 500.0 must be",
+    ),
     "negative chunks": (lambda _: simulate(chunk_steps=-5), r"chunk_steps = -5 must be"),
     "negative start temperature": (
         lambda _: simulate(initial_temperature=-5.0),
@@ -702,11 +743,11 @@ RUNS = {
     ),
     "neither temperature nor momenta": (
         lambda _: simulate(initial_temperature=None),
-        r"give either temperature or momenta to start from",
+        r"give either initial_temperature or momenta to start from",
     ),
     "temperature and momenta": (
         lambda _: simulate(momenta=jnp.zeros(X.shape)),
-        r"give either temperature or momenta to start from",
+        r"give either initial_temperature or momenta to start from",
     ),
     "no key": (
         lambda _: simulate(key=None),
@@ -752,7 +793,6 @@ RUNS = {
         lambda _: simulate(system=make(fixed=[0]), initial_temperature=None, momenta=jnp.ones(X.shape)),
         r"momenta of fixed atoms must be zero",
     ),
-    "ASE's atoms to simulate": (lambda _: simulate(system=atoms()), r"system is .*Atoms.*from_ase"),
     "list of systems to simulate": (lambda _: simulate(system=[argon(), argon()]), r"system is .*list"),
     "nothing to simulate": (lambda _: simulate(system=None), r"system is .*NoneType"),
     "trajectory to simulate": (
@@ -815,7 +855,7 @@ RUNS = {
         r"skin = -1.0 Å must be finite and not negative",
     ),
     "skin of text to simulate": (lambda _: simulate(skin="wide"), r"skin = 'wide' must be a real number"),
-    "room of half an atom to simulate": (lambda _: simulate(capacity=4.5), r"capacity = 4.5"),
+    "capacity of half an atom to simulate": (lambda _: simulate(capacity=4.5), r"capacity = 4.5"),
     "momenta for a state": (
         lambda _: simulate(system=state(), initial_temperature=None, key=None, momenta=jnp.zeros(X.shape)),
         r"a state has momenta and a key: leave out",
@@ -1100,7 +1140,7 @@ MODELS = {
     ),
     "model of a newer difmd": (
         lambda tmp: difmd.load(saved(tmp, with_meta(format=99))),
-        r"has the format 99, .* install a newer one",
+        r"has format 99, .* install a newer version",
     ),
     "model of an unknown potential": (
         lambda tmp: difmd.load(saved(tmp, with_meta(potential={"name": "magic"}))),
@@ -1377,7 +1417,10 @@ CERTIFICATES = {
         r"dt = .*0\.1, 0\.2.* must be one number",
     ),
     "certificate with no time step": (lambda _: validate(dt=None), r"dt .*None"),
-    "certificate of a float of steps": (lambda _: validate(n_steps=4e3), r"n_steps = 4000.0 must be a whole"),
+    "certificate of a float of steps": (
+        lambda _: validate(n_steps=4e3),
+        r"n_steps = 4000.0 must be",
+    ),
     "certificate of few replicas": (
         lambda _: validate(n_replicas=7),
         r"n_replicas = 7 must be at least 8",
@@ -1407,7 +1450,51 @@ CERTIFICATES = {
     ),
 }
 
+OBSERVABLES = {
+    "diffusivity of a system": (
+        lambda _: observables.diffusivity(argon(), window=(0.1, 0.2)),
+        r"trajectory is of type System.*simulate",
+    ),
+    "order of one system": (
+        lambda _: observables.is_liquid(argon(), spacing=3.9),
+        r"systems must be replicas",
+    ),
+    "distribution around an unknown element": (
+        lambda _: observables.radial_distribution(argon(), first="Ax", second="Ar"),
+        r"species 'Ax' is neither a chemical symbol nor a number",
+    ),
+    "distribution around an absent element": (
+        lambda _: observables.radial_distribution(argon(), first="Kr", second="Ar"),
+        r"configuration 0 has no atoms of atomic number 36",
+    ),
+    "displacements of replicas": (
+        lambda _: observables.mean_squared_displacement(np.zeros((2, 3, 4, 3))),
+        r"positions must have shape \[frames, atoms, 3\], got \[2, 3, 4, 3\]",
+    ),
+    "elastic constants of a slab": (
+        lambda _: observables.elastic_constants(lj(), PARAMS, make(pbc=[True, True, False])),
+        r"periodic in all directions",
+    ),
+    "elastic constants of an unknown species": (
+        lambda _: observables.elastic_constants(lj(), PARAMS, make(X, changed(AR, 0, 36)), neighbors()),
+        r"the potential has no parameters for Kr",
+    ),
+    "jax-md with an unknown species": (
+        lambda _: difmd.interop.jax_md.to_jax_md(lj(), PARAMS, make(X, changed(AR, 0, 36))),
+        r"the potential has no parameters for Kr",
+    ),
+    "jax-md with replicas": (
+        lambda _: difmd.interop.jax_md.to_jax_md(lj(), PARAMS, replicas()),
+        r"system holds 2 replicas",
+    ),
+    "calculator with foreign params": (
+        lambda _: Calculator(lj(), params(sigma=None)),
+        r"params lack \['sigma'\]",
+    ),
+}
+
 TABLES = (
+    OBSERVABLES,
     STRUCTURES,
     POTENTIALS,
     INTEGRATORS,
@@ -1423,7 +1510,7 @@ ROWS = {name: row for table in TABLES for name, row in table.items()}
 
 
 def outcome(call):
-    """What a call comes to: the error, its message, and whether anything of it lies within JAX."""
+    """The error of a call, its message, and whether its traceback shows frames of JAX."""
     root = str(Path(difmd.__file__).parent)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
