@@ -91,33 +91,37 @@ def _run(levels: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, 
         return plan._replace(save=lambda *at: save(*at, *consts))
 
     @jax.custom_vjp
-    def run(given: _Arguments) -> tuple[Carry, Any]:
+    def run(arguments: _Arguments) -> tuple[Carry, Any]:
         return lax.scan(
-            lambda carry, _: segment(plan_of(given.consts), given.inputs, carry),
-            given.carry, None, length=plan.n_segments,
+            lambda carry, _: segment(plan_of(arguments.consts), arguments.inputs, carry),
+            arguments.carry, None, length=plan.n_segments,
         )  # fmt: skip
 
     def forward(perturbed: _Arguments) -> tuple[tuple[Carry, Any], Any]:
-        given = jax.tree.map(lambda x: x.value, perturbed)
+        arguments = jax.tree.map(lambda x: x.value, perturbed)
         varies = jax.tree.map(lambda x: x.perturbed, perturbed)
-        (end, frames), starts = _forward(lengths, plan_of, given)
+        (end, frames), starts = _forward(lengths, plan_of, arguments)
         frames = jax.tree.map(lambda x: x.reshape(plan.n_segments, *x.shape[len(lengths) :]), frames)
         # What a step changes varies, whether the initial state does or not.
-        moved = moved_by(given.inputs.integrator, given.carry.state)
+        moved = moved_by(arguments.inputs.integrator, arguments.carry.state)
         is_state = [a or b for a, b in zip(jax.tree.leaves(varies.carry.state), moved, strict=True)]
         is_varied = (varies.inputs.params, varies.inputs.integrator, varies.consts)
-        return (end, frames), (given, starts, marks_of(is_varied), marks_of(is_state))
+        return (end, frames), (arguments, starts, marks_of(is_varied), marks_of(is_state))
 
     def backward(residuals: Any, of_results: tuple[Carry, Any]) -> tuple[_Arguments]:
-        given, starts, *marks = residuals
+        arguments, starts, *marks = residuals
         is_varied, is_state = map(is_marked, marks)
         of_end, of_frames = instantiated(of_results)
-        varied, insert = floats((given.inputs.params, given.inputs.integrator, given.consts), is_varied)
+        varied, insert = floats(
+            (arguments.inputs.params, arguments.inputs.integrator, arguments.consts), is_varied
+        )
         cotangents = _Cotangents(floats(of_end.state, is_state)[0], [jnp.zeros_like(x) for x in varied])
         in_groups = [x.reshape(*lengths, *x.shape[1:]) for x in floats(of_frames)[0]]
-        cotangents = _backward(lengths, plan_of, given, starts, cotangents, in_groups, (is_varied, is_state))
+        cotangents = _backward(
+            lengths, plan_of, arguments, starts, cotangents, in_groups, (is_varied, is_state)
+        )
         params, integrator, of_consts = insert(cotangents.varied, None)
-        state = floats(given.carry.state, is_state)[1](cotangents.state, None)
+        state = floats(arguments.carry.state, is_state)[1](cotangents.state, None)
         # None: no differentiable number in it.
         nothing: Any = None
         return (_Arguments(Inputs(params, integrator, nothing), Carry(state, nothing, nothing), of_consts),)
@@ -127,17 +131,17 @@ def _run(levels: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, 
 
 
 def _forward(
-    lengths: list[int], plan_of: _PlanOf, given: _Arguments
+    lengths: list[int], plan_of: _PlanOf, arguments: _Arguments
 ) -> tuple[tuple[Carry, Any], _Checkpoint]:
     """The end, the frames [*lengths, n_frames, ...], and the checkpoints of the `lengths[0]` groups."""
-    inputs, begin, consts = given
+    inputs, begin, consts = arguments
     plan = plan_of(consts)
     moved = moved_by(inputs.integrator, begin.state)
 
     def group(carry: Carry, _: None) -> tuple[Carry, Any]:
         reach = None
         if lengths[1:]:
-            end, frames = _forward(lengths[1:], plan_of, given._replace(carry=carry))[0]
+            end, frames = _forward(lengths[1:], plan_of, arguments._replace(carry=carry))[0]
         elif plan.rebuilds:
             end, frames, extent = segment_with_extent(plan, inputs, carry)
             reach = _reach(inputs.neighbors, carry.state.system, end.state.system, extent)
@@ -151,11 +155,11 @@ def _forward(
 
 
 def _backward(
-    lengths: list[int], plan_of: _PlanOf, given: _Arguments, starts: _Checkpoint, cotangents: _Cotangents,
+    lengths: list[int], plan_of: _PlanOf, arguments: _Arguments, starts: _Checkpoint, cotangents: _Cotangents,
     of_frames: list[Array], varies: tuple[list[bool], list[bool]],
 ) -> _Cotangents:  # fmt: skip
     """Cotangents at the start of the segments of `_forward`, from those at their end and of their frames."""
-    inputs, begin, consts = given
+    inputs, begin, consts = arguments
     is_varied, is_state = varies
     varied, insert = floats((inputs.params, inputs.integrator, consts), is_varied)
     moved = moved_by(inputs.integrator, begin.state)
@@ -191,8 +195,8 @@ def _backward(
         start, of_frames = group
         if not lengths[1:]:
             return through_segment(cotangents, start, of_frames), None
-        inner = _forward(lengths[1:], plan_of, given._replace(carry=carry_of(start)))[1]
-        return _backward(lengths[1:], plan_of, given, inner, cotangents, of_frames, varies), None
+        inner = _forward(lengths[1:], plan_of, arguments._replace(carry=carry_of(start)))[1]
+        return _backward(lengths[1:], plan_of, arguments, inner, cotangents, of_frames, varies), None
 
     return lax.scan(through_group, cotangents, (starts, of_frames), reverse=True)[0]
 

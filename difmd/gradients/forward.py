@@ -65,8 +65,8 @@ def _run(max_inputs: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Car
         converted = plan._replace(force=plain_forces, save=lambda *at: save(*at, *consts))
         return lax.scan(lambda c, _: segment(converted, inputs, c), carry, None, length=plan.n_segments)
 
-    def forward_pass(*given: Any) -> tuple[tuple[Carry, Any], Any]:
-        leaves = jax.tree.leaves(given)
+    def forward_pass(*arguments: Any) -> tuple[tuple[Carry, Any], Any]:
+        leaves = jax.tree.leaves(arguments)
         varies = [leaf.perturbed for leaf in leaves]
         varied = [jnp.asarray(leaf.value) for leaf, does in zip(leaves, varies, strict=True) if does]
         n_numbers = sum(x.size for x in varied)
@@ -101,10 +101,10 @@ def _run(max_inputs: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Car
         slopes, varied, marks = residuals
         if not varied:
             return jax.tree.unflatten(structure, [None] * len(marks))
-        given, _ = floats(cotangents)
+        bars, _ = floats(cotangents)
         n_numbers = sum(x.size for x in varied)
         total = jnp.zeros(n_numbers, varied[0].dtype)
-        for slope, bar in zip(slopes, given, strict=True):
+        for slope, bar in zip(slopes, bars, strict=True):
             if not isinstance(bar, SymbolicZero):
                 total = total + slope.reshape(n_numbers, -1) @ bar.reshape(-1)
         ends = np.cumsum([x.size for x in varied])

@@ -20,6 +20,7 @@ from difmd.system import System, check_system
 from difmd.units import BAR, FS, PS
 
 ForceFunction: TypeAlias = Callable[[System], Float[Array, "atoms 3"]]
+"""`force(system)` → forces [eV/Å]; [atoms, 3]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +174,7 @@ def check_momenta(momenta: Any, system: System) -> None:
 
 
 def check_state(integrator: Integrator, state: MDState) -> None:
-    """Require a state that belongs to the integrator, by its shapes; works on traced arrays.
-
-    Raises:
-        InputError: not an integrator, a system or momenta that do not fit, or the bath of another integrator.
-    """
+    """Require a state that belongs to the integrator, by its shapes; works on traced arrays, or raise `InputError`."""
     check_integrator(integrator)
     check_system(state.system)
     check_momenta(state.momenta, state.system)
@@ -230,11 +227,7 @@ def start_with_virial(system: System, momenta: Array, key: Array, force: Any) ->
 
 
 def virial_of(force: Any) -> Callable[[System], tuple[Array, Array]]:
-    """The function `with_virial` of a force function.
-
-    Raises:
-        InputError: it has none.
-    """
+    """The function `with_virial` of a force function, or raise `InputError`."""
     if not isinstance(force, Forces):
         raise InputError(
             "a barostat needs the virial: give a difmd.integrators.Forces, as rollout and simulate do"

@@ -23,11 +23,7 @@ _TERMS = 8
 
 
 def check_barostat(pressure: Any, coupling: str) -> None:
-    """Validate pressure and coupling of a barostat.
-
-    Raises:
-        InputError: a pressure that is not finite, a tensor that is not symmetric, or an unknown coupling.
-    """
+    """Validate pressure and coupling of a barostat, or raise `InputError`."""
     if coupling not in COUPLINGS:
         raise InputError(f"coupling = {coupling!r} must be one of {', '.join(COUPLINGS)}")
     values = values_of(pressure)
@@ -83,7 +79,7 @@ def strained(state: MDState, strain: Float[Array, "3 3"]) -> MDState:
 
     Unwrapped positions are strained, too, and cannot be used for mean squared displacements.
     """
-    forth, back = exponential(strain), exponential(-strain)
+    forward, backward = exponential(strain), exponential(-strain)
     system = state.system
-    system = system.replace(positions=product(system.positions, forth), cell=product(system.cell, forth))
-    return state.replace(system=system, momenta=product(state.momenta, back))
+    system = system.replace(positions=product(system.positions, forward), cell=product(system.cell, forward))
+    return state.replace(system=system, momenta=product(state.momenta, backward))

@@ -32,7 +32,7 @@ from difmd.trajectory.run_folder import terminable
 if TYPE_CHECKING:
     import ase
 
-# Largest number of steps between two looks of the host, which limits how long Ctrl-C waits.
+# Largest number of steps between two returns to the host, which limits how long Ctrl-C waits.
 _CHUNK = 50
 
 # Flags that a larger list clears.

@@ -117,14 +117,14 @@ def structures_of(systems: Any, pressure: Any) -> list[Structure]:
 
 def groups(structures: Sequence[Structure]) -> list[list[Structure]]:
     """Structures that can relax together: of one precision, the same periodicity, and similar size."""
-    found: dict[tuple[Any, ...], list[list[Structure]]] = {}
+    by_kind: dict[tuple[Any, ...], list[list[Structure]]] = {}
     for structure in sorted(structures, key=lambda structure: -structure.system.n_atoms):
         precision = jax.dtypes.canonicalize_dtype(structure.system.positions.dtype)
-        alike = found.setdefault((precision, *(bool(flag) for flag in structure.system.pbc)), [])
-        if not alike or structure.system.n_atoms < _SIMILAR * alike[-1][0].system.n_atoms:
-            alike.append([])
-        alike[-1].append(structure)
-    return [group for alike in found.values() for group in alike]
+        same = by_kind.setdefault((precision, *(bool(flag) for flag in structure.system.pbc)), [])
+        if not same or structure.system.n_atoms < _SIMILAR * same[-1][0].system.n_atoms:
+            same.append([])
+        same[-1].append(structure)
+    return [group for same in by_kind.values() for group in same]
 
 
 def padded_batch(group: Sequence[Structure]) -> System:
