@@ -174,7 +174,7 @@ def check_momenta(momenta: Any, system: System) -> None:
 
 
 def check_state(integrator: Integrator, state: MDState) -> None:
-    """Require a state that belongs to the integrator, by its shapes; works on traced arrays, or raise `InputError`."""
+    """Require a state of the shapes of this integrator, or raise `InputError`; may be traced."""
     check_integrator(integrator)
     check_system(state.system)
     check_momenta(state.momenta, state.system)
