@@ -79,6 +79,8 @@ def plot_fit(history: Sequence[dict[str, Any]], *, path: str | Path | None = Non
         series = np.asarray([entry["params"][name] for entry in history])
         axis.plot(iterations, series.reshape(len(history), -1), "o-")
         axis.set(xlabel="iteration", ylabel=name)
+    for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
     return finish(figure, path)
 
 
