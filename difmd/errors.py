@@ -1,7 +1,6 @@
-"""What can go wrong: sticky flags that travel with the data, and the errors raised on the host.
+"""Errors raised on the host, and the sticky status flags that computations under jit return.
 
-Nothing inside jit raises. Each check sets a bit of a `Status`; the host reads it and acts, so that no
-flag is passed over.
+Nothing inside jit raises. Each check sets a bit of a `Status`; the host reads it and acts on every flag.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from jaxtyping import Array, Bool, Int
 
 
 class DifmdError(Exception):
-    """Base of the errors that difmd raises on its own account."""
+    """Base class of the errors of difmd."""
 
 
 class InputError(DifmdError, ValueError):
-    """An argument is not acceptable; the message names it, its value and what is allowed."""
+    """An invalid argument; the message names it, its value and what is allowed."""
 
 
 def check_positive(name: str, value: Any, unit: str) -> None:
-    """Refuse a concrete value that is not positive and finite; traced values pass (host).
+    """Check that a concrete value is positive and finite; traced values pass (host).
 
     Raises:
         InputError: the value is not positive and finite.
@@ -38,7 +37,7 @@ def check_positive(name: str, value: Any, unit: str) -> None:
 
 
 def check_not_negative(name: str, value: Any, unit: str) -> None:
-    """Refuse a concrete value that is negative or not finite; traced values pass (host).
+    """Check that a concrete value is finite and not negative; traced values pass (host).
 
     Raises:
         InputError: the value is negative or not finite.
@@ -51,7 +50,7 @@ def check_not_negative(name: str, value: Any, unit: str) -> None:
 
 
 def _reals(name: str, value: Any, unit: str) -> np.ndarray:
-    """A real number or an array of such; truth values, text and lists, which are other pytrees, are not."""
+    """A real number or an array; not a boolean, text or a list, which is another pytree."""
     if not isinstance(value, list | tuple):
         values = np.asarray(value)
         if jnp.issubdtype(values.dtype, np.floating) or jnp.issubdtype(values.dtype, np.integer):
@@ -102,23 +101,21 @@ REMEDIES = {
     Flag.NEIGHBOR_STALE: "an atom moved more than skin/2 between two rebuilds: use a larger skin, "
     "a smaller rebuild_every, or a smaller time step",
     Flag.CELL_TOO_SMALL: "the cell shrank so far that more periodic images are needed than were "
-    "allowed for: build a new list with `neighbor_list`",
-    Flag.NON_FINITE: "positions, momenta, forces or the energy are NaN or infinite: look for atoms that "
-    "overlap, a time step that is too large, or parameters that do not bind",
-    Flag.TOO_FAST: "an atom moves farther than the cut-off in one step: look for atoms that overlap, or a "
+    "allocated: build a new list with `neighbor_list`",
+    Flag.NON_FINITE: "positions, momenta, forces or the energy are NaN or infinite: look for overlapping "
+    "atoms, a time step that is too large, or unphysical parameters",
+    Flag.TOO_FAST: "an atom moves farther than the cut-off in one step: look for overlapping atoms, or a "
     "time step that is too large",
-    Flag.OFF_GRID: "positions or momenta left the range in which `reversible` undoes steps exactly: begin "
+    Flag.OFF_GRID: "positions or momenta left the range in which `reversible` undoes steps exactly: start "
     "with atoms inside the cell, use float64, or another gradient method",
-    Flag.ENERGY_JUMP: "the energy changed more from one frame to the next than it can: look for a time "
-    "step that is too large, or places where the potential is not smooth; `simulate(limits=)` says how "
-    "much it may",
-    Flag.TOO_CLOSE: "two atoms are nearer than chemistry knows: look for a potential that does not repel "
-    "there, as a network may not (add `difmd.zbl`), or a start that is too dense; `simulate(limits=)` says "
-    "how near they may be",
+    Flag.ENERGY_JUMP: "the energy changed more between two frames than `simulate(limits=)` allows: look for "
+    "a time step that is too large, or places where the potential is not smooth",
+    Flag.TOO_CLOSE: "two atoms are closer than `simulate(limits=)` allows: look for a potential that does not "
+    "repel at short distances, as a network may not (add `difmd.zbl`), or an initial state that is too dense",
     Flag.CELL_COLLAPSE: "the cell changed by more than a tenth in one step, or is smaller than its atoms: "
-    "look at the units of the pressure (`1 * units.BAR`), a time constant or a compressibility out of "
-    "scale, or a potential that does not repel",
-    Flag.NOT_CONVERGED: "forces are not below the tolerance yet: allow more steps, or a larger tolerance in "
+    "check the units of the pressure (`1 * units.BAR`), the time constant, the compressibility, and whether "
+    "the potential repels at short distances",
+    Flag.NOT_CONVERGED: "forces are still above the tolerance: allow more steps, or a larger tolerance in "
     "float32",
 }
 
@@ -129,7 +126,7 @@ _OF_LISTS = Flag.NEIGHBOR_OVERFLOW | Flag.NEIGHBOR_STALE | Flag.CELL_TOO_SMALL
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Status:
-    """Sticky outcome of a computation under jit.
+    """Sticky flags of a computation under jit.
 
     Attributes:
         flags: bitwise or of `Flag`, 0 when all is well; int32 [].
@@ -141,18 +138,18 @@ class Status:
 
     @classmethod
     def ok(cls) -> Status:
-        """A clean status."""
+        """A status without flags."""
         return cls(flags=jnp.int32(0), first_bad_step=jnp.int32(-1))
 
     def raise_flag(self, flag: Flag, when: Bool[Array, "..."], step: Int[Array, "..."]) -> Status:
-        """Set `flag` where `when` holds; the first bad step is kept."""
+        """A status with `flag` set where `when` holds; the first bad step stays."""
         new = jnp.where(when, self.flags | int(flag), self.flags)
         first = jnp.where((self.flags == 0) & when, step, self.first_bad_step)
         return Status(flags=new.astype(jnp.int32), first_bad_step=first.astype(jnp.int32))
 
 
 def describe(status: Status) -> str:
-    """Say in words what a status of any batch shape holds, with the remedies."""
+    """The flags of a status of any batch shape as text, with their remedies (host)."""
     flags = np.asarray(status.flags).reshape(-1)
     steps = np.asarray(status.first_bad_step).reshape(-1)
     union = flags_of(status)
@@ -162,7 +159,7 @@ def describe(status: Status) -> str:
     where = f"first at step {int(steps[bad].min())}"
     if flags.size > 1:
         where += f", in {int(bad.sum())} of {flags.size} replicas"
-    # What is wrong with a list may come of an explosion, and not the other way round.
+    # A list may overflow because of an explosion, so its flags come last.
     order = sorted(Flag, key=lambda flag: (flag in _OF_LISTS, flag))
     lines = [f"{flag.name}: {REMEDIES[flag]}" for flag in order if union & flag]
     return f"{'; '.join(lines)} ({where})"

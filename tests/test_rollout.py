@@ -123,7 +123,7 @@ def test_replicas_and_temperatures_are_mapped_without_recompiling(start):
     frames = run(baths([90.0, 150.0]), momenta)
     assert frames.positions.shape == (2, 2, 32, 3)
     swapped = run(baths([150.0, 90.0]), momenta[::-1])
-    for one, other in zip(frames, swapped, strict=True):
+    for one, other in zip(jax.tree.leaves(frames), jax.tree.leaves(swapped), strict=True):
         np.testing.assert_allclose(one, other[::-1], atol=1e-12)
     hotter = run(baths([90.0, 151.0]), momenta)
     np.testing.assert_array_equal(hotter.positions[0], frames.positions[0])
