@@ -110,8 +110,9 @@ REMEDIES = {
     "with atoms inside the cell, use float64, or another gradient method",
     Flag.ENERGY_JUMP: "the energy changed more between two frames than `simulate(limits=)` allows: look for "
     "a time step that is too large, or places where the potential is not smooth",
-    Flag.TOO_CLOSE: "two atoms are closer than `simulate(limits=)` allows: look for a potential that does not "
-    "repel at short distances, as a network may not (add `difmd.zbl`), or an initial state that is too dense",
+    Flag.TOO_CLOSE: "two atoms are closer than `simulate(limits=)` allows: look for a potential that does "
+    "not repel at short distances, as a network may not (add `difmd.zbl`), or an initial state that is too "
+    "dense",
     Flag.CELL_COLLAPSE: "the cell changed by more than a tenth in one step, or is smaller than its atoms: "
     "check the units of the pressure (`1 * units.BAR`), the time constant, the compressibility, and whether "
     "the potential repels at short distances",

@@ -928,7 +928,7 @@ RUNS = {
     ),
     "rollout with a gradient of text": (
         lambda _: rollout(gradient="direct"),
-        r"str differentiates no trajectory",
+        r"gradient is a str, which does not differentiate",
     ),
     "rollout that keeps text": (lambda _: rollout(save="frames"), r"save = 'frames'"),
     "initialize with momenta too few": (
@@ -1237,7 +1237,7 @@ FOLDERS = {
     "trajectory cut off": (lambda tmp: read(run_in(tmp, cut)), r"trajectory\.h5 is damaged \(.*truncated"),
     "trajectory with a bit flipped": (
         lambda tmp: read(run_in(tmp, edited(lambda f: flip(f, "particles/all/position/value")))),
-        r"trajectory\.h5 is damaged \(its checksum is another\): copy it again",
+        r"trajectory\.h5 is damaged \(wrong checksum\): copy it again",
     ),
     "trajectory without frames": (
         lambda tmp: read(run_in(tmp, edited(without_frames))),

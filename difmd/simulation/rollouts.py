@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Key
 
-from difmd._internal.argument_checks import check_integer, check_key, check_type
+from difmd._internal.argument_checks import check_integer, check_key, check_type, is_traced
+from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError, Status
 from difmd.forces import forces, forces_and_virial
 from difmd.gradients.base import GradientMethod
@@ -19,7 +20,7 @@ from difmd.integrators.base import check_integrator, check_momenta, check_state
 from difmd.neighbors import Neighbors, rebuild
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
-from difmd.potentials.base import check_shapes
+from difmd.potentials.base import check_shapes, check_species
 from difmd.system import System, check_system
 from difmd.trajectory.frames import Frames
 
@@ -30,14 +31,18 @@ class Rollout(NamedTuple):
     Attributes:
         state: the last state.
         neighbors: the last neighbour list.
-        frames: what `save` returned every `save_every` steps, stacked; the start is not among them.
-        status: sticky flags; look at it before you use the rest.
+        frames: what `save` returned every `save_every` steps, stacked; without the initial state.
+        status: sticky flags; check it before you use the rest, with `difmd.errors.describe(status)`.
     """
 
     state: MDState
     neighbors: Neighbors
     frames: Any
     status: Status
+
+    def __repr__(self) -> str:
+        """The fields with their shapes."""
+        return fields_summary(self)
 
 
 def positions_and_momenta(state: MDState, neighbors: Neighbors) -> Frames:
@@ -56,7 +61,7 @@ def initialize(
     momenta: Float[Array, "atoms 3"],
     key: Key[Array, ""],
 ) -> MDState:
-    """The state at step 0, with the forces evaluated (pure).
+    """The state at step 0 of one system, with its forces evaluated (pure).
 
     Args:
         potential: the energy model.
@@ -67,8 +72,12 @@ def initialize(
         momenta: [amu Å/(Å√(amu/eV))]; [atoms, 3].
         key: seed of the integrator's noise.
 
+    Returns:
+        `MDState`, from which `rollout` starts.
+
     Raises:
-        InputError: as `forces`; momenta of another shape or precision than the positions, or no key.
+        InputError: as `difmd.forces.forces`; momenta of another shape or precision than the positions, or not
+            a key.
     """
     check_integrator(integrator)
     check_system(system)
@@ -94,44 +103,48 @@ def rollout(
     save: Callable[[MDState, Neighbors], Any] = positions_and_momenta,
     gradient: GradientMethod | None = None,
 ) -> Rollout:
-    """Advance `state` by `n_steps`; pure, so it can be jitted, mapped and differentiated.
+    """Advance one system by `n_steps`; pure, so it can be jitted, mapped and differentiated.
 
     Args:
         potential: the energy model.
         params: its parameters; differentiable.
         state: initial state, with current forces; differentiable.
         integrator: the time stepping.
-        neighbors: a current list for it, the one its forces come from; nothing flows through it.
-        n_steps: steps to do, a multiple of the segment.
-        save_every: steps between frames; the status is checked every step all the same.
+        neighbors: the current list from which its forces were computed; not differentiated.
+        n_steps: number of time steps, a multiple of `rebuild_every`, or else of `save_every`.
+        save_every: steps between frames; the status is checked at every step.
         rebuild_every: rebuild the list every so many steps, a multiple of `save_every`; an atom that
             moved more than skin/2 in between sets `NEIGHBOR_STALE`. None: rebuild when needed, never
             stale, but slower to differentiate.
-        save: what to keep of a state; it also gets the list that is current for it.
-        gradient: how reverse mode works; default `checkpointed()`.
+        save: `save(state, neighbors)` → what to store of a state, with the list that is current for it;
+            default: `Frames` of positions and momenta.
+        gradient: how the rollout is differentiated; default `checkpointed()`.
 
     Returns:
-        `Rollout`. The run goes on to the end whatever the status.
+        `Rollout`. All steps are done whatever the status.
 
     Raises:
-        InputError: numbers of steps that do not divide, a gradient method of another kind, or a state that
-            does not fit the integrator; or as `forces`.
+        InputError: numbers of steps that do not divide, a gradient method of another kind, a state of another
+            integrator, a species the potential is not defined for, parameters of another potential, or a list
+            of another system.
     """
     gradient = checkpointed() if gradient is None else gradient
     if not isinstance(gradient, GradientMethod):
         raise InputError(
-            f"{type(gradient).__name__} differentiates no trajectory, but averages over stored states: use "
+            f"gradient is a {type(gradient).__name__}, which does not differentiate trajectories: use "
             "checkpointed(), reversible(), direct(), truncated_backpropagation() or forward()"
         )
     check_type("state", state, MDState, "make one with difmd.initialize(...)")
     check_state(integrator, state)
     check_shapes(potential, params, state.system, neighbors)
+    if not is_traced(state.system.atomic_numbers):
+        check_species(potential.species, state.system)
     for name, number in (("n_steps", n_steps), ("save_every", save_every), ("rebuild_every", rebuild_every)):
         if number is not None:
             check_integer(name, number)
     if not callable(save):
-        raise InputError(f"save = {save!r} must be a function of a state and its list")
-    # The forces of the start are those of this list.
+        raise InputError(f"save = {save!r} must be a function save(state, neighbors)")
+    # The forces of the initial state were computed with this list.
     status = check(state.system, neighbors, Status.ok(), state.step)
     rebuilds = rebuild_every is not None
     length = save_every if rebuild_every is None else rebuild_every

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
+from difmd._internal.argument_checks import is_traced
 from difmd.integrators import Integrator
 from difmd.integrators.schedule import values_of
 from difmd.system import System
@@ -35,8 +34,8 @@ def suspicious_units(integrator: Integrator, system: System) -> Iterator[str]:
         integrator: of the run; traced numbers are passed over.
         system: one system or replicas.
     """
-    settings = _settings(integrator)
-    dt = _number(integrator.dt)
+    settings = {name: _number(value) for name, value in integrator.settings.items()}
+    dt = settings["dt"]
     if dt is None:
         return
     is_mobile = np.asarray(system.is_mobile)
@@ -85,25 +84,13 @@ def _suspicious_pressure(pressure: float | None, system: System) -> Iterator[str
         )
 
 
-def _settings(integrator: Integrator) -> dict[str, float]:
-    """The numbers of an integrator by the names of its arguments."""
-    step = integrator.step
-    if not isinstance(step, jax.tree_util.Partial):
-        return {}
-    names = inspect.signature(step.func).parameters
-    numbers = {name: _number(value) for name, value in zip(names, step.args, strict=False)}
-    return {name: number for name, number in numbers.items() if number is not None}
-
-
 def _number(value: Any) -> float | None:
-    """The largest of the values of a number or a ramp, of a tensor a third of the trace; None if traced."""
-    leaves = np.asarray(values_of(value)) if not _is_traced(value) else np.zeros(0)
-    if not np.issubdtype(leaves.dtype, np.number) or not leaves.size:
+    """The largest value of a number or a ramp, of a tensor a third of the trace; None for anything else."""
+    if is_traced(value):
         return None
-    if leaves.shape[-2:] == (3, 3):
-        leaves = np.trace(leaves, axis1=-2, axis2=-1) / 3
-    return float(np.max(leaves))
-
-
-def _is_traced(value: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+    values = np.asarray(values_of(value))
+    if not np.issubdtype(values.dtype, np.number) or not values.size:
+        return None
+    if values.shape[-2:] == (3, 3):
+        values = np.trace(values, axis1=-2, axis2=-1) / 3
+    return float(np.max(values))

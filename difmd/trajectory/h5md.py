@@ -1,4 +1,4 @@
-"""Frames in H5MD files, which MDAnalysis and others open; each carries the state after it, and a checksum.
+"""H5MD files of frames, which MDAnalysis and others open, with the state after the last one and a checksum.
 
 Lengths are in Å, times in ps, velocities in Å/ps, energies in eV. The format is that of de Buyl, Colberg &
 Höfling, Comput. Phys. Commun. 185, 1546 (2014), doi:10.1016/j.cpc.2014.01.018.
@@ -24,17 +24,17 @@ from difmd.units import PS
 
 _VERSION = (1, 1)
 
-# Frames that are copied at a time.
+# Frames copied at a time.
 _BLOCK = 64
 
 
 class End(NamedTuple):
-    """What a file keeps besides its frames, to go on from.
+    """What a file holds besides its frames, to continue the run.
 
     Attributes:
-        leaves: of the state after the last frame.
-        meta: whatever JSON takes.
-        settings: fingerprint of all that the frames depend on.
+        leaves: of the state after the last frame, as arrays.
+        meta: anything that JSON can hold.
+        settings: fingerprint of everything the frames depend on.
         first: number of the frame before the first one in the file.
         last: number of the last one.
     """
@@ -52,12 +52,12 @@ _OBSERVED = {"potential_energy": "eV", "stress": "eV Angstrom-3", "reservoir": "
 _SERIES = {**_OF_PARTICLES, **_OBSERVED}
 
 
-# What a file that was cut off or changed makes of HDF5.
+# What HDF5 raises for a truncated or modified file.
 _UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
 
 
 class Damaged(Exception):
-    """A file that is cut off, was changed, or is none of ours."""
+    """A file that is truncated, was modified, or was not written by `simulate`."""
 
 
 def write(
@@ -70,19 +70,19 @@ def write(
     every: int,
     previous: Path | None = None,
 ) -> None:
-    """Write a file, which is complete or not there; its bytes depend on what it holds alone.
+    """Write a file, completely or not at all; its bytes depend on its content alone.
 
     Args:
         path: of the file.
-        system: where the run began; one system or replicas.
+        system: initial configuration, one system or replicas.
         read: `read(name, low, high)`, frames `low` to `high` of a series, counted from 0.
-        end: what else it holds.
+        end: the rest of its content.
         dt: time step [Å√(amu/eV)].
-        every: steps from frame to frame.
-        previous: where to keep what was there before.
+        every: steps between frames.
+        previous: where to move an existing file.
 
     Raises:
-        InputError: it cannot be written; what was there before is kept.
+        InputError: the file cannot be written; an existing one is unchanged.
     """
     with (
         atomically(path, what="trajectory ", previous=previous) as partial,
@@ -92,10 +92,10 @@ def write(
 
 
 def read_end(path: Path) -> End:
-    """What a file keeps besides its frames, once its checksum is found right.
+    """What a file holds besides its frames, after its checksum was verified.
 
     Raises:
-        Damaged: saying why.
+        Damaged: with the reason.
     """
     try:
         with h5py().File(path, "r") as file:
@@ -111,17 +111,17 @@ def read_end(path: Path) -> End:
                 int(attributes["last"]),
             )
             if _digest(lambda *of: series(file, *of), end, _start_in(file)) != attributes["sha256"]:
-                raise Damaged("its checksum is another")
+                raise Damaged("wrong checksum")
             return end
     except _UNREADABLE as error:
         raise Damaged(str(error)) from error
 
 
 def read_start(path: Path) -> System:
-    """Where the run of a file began, in NumPy.
+    """The initial configuration of the run of a file, in NumPy.
 
     Raises:
-        Damaged: saying why.
+        Damaged: with the reason.
     """
     try:
         with h5py().File(path, "r") as file:
@@ -131,20 +131,20 @@ def read_start(path: Path) -> System:
 
 
 def _start_in(file: Any) -> System:
-    """The start in an open file."""
+    """The initial configuration in an open file."""
     groups = [file[f"particles/{name}"] for name in sorted(file["particles"])]
     start = file["difmd/start"]
 
     def each(of: Callable[[Any], Any]) -> Any:
-        found = [np.asarray(of(group)) for group in groups]
-        return np.stack(found) if start["positions"].ndim == 3 else found[0]
+        values = [np.asarray(of(group)) for group in groups]
+        return np.stack(values) if start["positions"].ndim == 3 else values[0]
 
     return System(
         positions=start["positions"][()],
         atomic_numbers=each(lambda group: group["species"][()]),
         masses=each(lambda group: group["mass"][()]),
         cell=start["cell"][()],
-        # Bytes or text, as h5py has it.
+        # Bytes or text, depending on h5py.
         pbc=each(lambda group: [x in (b"periodic", "periodic") for x in group["box"].attrs["boundary"]]),
         fixed=start["fixed"][()] if "fixed" in start else None,
     )
@@ -189,7 +189,7 @@ def series(file: Any, name: str, low: int, high: int) -> np.ndarray:
 def _fill(
     file: Any, system: System, read: Callable[[str, int, int], np.ndarray], end: End, dt: float, every: int
 ) -> None:
-    """Everything, in one order."""
+    """Write everything in a fixed order."""
     file.create_group("h5md").attrs["version"] = _VERSION
     for role in ("author", "creator"):
         group = file.create_group(f"h5md/{role}")
@@ -205,16 +205,16 @@ def _fill(
         group = file.create_group(place)
         group["step"], group["time"] = steps, times
         group["time"].attrs["unit"] = "ps"
-        made = group.create_dataset("value", shape=(n_frames, *value.shape), dtype=value.dtype)
-        made.attrs["unit"] = unit
-        return made
+        dataset = group.create_dataset("value", shape=(n_frames, *value.shape), dtype=value.dtype)
+        dataset.attrs["unit"] = unit
+        return dataset
 
     for r, name in enumerate(names):
-        own = file.create_group(f"particles/{name}")
+        particles = file.create_group(f"particles/{name}")
         at = (r,) if batched else ()
-        own["species"], own["mass"] = numbers[at], masses[at]
-        own["mass"].attrs["unit"] = "amu"
-        box = own.create_group("box")
+        particles["species"], particles["mass"] = numbers[at], masses[at]
+        particles["mass"].attrs["unit"] = "amu"
+        box = particles.create_group("box")
         box.attrs["dimension"] = 3
         box.attrs["boundary"] = [b"periodic" if p else b"none" for p in pbc[at]]
     for series_name, unit in _SERIES.items():
@@ -247,7 +247,7 @@ def _fill(
 
 
 def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System) -> str:
-    """The checksum of all series and of what a file keeps besides them."""
+    """The checksum of all series and of the rest of a file."""
     digest = hashlib.sha256()
     n_frames = end.last - end.first
     for name in _SERIES:
@@ -261,10 +261,10 @@ def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System
 
 @contextlib.contextmanager
 def joined(paths: Sequence[Path]) -> Iterator[Callable[[str, int, int], np.ndarray]]:
-    """`read(name, low, high)` over the frames of files that follow each other.
+    """`read(name, low, high)` over the frames of consecutive files.
 
     Raises:
-        Damaged: one of them is gone or cannot be opened, saying why.
+        Damaged: one of them is gone or cannot be opened, with the reason.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -285,7 +285,7 @@ def joined(paths: Sequence[Path]) -> Iterator[Callable[[str, int, int], np.ndarr
 
 
 def h5py() -> Any:
-    """The package.
+    """The h5py package.
 
     Raises:
         InputError: it is not installed.

@@ -1,4 +1,4 @@
-"""Trajectories that runs have left on disk."""
+"""`read_trajectory`: trajectories that `simulate` wrote to disk."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from difmd.trajectory import h5md
 from difmd.trajectory.run_folder import TRAJECTORY, File, found_in, listing
 from difmd.trajectory.trajectory import Trajectory
 
-# Frames that are read at a time.
+# Frames read at a time.
 _BLOCK = 64
 
-# Looks at files of a run that goes on, at most: its parts become one file while they are read.
-_LOOKS = 5
+# Attempts to read a run in progress, whose parts may be joined while they are read.
+_ATTEMPTS = 5
 
 _REMEDY = "copy it again, or make the same call of simulate again, which computes what is missing"
 
@@ -34,39 +34,38 @@ _REMEDY = "copy it again, or make the same call of simulate again, which compute
 def read_trajectory(
     path: str | Path, *, frames: slice = slice(None), integrator: Integrator | None = None
 ) -> Trajectory:
-    """Read what `simulate(…, folder=…)` wrote, also while it still runs or after it was stopped (host).
+    """Read the frames that `simulate(…, folder=…)` wrote, also during the run or after it was stopped (host).
 
-    All files are compared with their checksums, block by block, whichever frames are kept. Of a run that
-    makes one file of its parts meanwhile they are read again.
+    The checksums of all files are verified, whichever frames are selected.
 
     Args:
         path: the folder of a run, or one H5MD file of it, such as its `trajectory.h5`.
-        frames: which of the frames to keep, `slice(-100, None)` or `slice(None, None, 10)`, for runs that are
+        frames: which frames to read, `slice(-100, None)` or `slice(None, None, 10)`, for runs that are
             larger than memory.
-        integrator: the one of the run, to go on from the `state`. There is a `state` without it only where
-            nothing but positions and momenta moves, as with `velocity_verlet` and `langevin`.
+        integrator: that of the run, to continue from the `state`. Without it, the `state` is available only
+            for integrators whose state is positions and momenta, such as `velocity_verlet` and `langevin`.
 
     Returns:
-        `Trajectory`; frames have the precision of the run. System and state have it, too, unless the run is
-        in float64 and JAX is not: set `jax_enable_x64` to go on to the same bits. The state is the one after
-        the last frame of the run, whichever frames are kept, or None where it takes the integrator.
+        `Trajectory`; frames have the precision of the run. So have system and state, unless the run is in
+        float64 and JAX is not: set `jax_enable_x64` to continue bit for bit. The state is that after the last
+        frame of the run, whichever frames are selected, or None where it needs the integrator.
 
     Raises:
-        InputError: there is no such run; a file is damaged, cut off, missing between others, or not by
-            `simulate`; frames that are no slice; another integrator than that of the run; h5py is not
+        InputError: there is no such run; a file is damaged, truncated, missing between others, or was not
+            written by `simulate`; `frames` is not a slice; the integrator is not that of the run; h5py is not
             installed.
     """
     h5md.h5py()
     if not isinstance(frames, slice):
         raise InputError(f"frames = {frames!r} must be a slice, such as slice(0, None, 10)")
     path = as_path("path", path)
-    for _ in range(_LOOKS - 1):
+    for _ in range(_ATTEMPTS - 1):
         before = listing(path)
         with contextlib.suppress(h5md.Damaged, OSError):
             try:
                 return _read(path, frames, integrator)
             except InputError:
-                # What a run does meanwhile is no damage.
+                # Files that the run replaced meanwhile are not damaged.
                 if listing(path) == before:
                     raise
     try:
@@ -76,11 +75,11 @@ def read_trajectory(
 
 
 def _read(path: Path, frames: slice, integrator: Integrator | None) -> Trajectory:
-    """A look at files which another process may replace.
+    """One attempt to read files that another process may replace.
 
     Raises:
         InputError: as `read_trajectory`.
-        Damaged: a file was gone or another one when it was to be read.
+        Damaged: a file was replaced before it was read.
         OSError: likewise.
     """
     files = _files(path)
@@ -109,7 +108,7 @@ def _read(path: Path, frames: slice, integrator: Integrator | None) -> Trajector
 
 
 def _files(path: Path) -> Sequence[File]:
-    """The files of a run, or the one that is given.
+    """The files of a run, or the given file.
 
     Raises:
         InputError: there are none, or one is damaged or missing.
@@ -118,9 +117,9 @@ def _files(path: Path) -> Sequence[File]:
     if path.is_dir():
         before = listing(path)
         files, lost = found_in(path)
-        # Parts that go while they are listed look like a run that is shorter.
+        # Parts that are joined during the listing would look like a shorter run.
         if not before.items() <= listing(path).items():
-            raise h5md.Damaged("its files are replaced again and again")
+            raise h5md.Damaged("its files are being replaced")
         if lost:
             raise InputError(f"{'; '.join(lost)}: {_REMEDY}")
         if not files:
@@ -139,7 +138,7 @@ def _files(path: Path) -> Sequence[File]:
 
 
 def _selected(read: Callable[[str, int, int], np.ndarray], name: str, wanted: range) -> np.ndarray:
-    """These frames of a series, without reading many others at a time."""
+    """Some frames of a series, read in blocks."""
     if not wanted:
         return read(name, 0, 1)[:0]
     at_once = max(1, _BLOCK // abs(wanted.step))
@@ -152,15 +151,15 @@ def _selected(read: Callable[[str, int, int], np.ndarray], name: str, wanted: ra
 
 
 def _in_jax(stored: np.ndarray) -> Array:
-    """An array of JAX, rounded to float32 where float64 is not enabled."""
+    """A JAX array, rounded to float32 where float64 is not enabled."""
     return jnp.asarray(stored.astype(jax.dtypes.canonicalize_dtype(stored.dtype)))
 
 
 def _state(leaves: list[np.ndarray], system: System, integrator: Integrator | None) -> MDState | None:
-    """The state of these leaves; None where there are others than those of a state without a bath.
+    """The state with these leaves; None where it needs the integrator.
 
     Raises:
-        InputError: the integrator has other ones.
+        InputError: the state of the integrator has other leaves.
     """
     if integrator is not None:
         check_integrator(integrator)
@@ -176,6 +175,6 @@ def _state(leaves: list[np.ndarray], system: System, integrator: Integrator | No
 
 
 def _fits(stored: np.ndarray, like: Any) -> bool:
-    """Whether a stored array has the place of another one; keys are stored as their numbers."""
+    """Whether a stored array has the shape of a leaf; keys are stored as their data."""
     is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
     return (stored.shape[:-1] if is_key else stored.shape) == like.shape

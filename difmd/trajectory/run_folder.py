@@ -1,4 +1,4 @@
-"""A run on disk: frames in parts that are joined to one file, and the state to go on from."""
+"""A run on disk: files of frames that are joined into one, each with a state to continue from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PARTS = "parts"
 
 
 class File(NamedTuple):
-    """A file of a run, and what it ends with."""
+    """A file of a run, and its `End`."""
 
     path: Path
     end: h5md.End
@@ -38,23 +38,22 @@ class File(NamedTuple):
 class RunFolder:
     """The files of one run (host).
 
-    `trajectory.h5` holds the first frames of the run, at its end all of them; what came after it while the
-    run goes on lies in `parts`. Each file is complete or not there, and ends with the state after its last
-    frame.
+    `trajectory.h5` holds the first frames of the run, and all of them when the run is complete; later frames
+    are in `parts` until then. Each file is complete, and holds the state after its last frame.
     """
 
     def __init__(self, folder: str | Path, system: System, settings: str, *, every: int, dt: float) -> None:
-        """Open or create it.
+        """Open or create the folder.
 
         Args:
-            folder: where.
-            system: the start, for what does not change.
-            settings: fingerprint of all that the frames depend on.
-            every: steps from frame to frame.
+            folder: its path.
+            system: the initial configuration.
+            settings: fingerprint of everything the frames depend on.
+            every: steps between frames.
             dt: time step [Å√(amu/eV)].
 
         Raises:
-            InputError: h5py is not installed, the folder cannot be written, or holds another run.
+            InputError: h5py is not installed, or the folder is not writable or holds another run.
         """
         h5md.h5py()
         self.folder = Path(folder)
@@ -62,25 +61,25 @@ class RunFolder:
         ensure_writable(self.folder / _PARTS)
         self.files, lost = found_in(self.folder, settings)
         again = f"frames from {self.n_frames + 1} on are computed again"
-        self.messages = [f"{what}: {again}" for what in lost]
+        self.messages = [f"{reason}: {again}" for reason in lost]
 
     @property
     def n_frames(self) -> int:
-        """Frames that are on disk."""
+        """Number of frames on disk."""
         return self.files[-1].end.last if self.files else 0
 
     def end(self, like: Any) -> tuple[Any, dict[str, Any]]:
-        """The state after the last frame, in the structure of another one, and what was kept with it."""
+        """The state after the last frame, in the structure of another state, and its `meta`."""
         end = self.files[-1].end
         leaves, tree = jax.tree.flatten(like)
         state = [as_like(x, y) for x, y in zip(end.leaves, leaves, strict=True)]
         return jax.tree.unflatten(tree, state), end.meta
 
     def add(self, frames: Frames, state: Any, meta: dict[str, Any]) -> None:
-        """Write frames that follow those there, and the state after them.
+        """Append frames, and the state after them.
 
         Raises:
-            InputError: the folder cannot be written; what was there before is kept.
+            InputError: the folder is not writable; its files are unchanged.
         """
         first, last = self.n_frames, self.n_frames + len(frames.positions)
         leaves = [np.asarray(plain(leaf)) for leaf in jax.tree.leaves(state)]
@@ -90,20 +89,20 @@ class RunFolder:
         self._write(path, lambda name, low, high: series[name][low:high], end)
         self.files.append(File(path, end))
         of_parts = last - (self.files[0].end.last if self.files[0].path.name == TRAJECTORY else 0)
-        # As many again as there are: a frame is copied a few times at most.
+        # Joining when the parts are half of all frames copies each frame only a few times.
         if of_parts >= max(last // 2, 10_000):
             self.join()
 
     def join(self) -> None:
-        """Make one file of all.
+        """Join all files into one.
 
         Raises:
-            InputError: the folder cannot be written; what was there before is kept.
+            InputError: the folder is not writable; its files are unchanged.
         """
         target = self.folder / TRAJECTORY
         if len(self.files) > 1 or (self.files and self.files[0].path != target):
             end = self.files[-1].end._replace(first=0)
-            # Nothing that is damaged takes the place of what is not.
+            # A damaged file must not replace a valid one.
             previous = self.folder / _PREVIOUS if self.files[0].path == target else None
             with h5md.joined([each.path for each in self.files]) as read:
                 self._write(target, read, end, previous)
@@ -115,12 +114,12 @@ class RunFolder:
         h5md.write(path, self.system, read, end, dt=self.dt, every=self.every, previous=previous)
 
     def frames(self, first: int = 0) -> Frames:
-        """All frames that are on disk, or those from a number on."""
+        """The frames on disk, from number `first` on."""
         with h5md.joined([each.path for each in self.files]) as read:
             return h5md.frames_of(lambda name: read(name, first, self.n_frames), self.system)
 
     def provenance(self, **more: Any) -> None:
-        """Add a line to `provenance.jsonl` that says what the run is made with from here on."""
+        """Append a line to `provenance.jsonl` about the versions, the devices and the call."""
         entry = {
             "begins_after_frame": self.n_frames,
             "settings": self.settings,
@@ -137,16 +136,19 @@ class RunFolder:
 
 
 def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], list[str]]:
-    """Files of a run without gap from its start, and what else is damaged or missing (host).
+    """The consecutive files of a run, and which others are damaged or missing (host).
 
-    Frames after a gap are of no use, as nothing says how the run got there.
+    Frames after a gap are not used, since nothing shows that they continue the same run.
 
     Args:
         folder: of the run.
-        settings: what all files must have been made with; None: anything.
+        settings: the fingerprint that all files must have; None: any.
+
+    Returns:
+        The files from the first frame on, and a message for each damaged or missing part.
 
     Raises:
-        InputError: they are of another run.
+        InputError: a file belongs to another run.
     """
     files: list[File] = []
     damaged: dict[Path, str] = {}
@@ -158,7 +160,7 @@ def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], lis
         try:
             end = h5md.read_end(path)
         except h5md.Damaged as error:
-            # Gone since, when parts are joined, is not damaged.
+            # A part that disappeared since was joined, not damaged.
             if path.exists():
                 damaged[path] = f"{path} is damaged ({error})"
             return None
@@ -174,48 +176,52 @@ def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], lis
         if end is not None:
             files = [File(folder / name, end)]
             break
-    reached = told = files[-1].end.last if files else 0
+    reached = accounted = files[-1].end.last if files else 0
     for path in sorted((folder / _PARTS).glob("[0-9]*.h5")):
         end = read(path)
         if end is None:
-            # Of what is damaged the name tells where it ended.
-            told = max(told, int(path.stem)) if path in damaged and path.stem.isdigit() else told
+            # The name of a damaged part is the number of its last frame.
+            accounted = (
+                max(accounted, int(path.stem)) if path in damaged and path.stem.isdigit() else accounted
+            )
             continue
         if end.first == reached:
             files.append(File(path, end))
             reached = end.last
-        elif end.first > told:
-            missing.append(f"frames {told + 1} to {end.first} in {folder} are missing")
-        told = max(told, end.last)
-    # Between two renames of a join there are parts besides.
+        elif end.first > accounted:
+            missing.append(f"frames {accounted + 1} to {end.first} in {folder} are missing")
+        accounted = max(accounted, end.last)
+    # Between the two renames of a join the parts still exist.
     if [file.path.name for file in files] == [_PREVIOUS] and not (damaged or missing):
         missing.append(f"{folder / TRAJECTORY} is missing")
-    # A part that was written anew in other lengths may leave one that nothing needs.
-    needed = [what for path, what in damaged.items() if path.parent == folder or path.name > _name(reached)]
+    # After a part was written again with another length, a damaged old one may be superfluous.
+    needed = [
+        reason for path, reason in damaged.items() if path.parent == folder or path.name > _name(reached)
+    ]
     return files, needed + missing
 
 
 def _name(last: int) -> str:
-    """Of the part that ends with this frame."""
+    """The file name of the part that ends with this frame."""
     return f"{last:012d}.h5"
 
 
 def listing(path: Path) -> dict[Path, tuple[int, ...]]:
-    """Files of a run, or the one that is given, as they are now; one that was replaced differs."""
+    """Identity, size and date of the files of a run, or of the given file, to detect replacements."""
     paths = [path]
     if path.is_dir():
         paths = [path / TRAJECTORY, path / _PREVIOUS, *(path / _PARTS).glob("[0-9]*.h5")]
-    found: dict[Path, tuple[int, ...]] = {}
+    files: dict[Path, tuple[int, ...]] = {}
     for each in paths:
         with contextlib.suppress(FileNotFoundError):
             stat = each.stat()
-            found[each] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    return found
+            files[each] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return files
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C, so that a job that is stopped keeps what it has."""
+    """Treat SIGTERM as Ctrl-C, so that a terminated job stores its completed part."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
