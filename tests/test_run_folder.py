@@ -77,7 +77,7 @@ def each_chunk(monkeypatch):
 
 def test_on_disk_is_what_is_in_memory(tmp_path):
     memory, disk = simulate(None), simulate(tmp_path)
-    for name in ("positions", "cells", "potential_energy", "stress", "times"):
+    for name in ("positions", "cells", "potential_energy", "stress", "time"):
         np.testing.assert_array_equal(getattr(memory, name), getattr(disk, name))
     np.testing.assert_allclose(memory.momenta, disk.momenta, rtol=1e-14)
     assert np.isnan(disk.conserved).all()
