@@ -32,8 +32,8 @@ def replicas(argon):
 def report(replicas):
     methods = {"direct": direct(), "forward": forward(max_inputs=1)}
     return gradient_report(
-        POTENTIAL, PARAMS, langevin(dt=DT, temperature=120.0, friction=0.2), *replicas,
-        temperature=120.0, n_steps=N_STEPS, save_every=EVERY, key=jax.random.key(3), methods=methods,
+        POTENTIAL, PARAMS, replicas[0], langevin(dt=DT, temperature=120.0, friction=0.2), replicas[1],
+        initial_temperature=120.0, n_steps=N_STEPS, save_every=EVERY, key=jax.random.key(3), methods=methods,
         progress=False,
     )  # fmt: skip
 
@@ -120,14 +120,20 @@ def test_growth_is_that_of_two_trajectories(argon):
     [
         ({"n_steps": 15}, "n_steps = 15"),
         ({"tolerance": 0.0}, "tolerance = 0.0"),
-        ({"temperature": -1.0}, "temperature = -1.0"),
+        ({"initial_temperature": -1.0}, "initial_temperature = -1.0"),
     ],
 )
 def test_bad_input_is_refused(replicas, change, culprit):
-    settings = {"temperature": 120.0, "n_steps": 20, "save_every": 10, "key": jax.random.key(0)}
+    settings = {"initial_temperature": 120.0, "n_steps": 20, "save_every": 10, "key": jax.random.key(0)}
     with pytest.raises(InputError, match=culprit):
         gradient_report(
-            POTENTIAL, PARAMS, velocity_verlet(dt=DT), *replicas, progress=False, **{**settings, **change}
+            POTENTIAL,
+            PARAMS,
+            replicas[0],
+            velocity_verlet(dt=DT),
+            replicas[1],
+            progress=False,
+            **{**settings, **change},
         )
 
 
@@ -135,6 +141,6 @@ def test_one_replica_is_too_few(replicas):
     one = jax.tree.map(lambda x: x[:1], replicas)
     with pytest.raises(InputError, match="1 replica"):
         gradient_report(
-            POTENTIAL, PARAMS, velocity_verlet(dt=DT), *one,
-            temperature=120.0, n_steps=20, save_every=10, key=jax.random.key(0), progress=False,
+            POTENTIAL, PARAMS, one[0], velocity_verlet(dt=DT), one[1],
+            initial_temperature=120.0, n_steps=20, save_every=10, key=jax.random.key(0), progress=False,
         )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from difmd.sensitivity.diffusion import DiffusionWindow, diffusion_sample
 from difmd.sensitivity.equilibrium import EquilibriumGradient, equilibrium_gradient
-from difmd.sensitivity.lyapunov import TangentGrowth, tangent_growth
-from difmd.sensitivity.reports import Cost, GradientReport, gradient_report
+from difmd.sensitivity.lyapunov import TangentGrowth, lyapunov_exponents, tangent_growth
+from difmd.sensitivity.report import Cost, GradientReport
+from difmd.sensitivity.reports import gradient_report
 from difmd.sensitivity.reweighting import (
     Reweighted,
     Reweighting,
@@ -26,6 +27,7 @@ __all__ = [
     "equilibrium_gradient",
     "gradient_report",
     "log_mixture",
+    "lyapunov_exponents",
     "reweighted",
     "reweighting",
     "tangent_growth",

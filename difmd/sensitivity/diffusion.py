@@ -11,8 +11,10 @@ from jaxtyping import Array, Float, Int
 from difmd.errors import Status
 from difmd.gradients.base import GradientMethod
 from difmd.integrators import velocity_verlet
+from difmd.integrators.base import check_momenta
 from difmd.neighbors import Neighbors, rebuild
 from difmd.potentials import Params, Potential
+from difmd.sensitivity.arguments import check_rebuildable
 from difmd.simulation.rollouts import initialize, rollout
 from difmd.system import System
 
@@ -26,7 +28,7 @@ class DiffusionWindow(NamedTuple):
         rebuild_every: steps between rebuilds of the list, a multiple of `save_every`.
         first: first lag t of the plateau over which D(t) is averaged, in frames.
         last: last lag, in frames.
-        origins: time origins from −origins to +origins about the start, in frames.
+        origins: time origins lie at most so many frames before and after the initial state.
         species: atomic number of the atoms that are followed; None: all.
     """
 
@@ -40,7 +42,7 @@ class DiffusionWindow(NamedTuple):
 
     @property
     def n_steps(self) -> int:
-        """Steps each way, rounded up to whole segments."""
+        """Steps in each direction of time, a multiple of `rebuild_every`."""
         needed = (self.last + self.origins) * self.save_every
         return -(-needed // self.rebuild_every) * self.rebuild_every
 
@@ -58,23 +60,29 @@ def diffusion_sample(
 
         A = ⟨ v(s) · (r(s+t) − r(s−t)) ⟩ / 6,
 
-    averaged over atoms of the species, over origins s about the start, and over lags t in the window. By
-    stationarity and time reversal this is the Green–Kubo integral to t. The start lies in the middle, so
-    that no part of the path is farther from it in time than t + s: the derivative in the parameters grows
-    exponentially with that distance.
+    averaged over atoms of the species, over origins s about the initial state, and over lags t in the window.
+    By stationarity and time reversal this is the Green–Kubo integral to t. The initial state lies in the
+    middle, so that no part of the trajectory is farther from it in time than t + s: the derivative in the
+    parameters grows exponentially with that distance.
 
     Args:
         potential: the energy model.
         params: its parameters; differentiable.
-        system: the start.
-        momenta: at the start, with the centre of mass at rest; [atoms, 3].
-        neighbors: a list with skin and enough capacity; built anew for the start.
-        window: times.
-        gradient: how reverse mode goes through the rollout.
+        system: initial configuration.
+        momenta: initial momenta, with the centre of mass at rest; [atoms, 3].
+        neighbors: a neighbour list with skin and sufficient capacity; it is rebuilt.
+        window: lags, origins, and time step.
+        gradient: how the rollout is differentiated; default `checkpointed()`.
 
     Returns:
         A [Å²/time] and the status of both halves.
+
+    Raises:
+        InputError: momenta of another shape, a system or list that does not fit the potential, or a gradient
+            method that does not suit the window.
     """
+    check_rebuildable(potential, params, system, neighbors)
+    check_momenta(momenta, system)
     neighbors = rebuild(system, neighbors)
 
     def half(sign: Array) -> tuple[Array, Array, Status]:
@@ -118,11 +126,11 @@ def diffusion_sample(
 
 
 def share_of(numbers: Int[Array, "atoms"], species: int | None, dtype: Any) -> Float[Array, "atoms"]:
-    """What each atom counts in a mean over those of a species, padding left out; they add up to 1."""
+    """Weight of each atom in a mean over those of a species, without padding; the sum is 1."""
     counts = (numbers > 0 if species is None else numbers == species).astype(dtype)
     return counts / jnp.sum(counts)
 
 
 def _first(steps: Array) -> Array:
-    """The smaller of two steps, −1 standing for none."""
+    """The smaller of two steps; −1 means none."""
     return jnp.where(jnp.min(steps) < 0, jnp.max(steps), jnp.min(steps))

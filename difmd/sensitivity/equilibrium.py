@@ -1,4 +1,4 @@
-"""Derivatives of equilibrium averages: along the trajectory, and through where it starts."""
+"""Derivatives of equilibrium averages: along trajectories, and through the distribution of initial states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.errors import InputError
+from difmd._internal.summaries import fields_summary
+from difmd.errors import InputError, check_positive
 from difmd.units import KB
 
 
@@ -18,10 +19,10 @@ class EquilibriumGradient(NamedTuple):
     Attributes:
         value: ⟨A⟩.
         value_stderr: its standard error.
-        gradient: d⟨A⟩/dθ, the sum of the terms that are switched on; like the params.
+        gradient: d⟨A⟩/dθ, the sum of the terms that are included; like the params.
         gradient_stderr: its standard error.
         along: ⟨dA/dθ⟩ along the trajectory.
-        initial: −β cov(A, ∂U/∂θ) at the start.
+        initial: −β cov(A, ∂U/∂θ) at the initial state.
     """
 
     value: Float[Array, ""]
@@ -30,6 +31,10 @@ class EquilibriumGradient(NamedTuple):
     gradient_stderr: Any
     along: Any
     initial: Any
+
+    def __repr__(self) -> str:
+        """Shapes, without the arrays."""
+        return fields_summary(self)
 
 
 def equilibrium_gradient(
@@ -45,35 +50,36 @@ def equilibrium_gradient(
 
         d⟨A⟩/dθ = ⟨dA/dθ⟩ − β (⟨A ∂U/∂θ⟩ − ⟨A⟩⟨∂U/∂θ⟩)
 
-    The first term is the derivative of A through the dynamics at a fixed start; the second is the
-    change of the distribution of the starts, U and ∂U/∂θ being taken there. Leaving the second out
-    gives a biased gradient; the switch is there to show by how much.
+    The first term is the derivative of A through the dynamics from a fixed initial state; the second is the
+    change of the distribution of initial states, with U and ∂U/∂θ at these. Without the second term the
+    gradient is biased; the option serves to show by how much.
 
-    The second term is by far the noisier but needs no differentiation of a trajectory: it may take
-    every time origin of many more, cheaper replicas than the first. What depends on the momenta at an origin
-    alone is independent of the configuration there, so that its covariance with ∂U/∂θ is zero; that of the
-    sample is not, and has much of its noise in common with the second term, the more so as a Newtonian
-    trajectory takes from U what it gives to the kinetic energy. The control subtracts that noise.
+    The second term has by far the larger noise but needs no differentiation of a trajectory: it may use every
+    time origin of many more, cheaper replicas than the first. A function of the momenta at an origin alone is
+    independent of the configuration there, so that its exact covariance with ∂U/∂θ is zero; its sample
+    covariance is not, and shares much of the noise of the second term, since a Newtonian trajectory exchanges
+    potential and kinetic energy. The control variate subtracts that noise.
 
     Args:
         values: A for each time origin of each replica; [replicas, origins].
         energy_gradients: ∂U/∂θ at that origin [eV per unit of θ]; pytree of [replicas, origins, ...].
         along: dA/dθ of differentiated replicas; pytree of [samples, ...].
-        temperature: at which the starts were drawn [K].
+        temperature: of the canonical ensemble [K].
         initial_state_term: include the second term.
         control: the kinetic energy at each origin less its exact mean, or another function of the momenta
-            there, in any unit; None: no control, as with fewer than 8 replicas.
+            there with mean zero, in any unit; None: no control, as with fewer than 8 replicas.
 
     Returns:
         `EquilibriumGradient`; errors treat replicas as independent.
 
     Raises:
-        InputError: fewer than two replicas.
+        InputError: fewer than two replicas, or a temperature that is not positive.
 
     References:
         Frenkel & Smit, Understanding Molecular Simulation, 3rd ed. 2023 (canonical averages). Owen, Monte
         Carlo theory, methods and examples, 2013, §8.9 (control variates by regression).
     """
+    check_positive("temperature", temperature, "K")
     replicas = values.shape[0]
     if replicas < 2:
         raise InputError(f"{replicas} replica gives no error bar and no unbiased covariance: use two or more")
@@ -91,9 +97,9 @@ def equilibrium_gradient(
             return _mean(samples), _stderr(samples)
         return _with_control(samples, covariance(control, slopes))
 
-    found = jax.tree.map(second, energy_gradients)
+    pairs = jax.tree.map(second, energy_gradients)
     of_pair = jax.tree.structure((0, 0))
-    initial, initial_stderr = jax.tree.transpose(jax.tree.structure(energy_gradients), of_pair, found)
+    initial, initial_stderr = jax.tree.transpose(jax.tree.structure(energy_gradients), of_pair, pairs)
     gradient, stderr = jax.tree.map(_mean, along), jax.tree.map(_stderr, along)
     if initial_state_term:
         gradient = jax.tree.map(jnp.add, gradient, initial)
@@ -109,7 +115,7 @@ def equilibrium_gradient(
     )
 
 
-# Replicas that it takes to tell how much noise a control has in common with samples.
+# Replicas required to estimate the correlation of a control variate with the samples.
 _FEWEST = 8
 
 

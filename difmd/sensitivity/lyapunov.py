@@ -1,4 +1,4 @@
-"""How fast neighbouring trajectories part, which bounds how far a gradient can usefully go back."""
+"""Lyapunov exponents, which bound how far back gradients through trajectories are useful."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
+from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError, Status
 from difmd.forces import plain_forces
 from difmd.gradients.segment import Carry, Inputs, Plan, segment
 from difmd.integrators import MDState, velocity_verlet
+from difmd.integrators.base import check_momenta
 from difmd.neighbors import Neighbors, rebuild
 from difmd.potentials import Params, Potential
+from difmd.sensitivity.arguments import check_rebuildable
 from difmd.system import System
 
 
 class TangentGrowth(NamedTuple):
-    """Size of a small difference between two trajectories, over its size at the start.
+    """Size of an infinitesimal difference between two trajectories, relative to its initial size.
 
     Attributes:
         times: [Å√(amu/eV)]; [segments].
-        log_growth: ln(|δ(t)|/|δ(0)|), of the vector of all (δr/Å, δp/√(m eV)); [segments].
+        log_growth: ln(|δ(t)|/|δ(0)|), with δ the vector of all (δr/Å, δp/√(m eV)); [segments].
         status: sticky flags.
     """
 
     times: Float[Array, "segments"]
     log_growth: Float[Array, "segments"]
     status: Status
+
+    def __repr__(self) -> str:
+        """Shapes, without the arrays."""
+        return fields_summary(self)
 
 
 def tangent_growth(
@@ -54,25 +61,28 @@ def tangent_growth(
     Args:
         potential: the energy model.
         params: its parameters.
-        system: the start.
-        momenta: at the start; [atoms, 3].
-        neighbors: a list with skin and enough capacity.
+        system: initial configuration.
+        momenta: initial momenta; [atoms, 3].
+        neighbors: a neighbour list with skin and sufficient capacity.
         dt: time step [Å√(amu/eV)].
-        n_steps: of them, rounded down to whole segments.
-        rebuild_every: steps of a segment, after which the list is built anew.
-        key: seed of the difference.
+        n_steps: number of steps, rounded down to a multiple of `rebuild_every`.
+        rebuild_every: steps of a segment, after which the list is rebuilt.
+        key: seed of the initial difference.
 
     Returns:
         `TangentGrowth`.
 
     Raises:
-        InputError: fewer steps than a segment.
+        InputError: fewer steps than a segment, momenta of another shape, or a system or list that does not
+            fit the potential.
 
     References:
         Benettin et al., Phys. Rev. A 14, 2338 (1976), doi:10.1103/PhysRevA.14.2338.
     """
     if not 1 <= rebuild_every <= n_steps:
         raise InputError(f"rebuild_every = {rebuild_every} must lie between 1 and n_steps = {n_steps}")
+    check_rebuildable(potential, params, system, neighbors)
+    check_momenta(momenta, system)
     run = functools.partial(
         _segment, potential, params, neighbors, dt, rebuild_every, jax.random.key(0), system
     )
@@ -91,9 +101,9 @@ def tangent_growth(
         return (point, tangent, status), jnp.log(size)
 
     tangent, _ = scaled((jnp.where(is_mobile, seeds[0], 0), jnp.where(is_mobile, roots * seeds[1], 0)))
-    begin = ((system.positions, momenta), tangent, Status.ok())
+    initial = ((system.positions, momenta), tangent, Status.ok())
     n_segments = n_steps // rebuild_every
-    (_, _, status), growth = lax.scan(step, begin, None, length=n_segments)
+    (_, _, status), growth = lax.scan(step, initial, None, length=n_segments)
     times = dt * rebuild_every * jnp.arange(1, n_segments + 1, dtype=growth.dtype)
     return TangentGrowth(times, jnp.cumsum(growth), status)
 
@@ -101,10 +111,10 @@ def tangent_growth(
 def lyapunov_exponents(
     times: Float[np.ndarray, "segments"], log_growth: Float[np.ndarray, "replicas segments"]
 ) -> Float[np.ndarray, "replicas"]:
-    """Mean slopes of `TangentGrowth.log_growth` without the first third, where directions turn (host).
+    """Mean slopes of `TangentGrowth.log_growth` after the first third, in which the difference aligns (host).
 
     Args:
-        times: of one replica [Å√(amu/eV)]; [segments].
+        times: [Å√(amu/eV)]; [segments].
         log_growth: [replicas, segments].
 
     Returns:

@@ -1,4 +1,4 @@
-"""`gradient_report`: how far back a gradient through the dynamics is worth it, and what each method costs."""
+"""`gradient_report`: how far back gradients through the dynamics are useful, and the costs of methods."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
-from difmd import units
 from difmd._internal.progress import progress_bar
 from difmd._internal.replicas import map_replicas, run_replicas
 from difmd.errors import DifmdError, InputError, SimulationError, Status, check_positive, describe, flags_of
@@ -25,133 +24,37 @@ from difmd.gradients.direct import direct
 from difmd.gradients.reversible import reversible
 from difmd.gradients.segment import Carry, Inputs, Plan, segment
 from difmd.integrators import Integrator, MDState, draw_momenta
+from difmd.integrators.base import check_integrator
 from difmd.neighbors import Neighbors, rebuild
 from difmd.observables.statistics import over_replicas
 from difmd.potentials import Params, Potential
+from difmd.sensitivity.arguments import check_rebuildable
 from difmd.sensitivity.lyapunov import lyapunov_exponents, tangent_growth
+from difmd.sensitivity.report import Cost, GradientReport
 from difmd.simulation.replay import replay_on_overflow
 from difmd.simulation.rollouts import initialize, rollout
 from difmd.system import System
 
-# Parameters that are looked at one by one; of more, so many random directions.
+# Up to so many parameters are differentiated individually; of more, so many random directions.
 _MOST, _DIRECTIONS = 8, 4
 
 Observable = Callable[[System, MDState], Array]
-"""`observable(start, state) -> number`."""
+"""`observable(initial, state) -> number` of the initial system and a later state."""
 
 
-class Cost(NamedTuple):
-    """What a method takes for one replica over the longest horizon.
-
-    Attributes:
-        method: its name.
-        seconds: of value and gradient.
-        over_forward: that over the time of the rollout alone.
-        peak_bytes: memory for intermediate results, as the compiler plans it.
-        refusal: why the method cannot be used; else empty, and otherwise the numbers are NaN.
-    """
-
-    method: str
-    seconds: float
-    over_forward: float
-    peak_bytes: float
-    refusal: str = ""
-
-
-class GradientReport(NamedTuple):
-    """What `gradient_report` found; `print` shows it as a table, `plots.plot_gradient_report` as a plot.
-
-    Derivatives are θ ∂A/∂θ of each number (1 · ∂A/∂θ where θ is 0), or along random directions.
-
-    Attributes:
-        names: of parameters, or of directions; [numbers].
-        times: horizons t [Å√(amu/eV)]; [lags].
-        value: ⟨A(t)⟩ over replicas; [lags].
-        value_stderr: its standard error; [lags].
-        gradient: mean over replicas; [numbers, lags].
-        gradient_stderr: its standard error; [numbers, lags].
-        effective: (Σ|g|)²/(n Σ|g|²) over replicas, the share of them that makes the mean; [lags].
-        relative_error: ‖stderr‖/‖mean‖ over numbers; [lags].
-        lyapunov: λ [1/time].
-        lyapunov_stderr: its standard error over replicas [1/time].
-        horizon: the longest with a relative error below `tolerance`, whatever those of shorter ones are; NaN
-            if none [Å√(amu/eV)].
-        tolerance: as given.
-        n_replicas: looked at.
-        costs: of each method.
-    """
-
-    names: tuple[str, ...]
-    times: np.ndarray
-    value: np.ndarray
-    value_stderr: np.ndarray
-    gradient: np.ndarray
-    gradient_stderr: np.ndarray
-    effective: np.ndarray
-    relative_error: np.ndarray
-    lyapunov: float
-    lyapunov_stderr: float
-    horizon: float
-    tolerance: float
-    n_replicas: int
-    costs: tuple[Cost, ...]
-
-    @property
-    def replicas_needed(self) -> np.ndarray:
-        """Replicas that bring the relative error to `tolerance`, for each horizon."""
-        return self.n_replicas * (self.relative_error / self.tolerance) ** 2
-
-    def __str__(self) -> str:
-        """Horizons, ten of them, and methods."""
-        rate = f"{self.lyapunov * units.PS:.2f} ± {self.lyapunov_stderr * units.PS:.2f} /ps"
-        lines = [
-            f"{self.n_replicas} replicas, Lyapunov exponent {rate}",
-            "",
-            f"{'horizon':>9} {'A':>11} {'|gradient|':>11} {'error':>7} {'n_eff':>6} {'replicas for':>13}",
-            f"{'ps':>9} {'':>11} {'':>11} {'%':>7} {'%':>6} {f'{100 * self.tolerance:g} %':>13}",
-        ]
-        n = len(self.times)
-        for k in sorted({round(x) for x in np.linspace(0, n - 1, min(n, 10))}):
-            size = np.linalg.norm(self.gradient[:, k])
-            lines.append(
-                f"{self.times[k] / units.PS:9.3f} {self.value[k]:11.4g} {size:11.4g} "
-                f"{100 * self.relative_error[k]:7.1f} {100 * self.effective[k]:6.0f} "
-                f"{self.replicas_needed[k]:13.3g}"
-            )
-        if np.isfinite(self.horizon):
-            advice = f"go back {self.horizon / units.PS:.3g} ps at most"
-        else:
-            best = int(np.argmin(self.relative_error))
-            advice = (
-                f"with so few replicas no horizon: {self.replicas_needed[best]:.3g} are needed at "
-                f"{self.times[best] / units.PS:.3g} ps"
-            )
-        lines += ["", f"For an error of {100 * self.tolerance:g} % {advice}.", ""]
-        lines += [f"{'method':<22} {'s/replica':>10} {'/ forward':>10} {'memory, MB':>11}"]
-        for cost in self.costs:
-            if cost.refusal:
-                lines.append(f"{cost.method:<22} {cost.refusal}")
-            else:
-                lines.append(
-                    f"{cost.method:<22} {cost.seconds:10.3g} {cost.over_forward:10.2f} "
-                    f"{cost.peak_bytes / 1e6:11.1f}"
-                )
-        return "\n".join(lines)
-
-
-def squared_displacement(start: System, state: MDState) -> Float[Array, ""]:
+def squared_displacement(initial: System, state: MDState) -> Float[Array, ""]:
     """Mean over atoms of |r(t) − r(0)|² [Å²]."""
-    return jnp.mean(jnp.sum((state.system.positions - start.positions) ** 2, axis=-1))
+    return jnp.mean(jnp.sum((state.system.positions - initial.positions) ** 2, axis=-1))
 
 
 def gradient_report(
     potential: Potential,
     params: Params,
-    integrator: Integrator,
     systems: System,
+    integrator: Integrator,
     neighbors: Neighbors,
     *,
-    temperature: float,
+    initial_temperature: float,
     n_steps: int,
     save_every: int,
     key: Key[Array, ""],
@@ -160,69 +63,89 @@ def gradient_report(
     tolerance: float = 0.1,
     progress: bool = True,
 ) -> GradientReport:
-    """Measure how a gradient through trajectories behaves as it goes farther back, before you fit with it.
+    """Measure how the gradient through trajectories grows with the horizon, before a fit relies on it.
 
-    Every replica begins with new momenta. Derivatives of A(t) at all horizons come from one run in forward
-    mode; they are the term along the trajectory, without the change of the distribution of its start. The
-    Lyapunov exponent is that of Newtonian motion.
+    Every replica starts with new momenta. Derivatives of A(t) at all horizons come from one run in forward
+    mode; they are the term along the trajectory, without the change of the distribution of initial states.
+    The Lyapunov exponent is that of Newtonian motion.
 
     Args:
         potential: the energy model.
-        params: its parameters; derivatives are in these, up to 8 numbers one by one, of more along 4 random
+        params: its parameters. Up to 8 numbers are differentiated individually, more along 4 random
             directions.
-        integrator: how to step.
         systems: replicas, equilibrated at this temperature; [replicas, ...].
-        neighbors: their lists, with skin; [replicas, ...].
-        temperature: of the momenta [K].
+        integrator: the time stepping.
+        neighbors: their neighbour lists, with skin; [replicas, ...].
+        initial_temperature: at which the initial momenta are drawn [K].
         n_steps: the longest horizon, a multiple of `save_every`.
-        save_every: steps between horizons, after which the list is built anew.
+        save_every: steps between horizons, after each of which the list is rebuilt.
         key: seed of momenta, noise and directions.
-        observable: A(start, state), a number; default: the mean squared displacement [Å²].
-        methods: whose cost to measure, by name; default: direct, checkpointed, reversible.
-        tolerance: relative error that is good enough.
+        observable: A(initial system, state), a number; default: the mean squared displacement [Å²].
+        methods: gradient methods whose costs are measured, by name; default: direct, checkpointed,
+            reversible.
+        tolerance: relative error that suffices.
         progress: show a progress bar.
 
     Returns:
         `GradientReport`.
 
     Raises:
-        InputError: one replica only, steps that do not divide, or a tolerance or temperature that is not
-            positive.
-        SimulationError: non-finite values, or a list that would not stop growing.
+        InputError: a single replica, numbers of steps that do not divide, a tolerance or temperature that is
+            not positive, or systems or lists that do not fit the potential.
+        SimulationError: a run failed.
 
     References:
         Metz et al., arXiv:2111.05803 (gradients through chaotic dynamics); for λ see `tangent_growth`.
     """
-    n_replicas = len(systems.positions)
-    if n_replicas < 2:
-        raise InputError(f"{n_replicas} replica gives no error bar: use two or more")
-    if min(n_steps, save_every) < 1 or n_steps % save_every:
-        raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
-    check_positive("temperature", temperature, "K")
+    _check(potential, params, systems, integrator, neighbors, n_steps, save_every)
+    check_positive("initial_temperature", initial_temperature, "K")
     check_positive("tolerance", tolerance, "")
     if methods is None:
         methods = {"direct": direct(), "checkpointed": checkpointed(), "reversible": reversible()}
     names, directions = _directions(params, key)
-    keys = jax.random.split(jax.random.fold_in(key, 1), n_replicas)
-    kelvin = jnp.asarray(temperature, systems.positions.dtype)
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(systems.positions))
+    kelvin = jnp.asarray(initial_temperature, systems.positions.dtype)
     static = (potential, observable, n_steps, save_every)
     shared = (params, integrator, kelvin, directions)
     with progress_bar("gradients", 1 + len(methods), enabled=progress) as advance:
         advance(0, "horizons")
 
-        def run(neighbors: Neighbors) -> _Followed:
+        def run(neighbors: Neighbors) -> _Horizons:
             batched = (systems, neighbors, keys)
-            return run_replicas(_follow, static, shared, batched, n_atoms=systems.n_atoms)
+            return run_replicas(_run_horizons, static, shared, batched, n_atoms=systems.n_atoms)
 
-        found, neighbors, _ = replay_on_overflow(run, systems, neighbors)
+        horizons, neighbors, _ = replay_on_overflow(run, systems, neighbors)
         advance(1)
         first = jax.tree.map(lambda x: x[0], (systems, neighbors, keys))
         costs = _costs(static, (params, integrator, kelvin), first, methods, advance)
-    return _summarised(names, found, costs, tolerance, integrator, save_every)
+    return _report(names, horizons, costs, tolerance, integrator, save_every)
 
 
-class _Followed(NamedTuple):
-    """Of each replica: A and its derivatives at all horizons, and ln|δ(t)|."""
+def _check(
+    potential: Potential,
+    params: Params,
+    systems: System,
+    integrator: Integrator,
+    neighbors: Neighbors,
+    n_steps: int,
+    save_every: int,
+) -> None:
+    """Raise `InputError` for arguments that do not fit together."""
+    check_integrator(integrator)
+    if not isinstance(systems, System) or systems.positions.ndim != 3:
+        raise InputError("systems must be replicas with positions [replicas, atoms, 3]")
+    if len(systems.positions) < 2:
+        raise InputError(f"{len(systems.positions)} replica gives no error bar: use two or more")
+    if min(n_steps, save_every) < 1 or n_steps % save_every:
+        raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
+    if not isinstance(neighbors, Neighbors) or neighbors.reference_positions.ndim != 3:
+        raise InputError("neighbors must be the lists of all replicas: neighbor_list(systems, ...)")
+    first, list_of_first = jax.tree.map(lambda x: x[0], (systems, neighbors))
+    check_rebuildable(potential, params, first, list_of_first)
+
+
+class _Horizons(NamedTuple):
+    """A and its derivatives at all horizons, and ln|δ(t)|, of each replica."""
 
     values: Array
     slopes: Array
@@ -231,7 +154,7 @@ class _Followed(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _follow(
+def _run_horizons(
     potential: Potential,
     observable: Observable,
     n_steps: int,
@@ -243,10 +166,10 @@ def _follow(
     systems: System,
     neighbors: Neighbors,
     keys: Array,
-) -> _Followed:
+) -> _Horizons:
     flat, restore = ravel_pytree(params)
 
-    def one(system: System, neighbors: Neighbors, key: Array) -> _Followed:
+    def of_replica(system: System, neighbors: Neighbors, key: Array) -> _Horizons:
         momentum_key, noise_key, tangent_key = jax.random.split(key, 3)
         momenta = draw_momenta(momentum_key, system, temperature)
         fresh = rebuild(system, neighbors)
@@ -269,8 +192,8 @@ def _follow(
             values, slopes, status = jax.jvp(along, (jnp.zeros_like(direction),), (direction,), has_aux=True)
             return values, slopes, status
 
-        units_ = jnp.eye(len(directions), dtype=flat.dtype)
-        values, slopes, status = jax.vmap(derivative, out_axes=(None, 0, None))(units_)
+        basis = jnp.eye(len(directions), dtype=flat.dtype)
+        values, slopes, status = jax.vmap(derivative, out_axes=(None, 0, None))(basis)
         grown = tangent_growth(
             potential, params, system, momenta, neighbors,
             dt=integrator.dt, n_steps=n_steps, rebuild_every=save_every, key=tangent_key,
@@ -279,13 +202,13 @@ def _follow(
             flags=status.flags | grown.status.flags,
             first_bad_step=jnp.where(status.flags > 0, status.first_bad_step, grown.status.first_bad_step),
         )
-        return _Followed(values, slopes, grown.log_growth, both)
+        return _Horizons(values, slopes, grown.log_growth, both)
 
-    return map_replicas(one, len(keys))(systems, neighbors, keys)
+    return map_replicas(of_replica, len(keys))(systems, neighbors, keys)
 
 
 def _directions(params: Params, key: Array) -> tuple[tuple[str, ...], Array]:
-    """Names, and a row for each direction in the vector of all parameters."""
+    """Names, and a row for each direction in the space of all parameters."""
     flat, _ = ravel_pytree(params)
     if flat.size <= _MOST:
         names = [
@@ -295,7 +218,7 @@ def _directions(params: Params, key: Array) -> tuple[tuple[str, ...], Array]:
         ]
         return tuple(names), jnp.diag(jnp.where(flat == 0, 1, flat))
     noise = jax.random.normal(jax.random.fold_in(key, 0), (_DIRECTIONS, flat.size), flat.dtype)
-    # As large as the parameters themselves.
+    # Of the same norm as the parameters.
     rows = noise * jnp.linalg.norm(flat) / jnp.sqrt(jnp.asarray(flat.size, flat.dtype))
     return tuple(f"direction {k + 1}" for k in range(_DIRECTIONS)), rows
 
@@ -310,10 +233,10 @@ def _costs(
     """Time and memory of value and gradient for one replica, the rollout alone first."""
     potential, observable, n_steps, save_every = static
     params, integrator, temperature = shared
-    system, room, key = first
+    system, capacity, key = first
     momentum_key, noise_key = jax.random.split(key)
     momenta = draw_momenta(momentum_key, system, temperature)
-    neighbors = rebuild(system, room)
+    neighbors = rebuild(system, capacity)
 
     def value(
         method: GradientMethod | None, params: Params, system: System, neighbors: Neighbors
@@ -327,46 +250,46 @@ def _costs(
         return run.frames[-1], run.status
 
     alone, memory = _measured(functools.partial(value, None), params, system, neighbors)
-    found = [Cost("the rollout alone", alone, 1.0, memory)]
+    costs = [Cost("the rollout alone", alone, 1.0, memory)]
     for name, method in methods.items():
         advance(0, name)
         differentiated = jax.value_and_grad(functools.partial(value, method), has_aux=True)
         try:
             seconds, memory = _measured(differentiated, params, system, neighbors)
-            found.append(Cost(name, seconds, seconds / alone, memory))
+            costs.append(Cost(name, seconds, seconds / alone, memory))
         except DifmdError as refusal:
-            found.append(Cost(name, np.nan, np.nan, np.nan, str(refusal)))
+            costs.append(Cost(name, np.nan, np.nan, np.nan, str(refusal)))
         advance(1)
-    return tuple(found)
+    return tuple(costs)
 
 
 def _measured(function: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
-    """Seconds, the best of three, and bytes of intermediate results; NaN where the compiler does not say."""
+    """Seconds, the best of three, and bytes of intermediate results, NaN if the compiler does not say."""
     compiled = jax.jit(function).lower(*arguments).compile()
     times = []
     for _ in range(3):
         begun = time.perf_counter()
-        found = jax.block_until_ready(compiled(*arguments))
+        result = jax.block_until_ready(compiled(*arguments))
         times.append(time.perf_counter() - begun)
-    for part in jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, Status)):
-        # Such as coordinates beyond the grid of a method.
+    for part in jax.tree.leaves(result, is_leaf=lambda x: isinstance(x, Status)):
+        # For instance OFF_GRID of `reversible`.
         if isinstance(part, Status) and flags_of(part):
             raise SimulationError(describe(part))
     analysis = compiled.memory_analysis()
     return min(times), float(analysis.temp_size_in_bytes) if analysis is not None else np.nan
 
 
-def _summarised(
+def _report(
     names: tuple[str, ...],
-    found: _Followed,
+    horizons: _Horizons,
     costs: tuple[Cost, ...],
     tolerance: float,
     integrator: Integrator,
     save_every: int,
 ) -> GradientReport:
-    if flags_of(found.status):
-        raise SimulationError(f"gradient_report: {describe(found.status)}")
-    values, slopes, growth = (np.asarray(x, np.float64) for x in found[:3])
+    if flags_of(horizons.status):
+        raise SimulationError(f"gradient_report: {describe(horizons.status)}")
+    values, slopes, growth = (np.asarray(x, np.float64) for x in horizons[:3])
     n, _, n_lags = slopes.shape
     times = float(integrator.dt) * save_every * np.arange(1, n_lags + 1)
     value, (mean, stderr) = over_replicas(values), over_replicas(slopes)

@@ -1,4 +1,4 @@
-"""Averages at new parameters from states that were sampled at others, and their derivatives."""
+"""Averages at new parameters from states sampled at others, and their derivatives."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
-from difmd.errors import InputError, Status
+from difmd._internal.summaries import fields_summary
+from difmd.errors import InputError, Status, check_positive
 from difmd.neighbors import Neighbors, rebuild
 from difmd.neighbors.types import check
 from difmd.potentials import Params, Potential
+from difmd.sensitivity.arguments import check_rebuildable
 from difmd.system import System
 from difmd.units import KB
 
-# Change of free energies, over kT, in units in the last place; and steps after which they are no solution.
+# Tolerance of free energies over kT, in units in the last place, and the largest number of iterations.
 _ULPS, _MOST_STEPS = 20, 10_000
 
-# Eigenvalue of the overlap of simulations above which some of them share no states with the others.
+# Second eigenvalue of the overlap matrix above which simulations count as disconnected.
 _APART = 1 - 1e-4
 
 
 class Reweighting(NamedTuple):
-    """Reuse stored states as long as they say enough about the new parameters; see `reweighting`.
+    """Reuse stored states while they represent the new parameters well enough; see `reweighting`.
 
     Attributes:
-        least_effective: share of the states that must count.
+        least_effective: n_eff/n below which to simulate again.
     """
 
     least_effective: float
 
 
 def reweighting(*, least_effective: float = 0.5) -> Reweighting:
-    """Derivatives of equilibrium averages from stored states, and their reuse while they will do.
+    """Derivatives of equilibrium averages from stored states, which are reused as long as possible.
 
     No trajectory is differentiated: an average depends on the parameters through the weights exp(−βU) of its
-    states. States serve again at new parameters until the effective sample size falls below
-    `least_effective`; then new ones are simulated. It serves averages over configurations, and no rollout.
+    states. States are reused at new parameters until the effective sample size falls below
+    `least_effective`; then new ones are simulated. This is for averages over configurations, not for
+    rollouts.
 
     Args:
-        least_effective: n_eff/n below which to simulate again, between 0 and 1; 1: in every iteration.
+        least_effective: n_eff/n below which to simulate again, in (0, 1]; 1: simulate in every iteration.
+
+    Returns:
+        A value for `state_points(reuse=)`.
 
     Raises:
-        InputError: a share outside of these.
+        InputError: `least_effective` is outside this interval.
 
     References:
         Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021), doi:10.1038/s41467-021-27241-4 (DiffTRe).
@@ -60,7 +66,7 @@ class Reweighted(NamedTuple):
     """Averages over weighted states.
 
     Attributes:
-        value: ⟨A⟩, like one sample.
+        value: ⟨A⟩; like the samples without their leading axis.
         weights: of each state, with sum 1; [samples].
         effective: n_eff/n with Kish's n_eff = 1/Σw².
     """
@@ -68,6 +74,10 @@ class Reweighted(NamedTuple):
     value: Any
     weights: Float[Array, "samples"]
     effective: Float[Array, ""]
+
+    def __repr__(self) -> str:
+        """Shapes, without the arrays."""
+        return fields_summary(self)
 
 
 def reweighted(
@@ -77,26 +87,32 @@ def reweighted(
     *,
     temperature: float | Float[Array, ""],
 ) -> Reweighted:
-    """Canonical averages of states from another distribution; pure.
+    """Canonical averages over states sampled from another distribution; pure.
 
         ⟨A⟩ = Σ w A,    w ∝ exp(−βU(θ)) / q.
 
     With U and A as functions of the parameters the derivative is exact for this sample:
-    d⟨A⟩/dθ = ⟨∂A/∂θ⟩ − β cov(A, ∂U/∂θ), averages being weighted.
+    d⟨A⟩/dθ = ⟨∂A/∂θ⟩ − β cov(A, ∂U/∂θ) with weighted averages.
 
     Args:
         values: A of each state; pytree of [samples, ...].
         energies: U(θ) of each state, see `energies_of` [eV]; [samples].
-        log_sampled: ln q, of the distribution that the states are from, up to a constant: −βU at the
-            parameters of the simulation, or `log_mixture` of several; [samples].
+        log_sampled: ln q of the sampled distribution, up to a constant: −βU at the parameters of the
+            simulation, or `log_mixture` of several; [samples].
         temperature: of the average [K].
 
     Returns:
-        `Reweighted`; look at `effective` before you use the rest.
+        `Reweighted`; look at `effective` before using the rest.
+
+    Raises:
+        InputError: a temperature that is not positive, or arrays of different lengths.
 
     References:
         Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021); Kish, Survey Sampling, 1965 (n_eff).
     """
+    check_positive("temperature", temperature, "K")
+    if energies.shape != log_sampled.shape:
+        raise InputError(f"energies {energies.shape} and log_sampled {log_sampled.shape} must agree")
     weights = jax.nn.softmax(-energies / (KB * temperature) - lax.stop_gradient(log_sampled))
     value = jax.tree.map(lambda a: jnp.tensordot(weights, a, 1), values)
     return Reweighted(value, weights, 1 / (len(weights) * jnp.sum(weights**2)))
@@ -105,7 +121,7 @@ def reweighted(
 def log_mixture(
     reduced: Float[Array, "states samples"], counts: Int[Array, "states"]
 ) -> Float[Array, "samples"]:
-    """The logarithm of q, the density of states pooled from several simulations, by MBAR.
+    """Ln q of states pooled from several simulations, by MBAR; pure.
 
         q(x) = Σ_k N_k exp(f_k − u_k(x)),    f_k = −ln Σ_x exp(−u_k(x)) / q(x).
 
@@ -115,8 +131,8 @@ def log_mixture(
         counts: N_k, states from each simulation; [states].
 
     Returns:
-        For `reweighted`; NaN where the free energies f_k do not converge, or simulations share no states, so
-        that nothing tells them. Nothing flows through it.
+        ln q for `reweighted`, [samples]; NaN if the free energies f_k do not converge, or if simulations
+        share no states, which leaves f_k undetermined. Its derivative is zero.
 
     References:
         Shirts & Chodera, J. Chem. Phys. 129, 124105 (2008), doi:10.1063/1.2978177 (equation 11); Klimovich,
@@ -130,27 +146,27 @@ def log_mixture(
 
     ulp = jnp.finfo(reduced.dtype).eps
 
-    def goes_on(now: tuple[Array, Array, Array]) -> Array:
+    def continues(now: tuple[Array, Array, Array]) -> Array:
         return (now[1] > _ULPS * ulp) & (now[2] < _MOST_STEPS)
 
     def step(now: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         free = -logsumexp(-reduced - log_density(now[0])[None], axis=1)
         free = free - free[0]
-        # Sums over thousands of states are rounded as large numbers are.
+        # Rounding errors of sums over thousands of states scale with their size.
         size = 1 + jnp.max(jnp.abs(free)) + jnp.log(jnp.asarray(reduced.shape[1], free.dtype))
         return free, jnp.max(jnp.abs(free - now[0])) / size, now[2] + 1
 
     start = jnp.min(reduced, axis=1)
-    begin = (start - start[0], jnp.asarray(jnp.inf, reduced.dtype), jnp.int32(0))
-    free, change, _ = lax.while_loop(goes_on, step, begin)
+    initial = (start - start[0], jnp.asarray(jnp.inf, reduced.dtype), jnp.int32(0))
+    free, change, _ = lax.while_loop(continues, step, initial)
     density = log_density(free)
     # √N_i Σ_x w_i(x) w_j(x) √N_j with the normalised weights of each simulation; its largest eigenvalue is 1,
-    # and so is the next where they fall into groups.
+    # and so is the second if the simulations fall into disconnected groups.
     weights = jnp.exp(free[:, None] - reduced - density[None])
     roots = jnp.sqrt(counts.astype(reduced.dtype))
     overlap = roots[:, None] * (weights @ weights.T) * roots[None]
-    is_one = jnp.asarray(True) if len(counts) == 1 else jnp.linalg.eigvalsh(overlap)[-2] < _APART
-    return jnp.where((change <= _ULPS * ulp) & is_one, density, jnp.nan)
+    is_connected = jnp.asarray(True) if len(counts) == 1 else jnp.linalg.eigvalsh(overlap)[-2] < _APART
+    return jnp.where((change <= _ULPS * ulp) & is_connected, density, jnp.nan)
 
 
 def energies_of(
@@ -162,34 +178,38 @@ def energies_of(
         potential: the energy model.
         params: its parameters.
         systems: [samples, ...].
-        neighbors: one list, with the room that each of them needs; built anew for each.
+        neighbors: one neighbour list whose capacity suffices for each of them; it is rebuilt for each.
 
     Returns:
-        U [eV]; [samples], and the status of all, whose step is the place of a sample.
+        U [eV], [samples], and the common status, whose step is the index of a sample.
+
+    Raises:
+        InputError: systems or a list that do not fit the potential.
     """
+    check_rebuildable(potential, params, jax.tree.map(lambda x: x[0], systems), neighbors)
     return over_states(lambda *at: potential.apply(params, *at), systems, neighbors)
 
 
 def over_states(
     function: Callable[[System, Neighbors], Any], systems: System, neighbors: Neighbors
 ) -> tuple[Any, Status]:
-    """A function of stored configurations, one after the other, each with its own list; pure.
+    """Evaluate a function of stored configurations, one after the other; pure.
 
     Args:
-        function: of a configuration and a list that is current for it.
+        function: of a configuration and its current neighbour list.
         systems: [samples, ...].
-        neighbors: one list, with the room that each of them needs; built anew for each.
+        neighbors: one neighbour list whose capacity suffices for each of them; it is rebuilt for each.
 
     Returns:
-        What it gives, [samples, ...], and the status of all, whose step is the place of a sample.
+        The values, [samples, ...], and the common status, whose step is the index of a sample.
     """
 
     @jax.checkpoint
-    def one(status: Status, numbered: tuple[Array, System]) -> tuple[Status, Any]:
+    def evaluate(status: Status, numbered: tuple[Array, System]) -> tuple[Status, Any]:
         number, system = numbered
         current = rebuild(system, neighbors)
         return check(system, current, status, number, stale=False), function(system, current)
 
     places = jnp.arange(len(systems.positions), dtype=jnp.int32)
-    status, found = lax.scan(one, Status.ok(), (places, systems))
-    return found, status
+    status, values = lax.scan(evaluate, Status.ok(), (places, systems))
+    return values, status

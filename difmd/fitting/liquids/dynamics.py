@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from difmd._internal.replicas import map_replicas, run_replicas
 from difmd._internal.summaries import fields_summary
-from difmd.errors import Status, check_positive
+from difmd.errors import check_positive
 from difmd.fitting.liquids.replicas import Replicas, check_replicas
 from difmd.fitting.liquids.sampling import CHUNK, Sampling
 from difmd.integrators import Integrator, MDState, draw_momenta, langevin, velocity_verlet
-from difmd.neighbors import Neighbors, rebuild
+from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
-from difmd.simulation.replay import replay_on_overflow
-from difmd.simulation.rollouts import initialize, rollout
+from difmd.simulation.chunk import initial_state, record_nothing
+from difmd.simulation.engine import run_chunks
 from difmd.system import System
 
 
@@ -70,29 +68,20 @@ def equilibrate(
 
     Raises:
         InputError: a temperature or time that is not positive, or replicas that do not fit the potential.
-        SimulationError: a run failed.
+        SimulationError: a run failed, as in `difmd.simulate` with its default limits.
     """
     check_positive("temperature", temperature, "K")
     check_positive("time", time, "Å√(amu/eV)")
     check_replicas(potential, params, replicas)
+    integrator = langevin(dt=sampling.dt, temperature=temperature, friction=sampling.friction)
     for chunk in range(-(-sampling.steps(time) // CHUNK)):
-        systems, lists = replicas.systems, replicas.neighbors
-        keys = jax.random.split(jax.random.fold_in(key, chunk), len(systems.positions))
-        momenta = _draw(keys, systems, temperature)
-
-        def run(
-            neighbors: Neighbors,
-            systems: System = systems,
-            momenta: Array = momenta,
-            keys: Any = keys,
-        ) -> _Advanced:
-            integrator = langevin(dt=sampling.dt, temperature=temperature, friction=sampling.friction)
-            static, batched = (potential, CHUNK, CHUNK, False), (systems, momenta, neighbors, keys)
-            shared = (params, integrator)
-            return run_replicas(_advance, static, shared, batched, n_atoms=systems.n_atoms)
-
-        done, lists, _ = replay_on_overflow(run, systems, lists)
-        replicas = replicas._replace(systems=done.systems, neighbors=lists)
+        chunk_key = jax.random.fold_in(key, chunk)
+        state = _initial_state(integrator, replicas.systems, temperature, chunk_key)
+        for done in run_chunks(
+            potential, params, state, integrator, replicas.neighbors,
+            n_steps=CHUNK, save_every=CHUNK, chunk_steps=CHUNK, record=record_nothing,
+        ):  # fmt: skip
+            replicas = replicas._replace(systems=done.state.system, neighbors=done.neighbors)
     return replicas
 
 
@@ -122,76 +111,47 @@ def produce(
 
     Raises:
         InputError: a temperature that is not positive, or replicas that do not fit the potential.
-        SimulationError: a run failed.
+        SimulationError: a run failed, as in `difmd.simulate` with its default limits.
     """
     check_positive("temperature", temperature, "K")
     check_replicas(potential, params, replicas)
-    keys = jax.random.split(key, len(replicas.systems.positions))
-    momenta = _draw(keys, replicas.systems, temperature)
-    frames_per_chunk = CHUNK // sampling.save_every
+    integrator = velocity_verlet(dt=sampling.dt)
+    state = _initial_state(integrator, replicas.systems, temperature, key)
+    every = sampling.save_every
+    chunk_steps = CHUNK // every * every
+    n_chunks = -(-sampling.n_frames * every // chunk_steps)
     parts = []
-    for _ in range(-(-sampling.n_frames // frames_per_chunk)):
-        systems, lists = replicas.systems, replicas.neighbors
-
-        def run(neighbors: Neighbors, systems: System = systems, momenta: Array = momenta) -> _Advanced:
-            every = sampling.save_every
-            static = (potential, frames_per_chunk * every, every, with_energy_gradients)
-            shared = (params, velocity_verlet(dt=sampling.dt))
-            batched = (systems, momenta, neighbors, keys)
-            return run_replicas(_advance, static, shared, batched, n_atoms=systems.n_atoms)
-
-        done, lists, _ = replay_on_overflow(run, systems, lists)
-        replicas = replicas._replace(systems=done.systems, neighbors=lists)
-        momenta = done.momenta
+    for done in run_chunks(
+        potential, params, state, integrator, replicas.neighbors,
+        n_steps=n_chunks * chunk_steps, save_every=every, chunk_steps=chunk_steps,
+        record=_record_with_gradients if with_energy_gradients else _record,
+    ):  # fmt: skip
+        replicas = replicas._replace(systems=done.state.system, neighbors=done.neighbors)
         parts.append(done.frames)
     frames = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1)[:, : sampling.n_frames], *parts)
-    return Production(*frames), replicas
+    return frames, replicas
 
 
 _draw = jax.jit(jax.vmap(draw_momenta, (0, 0, None)))
 
 
-class _Advanced(NamedTuple):
-    systems: System
-    momenta: Array
-    frames: tuple[Array, Array, Any, Any]
-    status: Status
+def _initial_state(integrator: Integrator, systems: System, temperature: float, key: Array) -> MDState:
+    """Replicas with new momenta."""
+    keys = jax.random.split(key, len(systems.positions))
+    return initial_state(integrator, systems, _draw(keys, systems, temperature), keys)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _advance(
-    potential: Potential,
-    n_steps: int,
-    save_every: int,
-    with_energy_gradients: bool,
-    params: Params,
-    integrator: Integrator,
-    systems: System,
-    momenta: Array,
-    neighbors: Neighbors,
-    keys: Array,
-) -> _Advanced:
-    """Replicas by `n_steps`; the list is built anew at the start, which makes repeats exact."""
+def _record(
+    potential: Potential, params: Params, integrator: Integrator, state: MDState, neighbors: Neighbors
+) -> tuple[Array, Production]:
+    del integrator
+    energy = potential.apply(params, state.system, neighbors)
+    return energy, Production(state.system.positions, state.momenta, None, None)
 
-    def save(state: MDState, neighbors: Neighbors) -> tuple[Array, Array, Any, Any]:
-        energy, slopes = None, None
-        if with_energy_gradients:
-            energy, slopes = jax.value_and_grad(potential.apply)(params, state.system, neighbors)
-        return state.system.positions, state.momenta, energy, slopes
 
-    def one(system: System, momenta: Array, neighbors: Neighbors, key: Array) -> _Advanced:
-        fresh = rebuild(system, neighbors)
-        state = initialize(potential, params, system, integrator, fresh, momenta=momenta, key=key)
-        run = rollout(
-            potential,
-            params,
-            state,
-            integrator,
-            fresh,
-            n_steps=n_steps,
-            save_every=save_every,
-            save=save,
-        )
-        return _Advanced(run.state.system, run.state.momenta, run.frames, run.status)
-
-    return map_replicas(one, len(keys))(systems, momenta, neighbors, keys)
+def _record_with_gradients(
+    potential: Potential, params: Params, integrator: Integrator, state: MDState, neighbors: Neighbors
+) -> tuple[Array, Production]:
+    del integrator
+    energy, slopes = jax.value_and_grad(potential.apply)(params, state.system, neighbors)
+    return energy, Production(state.system.positions, state.momenta, energy, slopes)

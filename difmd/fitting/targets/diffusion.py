@@ -18,14 +18,18 @@ from difmd.fitting.liquids.replicas import Replicas, liquid_neighbors
 from difmd.fitting.liquids.sampling import Sampling
 from difmd.gradients.base import GradientMethod
 from difmd.integrators import draw_momenta
-from difmd.neighbors import Neighbors, grow, neighbor_list
+from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential
 from difmd.sensitivity.diffusion import DiffusionWindow, diffusion_sample
 from difmd.sensitivity.lyapunov import lyapunov_exponents, tangent_growth
+from difmd.simulation.replay import replay
 from difmd.system import System
 
 # Replicas from which a Lyapunov exponent is estimated.
 _FEW = 4
+
+# Attempts to differentiate, each with a wider skin.
+_MAX_WIDENINGS = 8
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -160,25 +164,25 @@ def gradients_along(
     static = (potential, diffusion_window(sampling)._replace(species=species), gradient)
     neighbors = jax.tree.map(lambda x: x[:n], replicas.neighbors)
     kelvin = jnp.asarray(temperature, systems.positions.dtype)
-    for _ in range(8):
+
+    def run(neighbors: Neighbors) -> _Along:
         batched = (systems, neighbors, keys)
-        done = run_replicas(_differentiate, static, (params, kelvin), batched, n_atoms=systems.n_atoms)
-        flags = flags_of(done.status)
-        if not flags:
-            return done.gradient
-        if flags & Flag.NEIGHBOR_OVERFLOW:
-            neighbors = grow(systems, neighbors, at_least=1.2)
-        elif flags == Flag.NEIGHBOR_STALE:
-            neighbors = neighbor_list(
-                systems,
-                cutoff=potential.cutoff,
-                skin=1.3 * neighbors.skin,
-                slack=1.1,
-                reverse_edges=potential.uses_reverse_edges,
-            )
-        else:
+        return run_replicas(_differentiate, static, (params, kelvin), batched, n_atoms=systems.n_atoms)
+
+    for _ in range(_MAX_WIDENINGS):
+        done, neighbors, _ = replay(run, systems, neighbors)
+        if flags_of(done.status) != Flag.NEIGHBOR_STALE:
             break
-    raise SimulationError(f"gradient of the diffusivity: {describe(done.status)}", status=done.status)
+        neighbors = neighbor_list(
+            systems,
+            cutoff=potential.cutoff,
+            skin=1.3 * neighbors.skin,
+            slack=1.1,
+            reverse_edges=potential.uses_reverse_edges,
+        )
+    if flags_of(done.status):
+        raise SimulationError(f"gradient of the diffusivity: {describe(done.status)}", status=done.status)
+    return done.gradient
 
 
 def diffusion_window(sampling: Sampling) -> DiffusionWindow:
