@@ -28,7 +28,7 @@ MOST = 64
 class FitError(DifmdError, RuntimeError):
     """A fit failed; `partial_result` is the `FitResult` of the completed iterations."""
 
-    def __init__(self, message: str, partial_result: FitResult) -> None:
+    def __init__(self, message: str, partial_result: Any = None) -> None:
         """Store the result of the completed iterations."""
         super().__init__(message)
         self.partial_result = partial_result

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError, check_positive
 from difmd.potentials import Params
 
@@ -34,6 +35,10 @@ class Residuals(NamedTuple):
     jacobian_stderr: Any
     noise: Float[Array, "residuals"]
 
+    def __repr__(self) -> str:
+        """Shapes, without the arrays."""
+        return fields_summary(self)
+
 
 class Evaluation(NamedTuple):
     """The value of a term at the parameters of an iteration.
@@ -49,6 +54,10 @@ class Evaluation(NamedTuple):
     gradient: Any
     residuals: Residuals | None
     record: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Shapes, without the arrays."""
+        return fields_summary(self)
 
 
 class Term(NamedTuple):
@@ -77,6 +86,10 @@ class Term(NamedTuple):
     settings: Callable[[Params], Any]
     weight: Weight = 1.0
     n_visits: int = 1
+
+    def __repr__(self) -> str:
+        """The fields in a few lines."""
+        return fields_summary(self)
 
 
 def sum_of_squares(residuals: Residuals, record: dict[str, Any]) -> Evaluation:

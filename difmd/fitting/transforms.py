@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError
 
 
@@ -23,6 +24,10 @@ class Transform(NamedTuple):
 
     to_free: Callable[[Any], Any]
     from_free: Callable[[Any], Any]
+
+    def __repr__(self) -> str:
+        """The fields in a few lines."""
+        return fields_summary(self)
 
 
 def logarithmic() -> Transform:

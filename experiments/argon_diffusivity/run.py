@@ -45,7 +45,6 @@ import matplotlib.pyplot as plt
 
 TEMPERATURE = 94.4
 DENSITY = 1374 * units.KG_PER_M3
-UNIT = 1e-9 * units.M2_PER_S
 D_TARGET = 2.36
 """What the published fit aims at [1e-9 m²/s]."""
 START = {"sigma_A": 3.380, "epsilon_K": 107.5}
@@ -153,7 +152,7 @@ def viscosity() -> float:
         Costigliola, Heyes, Schrøder & Dyre, J. Chem. Phys. 150, 021101 (2019), doi:10.1063/1.5080662.
     """
     per_length = (DENSITY / MASS) ** (1 / 3)
-    return 0.15 * units.KB * TEMPERATURE * per_length / (D_TARGET * UNIT)
+    return 0.15 * units.KB * TEMPERATURE * per_length / (D_TARGET * units.D)
 
 
 def one_fit(
@@ -171,7 +170,7 @@ def one_fit(
     case = CASES[name]
     target = DiffusivityTarget(
         temperature=TEMPERATURE,
-        diffusivity=D_TARGET * UNIT,
+        diffusivity=D_TARGET * units.D,
         density=DENSITY,
         viscosity=viscosity() if case.finite_size_correction else None,
     )
@@ -222,9 +221,9 @@ def one_fit(
         "gradients": [
             {term: entry["diffusivity"][term] for term in ("along", "initial")} for entry in fit.history
         ],
-        "D_plateau_1e-9_m2_s": round(point.value / UNIT, 3),
-        "D_plateau_stderr_1e-9_m2_s": round(point.stderr / UNIT, 3),
-        "finite_size_correction_1e-9_m2_s": round(point.correction / UNIT, 3),
+        "D_plateau_1e-9_m2_s": round(point.value / units.D, 3),
+        "D_plateau_stderr_1e-9_m2_s": round(point.stderr / units.D, 3),
+        "finite_size_correction_1e-9_m2_s": round(point.correction / units.D, 3),
         "viscosity_uPa_s": round(viscosity() / units.PA_S * 1e6, 1) if case.finite_size_correction else None,
     }
     console.print(

@@ -43,7 +43,6 @@ from difmd.fitting.driver import CHECKPOINT
 
 FITTED_AT = (91.0, 99.0, 107.0)
 START = {"sigma_A": 3.60, "epsilon_K": 130.0}
-UNIT = 1e-9 * units.M2_PER_S
 
 SAMPLING = Sampling(
     atomic_number=6,
@@ -142,7 +141,7 @@ def survey(
             )
             points.append(point)
             after.append(liquid)
-            advance(1, f"{target.temperature:g} K: D = {point.value / UNIT:.2f}e-9 m²/s")
+            advance(1, f"{target.temperature:g} K: D = {point.value / units.D:.2f}e-9 m²/s")
     return points, after
 
 
@@ -224,10 +223,10 @@ def make_report(
     after: list[StatePoint],
 ) -> dict[str, Any]:
     """Everything worth keeping, D in 1e-9 m²/s."""
-    experiment = np.array([target.diffusivity / UNIT for target in settings.targets])
+    experiment = np.array([target.diffusivity / units.D for target in settings.targets])
     temperatures = np.array([target.temperature for target in settings.targets])
     predicted = ~np.isin(temperatures, FITTED_AT)
-    new = np.array([point.value / UNIT for point in after])
+    new = np.array([point.value / units.D for point in after])
     errors = 100 * (new / experiment - 1)
     rounded = [round(float(e), 2) for e in errors]
     return {
@@ -235,14 +234,14 @@ def make_report(
         "epsilon_K": float(params["epsilon"][0] / units.KB),
         "temperature_K": temperatures.tolist(),
         "D_exp": np.round(experiment, 4).tolist(),
-        "D_before": [round(point.value / UNIT, 4) for point in before],
+        "D_before": [round(point.value / units.D, 4) for point in before],
         "D_after": np.round(new, 4).tolist(),
-        "D_stderr": [round(point.stderr / UNIT, 4) for point in after],
+        "D_stderr": [round(point.stderr / units.D, 4) for point in after],
         "D_after_green_kubo": [
-            round((float(p.diffusivity.green_kubo.value) + p.correction) / UNIT, 4) for p in after
+            round((float(p.diffusivity.green_kubo.value) + p.correction) / units.D, 4) for p in after
         ],
         "replicas_frozen_after": [point.n_solid for point in after],
-        "D_finite_size_correction": [round(point.correction / UNIT, 4) for point in after],
+        "D_finite_size_correction": [round(point.correction / units.D, 4) for point in after],
         "error_percent": rounded,
         "fitted_at_K": list(FITTED_AT),
         "mean_abs_error_percent_predicted": round(float(np.abs(errors[predicted]).mean()), 2),

@@ -47,7 +47,6 @@ TEMPERATURES = (91.0, 107.0)
 WIDTH, BINS = 0.15, (20, 66)
 """Of a bin [Å], and the first bin and the one after the last: 3.0 to 9.9 Å."""
 
-UNIT = 1e-9 * units.M2_PER_S
 SAMPLING = Sampling(
     atomic_number=6, mass=datasets.METHANE_MASS, n_replicas=16, n_gradient_replicas=8,
     melt_time=2 * units.PS, equilibration_time=4 * units.PS,
@@ -100,8 +99,8 @@ def main() -> int:
         "true": TRUE,
         "start": START,
         "fits": rows,
-        "target_D_1e-9_m2_s": [t.diffusivity / UNIT for t in diffusivities],
-        "target_D_stderr_1e-9_m2_s": [float(t.stderr) / UNIT for t in diffusivities],
+        "target_D_1e-9_m2_s": [t.diffusivity / units.D for t in diffusivities],
+        "target_D_stderr_1e-9_m2_s": [float(t.stderr) / units.D for t in diffusivities],
         "temperatures_K": list(TEMPERATURES),
         "n_atoms": sampling.n_atoms,
         "n_replicas": sampling.n_replicas,
@@ -149,8 +148,8 @@ def targets(
         rows.append({"at": at, "D": {"diffusivity": d.value, "stderr": d.stderr}, "g": of_g})
         liquids.append(liquid)
         console.print(
-            f"target at {point.temperature:g} K: D = ({d.value / UNIT:.3f} ± {d.stderr / UNIT:.3f})e-9 m²/s, "
-            f"largest g {max(of_g['g']):.3f}"
+            f"target at {point.temperature:g} K: D = ({d.value / units.D:.3f} ± {d.stderr / units.D:.3f})"
+            f"e-9 m²/s, largest g {max(of_g['g']):.3f}"
         )
     file.write_text(json.dumps(rows) + "\n", encoding="utf-8")
     return as_targets(rows)

@@ -109,7 +109,7 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
         folder=folder / "refined",
     )  # fmt: skip
     rows = {}
-    for which, params, key in (("trained", trained.params, keys[2]), ("refined", fit.params, keys[2])):
+    for which, params, key in (("trained", trained.params, keys[2]), ("refined", fit.last_params, keys[2])):
         relaxed = fitting.equilibrate(
             network, params, starts, temperature=TEMPERATURE, time=1 * units.PS, sampling=sampling, key=key
         )
@@ -117,18 +117,17 @@ def experiment(arguments: argparse.Namespace) -> dict[str, Any]:
             network, params, target, relaxed, sampling=sampling, key=jax.random.fold_in(key, 1)
         )
         errors = training.report(network, trained, params=params, valid=parts.valid)
-        unit = 1e-9 * units.M2_PER_S
         rows[which] = {
-            "D_1e-9_m2_s": found.value / unit,
-            "D_stderr_1e-9_m2_s": found.stderr / unit,
+            "D_1e-9_m2_s": found.value / units.D,
+            "D_stderr_1e-9_m2_s": found.stderr / units.D,
             **{name: round(value, 3) for name, value in errors.summary("valid").items()},
         }
         print(which, rows[which], flush=True)
     plot(fit.history, target, folder / "refinement.png")
     return {
         **rows,
-        "D_measured_1e-9_m2_s": target.diffusivity / (1e-9 * units.M2_PER_S),
-        "finite_size_correction_1e-9_m2_s": found.correction / (1e-9 * units.M2_PER_S),
+        "D_measured_1e-9_m2_s": target.diffusivity / units.D,
+        "finite_size_correction_1e-9_m2_s": found.correction / units.D,
         "size": name,
         "n_params": int(sum(np.size(x) for x in jax.tree.leaves(trained.params))),
         "seconds_per_iteration": (time.monotonic() - began) / size.iterations,
@@ -164,7 +163,7 @@ def measured(system: difmd.System) -> fitting.DiffusivityTarget:
     volume = abs(np.linalg.det(np.asarray(system.cell, np.float64)))
     return fitting.DiffusivityTarget(
         temperature=TEMPERATURE,
-        diffusivity=float(d) * 1e-9 * units.M2_PER_S,
+        diffusivity=float(d) * units.D,
         density=float(np.sum(np.asarray(system.masses))) / volume,
         viscosity=VISCOSITY,
         species=OXYGEN,
@@ -183,7 +182,7 @@ def plot(history: list[dict[str, Any]], target: fitting.DiffusivityTarget, path:
         steps, [p["D_1e-9_m2_s"][0] for p in points], [p["D_stderr_1e-9_m2_s"][0] for p in points],
         marker="o", capsize=3,
     )  # fmt: skip
-    left.axhline(target.diffusivity / (1e-9 * units.M2_PER_S), color="k", ls="--", label="measured")
+    left.axhline(target.diffusivity / units.D, color="k", ls="--", label="measured")
     left.set(xlabel="iteration", ylabel="D of oxygen [10⁻⁹ m²/s]")
     left.legend(frameon=False)
     errors = [entry["first_principles"]["F_rmse_meV_A"] for entry in history]

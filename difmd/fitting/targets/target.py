@@ -41,6 +41,10 @@ class Setup(NamedTuple):
     initial_state_term: bool = True
     gradient: GradientMethod | None = None
 
+    def __repr__(self) -> str:
+        """The fields in a few lines."""
+        return fields_summary(self)
+
 
 class StatePointRun(NamedTuple):
     """The simulation of a state point at the current parameters, which its targets share.
@@ -63,6 +67,10 @@ class StatePointRun(NamedTuple):
     production: Production | None
     key: Key[Array, ""]
 
+    def __repr__(self) -> str:
+        """Shapes, without the arrays."""
+        return fields_summary(self)
+
 
 class Target(abc.ABC):
     """A measured quantity of one state point, in internal units; subclasses are frozen dataclasses.
@@ -82,15 +90,40 @@ class Target(abc.ABC):
     uses_production: ClassVar[bool] = True
 
     def check(self, setup: Setup, params: Params, system: System) -> None:
-        """Raise `InputError` if the quantity cannot be measured with this setup in boxes like `system`."""
+        """Check that the quantity can be measured; called before a fit.
+
+        Args:
+            setup: what all state points have in common.
+            params: initial parameters.
+            system: a box of the liquid.
+
+        Raises:
+            InputError: it cannot be measured.
+        """
         del setup, params, system
 
     @abc.abstractmethod
     def measure(self, run: StatePointRun) -> Any:
-        """Measure the quantity, its error, and its gradient if `run.setup.with_gradient`."""
+        """Measure the quantity, its error, and its gradient if `run.setup.with_gradient`.
+
+        Args:
+            run: the simulation.
+
+        Returns:
+            A result of any type, which `check_result`, `residuals` and `record` receive.
+        """
 
     def check_result(self, result: Any, run: StatePointRun, key: Key[Array, ""]) -> None:
-        """Raise `DifmdError` if a result of `measure` is of no use to a fit; `key` seeds further runs."""
+        """Check that a result is of use to a fit.
+
+        Args:
+            result: from `measure`.
+            run: the simulation.
+            key: seed of further runs.
+
+        Raises:
+            DifmdError: it is of no use, for instance because its gradient is only noise.
+        """
         del result, run, key
 
     @classmethod
@@ -105,12 +138,23 @@ class Target(abc.ABC):
             results: what `measure` returned for each.
             residual: of the values, chosen by the user; may be ignored.
             share: factor of all residuals, 1/√(number of targets of all classes).
+
+        Returns:
+            `Residuals` for each target, with their derivatives and errors.
         """
 
     @classmethod
     @abc.abstractmethod
     def record(cls, targets: Sequence[Any], results: Sequence[Any]) -> dict[str, Any]:
-        """What the history holds for all targets of this class in a fit; `json.dumps` must accept it."""
+        """Entries of the history for all targets of this class in a fit.
+
+        Args:
+            targets: of this class.
+            results: what `measure` returned for each.
+
+        Returns:
+            A dict that `json.dumps` accepts.
+        """
 
     def settings(self) -> tuple[Any, ...]:
         """Distinguishes the target from others, so that a fit resumes only from its own checkpoint."""
