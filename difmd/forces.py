@@ -92,7 +92,10 @@ def evaluate(
     evaluation = Evaluation(energy, -gradient, virial / volume)
     if multipoles is None:
         return evaluation
-    dipole = total_dipole(multipoles, system, neighbors)
+    if any(neighbors.periodic):
+        dipole = jnp.full(3, jnp.nan, system.positions.dtype)
+    else:
+        dipole = total_dipole(multipoles, system, neighbors)
     return evaluation._replace(charges=multipoles.charges, dipole=dipole)
 
 

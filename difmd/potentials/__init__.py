@@ -8,11 +8,8 @@ from difmd.potentials.atomic_energies import atomic_energies
 from difmd.potentials.base import (
     Params,
     Potential,
-    check_finite,
-    check_model,
     from_description,
     validate_inputs,
-    validate_structure,
 )
 from difmd.potentials.buckingham import buckingham
 from difmd.potentials.coulomb import coulomb_damped_shifted
@@ -56,8 +53,6 @@ __all__ = [
     "Truncation",
     "atomic_energies",
     "buckingham",
-    "check_finite",
-    "check_model",
     "coulomb_damped_shifted",
     "embedded_atom",
     "embedding_potential",
@@ -82,7 +77,6 @@ __all__ = [
     "total_dipole",
     "truncated",
     "validate_inputs",
-    "validate_structure",
     "waldman_hagler",
     "zbl",
 ]

@@ -126,6 +126,7 @@ def from_description(description: Mapping[str, Any]) -> Potential:
         InputError: an unknown factory, a description of something else, or arguments that the factory
             refuses.
     """
+    check_type("description", description, Mapping, "use Potential.description")
     made = made_from(description)
     if not isinstance(made, Potential):
         raise InputError(f"{summary(description)} is not a potential")

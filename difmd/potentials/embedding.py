@@ -1,4 +1,4 @@
-"""Energies that are functions of sums over neighbours: the embedded atom, Stillinger and Weber, and kin.
+"""Energies that are functions of sums over neighbours: embedded atom, Stillinger–Weber and similar ones.
 
     U = ½ Σ_i Σ_j φ_ij(r_ij) + Σ_i F_i(ρ_i),    ρ_i^m = Σ_j g_ij^m(r_ij),    r_ij = r_j − r_i.
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from difmd._internal.gather import take
+from difmd._internal.summaries import fields_summary
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
     Sites,
@@ -33,23 +34,27 @@ _UNROLL = 1
 
 
 class Contribution(NamedTuple):
-    """What the pair of atom i with its neighbour j adds.
+    """Contribution of atom i and its neighbour j.
 
     Attributes:
-        pair: φ_ij [eV], the same seen from j.
-        sums: g_ij^m(r_ij), what j adds to the sums of i.
-        back: g_ji^m(−r_ij), what i adds to the sums of j; here, so that both can share their work.
+        pair: φ_ij [eV], symmetric in i and j.
+        sums: g_ij^m(r_ij), the contribution of j to the sums of i.
+        back: g_ji^m(−r_ij), the contribution of i to the sums of j; both may share intermediate results.
     """
 
     pair: Float[Array, "*pairs"]
     sums: list[Float[Array, "*pairs"]]
     back: list[Float[Array, "*pairs"]]
 
+    def __repr__(self) -> str:
+        """Shapes of the arrays."""
+        return fields_summary(self)
+
 
 Neighbor: TypeAlias = Callable[[Any, Any, Any, list[Array]], Contribution]
 """`neighbor(tables, i, j, apart)` for types i and j and the components of r_ij [Å], element-wise; twice
 differentiable, and exactly zero beyond the cut-off, with finite derivatives also for the 10⁶ Å of unused
-slots: put a safe distance where the pair is out of reach. Forces follow from `back` as it is given."""
+slots: use a safe distance where the pair is beyond the cut-off. Forces use `back` as it is given."""
 
 Embedding: TypeAlias = Callable[[Any, Any, list[Array]], Array]
 """`embed(tables, i, sums)` → F_i [eV], element-wise; twice differentiable, also where all sums are 0 if atoms
@@ -68,11 +73,11 @@ def embedding_potential(
     """A potential whose energy is a function of sums over the neighbours of each atom.
 
     Args:
-        neighbor: `neighbor(tables, i, j, apart) -> Contribution`. Types are None where there is one
-            species; `entry` of `difmd.potentials.slots` looks a pair up.
+        neighbor: `neighbor(tables, i, j, apart) -> Contribution`. Types are None for one species; `entry`
+            of `difmd.potentials.slots` returns the entry of a pair.
         embed: `embed(tables, i, sums) -> F_i`; an atom without neighbours has its energy F_i(0).
         init: `init(key) -> params`.
-        tables: `tables(params, dtype)` → what both functions get.
+        tables: `tables(params, dtype)` → first argument of both functions.
         species: as `slot_potential`, in whose order the tables are.
         cutoff: likewise [Å].
 
@@ -90,7 +95,7 @@ def embedding_potential(
     def sums_of(
         table: Any, xyz: list[Array], sites: Sites
     ) -> tuple[Array, list[Array], Array, Any, Callable[[Array], Any]]:
-        """½ Σ_j φ_ij and ρ_i of every center, which are atoms, their types and those of neighbours."""
+        """½ Σ_j φ_ij and ρ_i of every center, whether it is an atom, its type, and types of neighbours."""
         own_types, type_of = types_of_pairs(n_types, sites)
 
         def term(own: Any, j: Array) -> list[Array]:
@@ -100,8 +105,8 @@ def embedding_potential(
 
         own = ([take(x, sites.centers) for x in xyz], own_types)
         pair, *sums = sum_over_slots(term, own, sites, unroll=_UNROLL)
-        # Padding is sorted behind everything and has no extended position of its own. Its sums are made safe,
-        # say under a root.
+        # Padding is sorted behind the atoms and has no extended position. Its sums are made safe, for example
+        # under a root.
         real = sites.centers < len(sites.parents)
         return pair, [jnp.where(real, s, 1) for s in sums], real, own_types, type_of
 

@@ -1,4 +1,4 @@
-"""A fitted potential in one file: what it is, its parameters, and where they come from."""
+"""A fitted potential in one file: its description, parameters and provenance."""
 
 from __future__ import annotations
 
@@ -12,57 +12,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from difmd import potentials
 from difmd._internal.argument_checks import as_path
 from difmd._internal.checkpoint import write_archive
+from difmd._internal.summaries import summary
 from difmd.errors import InputError
-from difmd.potentials import Params, Potential
+from difmd.potentials.base import Params, Potential, check_finite, check_model, from_description
 
 _FORMAT = 2
 
 
 class Model(NamedTuple):
-    """What `load` returns: `potential, params = load(path)[:2]`.
+    """A potential with its parameters: `potential, params, _ = load(path)`.
 
     Attributes:
         potential: the energy model.
-        params: its parameters, in the precision of JAX's default.
-        provenance: what was saved with it, such as data, errors and versions.
+        params: its parameters, in JAX's default precision.
+        provenance: the dictionary given to `save`, such as data, errors and versions.
     """
 
     potential: Potential
     params: Params
     provenance: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Potential, number of parameters and provenance."""
+        n_params = sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))
+        rows = {"potential": " ".join(repr(self.potential).split()), "params": f"{n_params} numbers"}
+        return summary("Model", {**rows, "provenance": self.provenance or "none"})
+
 
 def save(
     path: str | Path, potential: Potential, params: Params, *, provenance: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a potential with its parameters, without pickle; the file is complete or not there.
+    """Write a potential with its parameters, without pickle; the file is complete or absent.
 
     The file is a NumPy archive: the arrays of `params`, and JSON with the factory of the potential, its
     arguments and the units (eV, Å, amu).
 
     Args:
         path: such as "methane.npz".
-        potential: made by a factory of difmd from numbers, words, tables, truncations and mixing rules, or a
-            sum of such.
+        potential: made by a factory of difmd from numbers, text, tables, truncations and mixing rules, or a
+            sum of such potentials.
         params: of the potential, finite.
-        provenance: anything that JSON can hold.
+        provenance: anything that JSON can represent.
 
     Raises:
         InputError: a potential that cannot be described, parameters that are not finite, a provenance that is
             not JSON, or a file that cannot be written.
     """
     path = as_path("path", path)
-    potentials.check_model(potential, params)
+    check_model(potential, params)
     if potential.description is None:
         raise InputError(
-            "this potential cannot be saved: it is made of functions that difmd does not know (by "
-            "pair_potential, a mixing rule of your own, …). Keep the code that makes it, and its parameters "
-            "with numpy.savez"
+            "this potential cannot be saved, because it is made of functions (pair_potential, a custom mixing "
+            "rule, …): keep the code that makes it, and save its parameters with numpy.savez"
         )
-    potentials.check_finite(params)
+    check_finite(params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     meta = {
         "format": _FORMAT,
@@ -81,10 +86,16 @@ def save(
 
 
 def load(path: str | Path) -> Model:
-    """Read what `save` wrote.
+    """Read a file of `save`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The `Model`.
 
     Raises:
-        InputError: no such file, a damaged one, or one of a newer difmd.
+        InputError: no such file, a damaged one, or one of another version of the format.
     """
     path = as_path("path", path)
     if not path.exists():
@@ -95,14 +106,14 @@ def load(path: str | Path) -> Model:
             stored = [archive[f"leaf_{n}"] for n in range(len(meta["params"]))]
         version = meta["format"]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no model of difmd, or it is damaged: {error}") from error
+        raise InputError(f"{path} is not a model of difmd, or it is damaged: {error}") from error
     if version != _FORMAT:
         remedy = "save the model again" if version < _FORMAT else "install a newer version of difmd"
         raise InputError(f"{path} has format {version}, but this version reads {_FORMAT}: {remedy}")
     try:
-        potential = potentials.from_description(meta["potential"])
+        potential = from_description(meta["potential"])
     except (KeyError, AttributeError, ValueError, TypeError) as error:
-        raise InputError(f"{path} describes no potential that difmd can make: {error}") from error
+        raise InputError(f"{path} describes a potential that difmd cannot make: {error}") from error
     like = jax.eval_shape(potential.init, jax.random.key(0))
     if [(name, x.shape) for name, x in zip(meta["params"], stored, strict=True)] != _places(like):
         raise InputError(f"{path}: its parameters are not those of the potential that it describes")

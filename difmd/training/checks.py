@@ -11,7 +11,8 @@ import numpy as np
 from difmd.data.batches import Batch
 from difmd.data.frames import Frame
 from difmd.errors import InputError
-from difmd.potentials import Params, Potential, check_finite, check_model, validate_structure
+from difmd.potentials import Params, Potential
+from difmd.potentials.base import check_finite, check_model, validate_structure
 from difmd.training.losses import NO_CHARGES, Weights
 
 

@@ -15,8 +15,8 @@ from difmd.data.frames import Frame
 from difmd.errors import InputError
 from difmd.forces import Evaluation, evaluate
 from difmd.neighbors import Neighbors, neighbor_list
-from difmd.potentials import Params, Potential, check_finite, check_model
-from difmd.potentials.base import check_arguments
+from difmd.potentials import Params, Potential
+from difmd.potentials.base import check_arguments, check_finite, check_model
 from difmd.system import System, as_system
 from difmd.training.checks import is_traced
 from difmd.training.loop import deadline_of, prepare, run

@@ -17,7 +17,8 @@ from difmd._internal.progress import progress_bar
 from difmd.data.batches import Batches, make_batches
 from difmd.data.frames import Frame
 from difmd.errors import InputError
-from difmd.potentials import Params, Potential, check_finite, check_model
+from difmd.potentials import Params, Potential
+from difmd.potentials.base import check_finite, check_model
 from difmd.training.checks import check_data
 from difmd.training.recipe import Recipe, check_recipe
 from difmd.training.result import CommitteeResult, Entry, TrainingError, TrainingInterrupted

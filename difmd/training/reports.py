@@ -15,7 +15,8 @@ from difmd._internal.summaries import summary as text_summary
 from difmd.data.batches import make_batches
 from difmd.data.frames import Frame
 from difmd.errors import InputError
-from difmd.potentials import Params, Potential, check_finite, check_model
+from difmd.potentials import Params, Potential
+from difmd.potentials.base import check_finite, check_model
 from difmd.training.checks import check_frames
 from difmd.training.gradient import predict
 from difmd.training.metrics import Errors, Residuals, residuals
