@@ -1,4 +1,4 @@
-"""Energies of single atoms, which put a learned potential on the scale of its data."""
+"""Energies of isolated atoms, which put a learned potential on the scale of its data."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from difmd.potentials.species import (
 )
 from difmd.system import System
 
-# No pair matters; a list needs some reach.
+# No pair contributes, but a list needs a cut-off.
 _CUTOFF = 1.0
 
 
 @described
 def atomic_energies(species: Species, *, energies: SpeciesValues) -> Potential:
-    """E = Σ_i E₀(Z_i), to be added to a potential that was trained without.
+    """E = Σ_i E₀(Z_i), to be added to a potential that was trained without these energies.
 
-    In float32 a total of many electron volts leaves few digits for what changes: keep the sum in float64,
-    or run dynamics without this term, which exerts no force.
+    In float32 a total of many electron volts leaves few digits for changes: use float64 for the sum, or run
+    dynamics without this term, which exerts no force.
 
     Args:
         species: symbols or atomic numbers.
-        energies: E₀ of each [eV].
+        energies: E₀ of each species, or of all [eV].
 
     Returns:
         `Potential`; its params are `{"energies": [species]}`.
 
     Raises:
-        InputError: no element, an unknown or repeated one, or energies that are not finite or not one each.
+        InputError: no species, an unknown or repeated one, or energies that are not finite or not one each.
     """
     numbers = as_species(species)
     values = species_values("energies", energies, numbers)
@@ -51,8 +51,8 @@ def atomic_energies(species: Species, *, energies: SpeciesValues) -> Potential:
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         del neighbors
         table = jnp.asarray(params["energies"], system.positions.dtype)
-        found = take(table, types_of(numbers, system.atomic_numbers))
-        return nan_if_unknown(numbers, system) * jnp.where(system.atomic_numbers > 0, found, 0)
+        of_atoms = take(table, types_of(numbers, system.atomic_numbers))
+        return nan_if_unknown(numbers, system) * jnp.where(system.atomic_numbers > 0, of_atoms, 0)
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         return jnp.sum(atomic(params, system, neighbors))

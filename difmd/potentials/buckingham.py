@@ -25,8 +25,8 @@ def buckingham(
 ) -> Potential:
     """φ(r) = A e^{−r/ρ} − C/r⁶.
 
-    It falls to −∞ below some tenths of an ångström: atoms that get across the barrier there fuse. Add a
-    repulsion, `buckingham(...) + ...`, where that can happen.
+    It falls to −∞ at short distances: atoms that cross the barrier collapse onto each other. Add a repulsion,
+    such as `buckingham(...) + zbl(...)`, where that can happen.
 
     Args:
         species: symbols or atomic numbers.

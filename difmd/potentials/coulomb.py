@@ -24,22 +24,22 @@ from difmd.units import COULOMB
 def coulomb_damped_shifted(
     species: Species, *, charges: SpeciesValues, damping: float, cutoff: float
 ) -> Potential:
-    """Wolf's sum with continuous forces, of a cost that grows with N and not faster.
+    """Wolf's sum with continuous forces, at a cost that grows linearly with N.
 
         φ(r) = k q_i q_j [erfc(αr)/r − erfc(αR)/R + (erfc(αR)/R² + 2α e^{−α²R²}/(√π R)) (r − R)],
 
-    R being the cut-off, and −k q_i² (erfc(αR)/2R + α/√π) for each atom. It approaches the energy of all
-    images of a neutral system; Ewald's sum is exact. Energy and forces are zero at the cut-off.
+    R being the cut-off, and −k q_i² (erfc(αR)/2R + α/√π) for each atom. It approximates the energy of all
+    images of a neutral system; `ewald` is exact. Energy and forces are zero at the cut-off.
 
     Args:
         species: symbols or atomic numbers.
-        charges: q of each species [e].
+        charges: q of each species, or of all [e].
         damping: α [1/Å], ≥ 0; 0.2 is usual.
         cutoff: R [Å]; 12 is usual.
 
     Returns:
-        `Potential`; its params are `{"charges": [species]}`. Nothing makes a system neutral: see that the
-        charges of its atoms add up to zero.
+        `Potential`; its params are `{"charges": [species]}`. The charges of the atoms of a system should
+        add up to zero, which is not checked.
 
     Raises:
         InputError: a negative damping, charges that do not match `species`, or as `pair_potential`.
@@ -54,7 +54,7 @@ def coulomb_damped_shifted(
     edge = math.erfc(damping * cutoff) / cutoff
     gaussian = 2 * damping / math.sqrt(math.pi) * math.exp(-((damping * cutoff) ** 2))
     slope = (edge + gaussian) / cutoff
-    own = COULOMB * (0.5 * edge + damping / math.sqrt(math.pi))
+    self_energy = COULOMB * (0.5 * edge + damping / math.sqrt(math.pi))
 
     def phi(product: Array, r_squared: Array) -> Array:
         r = jnp.sqrt(r_squared)
@@ -63,7 +63,7 @@ def coulomb_damped_shifted(
     pairs, charges_of = charged_pairs(phi, species, charges=charges, cutoff=cutoff)
 
     def self_energies(params: Params, system: System) -> Array:
-        return -own * charges_of(params, system) ** 2
+        return -self_energy * charges_of(params, system) ** 2
 
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         return pairs.apply(params, system, neighbors) + jnp.sum(self_energies(params, system))
@@ -82,7 +82,7 @@ def charged_pairs(
     Args:
         phi: `phi(product, r_squared)` [eV].
         species: symbols or atomic numbers.
-        charges: q of each species [e].
+        charges: q of each species, or of all [e].
         cutoff: [Å].
 
     Raises:

@@ -22,7 +22,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MOST_SHOWN = 8
 
 LATE_MODULES: list[str] = []
-"""Modules with further factories, imported when a description names none of those known so far."""
+"""Modules with further factories, imported when a description names an unknown factory."""
 
 _factories: dict[str, Callable[..., Any]] = {}
 _functions: dict[str, Callable[..., Any]] = {}

@@ -77,8 +77,8 @@ def embedded_atom(
         return {name: floats(x) for name, x in start.items()}
 
     def tables(params: Params, dtype: Any) -> dict[str, Array]:
-        found = {**params, **symmetric({"pair": params["pair"]})}
-        return {name: jnp.asarray(found[name], dtype) for name in start}
+        symmetrised = {**params, **symmetric({"pair": params["pair"]})}
+        return {name: jnp.asarray(symmetrised[name], dtype) for name in start}
 
     def neighbor(table: Any, i: Any, j: Any, apart: list[Array]) -> Contribution:
         r_squared = apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2
@@ -148,11 +148,11 @@ def read_eam(path: str | os.PathLike[str], species: Species | None = None) -> Po
     except (ValueError, IndexError, KeyError) as error:
         raise InputError(f"{file} is not a table of the embedded-atom method: {error}") from error
     elements = list(table.elements)
-    wanted = elements if species is None else symbols(as_species(species))
-    unknown = [name for name in wanted if name not in elements]
-    if unknown or not wanted:
+    names = elements if species is None else symbols(as_species(species))
+    unknown = [name for name in names if name not in elements]
+    if unknown or not names:
         raise InputError(f"{file} has no {', '.join(unknown) or 'species'}; it has {', '.join(elements)}")
-    at = [elements.index(name) for name in wanted]
+    at = [elements.index(name) for name in names]
     # Only one half is filled. Charges of a .eam file are in the units that LAMMPS documents, which differ
     # slightly from those of ASE.
     upper = np.asarray(table.rphi_data) * (27.2 * 0.529 / (Bohr * Hartree) if file.suffix == ".eam" else 1)
@@ -164,7 +164,7 @@ def read_eam(path: str | os.PathLike[str], species: Species | None = None) -> Po
     else:
         density = density[at]
     return embedded_atom(
-        wanted,
+        names,
         dr=table.dr,
         pair=phi[np.ix_(at, at)],
         density=density,

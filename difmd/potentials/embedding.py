@@ -96,59 +96,60 @@ def embedding_potential(
         table: Any, xyz: list[Array], sites: Sites
     ) -> tuple[Array, list[Array], Array, Any, Callable[[Array], Any]]:
         """½ Σ_j φ_ij and ρ_i of every center, whether it is an atom, its type, and types of neighbours."""
-        own_types, type_of = types_of_pairs(n_types, sites)
+        types, type_of = types_of_pairs(n_types, sites)
 
-        def term(own: Any, j: Array) -> list[Array]:
-            centers, i = own
-            found = neighbor(table, i, type_of(j), separation(xyz, centers, j)[0])
-            return [0.5 * found.pair, *found.sums]
+        def term(center: Any, j: Array) -> list[Array]:
+            position, i = center
+            contribution = neighbor(table, i, type_of(j), separation(xyz, position, j)[0])
+            return [0.5 * contribution.pair, *contribution.sums]
 
-        own = ([take(x, sites.centers) for x in xyz], own_types)
-        pair, *sums = sum_over_slots(term, own, sites, unroll=_UNROLL)
+        centers = ([take(x, sites.centers) for x in xyz], types)
+        pair, *sums = sum_over_slots(term, centers, sites, unroll=_UNROLL)
         # Padding is sorted behind the atoms and has no extended position. Its sums are made safe, for example
         # under a root.
         real = sites.centers < len(sites.parents)
-        return pair, [jnp.where(real, s, 1) for s in sums], real, own_types, type_of
+        return pair, [jnp.where(real, s, 1) for s in sums], real, types, type_of
 
     def energies(params: Params, xyz: list[Array], sites: Sites) -> Array:
         table = tables(params, xyz[0].dtype)
-        pair, sums, real, own_types, _ = sums_of(table, xyz, sites)
-        return pair + jnp.where(real, embed(table, own_types, sums), 0)
+        pair, sums, real, types, _ = sums_of(table, xyz, sites)
+        return pair + jnp.where(real, embed(table, types, sums), 0)
 
     def derivative(
         params: Params, xyz: list[Array], sites: Sites, *, with_virial: bool
     ) -> tuple[list[Array], list[Array] | None]:
         table = tables(params, xyz[0].dtype)
-        _, sums, _, own_types, type_of = sums_of(table, xyz, sites)
-        value, pullback = jax.vjp(lambda s: embed(table, own_types, s), sums)
+        _, sums, _, types, type_of = sums_of(table, xyz, sites)
+        value, pullback = jax.vjp(lambda s: embed(table, types, s), sums)
         (weights,) = pullback(jnp.ones_like(value))
         extended = [_extended(w, sites) for w in weights]
 
-        def term(own: Any, j: Array) -> list[Array]:
-            centers, here, weights = own
-            apart, _ = separation(xyz, centers, j)
+        def term(center: Any, j: Array) -> list[Array]:
+            position, here, weights = center
+            apart, _ = separation(xyz, position, j)
             there = type_of(j)
             others = [take(w, j) for w in extended]
 
             def along(apart: list[Array]) -> Array:
-                found = neighbor(table, here, there, apart)
-                total = found.pair
-                for own, g, other, g_back in zip(weights, found.sums, others, found.back, strict=True):
-                    total = total + own * g + other * g_back
+                contribution = neighbor(table, here, there, apart)
+                total = contribution.pair
+                terms = zip(weights, contribution.sums, others, contribution.back, strict=True)
+                for weight, g, other, g_back in terms:
+                    total = total + weight * g + other * g_back
                 return total
 
             energy, pullback = jax.vjp(along, apart)
             (pull,) = pullback(jnp.ones_like(energy))
             return pull + (virial_terms(pull, apart) if with_virial else [])
 
-        own = ([take(x, sites.centers) for x in xyz], own_types, weights)
-        total = sum_over_slots(term, own, sites, unroll=_UNROLL)
+        centers = ([take(x, sites.centers) for x in xyz], types, weights)
+        total = sum_over_slots(term, centers, sites, unroll=_UNROLL)
         return total[:3], total[3:] if with_virial else None
 
     return slot_potential(energies, derivative, init=init, species=species, cutoff=cutoff)
 
 
 def _extended(values: Array, sites: Sites) -> Array:
-    """Values of centers for every extended position, and 0 for the two that are no atoms."""
-    whole = take(take(values, sites.rank), sites.parents)
-    return jnp.concatenate([whole, jnp.zeros(2, values.dtype)])
+    """Values of centers for every extended position, and 0 for the two that are not atoms."""
+    extended = take(take(values, sites.rank), sites.parents)
+    return jnp.concatenate([extended, jnp.zeros(2, values.dtype)])

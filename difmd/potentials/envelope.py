@@ -1,4 +1,4 @@
-"""A polynomial that ends functions of distance at a cut-off."""
+"""A polynomial that takes functions of distance smoothly to zero at a cut-off."""
 
 from __future__ import annotations
 

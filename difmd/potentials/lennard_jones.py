@@ -66,12 +66,12 @@ def lennard_jones(
         epsilon: initial ε [eV], one for all or one per species; write `148 * units.KB` for kelvin.
         cutoff: [Å].
         truncation: `truncated()` (default), `shifted()` or `switched(onset)`.
-        mixing: parameters of unlike pairs from those of the species.
+        mixing: rule for the parameters of unlike pairs.
         tail_correction: add the energy and stress beyond the cut-off for g(r) = 1.
 
     Returns:
-        `Potential`; its params are `{"sigma": [species], "epsilon": [species]}`, and `init` gives the
-        values of this call, whatever the key.
+        `Potential`; its params are `{"sigma": [species], "epsilon": [species]}`, initially the values of this
+        call.
 
     Raises:
         InputError: values not positive, lengths that do not match `species`, or as `pair_potential`.
@@ -111,7 +111,7 @@ def lennard_jones(
 
 
 def _geometric(values: Float[Array, "species"]) -> Float[Array, "species species"]:
-    # A like pair takes its own value, without a root that would cost it half its digits near zero.
+    # A like pair has the value itself, without a root that would cost half of its digits near zero.
     like = np.eye(len(values), dtype=bool)
     product = jnp.where(like, 1, values[:, None] * values[None, :])
     return jnp.where(like, values[:, None], jnp.sqrt(product))

@@ -64,7 +64,7 @@ def save(
     check_model(potential, params)
     if potential.description is None:
         raise InputError(
-            "this potential cannot be saved, because it is made of functions (pair_potential, a custom mixing "
+            "this potential cannot be saved because it is made of functions (pair_potential, a custom mixing "
             "rule, …): keep the code that makes it, and save its parameters with numpy.savez"
         )
     check_finite(params)

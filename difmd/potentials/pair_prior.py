@@ -1,4 +1,4 @@
-"""A pair potential that is learned, alone or below a network."""
+"""A learned pair potential, alone or added to a network."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def pair_prior(
     p: int = 6,
     coefficients: Any = None,
 ) -> Potential:
-    """A sum of Bessel functions with coefficients of its own for each pair of species.
+    """A sum of Bessel functions with separate coefficients for each pair of species.
 
         φ_ij(r) = u(x) Σ_n c_ijn √2 sin(nπx)/x,    x = r/r_c,    n = 1 … n_radial,
 
     with the envelope u of `polynomial_envelope`. It is linear in its params, and zero until it is trained:
-    `pair_prior(...) + network` is trained together, or the prior first and then kept, by
+    `pair_prior(...) + network` is trained together, or the prior first and then fixed, by
     `is_trained=lambda path: path[0] != 0` of `training.train`. It is finite at r = 0: add `zbl(...)` where
-    atoms come nearer than in the data. A pair function that is known is better given to `tabulated`.
+    atoms come closer than in the data. Use `tabulated` for a given pair function.
 
     Args:
         species: symbols or atomic numbers.
         cutoff: r_c [Å].
-        n_radial: what it can resolve is r_c/n_radial.
+        n_radial: number of functions; the resolution is r_c/n_radial.
         p: power of the envelope.
-        coefficients: c to begin with [eV]; [n_radial] for all pairs, or a symmetric table
+        coefficients: initial c [eV]; [n_radial] for all pairs, or a symmetric table
             [species, species, n_radial]; default: 0.
 
     Returns:

@@ -1,9 +1,9 @@
-"""Energies summed over the slots of a neighbour list, with forces that are written out.
+"""Energies summed over the slots of a neighbour list, with explicit forces.
 
 The pairs of a list are visited a slot at a time: the k-th neighbour of all atoms at once. XLA vectorises the
 element-wise body of a scan over slots on CPU, which it does not do for a gather followed by a reduction; and
 forces summed over a full list need no scatter. Potentials of this kind therefore bring their derivative
-along, and `slot_potential` makes it the derivative that JAX sees.
+along, and `slot_potential` registers it as the derivative rule of JAX.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from difmd.potentials.base import Params, Potential
 from difmd.potentials.species import Species, as_species, nan_if_unknown, types_of
 from difmd.system import System
 
-# Slots fused into one loop: the sums then pass through memory once in four slots. With eight the loop runs
+# Slots fused into one loop: the sums then pass through memory once per four slots. With eight the loop runs
 # out of registers in float64.
 _UNROLL = 4
 
 # Twice as many in systems whose loops are so short that waking a second core costs as much as their work.
-# With more sums than those of forces that gains little, and takes longer to compile.
+# With more sums than forces need, that gains little and takes longer to compile.
 _SHORT = 16_500
 _FEW = 3
 
@@ -43,12 +43,12 @@ _VIRIAL = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class Sites(NamedTuple):
-    """What pairs are made of; integers only, so nothing here is differentiated.
+    """Atoms and lists of pairs; integers only, so nothing here is differentiated.
 
     Attributes:
-        types: place of each atom's species in the tables; [atoms].
-        most: slots that are in use, the same for all replicas.
-        indices: see `Neighbors`, as all that follow.
+        types: index of each atom's species in the tables; [atoms].
+        most: number of slots in use, the same for all replicas.
+        indices: see `Neighbors`, as for the following fields.
     """
 
     types: Int[Array, "atoms"]
@@ -68,7 +68,7 @@ class Row(NamedTuple):
     start: Int[Array, "*pairs"] | int
 
     def at(self, k: Int[Array, "..."]) -> Float[Array, "..."]:
-        """The number in place `k` of the row of each pair, one for each or one for all."""
+        """Number `k` of the row of each pair; `k` is one index for each pair or for all."""
         return take(self.values, self.start + k)
 
 
@@ -91,8 +91,8 @@ def slot_potential(
     """A potential from energies of the centers of a list and their derivative.
 
     Args:
-        energies: in any way that JAX can differentiate in `params`.
-        derivative: −∂U/∂r and the virial, in any way that JAX can differentiate.
+        energies: differentiable in `params` by JAX.
+        derivative: −∂U/∂r and the virial, differentiable by JAX.
         init: `init(key) -> params`.
         species: symbols or atomic numbers, in the order of the tables.
         cutoff: [Å].
@@ -137,8 +137,8 @@ def slot_potential(
                     tensor = jnp.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz]).reshape(3, 3)
                     # A change of the cell alone is a strain of everything, minus that of the atoms.
                     rows = jnp.asarray(periodic)[:, None]
-                    whole = complete_cell(cell, periodic)
-                    strain = product(invert(whole), jnp.where(rows, cell_dot, 0))
+                    complete = complete_cell(cell, periodic)
+                    strain = product(invert(complete), jnp.where(rows, cell_dot, 0))
                     change = change + jnp.sum(tensor * strain) + jnp.sum(forces * product(r, strain))
             leaves, tree = jax.tree.flatten(params)
             dots = jax.tree.leaves(params_dot, is_leaf=_is_symbolic_zero)
@@ -164,14 +164,14 @@ def slot_potential(
 
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         _, sites = energy_of(system, neighbors)
-        found = energies(params, extended_positions(system, neighbors), sites)
-        return nan_if_unknown(numbers, system) * take(found, sites.rank)
+        of_centers = energies(params, extended_positions(system, neighbors), sites)
+        return nan_if_unknown(numbers, system) * take(of_centers, sites.rank)
 
     return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), species=frozenset(numbers))
 
 
 def sites_of(numbers: Sequence[int], system: System, neighbors: Neighbors) -> Sites:
-    """What the pairs of a list are made of."""
+    """The `Sites` of a system and its list."""
     return Sites(
         types=types_of(numbers, system.atomic_numbers),
         most=of_all_replicas(neighbors.n_neighbors),
@@ -186,27 +186,27 @@ def sites_of(numbers: Sequence[int], system: System, neighbors: Neighbors) -> Si
 
 def sum_over_slots(
     term: Callable[[Any, Int[Array, "columns"]], list[Array]],
-    own: Any,
+    center_data: Any,
     sites: Sites,
     *,
     unroll: int | None = None,
 ) -> list[Float[Array, "columns"]]:
-    """Σ_k term(own, extended index of the k-th neighbour of every center).
+    """Σ_k term(center_data, extended index of the k-th neighbour of every center).
 
     Args:
-        term: element-wise; gets `own` and the indices of one slot, of all centers or of some.
-        own: what centers bring along, a pytree of [columns].
+        term: element-wise in data and indices of one slot, of all centers or of some.
+        center_data: first argument of `term`, a pytree of [columns].
         sites: the list.
-        unroll: slots a loop; default: what suits the forces of a pair potential.
+        unroll: slots per loop iteration; default: tuned for the forces of a pair potential.
     """
     term = jax.checkpoint(term)
-    # What is beyond the fullest center is skipped, where a condition costs less than the work.
+    # Slots beyond those in use are skipped, where a condition costs less than the work.
     skips = jax.default_backend() == "cpu"
     n_slots, n_columns = sites.indices.shape
 
     def sums(start: Array | int, size: int) -> list[Array]:
-        """Of `size` centers from `start` on."""
-        some = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size), own)
+        """Sums of `size` centers from `start` on."""
+        some = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size), center_data)
 
         def add(total: list[Array], k: Array) -> list[Array]:
             # Taken here and not by the scan, which would transpose the lists of replicas.
@@ -234,14 +234,14 @@ def sum_over_slots(
         rest = n_slots % many
         return visit(total, jnp.int32(n_slots - rest), rest) if rest else total
 
-    # Up to two blocks go at once.
+    # Up to two blocks are summed at once.
     parts = cpu_layout.split(n_columns, cpu_layout.SUMMED) if n_columns > 2 * cpu_layout.SUMMED else None
     if parts is None:
         return sums(jnp.int32(0), n_columns)
     starts, length = parts
-    _, found = lax.scan(lambda _, start: (None, sums(start, length)), None, jnp.asarray(starts))
+    _, blocks = lax.scan(lambda _, start: (None, sums(start, length)), None, jnp.asarray(starts))
     rest = n_columns - length * (len(starts) - 1)
-    return [jnp.concatenate([x[:-1].reshape(-1), x[-1, length - rest :]]) for x in found]
+    return [jnp.concatenate([x[:-1].reshape(-1), x[-1, length - rest :]]) for x in blocks]
 
 
 def separation(
@@ -255,21 +255,21 @@ def separation(
 def virial_terms(
     pull: Sequence[Float[Array, "*pairs"]], apart: Sequence[Float[Array, "*pairs"]], *, seen: int = 2
 ) -> list[Float[Array, "*pairs"]]:
-    """What a pair that is `seen` so often adds to the virial [eV], from ∂U/∂r_ij [eV/Å] and r_ij [Å]."""
+    """Virial [eV] from ∂U/∂r_ij [eV/Å] and r_ij [Å] of a pair that is summed `seen` times."""
     return [pull[a] * apart[b] / seen for a, b in _VIRIAL]
 
 
 def types_of_pairs(n_types: int, sites: Sites) -> tuple[Any, Callable[[Array], Any]]:
-    """Types of the centers, and a function of indices that gives those of neighbours; None for one type."""
+    """Types of the centers, and a function from indices to types of neighbours; None for one type."""
     if n_types == 1:
         return None, lambda j: None
-    # The last two extended positions are no atoms; their type is arbitrary, as they are out of reach.
+    # The last two extended positions are not atoms; their type is arbitrary, as they are out of reach.
     extended = jnp.concatenate([take(sites.types, sites.parents), jnp.zeros(2, jnp.int32)])
     return take(sites.types, sites.order), lambda j: take(extended, j)
 
 
 def entry(table: Float[Array, "species species *deep"], i: Any, j: Any) -> Any:
-    """The entry of a table for pairs of types i and j, a `Row` where the table is deep."""
+    """The entry of a table for pairs of types i and j, a `Row` of a deep table."""
     if table.ndim == 2:
         return table[0, 0] if i is None else take(table.reshape(-1), i * len(table) + j)
     depth = int(np.prod(table.shape[2:]))
@@ -283,14 +283,14 @@ def checked_tables(tables: Any, n_types: int, dtype: Any) -> Any:
     Raises:
         InputError: a table that does not have an entry for each pair of species.
     """
-    found = jax.tree.map(lambda x: jnp.asarray(x, dtype), tables)
-    for leaf in jax.tree.leaves(found):
+    cast = jax.tree.map(lambda x: jnp.asarray(x, dtype), tables)
+    for leaf in jax.tree.leaves(cast):
         if leaf.shape[:2] != (n_types, n_types):
             raise InputError(
                 f"params make a table of {list(leaf.shape[:2])} for {n_types} species: "
-                "give one entry a species, as `init` does"
+                "give one entry per species, as `init` does"
             )
-    return found
+    return cast
 
 
 def _is_symbolic_zero(x: Any) -> bool:

@@ -39,7 +39,7 @@ def coefficients(values: Any) -> np.ndarray:
 def spline(row: Row, x: Float[Array, "..."], points: int) -> Float[Array, "..."]:
     """The spline at `x`, counted in grid spacings from the first point.
 
-    Outside the grid the outermost polynomials go on.
+    Outside the grid the outermost polynomials continue.
 
     Args:
         row: coefficients.

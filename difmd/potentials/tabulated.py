@@ -1,4 +1,4 @@
-"""A pair potential given by numbers on a grid, which can be fitted like any other parameters."""
+"""A pair potential from energies on a grid."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def tabulated(
     energies: Any,
     truncation: Truncation | None = None,
 ) -> Potential:
-    """A cubic spline through tabulated energies; it ends at the last distance.
+    """A cubic spline through tabulated energies; its cut-off is the last distance.
 
-    Nearer than the first distance its first polynomial goes on, which means little: begin where no pair
-    comes. An energy left at the end is cut off, unless `truncation` sees to it.
+    Below the first distance the first polynomial continues, an extrapolation: begin the table at a distance
+    that no pair reaches. A remaining energy at the end is cut off, or treated by `truncation`.
 
     Args:
         species: symbols or atomic numbers.
@@ -40,7 +40,7 @@ def tabulated(
 
     Returns:
         `Potential`; its params are `{"coefficients": [species, species, points + 2]}`, those of cubic
-        B-splines, of which the symmetric part counts.
+        B-splines; their symmetric part counts.
 
     Raises:
         InputError: distances that are not evenly spaced, shapes that do not match, values that are not
@@ -66,7 +66,7 @@ def tabulated(
     table = np.broadcast_to(values, (n_types, n_types, len(values))) if values.ndim == 1 else values
     if table.shape != (n_types, n_types, points) or not np.array_equal(table, table.swapaxes(0, 1)):
         raise InputError(
-            f"energies of shape {values.shape}: give one a distance, {points} in all, or a symmetric table "
+            f"energies of shape {values.shape}: give one per distance, {points} in all, or a symmetric table "
             f"[{n_types}, {n_types}, {points}]"
         )
     if not np.isfinite(table).all():

@@ -246,7 +246,7 @@ class _TersoffTerms:
         n_extended, n_atoms = len(sites.parents), len(sites.types)
         forces = []
         for slope in pull:
-            # The neighbours get the opposite; what lies behind the extended positions gets nothing.
+            # Opposite forces act on the neighbours, none on the two points behind the extended positions.
             on_images = add_at(n_extended + 2, sites.indices, slope)[:n_extended]
             on_atoms = add_at(n_atoms, sites.parents, on_images)
             forces.append(jnp.sum(slope, axis=0) - take(on_atoms, sites.order))

@@ -1,4 +1,4 @@
-"""How a pair potential ends at its cut-off, and what that leaves out."""
+"""Truncation of pair potentials at the cut-off, and the energy that it leaves out."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _Pair = Callable[[Any, Array], Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Truncation:
-    """A way to end φ at the cut-off.
+    """A truncation of φ at the cut-off.
 
     Attributes:
         end: `end(phi, cutoff)` → the pair function used for r < cutoff.
         missing: `missing(phi, pair, cutoff)` → ∫_0^rc r² (φ − φ_used) dr.
-        onset: distance at which φ_used begins to differ in shape from φ [Å]; 0 when it does not.
+        onset: distance at which φ_used begins to differ in shape from φ [Å]; 0 if it does not.
         jumps: whether φ_used is discontinuous at the cut-off.
-        description: factory and arguments, as that of a `Potential`.
+        description: factory and arguments, as for `Potential`.
     """
 
     end: Callable[[_Pair, float], _Pair]
@@ -45,7 +45,11 @@ class Truncation:
 
 @described
 def truncated() -> Truncation:
-    """Cut φ off as it is: energy jumps at the cut-off, which a force does not show."""
+    """Cut φ off unchanged: the energy jumps at the cut-off, which does not show in the forces.
+
+    Returns:
+        The `Truncation`.
+    """
 
     def missing(phi: _Pair, pair: Any, cutoff: float) -> Array:
         return jnp.zeros_like(phi(pair, _like(pair, cutoff**2)))
@@ -55,7 +59,11 @@ def truncated() -> Truncation:
 
 @described
 def shifted() -> Truncation:
-    """Shift φ to zero at the cut-off: energy continuous, forces as `truncated`."""
+    """Shift φ to zero at the cut-off: continuous energy, the forces of `truncated`.
+
+    Returns:
+        The `Truncation`.
+    """
 
     def end(phi: _Pair, cutoff: float) -> _Pair:
         return lambda pair, r_squared: phi(pair, r_squared) - phi(pair, jnp.full_like(r_squared, cutoff**2))
@@ -70,17 +78,20 @@ def shifted() -> Truncation:
 def switched(onset: float) -> Truncation:
     """Multiply φ by a switch from `onset` to the cut-off: energy twice continuously differentiable.
 
-    The switch is 1 − 10x³ + 15x⁴ − 6x⁵ with x = (r² − onset²)/(cutoff² − onset²), in r² to spare a
+    The switch is 1 − 10x³ + 15x⁴ − 6x⁵ with x = (r² − onset²)/(cutoff² − onset²), in r² to avoid a
     square root.
 
     Args:
-        onset: where the switch begins [Å]; a potential refuses one that is not below its cut-off.
+        onset: begin of the switch [Å], below the cut-off.
+
+    Returns:
+        The `Truncation`.
 
     Raises:
-        InputError: the onset is no number.
+        InputError: the onset is not a number.
     """
     if real_numbers("onset", onset).ndim:
-        raise InputError(f"onset = {onset} Å must be one number")
+        raise InputError(f"onset = {onset} Å must be a number")
 
     def end(phi: _Pair, cutoff: float) -> _Pair:
         def ended(pair: Any, r_squared: Array) -> Array:
@@ -169,5 +180,5 @@ def _like(pair: Any, value: float) -> Array:
 def _gauss_legendre(start: float, stop: float, order: int = 24) -> tuple[list[float], list[float]]:
     nodes, weights = np.polynomial.legendre.leggauss(order)
     half = 0.5 * (stop - start)
-    # Python floats, which take on the precision of what they meet.
+    # Python floats, which adopt the precision of other operands.
     return (start + half * (nodes + 1)).tolist(), (half * weights).tolist()

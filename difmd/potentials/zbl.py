@@ -1,4 +1,4 @@
-"""Screened repulsion of nuclei, for what no data reach: atoms that are very near."""
+"""Screened repulsion of nuclei at distances shorter than those in the data."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def zbl(
         S(x) = 0.1818 e^{−3.2x} + 0.5099 e^{−0.9423x} + 0.2802 e^{−0.4028x} + 0.02817 e^{−0.2016x},
 
     with the envelope u of `polynomial_envelope`: energy, force and curvature vanish at R_ij. Added to a
-    network, `zbl(...) + mace(...)`, it keeps atoms apart where the network has seen nothing. Train the sum:
-    the network then learns what the data have besides.
+    network, `zbl(...) + mace(...)`, it keeps atoms apart where the network extrapolates. Train the sum: the
+    network then learns the difference from the data.
 
     Args:
         species: symbols or atomic numbers.
         cutoff: R_ij [Å], one for all pairs or a symmetric table of the species; default: the sums of the
             covalent radii, as in MACE.
         p: power of the envelope.
-        exponent: of the screening length. MACE has 0.3 here, and a prefactor of 0.4543.
+        exponent: of the screening length. MACE uses 0.3, and a prefactor of 0.4543.
         prefactor: of the screening length.
 
     Returns:
-        `Potential`; nothing of it is fitted, its params are `{}`.
+        `Potential`; its params are `{}`, as it has nothing to fit.
 
     Raises:
         InputError: a cut-off, exponent or prefactor that is not positive, a table that is not symmetric or of

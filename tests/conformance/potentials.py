@@ -69,7 +69,7 @@ MIXTURE = {"species": ["Ar", "Kr"], "sigma": [3.4, 3.65], "epsilon": [0.0104, 0.
 MACE = {
     "species": ["Ar", "Kr"], "cutoff": CUTOFF, "n_features": 2, "l_max_features": 1, "l_max": 1,
     "radial_hidden": (4,), "readout_hidden": 3, "avg_num_neighbors": 30.0, "scale": [0.5, 0.7],
-    "shift": [-1.0, 0.3],
+    "shift": [-1.0, 0.3], "correlation": 2, "n_radial": 3,
 }  # fmt: skip
 MIXED = (18, 36, 18, 18, 36, 36, 18, 36)
 
@@ -182,6 +182,12 @@ ROWS = {
         smooth=1,
     ),
     "mace": Row(lambda: mace(**MACE), numbers=MIXED, smooth=2, forceless=("shift",)),
+    "mace, three factors": Row(
+        lambda: mace(**{**MACE, "correlation": 3, "n_radial": 8}),
+        numbers=MIXED,
+        smooth=2,
+        forceless=("shift",),
+    ),
     # Of the sixteen entries that are held none is so near the end that differences cross it.
     "mace, distances held": Row(
         lambda: mace(**MACE, nearest=[[3.5, 3.6], [3.6, 3.4]]),

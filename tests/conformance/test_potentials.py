@@ -41,15 +41,28 @@ def setup(name):
     )
 
 
-# Variations of rows that the quick suite has anyway.
-LONG = ("zbl, unequal cut-offs", "prior and network")
+# One for each engine: sums over pairs, functions of sums, bond orders, networks. The quick suite compiles
+# second derivatives and gradients in the parameters of these only; `make test-slow` those of all rows.
+ENGINES = ("mixture", "stillinger_weber", "tersoff", "mace")
+
+# Rows with nothing that the quick suite does not check elsewhere.
+VARIATIONS = (
+    "truncated", "shifted", "switched", "buckingham", "pair_prior", "zbl, unequal cut-offs",
+    "prior and network", "truncated with tail", "mace, distances held", "mace, three factors",
+)  # fmt: skip
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in ROWS],
-    scope="module",
-)
+def marked(quick):
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in ROWS]
+
+
+@pytest.fixture(params=marked(set(ROWS) - set(VARIATIONS)), scope="module")
 def case(request):
+    return setup(request.param)
+
+
+@pytest.fixture(params=marked(ENGINES), scope="module")
+def engine(request):
     return setup(request.param)
 
 
@@ -134,18 +147,18 @@ def fragments(case):
     return [moved(case, positions, cell=cell, atomic_numbers=n) for n in keep]
 
 
-def test_end_at_the_cutoff_and_start_of_the_switch(case):
+def test_end_at_the_cutoff_and_start_of_the_switch(engine):
     """Energy, force and second derivative of a dimer on both sides of the cut-off."""
-    needs_any_cell(case)
-    numbers = case.system.atomic_numbers.at[2:].set(0)
-    apart = case.system.replace(atomic_numbers=numbers, cell=100 * jnp.eye(3))
+    needs_any_cell(engine)
+    numbers = engine.system.atomic_numbers.at[2:].set(0)
+    apart = engine.system.replace(atomic_numbers=numbers, cell=100 * jnp.eye(3))
 
     def dimer(r):
         return apart.replace(positions=jnp.zeros_like(apart.positions).at[1, 0].set(r))
 
     def orders(r):
-        neighbors = rebuild(dimer(r), case.neighbors)
-        energy = lambda r: case.potential.apply(case.params, dimer(r), neighbors)  # noqa: E731
+        neighbors = rebuild(dimer(r), engine.neighbors)
+        energy = lambda r: engine.potential.apply(engine.params, dimer(r), neighbors)  # noqa: E731
         (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(energy), (r,), (1.0,))
         return jnp.stack([value, slope, curvature])
 
@@ -155,65 +168,71 @@ def test_end_at_the_cutoff_and_start_of_the_switch(case):
     jumps = np.abs(values[0] - values[1])
     scale = np.abs(values[4])
     for order in range(3):
-        if order <= case.row.smooth:
+        if order <= engine.row.smooth:
             assert jumps[order] < 1e-6 * scale[order]
-        elif case.row.smooth < 2:
+        elif engine.row.smooth < 2:
             assert jumps[order] > 1e-3 * scale[order]
     assert (np.abs(values[2] - values[3]) < 1e-5 * np.abs(values[4]) + 1e-7).all()
-    if case.row.additive:
+    if engine.row.additive:
         # The energy of the atoms by themselves may be left.
         np.testing.assert_array_equal(values[1, 1:], 0)
 
 
-def test_forces_and_second_derivatives_are_central_differences(case):
+def test_forces_are_central_differences(case):
     """Every component; also that padding atoms on top of others give nothing, not NaN."""
-    potential, params, system = case.potential, case.params, case.system
-    size = 3 * system.n_atoms
-
-    def energy(r):
-        moved = system.replace(positions=r.reshape(-1, 3))
-        return potential.apply(params, moved, case.neighbors)
-
-    at = system.positions.reshape(-1)
-    # Differences that cross a jump of the third derivative are as good as their step is small.
+    at = case.system.positions.reshape(-1)
     step = 1e-3 if case.row.third else 3e-5
-    slope, curvature = differences(lambda d: jax.value_and_grad(energy)(at + d), size, step)
-    found = case.at_rest.forces
-    close(found[:N_ATOMS].reshape(-1), -slope[: 3 * N_ATOMS], 1e-8)
-    assert not np.any(found[N_ATOMS:])
+    slope = differences(lambda d: energy_at(case, at + d), len(at), step)
+    forces = case.at_rest.forces
+    close(forces[:N_ATOMS].reshape(-1), -slope[: 3 * N_ATOMS], 1e-8)
+    assert not np.any(forces[N_ATOMS:])
 
+
+def energy_at(case, r):
+    return case.potential.apply(case.params, case.system.replace(positions=r.reshape(-1, 3)), case.neighbors)
+
+
+def test_second_derivatives_are_central_differences(engine):
+    """Every component; also that padding atoms on top of others give nothing, not NaN."""
+    at = engine.system.positions.reshape(-1)
+    energy = functools.partial(energy_at, engine)
+    # Differences that cross a jump of the third derivative are as good as their step is small.
+    step = 1e-3 if engine.row.third else 3e-5
+    curvature = differences(lambda d: jax.grad(energy)(at + d), len(at), step)
     hessian = jax.jit(jax.hessian(energy))(at)
     assert np.isfinite(hessian).all()
-    tolerance = 1e-7 if case.row.third else 1e-5
+    tolerance = 1e-7 if engine.row.third else 1e-5
     close(hessian[: 3 * N_ATOMS, : 3 * N_ATOMS], curvature[: 3 * N_ATOMS, : 3 * N_ATOMS], tolerance)
     assert not np.any(hessian[3 * N_ATOMS :]) and not np.any(hessian[:, 3 * N_ATOMS :])
 
 
-def test_stress_is_central_differences_of_a_strain(case):
+def test_stress_is_central_differences_of_a_strain(engine):
     def strained(components):
         xx, yy, zz, yz, xz, xy = components
         strain = jnp.stack([xx, xy / 2, xz / 2, xy / 2, yy, yz / 2, xz / 2, yz / 2, zz])
         deform = jnp.eye(3) + strain.reshape(3, 3)
-        system = case.system.replace(positions=case.system.positions @ deform, cell=case.system.cell @ deform)
-        return case.potential.apply(case.params, system, case.neighbors)
+        system = engine.system.replace(
+            positions=engine.system.positions @ deform, cell=engine.system.cell @ deform
+        )
+        return engine.potential.apply(engine.params, system, engine.neighbors)
 
-    expected = differences(strained, 6, 1e-4 if case.row.third else 3e-6) / case.system.volume
-    s = np.asarray(case.at_rest.stress)
+    expected = differences(strained, 6, 1e-4 if engine.row.third else 3e-6) / engine.system.volume
+    s = np.asarray(engine.at_rest.stress)
     np.testing.assert_array_equal(s, s.T)
     voigt = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
-    if case.row.stress_is_derivative:
+    if engine.row.stress_is_derivative:
         close(voigt, expected, 1e-8)
     else:
         close(voigt[3:], expected[3:], 1e-8)
         assert (np.abs(voigt[:3] - expected[:3]) > 1e-6).all()
 
 
-def test_gradient_in_the_parameters_is_central_differences(case):
-    needs_params(case)
-    flat, unravel = ravel_pytree(case.params)
+def test_gradient_in_the_parameters_is_central_differences(engine):
+    needs_params(engine)
+    flat, unravel = ravel_pytree(engine.params)
 
     def energy(scale):
-        return case.potential.apply(unravel(flat * (1 + scale)), case.system, case.neighbors)
+        return engine.potential.apply(unravel(flat * (1 + scale)), engine.system, engine.neighbors)
 
     found = jax.jit(jax.grad(energy))(jnp.zeros_like(flat))
     close(found, differences(energy, len(flat), 1e-3), 1e-8)
@@ -226,23 +245,33 @@ def needs_params(case):
         pytest.skip("has no params")
 
 
-def test_gradient_of_stress_in_the_parameters_is_central_differences(case):
-    needs_params(case)
-    flat, unravel = ravel_pytree(case.params)
+def test_gradient_of_stress_in_the_parameters_is_central_differences(engine):
+    needs_params(engine)
+    flat, unravel = ravel_pytree(engine.params)
 
     def pressure(scale):
-        found = evaluate(case.potential, unravel(flat * (1 + scale)), case.system, case.neighbors)
+        found = evaluate(engine.potential, unravel(flat * (1 + scale)), engine.system, engine.neighbors)
         return jnp.trace(found.stress)
 
     found = jax.jit(jax.grad(pressure))(jnp.zeros_like(flat))
     close(found, differences(pressure, len(flat), 1e-3), 1e-7)
 
 
-def test_wrong_input_is_seen(case):
-    """An unknown species and params of the wrong length raise, or make NaN where nothing can be raised."""
+def test_wrong_input_is_refused(case):
+    """Unknown species, foreign params and lists raise; under jit unknown species give NaN."""
     strange = case.system.replace(atomic_numbers=jnp.where(case.system.atomic_numbers > 0, 2, 0))
-    with pytest.raises(InputError, match="He"):
-        evaluate(case.potential, case.params, strange, case.neighbors)
+    short = case.neighbors.replace(cutoff=1.0)
+    for function in (
+        functools.partial(evaluate, case.potential),
+        case.potential.apply,
+        case.potential.atomic,
+    ):
+        with pytest.raises(InputError, match="no parameters for He"):
+            function(case.params, strange, case.neighbors)
+        with pytest.raises(InputError, match="not those of this potential"):
+            function([case.params, 1.0], case.system, case.neighbors)
+        with pytest.raises(InputError, match=r"reaches 1.0 Å"):
+            function(case.params, case.system, short)
     found = jax.jit(lambda s: evaluate(case.potential, case.params, s, case.neighbors))(strange)
     assert np.isnan(found.energy) and np.isnan(found.forces).any()
     if case.row.fixed:
@@ -265,21 +294,21 @@ def test_atomic_energies_add_up(case):
     assert not np.any(atomic[N_ATOMS:])
 
 
-def test_padding_is_inert_and_jit_equals_eager(case):
-    bare = liquid(case.row.numbers, padded=False)
-    found = evaluate(case.potential, case.params, bare, roomy_list(bare))
-    np.testing.assert_allclose(found.energy, case.at_rest.energy, rtol=1e-12)
-    np.testing.assert_allclose(found.forces, case.at_rest.forces[:N_ATOMS], atol=1e-13)
-    np.testing.assert_allclose(found.stress, case.at_rest.stress, atol=1e-14)
+def test_padding_is_inert_and_jit_equals_eager(engine):
+    bare = liquid(engine.row.numbers, padded=False)
+    found = evaluate(engine.potential, engine.params, bare, roomy_list(bare))
+    np.testing.assert_allclose(found.energy, engine.at_rest.energy, rtol=1e-12)
+    np.testing.assert_allclose(found.forces, engine.at_rest.forces[:N_ATOMS], atol=1e-13)
+    np.testing.assert_allclose(found.stress, engine.at_rest.stress, atol=1e-14)
 
 
-def test_single_precision_follows_the_inputs_and_agrees(case):
+def test_single_precision_follows_the_inputs_and_agrees(engine):
     def single(tree):
         return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, tree)
 
-    found = case.evaluated(single(case.params), single(case.system))
+    found = engine.evaluated(single(engine.params), single(engine.system))
     assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
-    for low, high in zip(jax.tree.leaves(found), jax.tree.leaves(case.at_rest), strict=True):
+    for low, high in zip(jax.tree.leaves(found), jax.tree.leaves(engine.at_rest), strict=True):
         np.testing.assert_allclose(low, high, rtol=2e-5, atol=2e-5 * np.max(np.abs(high)))
 
 
@@ -297,20 +326,20 @@ def test_one_trace(case):
     assert energy(scaled, warmer) != first
 
 
-def test_reverse_rule_of_forces_is_that_of_the_gradient(case):
-    potential, neighbors = case.potential, case.neighbors
+def test_reverse_rule_of_forces_is_that_of_the_gradient(engine):
+    potential, neighbors = engine.potential, engine.neighbors
 
     def plain(params, r, cell):
         return -jax.grad(
-            lambda r: potential.apply(params, case.system.replace(positions=r, cell=cell), neighbors)
+            lambda r: potential.apply(params, engine.system.replace(positions=r, cell=cell), neighbors)
         )(r)
 
     def ours(params, r, cell):
-        system = case.system.replace(positions=r, cell=cell)
+        system = engine.system.replace(positions=r, cell=cell)
         return forces(potential, params, system, neighbors)
 
-    v = jnp.asarray(np.random.default_rng(9).normal(size=case.system.positions.shape))
-    inputs = (case.params, case.system.positions, case.system.cell)
+    v = jnp.asarray(np.random.default_rng(9).normal(size=engine.system.positions.shape))
+    inputs = (engine.params, engine.system.positions, engine.system.cell)
 
     @jax.jit
     def both(v):
@@ -321,47 +350,47 @@ def test_reverse_rule_of_forces_is_that_of_the_gradient(case):
         return results
 
     (value, *found), (_, *expected) = both(v)
-    np.testing.assert_allclose(value, case.at_rest.forces, atol=1e-13)
+    np.testing.assert_allclose(value, engine.at_rest.forces, atol=1e-13)
     assert len(found) == 3
     leaves = jax.tree_util.tree_leaves_with_path(found)
     for (path, one), other in zip(leaves, jax.tree.leaves(expected), strict=True):
-        if str(getattr(path[-1], "key", None)) in case.row.forceless:
+        if str(getattr(path[-1], "key", None)) in engine.row.forceless:
             assert not np.any(one) and not np.any(other)
         else:
             close(one, other, 1e-10)
 
 
-def test_parameters_and_positions_are_pulled_back_in_one_pass(case):
-    potential = case.potential
+def test_parameters_and_positions_are_pulled_back_in_one_pass(engine):
+    potential = engine.potential
     if potential.pull_back is None:
         pytest.skip("JAX does it")
-    v = jnp.asarray(np.random.default_rng(9).normal(size=case.system.positions.shape))
+    v = jnp.asarray(np.random.default_rng(9).normal(size=engine.system.positions.shape))
     slow = dataclasses.replace(potential, pull_back=None)
 
     def work(potential, params, r):
-        return jnp.sum(v * forces(potential, params, case.system.replace(positions=r), case.neighbors))
+        return jnp.sum(v * forces(potential, params, engine.system.replace(positions=r), engine.neighbors))
 
     found, expected = (
-        jax.jit(jax.grad(functools.partial(work, p), (0, 1)))(case.params, case.system.positions)
+        jax.jit(jax.grad(functools.partial(work, p), (0, 1)))(engine.params, engine.system.positions)
         for p in (potential, slow)
     )
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         close(one, other, 1e-12)
 
 
-def test_forces_on_a_grid_do_not_depend_on_the_list(case):
-    if case.potential.on_grid is None:
+def test_forces_on_a_grid_do_not_depend_on_the_list(engine):
+    if engine.potential.on_grid is None:
         pytest.skip("its sums are rounded")
     exponent = -40
-    potential = case.potential.on_grid(exponent)
-    assert potential is case.potential.on_grid(exponent)
-    system = case.system.replace(
-        positions=rounded(case.system.positions, exponent), cell=rounded(case.system.cell, exponent)
+    potential = engine.potential.on_grid(exponent)
+    assert potential is engine.potential.on_grid(exponent)
+    system = engine.system.replace(
+        positions=rounded(engine.system.positions, exponent), cell=rounded(engine.system.cell, exponent)
     )
     shaken = np.random.default_rng(4).uniform(-0.2, 0.2, system.positions.shape)
     begun = system.replace(positions=system.positions + jnp.asarray(shaken))
     found = [
-        np.asarray(jax.jit(functools.partial(forces, potential))(case.params, system, neighbors))
+        np.asarray(jax.jit(functools.partial(forces, potential))(engine.params, system, neighbors))
         for neighbors in (
             neighbor_list(system, cutoff=potential.cutoff),
             neighbor_list(begun, cutoff=potential.cutoff, skin=1.0),
@@ -369,4 +398,4 @@ def test_forces_on_a_grid_do_not_depend_on_the_list(case):
     ]
     np.testing.assert_array_equal(*found)
     assert not np.any(found[0] % 2.0**exponent)
-    np.testing.assert_allclose(found[0], case.at_rest.forces, atol=1e-9)
+    np.testing.assert_allclose(found[0], engine.at_rest.forces, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Networks in flax.linen; what they need is imported when the first of them is asked for."""
+"""Networks in flax.linen, imported on first use."""
 
 from difmd.potentials.networks.invariant import invariant
 from difmd.potentials.networks.mace import mace

@@ -1,4 +1,4 @@
-"""`Environment`: atoms and their neighbours in rows, what networks see of a configuration."""
+"""`Environment`: atoms and their neighbours in rows, the input of networks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ class Environment(NamedTuple):
     Sums over neighbours are then contractions over a dense axis, and nothing is scattered.
 
     Attributes:
-        types: place of each center's species among those of the potential; int [centers].
-        is_atom: whether a center is an atom, and no padding; bool [centers].
-        senders: center that each neighbour is, or is an image of; 0 in unused slots; int [centers, slots].
+        types: index of each center's species in the potential; int [centers].
+        is_atom: whether a center is an atom, not padding; bool [centers].
+        senders: center of each neighbour or of its parent; 0 in unused slots; int [centers, slots].
         vectors: x, y and z of r_ij = r_j − r_i [Å]; out of reach in unused slots; float [centers, slots].
         distances: |r_ij| [Å]; [centers, slots].
-        reverse_edges: which entries are one pair.
-        lengths: distance of each pair [Å], held above `nearest`; out of reach for pairs that are not there;
-            [pairs].
+        reverse_edges: the two entries of each pair.
+        lengths: distance of each pair [Å], held above `nearest`; out of reach for unused pairs; [pairs].
     """
 
     types: Int[Array, "centers"]
@@ -57,11 +56,11 @@ def environment(
     Args:
         system: the configuration.
         neighbors: a current list for it.
-        numbers: atomic numbers that the potential knows, in its order.
-        cutoff: [Å]; what lies farther is put at twice that distance, where all functions of it are zero
-            and have finite derivatives.
-        nearest: distances [Å] of pairs of species below which `lengths` hardly fall, see `held_above`; None:
-            they are the distances. [species, species].
+        numbers: atomic numbers of the potential, in its order.
+        cutoff: [Å]; neighbours beyond it are put at twice that distance, where all functions are zero and
+            have finite derivatives.
+        nearest: lower limits [Å] of `lengths` for pairs of species, see `held_above`; None: `lengths` are the
+            distances. [species, species].
 
     Returns:
         The `Environment`, and the center that each atom is.
@@ -78,10 +77,10 @@ def environment(
     reverse_edges = (
         find_reverse_edges(neighbors) if neighbors.reverse_edges is None else neighbors.reverse_edges
     )
-    # Where there is no pair, both its entries are the same.
+    # The two entries of an unused pair are the same.
     is_pair = reverse_edges.entries[0] != reverse_edges.entries[1]
     lengths = jnp.where(is_pair, take(distances.reshape(-1), reverse_edges.entries[0]), away)
-    # The two extended positions that are no atoms stand for center 0, whose contribution is zero there.
+    # The two extended positions that are not atoms map to center 0, whose contribution is zero there.
     center_of = jnp.concatenate([take(neighbors.rank, neighbors.parents), jnp.zeros(2, jnp.int32)])
     types = take(types_of(numbers, system.atomic_numbers), neighbors.order)
     senders = jnp.where(is_near, take(center_of, indices), 0)
@@ -90,7 +89,7 @@ def environment(
         here, there = take(types, first // indices.shape[1]), take(types, take(senders.reshape(-1), first))
         table = jnp.asarray(nearest, lengths.dtype).reshape(-1)
         lengths = held_above(lengths, take(table, here * len(numbers) + there))
-    found = Environment(
+    env = Environment(
         types=types,
         is_atom=neighbors.centers < n_extended,
         senders=senders,
@@ -99,14 +98,14 @@ def environment(
         reverse_edges=reverse_edges,
         lengths=lengths,
     )
-    return found, neighbors.rank
+    return env, neighbors.rank
 
 
 def held_above(r: Float[Array, "pairs"], nearest: Float[Array, "pairs"]) -> Float[Array, "pairs"]:
-    """Distances as they are from `nearest` on; below they approach 0.95 of it and stay there.
+    """Distances above `nearest` unchanged; those below approach 0.95 of it and stay there.
 
     Between a and 0.9 a it is a − w (x − x³ + x⁴/2) with x = (a − r)/w and w = 0.1 a, whose slope and
-    curvature go on at both ends.
+    curvature are continuous at both ends.
     """
     width = 0.1 * nearest
     x = jnp.clip((nearest - r) / width, 0, 1)

@@ -1,4 +1,4 @@
-"""Layers that E(3)-equivariant networks are made of.
+"""Layers of E(3)-equivariant networks.
 
 Features are arrays [centers, 2l+1, channels], one for each representation: channels are contiguous, so that
 sums over neighbours and over channels are matrix products.
@@ -26,7 +26,7 @@ class Linear(nn.Module):
     """Mix the channels of each representation: x → x W/√channels.
 
     Attributes:
-        channels: output channels of each representation; one that the input lacks is left out.
+        channels: output channels of each representation; those that the input lacks are omitted.
     """
 
     channels: Mapping[Irrep, int]
@@ -34,18 +34,18 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, features: Features) -> Features:
         """The mixed features."""
-        found = {}
+        mixed_features = {}
         for irrep, n_out in self.channels.items():
             if irrep in features:
                 x = features[irrep]
                 shape = (x.shape[-1], n_out)
                 weights = self.param(irrep.name, nn.initializers.normal(1.0), shape)
-                found[irrep] = x @ (weights / math.sqrt(shape[0])).astype(x.dtype)
-        return found
+                mixed_features[irrep] = x @ (weights / math.sqrt(shape[0])).astype(x.dtype)
+        return mixed_features
 
 
 class SpeciesLinear(nn.Module):
-    """`Linear` with weights of its own for each species of the center.
+    """`Linear` with separate weights for each species of the center.
 
     Attributes:
         channels: as in `Linear`.
@@ -58,30 +58,30 @@ class SpeciesLinear(nn.Module):
     @nn.compact
     def __call__(self, features: Features, types: Int[Array, "centers"]) -> Features:
         """The mixed features."""
-        found = {}
+        mixed_features = {}
         for irrep, n_out in self.channels.items():
             if irrep in features:
                 x = features[irrep]
                 shape = (self.n_species, x.shape[-1], n_out)
                 weights = self.param(irrep.name, nn.initializers.normal(1.0), shape) / math.sqrt(shape[1])
                 # All species for all atoms cost less than weights gathered for each atom.
-                mixed = [x @ own for own in weights.astype(x.dtype)]
-                found[irrep] = mixed[0]
+                mixed = [x @ matrix for matrix in weights.astype(x.dtype)]
+                mixed_features[irrep] = mixed[0]
                 for species in range(1, self.n_species):
-                    is_own = (types == species)[:, None, None]
-                    found[irrep] = jnp.where(is_own, mixed[species], found[irrep])
-        return found
+                    is_species = (types == species)[:, None, None]
+                    mixed_features[irrep] = jnp.where(is_species, mixed[species], mixed_features[irrep])
+        return mixed_features
 
 
 class Convolution(nn.Module):
-    """Messages Σ_j R(r_ij) (h_j ⊗ Y(r_ij)), every path with radial weights of its own.
+    """Messages Σ_j R(r_ij) (h_j ⊗ Y(r_ij)), with separate radial weights for each path.
 
     For each path (l₁, l₂ → l₃) and channel c
 
         A_i,m₃c = Σ_j R_c(r_ij) Σ_m₁ [Σ_m₂ C_m₁m₂m₃ Y_m₂(r_ij)] h_j,m₁c,
 
-    a product of a matrix of the pairs, which has no channels, and one of their weighted features, for each
-    center: no message of a pair is ever formed.
+    a product of a matrix of the pairs, without channels, and a matrix of their weighted features, for each
+    center: messages of pairs are never formed.
 
     Attributes:
         outputs: representations to keep.
@@ -104,7 +104,7 @@ class Convolution(nn.Module):
     def __call__(
         self, features: Features, harmonics: Sequence[Float[Array, "centers slots m"]], env: Environment
     ) -> Features:
-        """The messages; the channels of paths that lead to one representation lie side by side."""
+        """The messages; the channels of paths to the same representation are concatenated."""
         paths = message_paths(list(features), len(harmonics) - 1, self.outputs)
         widths = [features[path[0]].shape[-1] for path in paths]
         radial = RadialNetwork(
@@ -113,7 +113,7 @@ class Convolution(nn.Module):
         # One evaluation serves both atoms of a pair.
         weights = [spread(w, env.reverse_edges.pair, env.reverse_edges.entries) for w in radial(env.lengths)]
         gathered = {irrep: take(x, env.senders) for irrep, x in features.items()}
-        found: dict[Irrep, list[Array]] = {}
+        messages: dict[Irrep, list[Array]] = {}
         for (first, l2, third), weight in zip(paths, weights, strict=True):
             sent, edge = gathered[first], harmonics[l2]
             if first.l == 0:
@@ -124,14 +124,14 @@ class Convolution(nn.Module):
                 table = jnp.asarray(coupling(first.l, l2, third.l), edge.dtype)
                 coupled = jnp.einsum("nkb,abm->nkam", edge, table)
                 message = jnp.einsum("nkam,nkac->nmc", coupled, weight[..., None, :] * sent)
-            found.setdefault(third, []).append(message)
-        return {irrep: jnp.concatenate(parts, axis=-1) for irrep, parts in found.items()}
+            messages.setdefault(third, []).append(message)
+        return {irrep: jnp.concatenate(parts, axis=-1) for irrep, parts in messages.items()}
 
 
 def message_paths(
     inputs: Sequence[Irrep], l_max: int, outputs: Sequence[Irrep]
 ) -> list[tuple[Irrep, int, Irrep]]:
-    """Which products of features and harmonics lead to which representations: (l₁, l₂, l₃)."""
+    """Products (l₁, l₂, l₃) of features and harmonics that contribute to `outputs`."""
     return [
         (first, l2, third)
         for third in outputs
@@ -145,7 +145,7 @@ def of_species(
     values: Sequence[Float[Array, "*lead centers n"]], types: Int[Array, "centers"]
 ) -> Float[Array, "*lead centers n"]:
     """For each center, the value for its species."""
-    found = values[0]
+    selected = values[0]
     for species in range(1, len(values)):
-        found = jnp.where((types == species)[:, None], values[species], found)
-    return found
+        selected = jnp.where((types == species)[:, None], values[species], selected)
+    return selected

@@ -90,7 +90,7 @@ def _recursion(l: int) -> Float[np.ndarray, "3 m m"]:  # noqa: E741
 
 
 def _along_axis(l: int) -> Float[np.ndarray, "m"]:  # noqa: E741
-    """Y_l of one direction."""
+    """Y_l of the direction of one axis."""
     if l < 2:
         return np.array([[1.0], [np.sqrt(3.0), 0.0, 0.0]][l])
     return np.einsum("a,b,abm->m", _along_axis(1), _along_axis(l - 1), _recursion(l))

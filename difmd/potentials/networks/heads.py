@@ -1,4 +1,4 @@
-"""What networks yield for each atom: an energy, and charges and dipoles where these are asked for."""
+"""Outputs of networks for each atom: an energy, and optionally charges and dipoles."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SCALAR, _VECTOR = natural(0), natural(1)
 
 
 class Outputs(NamedTuple):
-    """What a network yields for each center.
+    """Outputs of a network for each center.
 
     Attributes:
         energy: ε, dimensionless; [centers].
-        charges: [e]; [centers]. They add up to zero. None without.
-        dipoles: [e·Å]; [centers, 3]. None without.
+        charges: [e]; [centers]. They add up to zero. None: no charges.
+        dipoles: [e·Å]; [centers, 3]. None: no dipoles.
     """
 
     energy: Float[Array, "centers"]
@@ -36,8 +36,8 @@ class ChargeReadout(nn.Module):
     """The latent χ of each center, whose differences move charge, and its dipole.
 
     Attributes:
-        hidden: width of a layer between; None: χ and dipole are linear in the features.
-        atomic_dipoles: whether to yield dipoles, where features have vectors.
+        hidden: width of a hidden layer; None: χ and dipole are linear in the features.
+        atomic_dipoles: whether to return dipoles if the features have vectors.
     """
 
     hidden: int | None
@@ -45,7 +45,7 @@ class ChargeReadout(nn.Module):
 
     @nn.compact
     def __call__(self, features: Features) -> tuple[Float[Array, "centers"], Float[Array, "centers 3"]]:
-        """χ [e] and dipoles [e·Å], which are zero where there is nothing to make them of."""
+        """χ [e] and dipoles [e·Å], which are zero without vectors."""
         scalars, vectors = features[_SCALAR], None
         if self.atomic_dipoles:
             vectors = features.get(_VECTOR)
@@ -56,21 +56,21 @@ class ChargeReadout(nn.Module):
             gates = silu(inner[_SCALAR])
             scalars = gates[..., :n]
             vectors = None if vectors is None else inner[_VECTOR] * gates[..., n:]
-        seen = {_SCALAR: scalars} if vectors is None else {_SCALAR: scalars, _VECTOR: vectors}
-        found = Linear(dict.fromkeys(seen, 1), name="last")(seen)
-        latent = found[_SCALAR][:, 0, 0]
+        inputs = {_SCALAR: scalars} if vectors is None else {_SCALAR: scalars, _VECTOR: vectors}
+        last = Linear(dict.fromkeys(inputs, 1), name="last")(inputs)
+        latent = last[_SCALAR][:, 0, 0]
         if vectors is None:
             return latent, jnp.zeros((len(latent), 3), latent.dtype)
-        return latent, found[_VECTOR][:, :, 0]
+        return latent, last[_VECTOR][:, :, 0]
 
 
 def charges_of(
     latent: Float[Array, "centers"], env: Environment, *, cutoff: float, p: int, avg_num_neighbors: float
 ) -> Float[Array, "centers"]:
-    """q_i = Σ_j u(r_ij) (χ_j − χ_i) / n̄: what flows from one atom of a pair is what the other gets.
+    """q_i = Σ_j u(r_ij) (χ_j − χ_i) / n̄: charge flows from one atom of a pair to the other.
 
-    Every group of atoms out of reach of others is therefore neutral, and an atom by itself has no charge;
-    far molecules know nothing of each other, as they would of a shift that made a total zero.
+    Every group of atoms out of reach of others is therefore neutral, and an isolated atom has no charge. Far
+    molecules are independent, which a shift that makes the total zero would violate.
 
     Args:
         latent: χ [e].

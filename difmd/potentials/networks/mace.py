@@ -51,10 +51,10 @@ class MACE(nn.Module):
         dipoles = jnp.zeros((len(env.types), 3), dtype)
         for t in range(self.n_layers):
             is_last = t == self.n_layers - 1
-            # The last layer keeps what is read out.
+            # The last layer has only the features that are read out.
             most = int(self.atomic_dipoles) if is_last else self.l_max_features
-            kept: dict[Irrep, int] = {natural(l): self.n_features for l in range(most + 1)}  # noqa: E741
-            skipped = SpeciesLinear(kept, self.n_species, name=f"skip_{t}")(h, env.types)
+            widths: dict[Irrep, int] = {natural(l): self.n_features for l in range(most + 1)}  # noqa: E741
+            skipped = SpeciesLinear(widths, self.n_species, name=f"skip_{t}")(h, env.types)
             sent = Linear(dict.fromkeys(h, self.n_features), name=f"up_{t}")(h)
             messages = Convolution(
                 outputs=list(edges),
@@ -69,9 +69,9 @@ class MACE(nn.Module):
                 for irrep, x in Linear(edges, name=f"down_{t}")(messages).items()
             }
             products = SymmetricContraction(
-                list(kept), self.correlation, self.n_species, name=f"product_{t}"
+                list(widths), self.correlation, self.n_species, name=f"product_{t}"
             )(messages, env.types)
-            mixed = Linear(kept, name=f"mix_{t}")(products)
+            mixed = Linear(widths, name=f"mix_{t}")(products)
             h = {irrep: x + skipped[irrep] if irrep in skipped else x for irrep, x in mixed.items()}
             if self.charges:
                 hidden = self.readout_hidden if is_last else None

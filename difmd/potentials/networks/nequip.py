@@ -62,8 +62,8 @@ class NequIP(nn.Module):
             gated = [irrep for irrep in outputs if irrep.l > 0]
             channels = {irrep: n * (1 + len(gated)) if irrep == _SCALAR else n for irrep in outputs}
             skipped = SpeciesLinear(channels, self.n_species, name=f"skip_{t}")(h, env.types)
-            heard = [irrep for irrep in h if message_paths([irrep], self.l_max, outputs)]
-            sent = Linear(dict.fromkeys(heard, n), name=f"up_{t}")(h)
+            received = [irrep for irrep in h if message_paths([irrep], self.l_max, outputs)]
+            sent = Linear(dict.fromkeys(received, n), name=f"up_{t}")(h)
             messages = Convolution(
                 outputs=outputs,
                 hidden=self.radial_hidden,
@@ -88,32 +88,32 @@ class NequIP(nn.Module):
 
 
 def _representations(l_max: int, parity: bool, n_layers: int, read: list[Irrep]) -> list[list[Irrep]]:
-    """Those that each layer yields: what messages can lead to, and what is read out can see."""
-    wanted = [Irrep(l, p) for l in range(l_max + 1) for p in (1, -1)]  # noqa: E741
+    """Representations of each layer that messages can produce and that contribute to the readout."""
+    allowed = [Irrep(l, p) for l in range(l_max + 1) for p in (1, -1)]  # noqa: E741
     if not parity:
-        wanted = [natural(l) for l in range(l_max + 1)]  # noqa: E741
-    before, found = [_SCALAR], []
+        allowed = [natural(l) for l in range(l_max + 1)]  # noqa: E741
+    before, layers = [_SCALAR], []
     for _ in range(n_layers):
-        before = [irrep for irrep in wanted if message_paths(before, l_max, [irrep])]
-        found.append(before)
-    seen = read
+        before = [irrep for irrep in allowed if message_paths(before, l_max, [irrep])]
+        layers.append(before)
+    contributing = read
     for layer in reversed(range(n_layers)):
-        found[layer] = [i for i in found[layer] if i in seen]
-        seen = [i for i in wanted if i in found[layer] or message_paths([i], l_max, found[layer])]
-    return found
+        layers[layer] = [i for i in layers[layer] if i in contributing]
+        contributing = [i for i in allowed if i in layers[layer] or message_paths([i], l_max, layers[layer])]
+    return layers
 
 
 def _gate(x: Features, gated: Sequence[Irrep], n: int) -> Features:
-    """Scalars → silu, pseudoscalars → tanh, others times the silu of a scalar of their own."""
+    """Scalars → silu, pseudoscalars → tanh, others times the silu of an additional scalar."""
     scalars = silu(x[_SCALAR])
-    found: dict[Irrep, Array] = {_SCALAR: scalars[..., :n]}
+    gated_features: dict[Irrep, Array] = {_SCALAR: scalars[..., :n]}
     for irrep, value in x.items():
         if irrep == Irrep(0, -1):
-            found[irrep] = _TANH * jnp.tanh(value)
+            gated_features[irrep] = _TANH * jnp.tanh(value)
         elif irrep.l > 0:
             k = 1 + gated.index(irrep)
-            found[irrep] = value * scalars[..., k * n : (k + 1) * n]
-    return found
+            gated_features[irrep] = value * scalars[..., k * n : (k + 1) * n]
+    return gated_features
 
 
 @described

@@ -19,12 +19,12 @@ from difmd.potentials.networks.harmonics import Irrep, coupling, natural
 class SymmetricContraction(nn.Module):
     """B_i,mc = Σ_ν Σ_η w^ν_η(species, c) Σ U^ν_η,m,k₁…k_ν A_i,k₁c … A_i,k_νc, up to ν = correlation.
 
-    With A₀ = 1 as one component more, the sum is that of the highest order alone. Its first two factors are
-    taken as the distinct products A_i A_j, so that what is left are products of matrices, for three factors
+    With A₀ = 1 as an additional component, the sum is that of the highest order alone. Its first two factors
+    are the distinct products A_i A_j, so that products of matrices remain, for three factors
     Σ_k A_k Σ_q (A_i A_j)_q T_qk. The paths η are summed before, as there are fewer species than atoms.
 
     Attributes:
-        outputs: representations wanted.
+        outputs: representations of the products.
         correlation: largest number of factors.
         n_species: how many there are.
 
@@ -44,7 +44,7 @@ class SymmetricContraction(nn.Module):
         dtype = features[natural(0)].dtype
         factors = [jnp.ones((n_centers, 1, n_channels), dtype)]
         factors += [features[natural(l)] for l in range(l_max + 1)]  # noqa: E741
-        # Channels first: matrices of a batch lie one after the other.
+        # Channels first: the matrices of a batch are contiguous.
         a = jnp.moveaxis(jnp.concatenate(factors, axis=1), -1, 0)
         n_factors = a.shape[-1]
         first = a
@@ -53,7 +53,7 @@ class SymmetricContraction(nn.Module):
             i, j = np.triu_indices(n_factors)
             left, right = (jnp.asarray(np.eye(n_factors)[:, k], dtype) for k in (i, j))
             first = (a @ left) * (a @ right)
-        found = {}
+        products = {}
         for irrep in self.outputs:
             tensor = jnp.zeros((), dtype)
             for order in range(1, self.correlation + 1):
@@ -64,13 +64,13 @@ class SymmetricContraction(nn.Module):
                     weights = self.param(f"w{order}_{irrep.name}", initial, shape).astype(dtype)
                     tensor = tensor + jnp.einsum("spc,pt->sct", weights, jnp.asarray(table, dtype))
             tensor = tensor.reshape(self.n_species, n_channels, first.shape[-1], -1)
-            products = [jnp.einsum("cnq,cqt->cnt", first, own) for own in tensor]
-            product = of_species(products, types)
+            by_species = [jnp.einsum("cnq,cqt->cnt", first, matrix) for matrix in tensor]
+            product = of_species(by_species, types)
             for _ in range(self.correlation - 2):
                 terms = product.reshape(n_channels, n_centers, n_factors, -1) * a[..., None]
                 product = jnp.sum(terms, axis=2)
-            found[irrep] = jnp.moveaxis(product, 0, 2)
-        return found
+            products[irrep] = jnp.moveaxis(product, 0, 2)
+        return products
 
 
 @functools.cache
@@ -100,18 +100,17 @@ def _coefficients(
 def symmetric_couplings(l_max: int, order: int, output: Irrep) -> Float[np.ndarray, "paths *components m"]:
     """An orthonormal basis of the equivariant maps from symmetric products of Y_0 … Y_lmax to `output`.
 
-    Couplings of all ways to add the angular momenta up, made symmetric, of which those that are linearly
-    independent are kept: coefficients in any other basis of the same maps, such as that of the authors of
-    MACE, translate into coefficients of this one.
+    It spans the symmetrised couplings of all ways to add the angular momenta up. Coefficients in any other
+    basis of the same maps, such as that of the authors of MACE, translate into coefficients of this one.
 
     Args:
         l_max: largest degree of the factors, which have natural parity.
         order: number of factors.
-        output: what they are coupled to.
+        output: representation of the product.
 
     Returns:
         [paths, (l_max + 1)², …, 2l + 1], one axis of components for each factor, normalised so that each path
-        maps independent components of unit variance to such ones.
+        maps independent components of unit variance to components of unit variance.
     """
     n = (l_max + 1) ** 2
     maps = []
@@ -128,18 +127,18 @@ def symmetric_couplings(l_max: int, order: int, output: Irrep) -> Float[np.ndarr
     if not maps:
         return np.zeros((0, *[n] * order, output.dim))
     _, sizes, basis = np.linalg.svd(np.asarray(maps), full_matrices=False)
-    kept = basis[sizes > 1e-8 * sizes[0]]
+    independent = basis[sizes > 1e-8 * sizes[0]]
     # A path has the norm 1; products of `order` unit components reach 2l + 1 outputs of unit variance with:
-    return kept.reshape(-1, *[n] * order, output.dim) * np.sqrt(output.dim / math.factorial(order))
+    return independent.reshape(-1, *[n] * order, output.dim) * np.sqrt(output.dim / math.factorial(order))
 
 
 def _chains(ls: Sequence[int]) -> list[tuple[int, np.ndarray]]:
     """All ways to couple degrees one after the other: the result, and [2l₁+1, …, 2l_out+1]."""
-    found = [(ls[0], np.eye(2 * ls[0] + 1))]
+    chains = [(ls[0], np.eye(2 * ls[0] + 1))]
     for l in ls[1:]:  # noqa: E741
-        found = [
+        chains = [
             (out, np.einsum("...a,abm->...bm", table, coupling(sofar, l, out)))
-            for sofar, table in found
+            for sofar, table in chains
             for out in range(abs(sofar - l), sofar + l + 1)
         ]
-    return found
+    return chains

@@ -79,7 +79,7 @@ class RadialNetwork(nn.Module):
         for i, width in enumerate(self.hidden):
             x = silu(_dense(x, self._weights(i, x.shape[-1], width)))
         last = self._weights(len(self.hidden), x.shape[-1], sum(self.widths))
-        # Slices of the weights and not of what comes out: backwards they are sums of padded arrays.
+        # Slices of the weights and not of the products, whose derivatives are sums of padded arrays.
         parts = jnp.split(last, np.cumsum(self.widths)[:-1], axis=1)
         return [_dense(x, part).reshape(-1, part.shape[1])[:n_pairs] for part in parts]
 
