@@ -81,6 +81,8 @@ def check_finite(configuration: Configuration) -> Check:
 
 def list_of(potential: Potential, system: System, like: Neighbors | None = None) -> Neighbors:
     """A list for a system, if possible of the shape of another list, to avoid compilation."""
+    if like is not None and like.rank.shape[0] != system.n_atoms:
+        like = None
     return neighbor_list(
         system, cutoff=potential.cutoff, skin=_SKIN, slack=1.3, like=like,
         reverse_edges=potential.uses_reverse_edges,
