@@ -218,7 +218,7 @@ def test_terminated_it_keeps_what_it_has(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode != 0
-    assert "run it again to go on" in errors
+    assert "run it again to continue" in errors
     assert not list(parts.glob(".*partial"))
 
 
