@@ -1,5 +1,6 @@
 """All Python code of the documentation runs, page by page, from top to bottom."""
 
+import functools
 import importlib.util
 import re
 
@@ -73,3 +74,21 @@ def test_picture(tmp_path):
     assert new.shape == old.shape
     # Fonts differ a little between versions of Matplotlib.
     assert abs(new - old).mean() < 0.02
+
+
+def test_names_exist():
+    """Names of the package that the pages mention, such as `sensitivity.gradient_report`, are there."""
+    import difmd
+
+    unknown = []
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES):
+        for name in re.findall(r"`((?:\w+\.)+\w+)[`(=]", page.read_text()):
+            first, *rest = name.removeprefix("difmd.").split(".")
+            # Data files, and variables of the examples.
+            if not hasattr(difmd, first) or name in ("neighbors.rank", "trajectory.h5"):
+                continue
+            try:
+                functools.reduce(getattr, rest, getattr(difmd, first))
+            except AttributeError:
+                unknown.append(f"{page.relative_to(ROOT)}: {name}")
+    assert not unknown
