@@ -326,10 +326,10 @@ def check_system(system: Any) -> None:
     if system.fixed is not None:
         shapes["fixed"] = atoms
     for name, expected in shapes.items():
-        found = np.shape(getattr(system, name))
-        if found != expected:
+        actual = np.shape(getattr(system, name))
+        if actual != expected:
             raise InputError(
-                f"{name} of a system have shape {list(found)}, but positions {list(shape)}: it must be "
+                f"{name} of a system have shape {list(actual)}, but positions {list(shape)}: it must be "
                 f"{list(expected)}"
             )
     for name in ("masses", "cell"):

@@ -112,8 +112,8 @@ def _gather(values: Array, index: Array) -> Array:
     numbers = lax.GatherDimensionNumbers(
         offset_dims=tuple(range(1, values.ndim)), collapsed_slice_dims=(0,), start_index_map=(0,)
     )
-    found = lax.gather(values, index.reshape(-1, 1), numbers, (1, *row), mode=_BOUNDS)
-    return found.reshape(index.shape + row)
+    result = lax.gather(values, index.reshape(-1, 1), numbers, (1, *row), mode=_BOUNDS)
+    return result.reshape(index.shape + row)
 
 
 def _scatter(values: Array, index: Array, *, size: int) -> Array:
@@ -152,8 +152,8 @@ def _add_at_batched(args: tuple[Array, Array], dims: tuple[Any, Any], *, size: i
     _check_size(axis_size * size)
     offset = size * jnp.arange(axis_size, dtype=index.dtype)
     offset = offset.reshape(axis_size, *[1] * (index.ndim - 1))
-    found = add_at(size * axis_size, index + offset, values)
-    return found.reshape(axis_size, size, *found.shape[1:]), 0
+    result = add_at(size * axis_size, index + offset, values)
+    return result.reshape(axis_size, size, *result.shape[1:]), 0
 
 
 def _transposed_take(cotangent: Any, values: Any, index: Array) -> list[Any]:
@@ -215,10 +215,10 @@ def _spread_batched(args: Any, dims: Any, *, primitive: Primitive, is_forward: b
     joined_entries = jnp.moveaxis(entries + n_entries * number[:, None, None], 0, 1).reshape(2, -1)
     rows = values.shape[2:] if is_forward else values.shape[pair.ndim :]
     if is_forward:
-        found = primitive.bind(values.reshape(-1, *rows), joined_pair, joined_entries)
-        return found, 0
-    found = primitive.bind(values, joined_pair, joined_entries)
-    return found.reshape(size, n_pairs, *rows), 0
+        result = primitive.bind(values.reshape(-1, *rows), joined_pair, joined_entries)
+        return result, 0
+    result = primitive.bind(values, joined_pair, joined_entries)
+    return result.reshape(size, n_pairs, *rows), 0
 
 
 _spread = Primitive("difmd_spread")

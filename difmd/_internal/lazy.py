@@ -21,10 +21,10 @@ def importer(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = import_late(homes[name])
-        found = module if homes[name] == f"{package}.{name}" else getattr(module, name)
+        value = module if homes[name] == f"{package}.{name}" else getattr(module, name)
         # Later accesses bypass this function.
-        setattr(sys.modules[package], name, found)
-        return found
+        setattr(sys.modules[package], name, value)
+        return value
 
     return find
 

@@ -106,10 +106,7 @@ def allocate(
     """
     empty, is_sure = _sized(system, cutoff, skin, _SLACK, capacity, None, reverse_edges)
     if is_sure:
-        if system.positions.ndim == 3:
-            n_replicas = len(system.positions)
-            empty = jax.tree.map(lambda x: np.broadcast_to(x, (n_replicas, *np.shape(x))), empty)
-        return empty, 0
+        return _repeated(empty, system), 0
     n_growths = 0
     built = _filled(system, empty, _SLACK, capacity)
     while has_overflowed(built):
@@ -293,14 +290,15 @@ def with_capacity(system: System, neighbors: Neighbors, capacities: dict[str, An
         capacities: a result of `capacity_of`.
     """
     bins, reach, in_run = capacities["grid"]
-    batched = system.positions.ndim == 3
-    first = jax.tree.map(lambda x: x[0], system) if batched else system
+    first = jax.tree.map(lambda x: x[0], system) if system.positions.ndim == 3 else system
     columns, slots, extended = neighbors.centers.shape[-1], capacities["slots"], capacities["extended"]
     empty = _empty(first, columns, slots, extended, neighbors.reverse_edges is not None)
-    if batched:
-        n = len(system.positions)
-        empty = jax.tree.map(lambda x: np.broadcast_to(x, (n, *np.shape(x))), empty)
-    return neighbors.replace(**empty, grid=Grid(as_ints(bins), as_ints(reach), in_run))
+    return neighbors.replace(**_repeated(empty, system), grid=Grid(as_ints(bins), as_ints(reach), in_run))
+
+
+def _repeated(empty: Any, system: System) -> Any:
+    """Arrays of a list with the leading dimension of the replicas of `system`, if there is one."""
+    return jax.tree.map(lambda x: np.broadcast_to(x, (*system.positions.shape[:-2], *np.shape(x))), empty)
 
 
 def has_overflowed(neighbors: Neighbors) -> bool:
