@@ -1,4 +1,4 @@
-"""Ewald sums: Madelung constants, reference energies of water, and what is refused."""
+"""Ewald sums: Madelung constants, reference energies of water, and invalid arguments."""
 
 import ase.build
 import jax
@@ -21,7 +21,7 @@ MADELUNG = {"rocksalt": ("NaCl", 1.747564594633182), "cesiumchloride": ("CsCl", 
 
 @pytest.mark.parametrize("structure", MADELUNG)
 @pytest.mark.parametrize("cutoff", [5.0, 9.0])
-def test_ewald_gives_madelung_constants(structure, cutoff):
+def test_madelung_constants(structure, cutoff):
     name, expected = MADELUNG[structure]
     atoms = ase.build.bulk(name, structure, a=5.0)
     nearest = 2.5 if structure == "rocksalt" else 5.0 * np.sqrt(3) / 2
@@ -35,16 +35,16 @@ def test_ewald_gives_madelung_constants(structure, cutoff):
     np.testing.assert_allclose(np.trace(found.stress) * system.volume, -found.energy, rtol=1e-9)
 
 
-def test_ewald_makes_up_for_a_charge_by_a_background():
-    """A lattice of charges in an even background: −1.41865 k q²/L."""
+def test_background_neutralises_a_charge():
+    """A lattice of charges in a uniform background: −1.41865 k q²/L."""
     system = difmd.make_system([[0.3, 0.1, 0.2]], [11], cell=[4.0] * 3)
     ewald = difmd.ewald(["Na"], charges=1.0, cell=system.cell, cutoff=6.0, accuracy=1e-12)
     np.testing.assert_allclose(evaluated(ewald, system).energy, -1.418648739756 * COULOMB / 4, rtol=1e-9)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_ewald_gives_the_energies_of_nist(shared_data, number):
-    """SPC/E water, doi:10.18434/T4M88Q: all terms together, with the pairs of each molecule taken out."""
+def test_energies_agree_with_nist(shared_data, number):
+    """SPC/E water, doi:10.18434/T4M88Q: all terms together, without the pairs of each molecule."""
     import json
 
     folder = shared_data / "nist_srsw"
@@ -64,7 +64,7 @@ def test_ewald_gives_the_energies_of_nist(shared_data, number):
     np.testing.assert_allclose((evaluated(ewald, system).energy - inside) / KB, sum(terms), atol=tolerance)
 
 
-def test_ewald_refuses_a_cell_it_was_not_made_for():
+def test_a_stretched_cell_is_refused():
     system = difmd.make_system([[0, 0, 0], [3, 0, 0]], [11, 17], cell=[6.0] * 3)
     ewald = difmd.ewald(["Na", "Cl"], charges=[1.0, -1.0], cell=system.cell, cutoff=5.0)
     longer = system.replace(cell=system.cell.at[2].multiply(1.2))
@@ -98,6 +98,6 @@ def test_ewald_refuses_a_cell_it_was_not_made_for():
         (lambda: difmd.ewald(["Na"], charges=1.0, cell=[2000.0] * 3), "raise the cutoff"),
     ],
 )
-def test_refusals(make, message):
+def test_invalid_arguments_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Many-body potentials: limits, single bonds, and what they refuse."""
+"""Many-body potentials: limits, single bonds, and invalid arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ def evaluated(potential, system):
     return difmd.evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
 
 
-def test_embedding_goes_on_as_a_line():
-    """Past the last density of the table energies stay what a straight line makes of them."""
+def test_embedding_continues_as_a_line():
+    """Beyond the last density of the table energies follow a straight line."""
     r, rho = np.linspace(0, 6.0, 61), np.linspace(0, 2.0, 21)
     flat = difmd.embedded_atom(
         ["Cu"], dr=0.1, pair=np.zeros((1, 1, 61)), density=(1 - r / 6)[None], drho=0.1,
@@ -48,8 +48,8 @@ def finnis_sinclair(cutoff=4.0):
     )
 
 
-def test_padding_does_not_meet_the_embedding_function():
-    """A root would make NaN of its density, which is zero."""
+def test_padding_is_not_embedded():
+    """The derivative of a root would be NaN at its density, which is zero."""
     potential = finnis_sinclair()
     positions = np.array([[0, 0, 0], [2.0, 0, 0], [0, 2.3, 0], [0, 0, 1.0]])
     cell = [9.0] * 3
@@ -72,7 +72,7 @@ SILICON = {"epsilon": 2.1683, "sigma": 2.0951}
     [
         pytest.param(lambda: difmd.tersoff(["Si"]), jnp.float32, id="tersoff-float32"),
         pytest.param(lambda: difmd.stillinger_weber(["Si"], **SILICON), jnp.float64, id="sw-float64"),
-        # They compile for long.
+        # They take long to compile.
         pytest.param(
             lambda: difmd.tersoff(["Si"]), jnp.float64, id="tersoff-float64", marks=pytest.mark.slow
         ),
@@ -129,7 +129,7 @@ EAM = {
         (lambda: difmd.stillinger_weber(["Si"], **SILICON, lambda_=np.ones(2)), r"a table \[1, 1, 1\]"),
         (lambda: difmd.stillinger_weber(["Si"], **SILICON, lambda_=-1.0), "not negative"),
         (lambda: difmd.stillinger_weber(["Si"], epsilon=-1.0, sigma=2.0), "epsilon = -1.0"),
-        (lambda: difmd.stillinger_weber(["Si"], **SILICON, a=30.0), "end with a jump"),
+        (lambda: difmd.stillinger_weber(["Si"], **SILICON, a=30.0), "would jump at the cut-off"),
         (lambda: difmd.tersoff(["Si", "O"]), "no parameters for O"),
         (lambda: difmd.tersoff([14, 8]), "no parameters for O"),
         (
@@ -141,12 +141,12 @@ EAM = {
         (lambda: difmd.read_eam("nowhere.alloy"), "no such file"),
     ],
 )
-def test_refusals(make, message):
+def test_invalid_arguments_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
 
 
-def test_a_file_that_is_no_table(tmp_path):
+def test_invalid_files_are_refused(tmp_path):
     file = tmp_path / "table.alloy"
     file.write_text("one\ntwo\nthree\n1 Cu\nnonsense\n", encoding="utf-8")
     with pytest.raises(InputError, match="not a table"):

@@ -1,4 +1,4 @@
-"""Models in a file: what is loaded is what was saved, and a damaged file is named."""
+"""Models in a file: loading returns what was saved, and damaged files are refused."""
 
 import subprocess
 import sys
@@ -81,13 +81,14 @@ POTENTIALS = {
 
 
 @pytest.mark.parametrize("name", list(POTENTIALS))
-def test_what_is_loaded_is_what_was_saved(name, tmp_path):
+def test_loading_returns_what_was_saved(name, tmp_path):
     potential = POTENTIALS[name]()
     params = jax.tree.map(lambda x: 1.01 * x, potential.init(jax.random.key(4)))
     path = tmp_path / "model.npz"
     save(path, potential, params, provenance={"data": "made up", "seed": 4})
     found = load(path)
     assert found.provenance == {"data": "made up", "seed": 4}
+    assert len(repr(found).splitlines()) == 4 and "provenance: {data, seed}" in repr(found)
     assert (found.potential.cutoff, found.potential.species) == (potential.cutoff, potential.species)
     neighbors = neighbor_list(SYSTEM, cutoff=potential.cutoff)
     ours, expected = (
@@ -99,8 +100,8 @@ def test_what_is_loaded_is_what_was_saved(name, tmp_path):
     assert b"pickle" not in path.read_bytes()
 
 
-def test_a_network_is_loaded_where_none_was_asked_for_before(tmp_path):
-    """What describes networks is imported with the first of them."""
+def test_loading_a_network_imports_networks(tmp_path):
+    """The module that registers networks is imported on first use."""
     potential = POTENTIALS["mace"]()
     path = tmp_path / "model.npz"
     save(path, potential, potential.init(jax.random.key(0)))
@@ -130,7 +131,7 @@ def test_repr_is_the_call_that_made_it():
         assert len(repr(make()).splitlines()) <= 6
 
 
-def test_what_cannot_be_saved_or_loaded_is_said(tmp_path):
+def test_potentials_and_files_that_are_refused(tmp_path):
     path = tmp_path / "model.npz"
     potential = POTENTIALS["mace"]()
     params = potential.init(jax.random.key(0))
@@ -157,6 +158,12 @@ def test_what_cannot_be_saved_or_loaded_is_said(tmp_path):
     assert not path.exists()
     save(path, potential, params)
     whole = path.read_bytes()
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    meta = arrays["meta"].tobytes().replace(b'"format": 2', b'"format": 1')
+    np.savez(path, **{**arrays, "meta": np.frombuffer(meta, np.uint8)})
+    with pytest.raises(InputError, match="has format 1, but this version reads 2: save the model again"):
+        load(path)
     for damaged in (whole[: len(whole) // 2], b"", b"something else"):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="damaged"):
@@ -165,8 +172,8 @@ def test_what_cannot_be_saved_or_loaded_is_said(tmp_path):
         save(tmp_path / "nowhere" / "model.npz", potential, params)
 
 
-def test_what_can_be_saved_can_be_run():
-    """A description, which has no hash, must not keep a potential from being compiled for."""
+def test_described_potentials_are_hashable_and_run():
+    """A description has no hash, but a static argument of jit needs one."""
     for make in POTENTIALS.values():
         assert len({make()}) == 1
     potential = POTENTIALS["lennard_jones"]()

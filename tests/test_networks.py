@@ -1,4 +1,4 @@
-"""Parts of networks against their plain form in e3nn-jax, and what networks promise beyond the table."""
+"""Parts of networks against e3nn-jax, and properties of networks beyond the conformance table."""
 
 import e3nn_jax as e3nn
 import jax
@@ -24,14 +24,14 @@ CELL = np.array([[6.2, 0.0, 0.0], [1.1, 5.9, 0.0], [-0.7, 0.6, 6.6]])
 
 
 def water(n=6, seed=2):
-    """Atoms of two elements in a sheared cell that is smaller than the reach of a network."""
+    """Atoms of two elements in a sheared cell that is smaller than the receptive field of a network."""
     rng = np.random.default_rng(seed)
     corners = np.stack(np.meshgrid(*[[0.0, 0.5]] * 3, indexing="ij"), -1).reshape(-1, 3)[:n]
     return make_system(corners @ CELL + rng.uniform(-0.4, 0.4, (n, 3)), [8, 1, 1, 8, 1, 1][:n], cell=CELL)
 
 
 @pytest.mark.parametrize("l", range(6))
-def test_harmonics_are_those_of_e3nn(l):  # noqa: E741
+def test_harmonics_agree_with_e3nn(l):  # noqa: E741
     v = RNG.normal(size=(7, 3))
     found = spherical_harmonics(5, tuple(jnp.asarray(v.T)), jnp.linalg.norm(v, axis=1))[l]
     expected = e3nn.spherical_harmonics(
@@ -54,7 +54,7 @@ def test_bessel_functions_and_envelope():
 
 
 @pytest.mark.parametrize(("output", "orders"), [(0, (1, 4, 8)), (1, (1, 3, 12)), (2, (1, 5, 14))])
-def test_couplings_span_what_those_of_e3nn_do(output, orders):
+def test_couplings_span_the_same_space_as_those_of_e3nn(output, orders):
     irreps = e3nn.Irreps("0e+1o+2e+3o")
     for order, n_paths in enumerate(orders, start=1):
         table = symmetric_couplings(3, order, natural(output))
@@ -152,7 +152,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-def test_an_atom_by_itself_has_the_energy_of_its_shift(name):
+def test_energy_of_an_isolated_atom_is_its_shift(name):
     potential = NETWORKS[name](scale=[0.3, 2.0], shift=[-13.6, -430.0])
     params = potential.init(jax.random.key(3))
     for number, energy in ((1, -13.6), (8, -430.0)):
@@ -162,8 +162,8 @@ def test_an_atom_by_itself_has_the_energy_of_its_shift(name):
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-def test_every_weight_matters(name):
-    """A weight without a derivative would be carried along for nothing."""
+def test_energy_depends_on_every_weight(name):
+    """A weight without a derivative would be useless."""
     potential, system = NETWORKS[name](), water()
     neighbors = neighbor_list(system, cutoff=4.0)
     params = potential.init(jax.random.key(3))
@@ -172,7 +172,7 @@ def test_every_weight_matters(name):
         assert np.any(np.asarray(slope) != 0), jax.tree_util.keystr(path)
 
 
-def test_distances_are_held_smoothly():
+def test_limited_distances_are_smooth():
     def at(r):
         return held_above(jnp.asarray([r]), jnp.asarray([2.0]))[0]
 
@@ -186,7 +186,7 @@ def test_distances_are_held_smoothly():
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-def test_a_network_sees_no_pair_nearer_than_allowed(name):
+def test_distances_below_the_limit_are_those_at_the_limit(name):
     table = np.array([[1.5, 0.9], [0.9, 2.4]])
     held, plain = NETWORKS[name](nearest=table), NETWORKS[name]()
     params = plain.init(jax.random.key(3))
@@ -205,7 +205,7 @@ def test_a_network_sees_no_pair_nearer_than_allowed(name):
 
 
 @pytest.mark.parametrize("nearest", [0.0, [[1.0, 2.0]], [[1.0, 2.0], [3.0, 1.0]], [[1.0, -1.0], [-1.0, 1.0]]])
-def test_nearest_distances_that_are_refused(nearest):
+def test_invalid_shortest_distances_are_refused(nearest):
     with pytest.raises(InputError, match="nearest = .*(symmetric table|must be positive)"):
         mace(["H", "O"], nearest=nearest)
 
@@ -225,13 +225,13 @@ def test_weights_of_another_network_are_refused():
         evaluate(wider + wider, params, system, neighbors)
 
 
-def test_invariant_sees_angles_from_degree_one_on():
-    """One layer on distances alone cannot tell two molecules apart that differ in an angle."""
+def test_invariant_depends_on_angles_from_degree_one_on():
+    """One layer on distances alone cannot distinguish two molecules that differ in an angle."""
     bent, straight = (
         make_system([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [1.5 * np.cos(a), 1.5 * np.sin(a), 0.0]], [8, 1, 1])
         for a in (1.9, np.pi)
     )
-    for l_max, is_seen in ((0, False), (1, True)):
+    for l_max, depends in ((0, False), (1, True)):
         # Hydrogens are out of each other's reach.
         potential = invariant(["H", "O"], cutoff=2.0, n_features=4, n_layers=1, l_max=l_max)
         params = potential.init(jax.random.key(0))
@@ -239,7 +239,7 @@ def test_invariant_sees_angles_from_degree_one_on():
             jax.jit(potential.apply)(params, system, neighbor_list(system, cutoff=2.0))
             for system in (bent, straight)
         )
-        assert (abs(one - other) > 1e-8) == is_seen
+        assert (abs(one - other) > 1e-8) == depends
 
 
 @pytest.mark.parametrize(
@@ -252,12 +252,12 @@ def test_invariant_sees_angles_from_degree_one_on():
         ({"cutoff": -5.0}, "cutoff = -5.0"),
     ],
 )
-def test_settings_of_invariant_that_are_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         invariant(["H"], **settings)
 
 
-def test_atomic_energies_add_and_pull_at_nothing():
+def test_atomic_energies_add_and_exert_no_force():
     system = water()
     potential = atomic_energies(["H", 8], energies=[-13.6, -430.0])
     neighbors = neighbor_list(system, cutoff=4.0)
@@ -277,7 +277,7 @@ def test_atomic_energies_add_and_pull_at_nothing():
 
 
 def test_dynamics_with_a_network_conserve_energy():
-    """The list holds reverse edges, is rebuilt on the way, and grows where it is too small."""
+    """The list contains reverse edges, is rebuilt during the run, and grows when it is too small."""
     system = water()
     potential = mace(
         ["H", "O"], cutoff=3.0, n_features=2, l_max=1, correlation=2, radial_hidden=(8,), scale=0.3

@@ -1,4 +1,4 @@
-"""Morse, Buckingham and damped-shifted Coulomb against closed forms; and what they refuse."""
+"""Morse, Buckingham and damped-shifted Coulomb against closed forms; and invalid arguments."""
 
 import ase.build
 import jax
@@ -19,7 +19,7 @@ def energy_of_pair(potential, r, numbers=(18, 36)):
     return difmd.evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
 
 
-def test_morse_has_its_minimum_where_it_says():
+def test_minimum_of_morse():
     distance = [[3.0, 3.5], [3.5, 4.0]]
     morse = difmd.morse(["Ar", "Kr"], depth=0.02, width=1.4, distance=distance, cutoff=9.0)
     found = energy_of_pair(morse, 3.5)
@@ -29,14 +29,14 @@ def test_morse_has_its_minimum_where_it_says():
     np.testing.assert_allclose(energy_of_pair(morse, 4.2, (18, 18)).energy, expected, rtol=1e-12)
 
 
-def test_buckingham_is_its_formula():
+def test_buckingham_follows_its_formula():
     buckingham = difmd.buckingham(["Ar", "Kr"], repulsion=1200.0, range=0.3, dispersion=50.0, cutoff=9.0)
     expected = 1200 * np.exp(-3.1 / 0.3) - 50 / 3.1**6
     np.testing.assert_allclose(energy_of_pair(buckingham, 3.1).energy, expected, rtol=1e-12)
 
 
-def test_rock_salt_has_its_madelung_energy():
-    """−1.747565 k/r₀ a pair of ions, in the limit of a large cut-off."""
+def test_madelung_energy_of_rock_salt():
+    """−1.747565 k/r₀ per pair of ions, in the limit of a large cut-off."""
     system = difmd.from_ase(ase.build.bulk("NaCl", "rocksalt", a=5.64, cubic=True) * (2, 2, 2))
     errors = []
     for cutoff in (9.0, 18.0):
@@ -49,7 +49,7 @@ def test_rock_salt_has_its_madelung_energy():
     assert abs(errors[0]) < 1e-2 and abs(errors[1]) < 2e-3, errors
 
 
-def test_large_systems_are_summed_in_blocks_alike(monkeypatch):
+def test_sums_in_blocks_agree_with_a_single_sum(monkeypatch):
     """Energies, forces, stress and a gradient of them, with a last block that overlaps the one before."""
     atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 1)
     atoms.numbers[::3] = 36
@@ -102,6 +102,20 @@ def test_large_systems_are_summed_in_blocks_alike(monkeypatch):
         ),
     ],
 )
-def test_refusals(make, message):
+def test_invalid_arguments_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("species", ["Ar", 18, np.int64(18), ["Ar"], (18,), np.array([18])])
+def test_one_species_needs_no_list(species):
+    """A symbol, a number, or a sequence; parameters of all species may be numbers."""
+    potentials = (
+        difmd.lennard_jones(species, sigma=3.4, epsilon=0.01, cutoff=8.0),
+        difmd.coulomb_damped_shifted(species, charges=0.1, damping=0.2, cutoff=9.0),
+        difmd.potentials.atomic_energies(species, energies=-1.5),
+        difmd.zbl(species),
+        difmd.invariant(species, n_features=2),
+    )
+    assert all(potential.species == {18} for potential in potentials)
+    assert potentials[0].init(jax.random.key(0))["sigma"].shape == (1,)

@@ -1,4 +1,4 @@
-"""The learned pair potential against its formula, and what it refuses."""
+"""The learned pair potential against its formula, and invalid arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def test_energy_is_the_sum_of_functions_and_linear_in_its_params(n_radial, speci
     np.testing.assert_allclose(slopes["coefficients"], functions, rtol=1e-10, atol=1e-12)
 
 
-def test_nothing_until_it_is_trained():
+def test_energy_is_zero_before_training():
     potential, system = pair_prior(["H"], cutoff=3.0), molecule([1] * 4)
     params = potential.init(jax.random.key(0))
     neighbors = difmd.neighbor_list(system, cutoff=3.0)
@@ -62,7 +62,7 @@ def test_nothing_until_it_is_trained():
 
 
 def test_functions_are_orthonormal():
-    """With the weight x², before the envelope ends them."""
+    """With the weight x², without the envelope."""
     x, w = np.polynomial.legendre.leggauss(40)
     x, w = 0.5 * (x + 1), 0.5 * w
     values = basis(x, 1.0, 5, 10**6)
@@ -81,7 +81,7 @@ def test_functions_are_orthonormal():
         ({"coefficients": np.arange(32.0).reshape(2, 2, 8)}, "symmetric table"),
     ],
 )
-def test_refusals(settings, message):
+def test_invalid_arguments_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         pair_prior(**{"species": ["H", "O"], **settings})
 

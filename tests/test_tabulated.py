@@ -1,4 +1,4 @@
-"""Tabulated pair potentials and the splines below them."""
+"""Tabulated pair potentials and their splines."""
 
 import ase.build
 import jax
@@ -17,7 +17,7 @@ def evaluated(potential, system):
     return difmd.evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
 
 
-def test_splines_are_those_of_scipy():
+def test_splines_agree_with_scipy():
     from scipy.interpolate import CubicSpline
 
     y = np.random.default_rng(0).normal(size=12)
@@ -40,7 +40,7 @@ def test_table_of_a_cubic_is_exact():
         np.testing.assert_allclose(found.forces[0, 0], slope, rtol=1e-10, atol=1e-11)
 
 
-def test_table_follows_the_potential_it_was_made_from():
+def test_table_reproduces_its_potential():
     argon = difmd.lennard_jones(["Ar"], sigma=3.4, epsilon=0.0104, cutoff=8.5, truncation=difmd.switched(7.0))
     atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True)
     atoms.rattle(0.2, seed=1)
@@ -92,6 +92,6 @@ def test_printed_and_single_precision_grids_are_even_enough():
         (lambda: difmd.tabulated(["Ar"], **TABLE | {"distances": np.linspace(-1, 7, 9)}), "not be negative"),
     ],
 )
-def test_refusals(make, message):
+def test_invalid_arguments_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()

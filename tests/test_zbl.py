@@ -1,4 +1,4 @@
-"""The repulsion of nuclei against its formula in NumPy, LAMMPS, and what MACE has."""
+"""The repulsion of nuclei against its formula in NumPy, LAMMPS and MACE."""
 
 import functools
 
@@ -15,7 +15,7 @@ from difmd.units import BOHR, COULOMB
 
 
 def dimers(potential, pairs, radii):
-    """Energy and pull of pairs of atoms [eV, eV/Å], all far from each other, in one evaluation."""
+    """Energy and force of pairs of atoms [eV, eV/Å], all far from each other, in one evaluation."""
     far = 10 * potential.cutoff * np.arange(len(radii))
     positions = np.zeros((len(radii), 2, 3))
     positions[:, :, 0] = far[:, None]
@@ -61,7 +61,7 @@ def test_energy_is_the_formula_and_force_its_slope(z, cutoff):
     assert not energy[-2:].any() and not pull[-2:].any()
 
 
-def test_each_pair_ends_smoothly_at_its_own_cutoff():
+def test_each_pair_ends_smoothly_at_its_cutoff():
     potential = zbl(["H", "O"], cutoff=[[1.5, 2.0], [2.0, 2.5]])
     for z, reach in (((1, 1), 1.5), ((1, 8), 2.0), ((8, 8), 2.5)):
         energy, pull = dimers(potential, [z] * 3, reach * np.array([0.5, 1 - 1e-5, 1 + 1e-9]))
@@ -71,7 +71,7 @@ def test_each_pair_ends_smoothly_at_its_own_cutoff():
         assert energy[2] == 0 and pull[2] == 0
 
 
-def test_forces_are_those_of_lammps():
+def test_forces_agree_with_lammps():
     """`pair_style zbl 30 31` of LAMMPS 22 Jul 2025, which has more digits of the screening function."""
     r = np.array([0.3, 1.1, 2.0])
     lammps = [59213.9150031, 398.962813427, 14.6899112529]
@@ -88,7 +88,7 @@ def test_settings_of_mace():
     np.testing.assert_allclose(dimers(potential, [(8, 1)] * 3, r)[0], theirs, rtol=5e-6)
 
 
-def test_it_adds_to_a_network_and_follows_the_inputs():
+def test_sum_with_a_network_follows_the_precision_of_the_inputs():
     network = invariant(["H", "O"], cutoff=3.0, n_features=2, n_layers=1, l_max=0)
     prior = zbl(["O", "H"])
     whole = prior + network
@@ -124,7 +124,7 @@ def test_it_adds_to_a_network_and_follows_the_inputs():
         ({"prefactor": 0.0}, "prefactor = 0.0"),
     ],
 )
-def test_refusals(settings, message):
+def test_invalid_arguments_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         zbl(**{"species": ["H", "O"], **settings})
 

@@ -14,7 +14,7 @@ from difmd._internal.reductions import largest
 from difmd.errors import InputError
 from difmd.system import System
 
-Species: TypeAlias = int | str | Iterable[int | str]
+Species: TypeAlias = int | str | np.integer | Iterable[int | str | np.integer]
 """One chemical symbol or atomic number, or several."""
 
 SpeciesValues: TypeAlias = float | Sequence[float] | np.ndarray

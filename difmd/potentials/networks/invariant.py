@@ -127,12 +127,7 @@ def invariant(
         arXiv:1706.08566 (SchNet, continuous filters).
     """
     settings = {
-        "cutoff": cutoff,
-        "n_features": n_features,
-        "n_layers": n_layers,
-        "l_max": l_max,
-        "n_radial": n_radial,
-        "p": p,
-        "avg_num_neighbors": avg_num_neighbors,
-    }
+        "cutoff": cutoff, "n_features": n_features, "n_layers": n_layers, "l_max": l_max,
+        "n_radial": n_radial, "p": p, "avg_num_neighbors": avg_num_neighbors,
+    }  # fmt: skip
     return build_network(Invariant, species, settings, scale=scale, shift=shift, nearest=nearest)

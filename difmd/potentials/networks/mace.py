@@ -14,7 +14,7 @@ from difmd.potentials.networks.environment import Environment
 from difmd.potentials.networks.equivariant import Convolution, Features, Linear, SpeciesLinear
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
 from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
-from difmd.potentials.networks.network import build_network, check_dipoles
+from difmd.potentials.networks.network import build_network
 from difmd.potentials.networks.product_basis import SymmetricContraction
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
@@ -142,20 +142,10 @@ def mace(
     References:
         Batatia et al., NeurIPS 2022, arXiv:2206.07697; settings as in github.com/ACEsuit/mace.
     """
-    check_dipoles(charges, atomic_dipoles, l_max)
     settings = {
-        "cutoff": cutoff,
-        "n_features": n_features,
-        "n_layers": n_layers,
-        "l_max": l_max,
-        "l_max_features": l_max_features,
-        "correlation": correlation,
-        "n_radial": n_radial,
-        "radial_hidden": radial_hidden,
-        "readout_hidden": readout_hidden,
-        "p": p,
-        "avg_num_neighbors": avg_num_neighbors,
-        "charges": charges,
-        "atomic_dipoles": atomic_dipoles,
-    }
+        "cutoff": cutoff, "n_features": n_features, "n_layers": n_layers, "l_max": l_max,
+        "l_max_features": l_max_features, "correlation": correlation, "n_radial": n_radial,
+        "radial_hidden": radial_hidden, "readout_hidden": readout_hidden, "p": p,
+        "avg_num_neighbors": avg_num_neighbors, "charges": charges, "atomic_dipoles": atomic_dipoles,
+    }  # fmt: skip
     return build_network(MACE, species, settings, scale=scale, shift=shift, charges=charges, nearest=nearest)

@@ -22,7 +22,7 @@ from difmd.potentials.networks.equivariant import (
 )
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
 from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
-from difmd.potentials.networks.network import build_network, check_dipoles
+from difmd.potentials.networks.network import build_network
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
 from difmd.potentials.species import Species, SpeciesValues
@@ -164,20 +164,11 @@ def nequip(
     References:
         Batzner et al., Nat. Commun. 13, 2453 (2022), doi:10.1038/s41467-022-29939-5.
     """
-    check_dipoles(charges, atomic_dipoles, l_max)
     settings = {
-        "cutoff": cutoff,
-        "n_features": n_features,
-        "n_layers": n_layers,
-        "l_max": l_max,
-        "parity": parity,
-        "n_radial": n_radial,
-        "radial_hidden": radial_hidden,
-        "p": p,
-        "avg_num_neighbors": avg_num_neighbors,
-        "charges": charges,
-        "atomic_dipoles": atomic_dipoles,
-    }
+        "cutoff": cutoff, "n_features": n_features, "n_layers": n_layers, "l_max": l_max, "parity": parity,
+        "n_radial": n_radial, "radial_hidden": radial_hidden, "p": p,
+        "avg_num_neighbors": avg_num_neighbors, "charges": charges, "atomic_dipoles": atomic_dipoles,
+    }  # fmt: skip
     return build_network(
         NequIP, species, settings, scale=scale, shift=shift, charges=charges, nearest=nearest
     )

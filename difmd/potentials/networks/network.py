@@ -101,10 +101,7 @@ def network_potential(
 
 
 def build_network(
-    module: type[nn.Module],
-    species: Species,
-    settings: Mapping[str, Any],
-    **options: Any,
+    module: type[nn.Module], species: Species, settings: Mapping[str, Any], **options: Any
 ) -> Potential:
     """`network_potential` of a module with these settings, which are checked first.
 
@@ -115,7 +112,8 @@ def build_network(
         options: of `network_potential`.
 
     Raises:
-        InputError: a setting that is not positive, or as `network_potential`.
+        InputError: a setting that is not positive, atomic dipoles without charges or vectors, or as
+            `network_potential`.
     """
     checked: dict[str, Any] = {}
     for name, value in settings.items():
@@ -129,21 +127,14 @@ def build_network(
                 check_integer(name, width)
         elif name not in _FLAGS:
             check_integer(name, value, least=0 if name in _MAY_VANISH else 1)
+    if checked.get("atomic_dipoles") and not (checked["charges"] and checked["l_max"] >= 1):
+        raise InputError(
+            "atomic_dipoles=True needs charges=True and l_max ≥ 1, but "
+            f"charges = {checked['charges']}, l_max = {checked['l_max']}"
+        )
     numbers = as_species(species)
     made = module(n_species=len(numbers), **checked)
     return network_potential(made, species=numbers, cutoff=checked["cutoff"], **options)
-
-
-def check_dipoles(charges: bool, atomic_dipoles: bool, l_max: int) -> None:
-    """Refuse atomic dipoles of a network that has no charges or no vectors.
-
-    Raises:
-        InputError: with the remedy.
-    """
-    if atomic_dipoles and not (charges and l_max >= 1):
-        raise InputError(
-            f"atomic_dipoles=True needs charges=True and l_max ≥ 1, but charges = {charges}, l_max = {l_max}"
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
