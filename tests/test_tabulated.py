@@ -86,7 +86,7 @@ def test_printed_and_single_precision_grids_are_even_enough():
             lambda: difmd.tabulated(["Ar"], **TABLE | {"distances": np.geomspace(2.0, 6.0, 9)}),
             "evenly spaced",
         ),
-        (lambda: difmd.tabulated(["Ar"], **TABLE | {"energies": np.zeros(8)}), "one a distance, 9 in all"),
+        (lambda: difmd.tabulated(["Ar"], **TABLE | {"energies": np.zeros(8)}), "one per distance, 9 in all"),
         (lambda: difmd.tabulated(["Ar"], **TABLE | {"energies": np.full(9, np.inf)}), "must be finite"),
         (lambda: difmd.tabulated(["Ar"], distances=[1.0, 2.0], energies=[0.0, 0.0]), "at least four"),
         (lambda: difmd.tabulated(["Ar"], **TABLE | {"distances": np.linspace(-1, 7, 9)}), "not be negative"),
