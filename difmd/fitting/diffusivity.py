@@ -79,24 +79,10 @@ def fit_diffusivity(
         FitInterrupted: Ctrl-C; resumes to the same result as an uninterrupted fit.
     """
     term = state_points(
-        potential,
-        params,
-        targets,
-        sampling=sampling,
-        residual=residual,
-        replicas=replicas,
-        initial_state_term=initial_state_term,
-        gradient=gradient,
-        name="diffusivity",
-    )
+        potential, params, targets, sampling=sampling, residual=residual, replicas=replicas,
+        initial_state_term=initial_state_term, gradient=gradient, name="diffusivity",
+    )  # fmt: skip
     return fit(
-        params,
-        [term],
-        n_iterations=n_iterations,
-        key=key,
-        optimizer=optimizer,
-        transform=transform,
-        folder=folder,
-        progress=progress,
-        on_iteration=on_iteration,
-    )
+        params, [term], n_iterations=n_iterations, key=key, optimizer=optimizer, transform=transform,
+        folder=folder, progress=progress, on_iteration=on_iteration,
+    )  # fmt: skip

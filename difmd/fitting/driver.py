@@ -117,13 +117,10 @@ def fit(
     if folder is not None:
         ensure_writable(Path(folder))
         settings = fingerprint(
-            str(jax.tree.structure(params)),
-            params,
-            free,
-            [(term.name, term.settings(params)) for term in terms],
-            jax.random.key_data(key),
+            str(jax.tree.structure(params)), params, free,
+            [(term.name, term.settings(params)) for term in terms], jax.random.key_data(key),
             [name_of(function) for function in (transform.from_free, optimizer.update)],
-        )
+        )  # fmt: skip
     plan = _Fit(terms, transform, optax.with_extra_args_support(optimizer), n_iterations, folder, settings)
     begin_key, run_key = jax.random.split(key)
     with progress_bar("fit", n_iterations * plan.n_visits, enabled=progress) as advance:
@@ -194,13 +191,9 @@ def _result(plan: _Fit, state: _State) -> FitResult:
     best, loss = _best(state.history, plan.terms, plan.n_iterations, last)
     covariance = None if state.covariance is None else np.asarray(state.covariance, np.float64)
     return FitResult(
-        params=last if averages(state.opt_state) else best,
-        best_params=best,
-        last_params=last,
-        best_loss=loss,
-        history=state.history,
-        covariance=covariance,
-    )
+        params=last if averages(state.opt_state) else best, best_params=best, last_params=last,
+        best_loss=loss, history=state.history, covariance=covariance,
+    )  # fmt: skip
 
 
 def _resumed(plan: _Fit, path: Path, state: _State) -> _State:
@@ -245,13 +238,9 @@ def _iterate(plan: _Fit, state: _State, iteration: int, key: Array, advance: Cal
             "kept. Shorten the window, use smaller steps, or check the targets"
         )
     updates, opt_state = plan.optimizer.update(
-        total.gradient,
-        state.opt_state,
-        state.free,
-        residuals=total.residuals,
-        jacobian=total.jacobian,
+        total.gradient, state.opt_state, state.free, residuals=total.residuals, jacobian=total.jacobian,
         jacobian_stderr=total.jacobian_stderr,
-    )
+    )  # fmt: skip
     moved = optax.apply_updates(state.free, updates)
     if not _is_finite(moved):
         raise DifmdError(
@@ -266,12 +255,9 @@ def _iterate(plan: _Fit, state: _State, iteration: int, key: Array, advance: Cal
         **_named(plan.terms, [e.record for e in evaluations]),
     }
     return _State(
-        moved,
-        opt_state,
-        [new for _, new in evaluated],
-        [*state.history, entry],
+        moved, opt_state, [new for _, new in evaluated], [*state.history, entry],
         covariance_of(total, plan.transform, state.free),
-    )
+    )  # fmt: skip
 
 
 def _named(terms: Sequence[Term], values: Sequence[Any]) -> dict[str, Any]:

@@ -53,16 +53,9 @@ def measure_diffusivity(
         SimulationError: a run failed.
     """
     results, after, _ = measure(
-        potential,
-        params,
-        [target],
-        replicas,
-        sampling=sampling,
-        key=key,
-        with_gradient=with_gradient,
-        initial_state_term=initial_state_term,
-        gradient=gradient,
-    )
+        potential, params, [target], replicas, sampling=sampling, key=key, with_gradient=with_gradient,
+        initial_state_term=initial_state_term, gradient=gradient,
+    )  # fmt: skip
     return results[0], after
 
 
@@ -122,14 +115,9 @@ def run_state_point(
     production = states = None
     if any(target.uses_production for target in targets):
         production, replicas = produce(
-            setup.potential,
-            params,
-            replicas,
-            temperature=temperature,
-            sampling=setup.sampling,
-            key=produce_key,
-            with_energy_gradients=setup.with_gradient,
-        )
+            setup.potential, params, replicas, temperature=temperature, sampling=setup.sampling,
+            key=produce_key, with_energy_gradients=setup.with_gradient,
+        )  # fmt: skip
         states = states_of(production)
     run = StatePointRun(setup, params, temperature, replicas, states, production, gradient_key)
     return [target.measure(run) for target in targets], run
@@ -146,7 +134,7 @@ def check_targets(targets: Sequence[Target]) -> None:
             )
 
 
-def check_gradient(gradient: GradientMethod | None) -> GradientMethod | None:
+def check_gradient(gradient: Any) -> GradientMethod | None:
     """Raise `InputError` unless it is a gradient method."""
     if gradient is not None and not isinstance(gradient, GradientMethod):
         raise InputError(

@@ -75,14 +75,10 @@ def objective(
     (jacobian,) = jax.vmap(pull)(stacked([p.jacobian for p in parts]))
     (errors,) = jax.vmap(pull)(stacked([p.jacobian_stderr for p in parts]))
     return Objective(
-        loss,
-        gradient,
-        stacked([p.values for p in parts]),
-        jacobian,
-        jax.tree.map(jnp.abs, errors),
+        loss, gradient, stacked([p.values for p in parts]), jacobian, jax.tree.map(jnp.abs, errors),
         stacked([p.noise for p in parts]),
         np.concatenate([np.full(len(p.values), k) for k, p in enumerate(parts)]),
-    )
+    )  # fmt: skip
 
 
 def covariance_of(total: Objective, transform: Transform, free: Any) -> list[list[float]] | None:

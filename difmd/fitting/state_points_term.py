@@ -93,16 +93,10 @@ def state_points(
     example = _check(setup, params, targets, points, replicas)
     liquid = _Liquid(setup, tuple(targets), points, residual or relative_residual, replicas, reuse, example)
     return Term(
-        name=name,
-        begin=liquid.begin,
-        evaluate=liquid.evaluate,
-        stored=liquid.stored,
-        restored=liquid.restored,
-        example=liquid.example_of_stored,
-        settings=liquid.settings,
-        weight=weight,
+        name=name, begin=liquid.begin, evaluate=liquid.evaluate, stored=liquid.stored,
+        restored=liquid.restored, example=liquid.example_of_stored, settings=liquid.settings, weight=weight,
         n_visits=len(points),
-    )
+    )  # fmt: skip
 
 
 class _Point(NamedTuple):
@@ -173,14 +167,9 @@ class _Liquid:
         sampling = self.setup.sampling
         relax_key, liquid_key, measure_key = jax.random.split(key, 3)
         replicas = equilibrate(
-            self.setup.potential,
-            params,
-            replicas,
-            temperature=point.temperature,
-            time=sampling.relaxation_time,
-            sampling=sampling,
-            key=relax_key,
-        )
+            self.setup.potential, params, replicas, temperature=point.temperature,
+            time=sampling.relaxation_time, sampling=sampling, key=relax_key,
+        )  # fmt: skip
         if sampling.is_simple:
             replicas = keep_liquid(replicas, density=point.density, sampling=sampling, key=liquid_key)
         results, run = run_state_point(self.setup, params, point.targets, replicas, measure_key)
@@ -255,14 +244,10 @@ class _Liquid:
         setup = self.setup
         return (
             _fingerprint_energy(setup.potential, params, self.example),
-            [target.settings() for target in self.targets],
-            dataclasses.astuple(setup.sampling),
-            setup.initial_state_term,
-            None if setup.gradient is None else name_of(setup.gradient.run),
-            name_of(self.residual),
-            self.replicas is None,
-            str(self.reuse),
-        )
+            [target.settings() for target in self.targets], dataclasses.astuple(setup.sampling),
+            setup.initial_state_term, None if setup.gradient is None else name_of(setup.gradient.run),
+            name_of(self.residual), self.replicas is None, str(self.reuse),
+        )  # fmt: skip
 
 
 def _points(targets: Sequence[Target]) -> list[_Point]:
@@ -276,12 +261,9 @@ def _points(targets: Sequence[Target]) -> list[_Point]:
 
 
 def _check(
-    setup: Setup,
-    params: Params,
-    targets: Sequence[Target],
-    points: Sequence[_Point],
+    setup: Setup, params: Params, targets: Sequence[Target], points: Sequence[_Point],
     replicas: Sequence[Replicas] | None,
-) -> System:
+) -> System:  # fmt: skip
     """A box of the liquid, after an `InputError` for what cannot be simulated or measured."""
     sampling = setup.sampling
     if replicas is not None and len(replicas) != len(points):
@@ -320,7 +302,7 @@ def _melted(
                 sampling=setup.sampling,
                 key=jax.random.fold_in(key, n),
                 like=replicas[-1] if replicas else None,
-            )
+            )  # fmt: skip
         )
     return replicas
 

@@ -249,15 +249,9 @@ def stateless(
 ) -> Term:
     """A term without a state."""
     return Term(
-        name=name,
-        begin=lambda params, key, advance: (),
-        evaluate=evaluate,
-        stored=lambda state: (),
-        restored=lambda arrays: (),
-        example=lambda: (),
-        settings=settings,
-        weight=weight,
-    )
+        name=name, begin=lambda params, key, advance: (), evaluate=evaluate, stored=lambda state: (),
+        restored=lambda arrays: (), example=lambda: (), settings=settings, weight=weight,
+    )  # fmt: skip
 
 
 def name_of(function: Callable[..., Any]) -> str:

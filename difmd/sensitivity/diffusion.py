@@ -91,16 +91,9 @@ def diffusion_sample(
             potential, params, system, integrator, neighbors, momenta=sign * momenta, key=jax.random.key(0)
         )
         run = rollout(
-            potential,
-            params,
-            state,
-            integrator,
-            neighbors,
-            n_steps=window.n_steps,
-            save_every=window.save_every,
-            rebuild_every=window.rebuild_every,
-            gradient=gradient,
-        )
+            potential, params, state, integrator, neighbors, n_steps=window.n_steps,
+            save_every=window.save_every, rebuild_every=window.rebuild_every, gradient=gradient,
+        )  # fmt: skip
         return run.frames.positions, sign * run.frames.momenta, run.status
 
     positions, p, status = jax.vmap(half)(jnp.asarray([1.0, -1.0], momenta.dtype))
@@ -119,8 +112,7 @@ def diffusion_sample(
         apart = jnp.mean(r[s + lags] - r[s - lags], axis=0)
         sample = sample + share @ jnp.sum(v[s] * apart, axis=-1)
     both = Status(
-        flags=jnp.bitwise_or(status.flags[0], status.flags[1]),
-        first_bad_step=_first(status.first_bad_step),
+        flags=jnp.bitwise_or(status.flags[0], status.flags[1]), first_bad_step=_first(status.first_bad_step)
     )
     return sample / (6 * len(origins)), both
 

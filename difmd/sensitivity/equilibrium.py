@@ -106,13 +106,9 @@ def equilibrium_gradient(
         stderr = jax.tree.map(jnp.hypot, stderr, initial_stderr)
     per_replica = jnp.mean(values, axis=1)
     return EquilibriumGradient(
-        value=_mean(per_replica),
-        value_stderr=_stderr(per_replica),
-        gradient=gradient,
-        gradient_stderr=stderr,
-        along=jax.tree.map(_mean, along),
-        initial=initial,
-    )
+        value=_mean(per_replica), value_stderr=_stderr(per_replica), gradient=gradient,
+        gradient_stderr=stderr, along=jax.tree.map(_mean, along), initial=initial,
+    )  # fmt: skip
 
 
 # Replicas required to estimate the correlation of a control variate with the samples.

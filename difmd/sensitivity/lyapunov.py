@@ -128,16 +128,9 @@ def lyapunov_exponents(
 
 
 def _segment(
-    potential: Potential,
-    params: Params,
-    neighbors: Neighbors,
-    dt: Any,
-    n_steps: int,
-    key: Array,
-    system: System,
-    point: tuple[Array, Array],
-    status: Status,
-) -> tuple[tuple[Array, Array], Status]:
+    potential: Potential, params: Params, neighbors: Neighbors, dt: Any, n_steps: int, key: Array,
+    system: System, point: tuple[Array, Array], status: Status,
+) -> tuple[tuple[Array, Array], Status]:  # fmt: skip
     plan = Plan(
         potential=potential, force=plain_forces, save=_nothing, save_every=n_steps, n_frames=1, n_segments=1,
         rebuilds=True,
@@ -146,12 +139,9 @@ def _segment(
     integrator = velocity_verlet(dt=dt)
     current = rebuild(system, neighbors)
     state = MDState(
-        system=system,
-        momenta=point[1],
-        forces=plain_forces(potential, params, system, current),
-        key=key,
+        system=system, momenta=point[1], forces=plain_forces(potential, params, system, current), key=key,
         step=jnp.int32(0),
-    )
+    )  # fmt: skip
     carry, _ = segment(plan, Inputs(params, integrator, neighbors), Carry(state, None, status))
     return (carry.state.system.positions, carry.state.momenta), carry.status
 

@@ -122,14 +122,9 @@ def gradient_report(
 
 
 def _check(
-    potential: Potential,
-    params: Params,
-    systems: System,
-    integrator: Integrator,
-    neighbors: Neighbors,
-    n_steps: int,
-    save_every: int,
-) -> None:
+    potential: Potential, params: Params, systems: System, integrator: Integrator, neighbors: Neighbors,
+    n_steps: int, save_every: int,
+) -> None:  # fmt: skip
     """Raise `InputError` for arguments that do not fit together."""
     check_integrator(integrator)
     if not isinstance(systems, System) or systems.positions.ndim != 3:
@@ -155,18 +150,10 @@ class _Horizons(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _run_horizons(
-    potential: Potential,
-    observable: Observable,
-    n_steps: int,
-    save_every: int,
-    params: Params,
-    integrator: Integrator,
-    temperature: Array,
-    directions: Array,
-    systems: System,
-    neighbors: Neighbors,
+    potential: Potential, observable: Observable, n_steps: int, save_every: int, params: Params,
+    integrator: Integrator, temperature: Array, directions: Array, systems: System, neighbors: Neighbors,
     keys: Array,
-) -> _Horizons:
+) -> _Horizons:  # fmt: skip
     flat, restore = ravel_pytree(params)
 
     def of_replica(system: System, neighbors: Neighbors, key: Array) -> _Horizons:
@@ -224,12 +211,9 @@ def _directions(params: Params, key: Array) -> tuple[tuple[str, ...], Array]:
 
 
 def _costs(
-    static: tuple[Any, ...],
-    shared: tuple[Any, ...],
-    first: Any,
-    methods: Mapping[str, GradientMethod],
+    static: tuple[Any, ...], shared: tuple[Any, ...], first: Any, methods: Mapping[str, GradientMethod],
     advance: Callable[..., None],
-) -> tuple[Cost, ...]:
+) -> tuple[Cost, ...]:  # fmt: skip
     """Time and memory of value and gradient for one replica, the rollout alone first."""
     potential, observable, n_steps, save_every = static
     params, integrator, temperature = shared
@@ -280,13 +264,9 @@ def _measured(function: Callable[..., Any], *arguments: Any) -> tuple[float, flo
 
 
 def _report(
-    names: tuple[str, ...],
-    horizons: _Horizons,
-    costs: tuple[Cost, ...],
-    tolerance: float,
-    integrator: Integrator,
-    save_every: int,
-) -> GradientReport:
+    names: tuple[str, ...], horizons: _Horizons, costs: tuple[Cost, ...], tolerance: float,
+    integrator: Integrator, save_every: int,
+) -> GradientReport:  # fmt: skip
     if flags_of(horizons.status):
         raise SimulationError(f"gradient_report: {describe(horizons.status)}")
     values, slopes, growth = (np.asarray(x, np.float64) for x in horizons[:3])
@@ -300,18 +280,8 @@ def _report(
     rate = over_replicas(lyapunov_exponents(times, growth))
     good = np.flatnonzero(relative <= tolerance)
     return GradientReport(
-        names=names,
-        times=times,
-        value=value.value,
-        value_stderr=value.stderr,
-        gradient=mean,
-        gradient_stderr=stderr,
-        effective=effective,
-        relative_error=relative,
-        lyapunov=float(rate.value),
-        lyapunov_stderr=float(rate.stderr),
-        horizon=float(times[good[-1]]) if len(good) else np.nan,
-        tolerance=tolerance,
-        n_replicas=n,
-        costs=costs,
-    )
+        names=names, times=times, value=value.value, value_stderr=value.stderr, gradient=mean,
+        gradient_stderr=stderr, effective=effective, relative_error=relative, lyapunov=float(rate.value),
+        lyapunov_stderr=float(rate.stderr), horizon=float(times[good[-1]]) if len(good) else np.nan,
+        tolerance=tolerance, n_replicas=n, costs=costs,
+    )  # fmt: skip

@@ -48,13 +48,7 @@ def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
     sites = (corners + basis).reshape(-1, 3) * length / cells
     n = sampling.n_atoms
     positions = sites[np.arange(n) * len(sites) // n]
-    return make_system(
-        positions,
-        np.full(n, number),
-        masses=np.full(n, mass),
-        cell=[length] * 3,
-        dtype=dtype,
-    )
+    return make_system(positions, np.full(n, number), masses=np.full(n, mass), cell=[length] * 3, dtype=dtype)
 
 
 def _cells(sampling: Sampling) -> int:

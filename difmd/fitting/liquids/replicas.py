@@ -78,13 +78,9 @@ def liquid_neighbors(
     """A neighbour list for replicas of a liquid, of the shape of `like` where its capacity suffices."""
     skin = _SKIN * potential.cutoff if sampling.skin is None else sampling.skin
     return neighbor_list(
-        systems,
-        cutoff=potential.cutoff,
-        skin=skin,
-        slack=1.1,
-        like=like,
+        systems, cutoff=potential.cutoff, skin=skin, slack=1.1, like=like,
         reverse_edges=potential.uses_reverse_edges,
-    )
+    )  # fmt: skip
 
 
 def check_replicas(potential: Potential, params: Params, replicas: Replicas) -> None:

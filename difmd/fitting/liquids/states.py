@@ -107,10 +107,7 @@ def reweighted_states(
     """
     energies, slopes = energies_and_gradients(potential, params, stored.systems, neighbors)
     flat = reweighted(
-        (),
-        energies.reshape(-1),
-        -stored.energies.reshape(-1) / (KB * temperature),
-        temperature=temperature,
+        (), energies.reshape(-1), -stored.energies.reshape(-1) / (KB * temperature), temperature=temperature
     )
     weights = flat.weights.reshape(energies.shape)
     return States(stored.systems.positions, weights, slopes, float(flat.effective))

@@ -34,11 +34,7 @@ _MAX_WIDENINGS = 8
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def diffusion_samples(
-    production: Production,
-    masses: Array,
-    first: int,
-    last: int,
-    share: Float[Array, "atoms"] | None = None,
+    production: Production, masses: Array, first: int, last: int, share: Float[Array, "atoms"] | None = None
 ) -> Float[Array, "replicas origins"]:
     """⟨v(s)·(r(s+t) − r(s−t))⟩/6 for every origin s that has lags `first` to `last` on both sides.
 
@@ -174,12 +170,9 @@ def gradients_along(
         if flags_of(done.status) != Flag.NEIGHBOR_STALE:
             break
         neighbors = neighbor_list(
-            systems,
-            cutoff=potential.cutoff,
-            skin=1.3 * neighbors.skin,
-            slack=1.1,
+            systems, cutoff=potential.cutoff, skin=1.3 * neighbors.skin, slack=1.1,
             reverse_edges=potential.uses_reverse_edges,
-        )
+        )  # fmt: skip
     if flags_of(done.status):
         raise SimulationError(f"gradient of the diffusivity: {describe(done.status)}", status=done.status)
     return done.gradient
@@ -190,26 +183,16 @@ def diffusion_window(sampling: Sampling) -> DiffusionWindow:
     interval = sampling.dt * sampling.save_every
     first, last = (round(t / interval) for t in sampling.gradient_window)
     return DiffusionWindow(
-        dt=sampling.dt,
-        save_every=sampling.save_every,
-        rebuild_every=sampling.save_every,
-        first=first,
-        last=last,
-        origins=int(np.ceil(sampling.origin_time / interval)),
-    )
+        dt=sampling.dt, save_every=sampling.save_every, rebuild_every=sampling.save_every, first=first,
+        last=last, origins=int(np.ceil(sampling.origin_time / interval)),
+    )  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _differentiate(
-    potential: Potential,
-    window: DiffusionWindow,
-    method: GradientMethod | None,
-    params: Params,
-    temperature: Array,
-    systems: System,
-    neighbors: Neighbors,
-    keys: Array,
-) -> _Along:
+    potential: Potential, window: DiffusionWindow, method: GradientMethod | None, params: Params,
+    temperature: Array, systems: System, neighbors: Neighbors, keys: Array,
+) -> _Along:  # fmt: skip
     def of_replica(system: System, neighbors: Neighbors, key: Array) -> _Along:
         momenta = draw_momenta(key, system, temperature)
 

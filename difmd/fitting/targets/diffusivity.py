@@ -15,12 +15,7 @@ from difmd import units
 from difmd._internal.summaries import summary
 from difmd.errors import DifmdError, InputError
 from difmd.fitting.liquids.melting import neighbor_distance
-from difmd.fitting.targets.diffusion import (
-    check_method,
-    gradients_along,
-    lyapunov_exponent_of,
-    origins_of,
-)
+from difmd.fitting.targets.diffusion import check_method, gradients_along, lyapunov_exponent_of, origins_of
 from difmd.fitting.targets.residuals import Scalar, gradient_record, scalar_residuals
 from difmd.fitting.targets.target import Residual, Setup, StatePointRun, Target
 from difmd.fitting.terms import Residuals
@@ -117,14 +112,10 @@ class DiffusivityTarget(Target):
         sampling = setup.sampling
         numbers, masses = systems.atomic_numbers[0], systems.masses[0]
         found = diffusivity_from_arrays(
-            production.positions,
-            production.momenta,
-            masses,
-            interval=sampling.dt * sampling.save_every,
-            window=sampling.window,
-            temperature=run.temperature,
+            production.positions, production.momenta, masses, interval=sampling.dt * sampling.save_every,
+            window=sampling.window, temperature=run.temperature,
             select=None if self.species is None else np.asarray(numbers) == self.species,
-        )
+        )  # fmt: skip
         gradient = self._gradient(run, found) if setup.with_gradient else None
         n_solid = 0
         if sampling.is_simple:
@@ -153,13 +144,9 @@ class DiffusivityTarget(Target):
         share = share_of(systems.atomic_numbers[0], self.species, masses.dtype)
         origins = origins_of(run.production, masses, run.temperature, setup.sampling, share)
         early = equilibrium_gradient(
-            origins.values,
-            origins.energy_gradients,
-            along,
-            temperature=run.temperature,
-            initial_state_term=setup.initial_state_term,
-            control=origins.kinetic,
-        )
+            origins.values, origins.energy_gradients, along, temperature=run.temperature,
+            initial_state_term=setup.initial_state_term, control=origins.kinetic,
+        )  # fmt: skip
         scale = found.einstein.value / early.value
         return jax.tree.map(lambda x: scale * x, early)
 

@@ -129,11 +129,9 @@ def _residuals(target: StructureTarget, result: Structure, share: float) -> Resi
     error = np.nan if target.stderr is None else np.hypot(target.stderr, np.asarray(result.stderr))
     noise = jnp.broadcast_to(jnp.asarray(scale * error, dtype), result.g.shape)
     return Residuals(
-        scale * (result.g - jnp.asarray(target.g, dtype)),
-        jax.tree.map(lambda x: scale * x, result.gradient),
-        jax.tree.map(lambda x: scale * x, result.gradient_stderr),
-        noise,
-    )
+        scale * (result.g - jnp.asarray(target.g, dtype)), jax.tree.map(lambda x: scale * x, result.gradient),
+        jax.tree.map(lambda x: scale * x, result.gradient_stderr), noise,
+    )  # fmt: skip
 
 
 def densities(

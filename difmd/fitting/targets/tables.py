@@ -82,11 +82,9 @@ def _target(row: Mapping[str, str], names: tuple[str, ...], where: str) -> Diffu
         values.append(value * scale)
     temperature, diffusivity, density, *viscosity = values
     return DiffusivityTarget(
-        temperature=temperature,
-        diffusivity=diffusivity,
-        density=density,
+        temperature=temperature, diffusivity=diffusivity, density=density,
         viscosity=viscosity[0] if viscosity else None,
-    )
+    )  # fmt: skip
 
 
 def at_temperatures(
