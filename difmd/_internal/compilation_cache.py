@@ -12,7 +12,7 @@ import jax
 VARIABLE = "DIFMD_CACHE"
 """Environment variable: a folder, `on` or `off`."""
 
-# Before, XLA prints pages of false alarms about the processor whenever it reads a program for a CPU.
+# Before, XLA reports missing features of the processor, falsely, whenever it reads a program for a CPU.
 _QUIET = (0, 12)
 
 
@@ -21,16 +21,17 @@ def enable_cache() -> Path | None:
 
     The command line, the experiments and the notebooks do so; `import difmd` does not.
 
-    The environment variable `DIFMD_CACHE` names a folder, or says `on` or `off`. Without it the cache is on
-    with JAX ≥ 0.12, in the folder `difmd` of `XDG_CACHE_HOME` or `~/.cache`; older versions print pages of
-    false alarms when they read from it. There is one subfolder a kind of processor, since programs compiled
-    for one may not run on another, and JAX deletes what was used least recently beyond 1 GB. A cache that
-    was already chosen, by `JAX_COMPILATION_CACHE_DIR` or JAX's configuration, is left as it is.
+    The environment variable `DIFMD_CACHE` names a folder, or is `on` or `off`. Without it programs are
+    stored in the folder `difmd` of `XDG_CACHE_HOME` or `~/.cache`, with a subfolder for each kind of
+    processor, since programs compiled for one may not run on another. JAX deletes those used least recently
+    beyond 1 GB. A cache that was already chosen, by `JAX_COMPILATION_CACHE_DIR` or JAX's configuration, is
+    left as it is. With JAX < 0.12 messages that XLA itself logs are silenced, most of which are false alarms
+    about the processor; errors are raised as before.
 
     Returns:
         The folder, or None when the cache is off or was chosen elsewhere.
     """
-    wanted = os.environ.get(VARIABLE, "on" if jax.__version_info__ >= _QUIET else "off")
+    wanted = os.environ.get(VARIABLE, "on")
     chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if wanted in ("", "off") or chosen is not None:
         return None
@@ -46,7 +47,16 @@ def enable_cache() -> Path | None:
     ):
         if option.upper() not in os.environ:
             jax.config.update(option, value)
+    if jax.__version_info__ < _QUIET:
+        _silence_xla()
     return folder
+
+
+def _silence_xla() -> None:
+    """Let XLA log fatal errors only; the loggers of JAX in Python keep their level."""
+    level = jax.config.jax_logging_level  # type: ignore[attr-defined]
+    jax.config.update("jax_logging_level", "CRITICAL")
+    jax.config.update("jax_logging_level", level)
 
 
 def _user_folder() -> Path | None:
