@@ -15,14 +15,22 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick test test-slow lint format notebooks docs docs-test clean
+.PHONY: help demo demo-potential demo-diffusivity bench bench-quick test test-slow lint format notebooks docs docs-test clean
 
 help:  ## list the targets
 	@echo "Targets (VENV=$(VENV), PYTHON=$(PYTHON)):"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
-demo: $(VENV)/.base  ## run experiments/methanol_potential and experiments/methane_diffusivity
-	$(PY) experiments/methanol_potential/run.py
+demo: $(VENV)/.base  ## run experiments/methanol_potential and experiments/methane_diffusivity, side by side
+	@$(MAKE) --no-print-directory -j2 demo-potential demo-diffusivity
+	@tail -n 12 runs/methanol.log
+
+# One core trains while the other does most of the dynamics.
+demo-potential: $(VENV)/.base
+	@mkdir -p runs; echo "Methanol: progress in runs/methanol.log"
+	@$(PY) experiments/methanol_potential/run.py > runs/methanol.log 2>&1 || { cat runs/methanol.log; exit 1; }
+
+demo-diffusivity: $(VENV)/.base
 	$(PY) experiments/methane_diffusivity/run.py
 
 bench: $(VENV)/.bench  ## speed beside LAMMPS and jax-md; takes long
