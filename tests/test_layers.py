@@ -40,6 +40,8 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Imports that climb, each for a reason. Three at most.
 EXCEPTIONS = {
+    # `fit.plot()` draws itself.
+    ("difmd.fitting.result", "difmd.plots"),
     # `python -m difmd.data` draws its tables when it is asked to.
     ("difmd.data.__main__", "difmd.plots"),
 }

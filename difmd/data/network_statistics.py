@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from difmd._internal.pairs import find_pairs
+from difmd._internal.summaries import fields_summary
 from difmd.data.frames import Frame
 from difmd.data.references import excess_energies, reference_energies
 from difmd.errors import InputError, check_positive
@@ -30,6 +31,10 @@ class Statistics(NamedTuple):
     references: dict[int, float]
     scale: float
     avg_num_neighbors: float
+
+    def __repr__(self) -> str:
+        """Fields, without the arrays."""
+        return fields_summary(self)
 
 
 def statistics(

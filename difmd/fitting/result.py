@@ -148,8 +148,9 @@ class FitResult:
         rows = self.summary()
         losses = f"{rows.get('first_loss', np.nan):.4g} in the first iteration, lowest {self.best_loss:.4g}"
         names = list(_numbers(flat_names(self.params)))
-        parameters = {name: _with_error(rows, name) for name in names[:3]}
-        if len(names) > 3:
+        if len(names) <= 3:
+            parameters = {name: _with_error(rows, name) for name in names}
+        else:
             parameters = {"parameters": f"{len(names)} numbers: {', '.join(flat_names(self.params))}"}
         return {"iterations": str(len(self.history)), "loss": losses, **parameters}
 

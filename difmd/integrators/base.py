@@ -35,6 +35,10 @@ class Forces:
     forces_only: Callable[[System], Array]
     with_virial: Callable[[System], tuple[Array, Array]]
 
+    def __repr__(self) -> str:
+        """Fields, without the arrays."""
+        return fields_summary(self)
+
     def __call__(self, system: System) -> Array:
         """The forces, zero on fixed atoms."""
         return on_mobile(system, self.forces_only(system))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from difmd._internal.lattice import complete_cell, heights, invert, product
 from difmd._internal.pairs import as_triple
+from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors, has_overflowed, neighbor_list, update
 from difmd.potentials import Params, Potential, validate_inputs
@@ -38,6 +39,10 @@ class JaxMDNeighbors:
     system: System
     list: Neighbors
     uses_fractions: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def __repr__(self) -> str:
+        """Fields, without the arrays."""
+        return fields_summary(self)
 
     @property
     def did_buffer_overflow(self) -> Array:
