@@ -14,6 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+__all__ = [
+    "DifmdError",
+    "Flag",
+    "InputError",
+    "SimulationError",
+    "SimulationInterrupted",
+    "Status",
+    "describe",
+    "flags_of",
+]
+
 
 class DifmdError(Exception):
     """Base class of the errors of difmd."""
@@ -150,7 +161,14 @@ class Status:
 
 
 def describe(status: Status) -> str:
-    """The flags of a status of any batch shape as text, with their remedies (host)."""
+    """The flags of a status of any batch shape as text, with their remedies (host).
+
+    Args:
+        status: of a computation, of any batch shape.
+
+    Returns:
+        Flags, remedies and the first bad step; `ok` without flags.
+    """
     flags = np.asarray(status.flags).reshape(-1)
     steps = np.asarray(status.first_bad_step).reshape(-1)
     union = flags_of(status)
@@ -167,5 +185,12 @@ def describe(status: Status) -> str:
 
 
 def flags_of(status: Status) -> Flag:
-    """All flags set in a status of any batch shape (host)."""
+    """All flags set in a status of any batch shape (host).
+
+    Args:
+        status: of any batch shape.
+
+    Returns:
+        The union of its flags.
+    """
     return Flag(int(np.bitwise_or.reduce(np.asarray(status.flags).reshape(-1))))

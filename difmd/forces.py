@@ -22,6 +22,8 @@ from difmd.system import System, as_system, check_single
 if TYPE_CHECKING:
     import ase
 
+__all__ = ["Evaluation", "evaluate", "forces", "forces_and_virial"]
+
 
 class Evaluation(NamedTuple):
     """Energy, forces and stress of one configuration, and its charges and dipole.

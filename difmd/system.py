@@ -27,6 +27,8 @@ from difmd.errors import InputError
 if TYPE_CHECKING:
     import ase
 
+__all__ = ["System", "as_system", "from_ase", "host_system", "make_system", "to_ase"]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)

@@ -51,7 +51,12 @@ def public() -> dict[str, Any]:
     for package in PACKAGES:
         for name in names_of(package):
             value = getattr(importlib.import_module(package), name)
-            if callable(value) and value is not Any:
+            if (
+                value is not Any
+                and inspect.isclass(value)
+                or inspect.isroutine(value)
+                or hasattr(value, "__wrapped__")
+            ):
                 found.setdefault(id(value), (f"{package}.{name}", value))
     return dict(found.values())
 

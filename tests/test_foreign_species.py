@@ -93,8 +93,8 @@ def batch(c):
 
 def trained(c):
     return training.TrainingResult(
-        params=c.params, last_params=c.params, references=REFERENCES, best_epoch=0, history=[], n_compiled=0,
-        seconds=0.0, is_complete=True,
+        best_params=c.params, last_params=c.params, references=REFERENCES, best_epoch=0, history=[],
+        n_compiled=0, seconds=0.0, is_complete=True,
     )  # fmt: skip
 
 
@@ -147,14 +147,8 @@ CALLS = {
         lambda c: difmd.validate(c.potential, c.params, c.system, temperature=50.0, progress=False),
     ),
     "difmd.save": ((PARAMS,), lambda c: difmd.save("/nowhere/model.npz", c.potential, c.params)),
-    "difmd.potentials.check_model": (
-        (PARAMS,), lambda c: difmd.potentials.check_model(c.potential, c.params),
-    ),
     "difmd.potentials.validate_inputs": (
         (SPECIES, PARAMS), lambda c: difmd.potentials.validate_inputs(c.potential, c.params, c.system),
-    ),
-    "difmd.potentials.validate_structure": (
-        (SPECIES,), lambda c: difmd.potentials.validate_structure(c.potential, c.system),
     ),
     "difmd.observables.elastic_constants": (
         ALL,

@@ -275,6 +275,7 @@ def examination():
 
 # Examples of types that need more than fields with arrays; `filled` makes the others.
 EXAMPLES = {
+    "difmd.Model": lambda: difmd.Model(lennard_jones(), parameters(), {"note": "text"}),
     "difmd.System": argon_crystal,
     "difmd.Relaxation": relaxation,
     "difmd.Trajectory": trajectory,
@@ -301,6 +302,10 @@ EXAMPLES = {
     "difmd.fitting.FitInterrupted": lambda: difmd.fitting.FitInterrupted("a message", fit_result()),
     "difmd.fitting.StatePoint": lambda: filled(
         difmd.fitting.StatePoint, diffusivity=diffusivity(), correction=0.1, n_solid=0
+    ),
+    "difmd.sensitivity.GradientReport": lambda: filled(
+        difmd.sensitivity.GradientReport,
+        costs=(filled(difmd.sensitivity.Cost, method="direct"),) * 10,
     ),
     "difmd.validation.Certificate": certificate,
     "difmd.interop.ase.Calculator": lambda: difmd.interop.ase.Calculator(

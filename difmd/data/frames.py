@@ -88,7 +88,14 @@ class Frame:
 
 
 def is_isolated_atom(frame: Frame) -> bool:
-    """Whether the frame is one atom at least 6 Å from its images, whose energy is a reference energy."""
+    """Whether the frame is one atom at least 6 Å from its images, whose energy is a reference energy.
+
+    Args:
+        frame: a labelled configuration.
+
+    Returns:
+        Whether it is an isolated atom.
+    """
     if frame.n_atoms != 1:
         return False
     vectors = frame.cell[frame.pbc]
@@ -98,7 +105,14 @@ def is_isolated_atom(frame: Frame) -> bool:
 
 
 def hash_frames(frames: Sequence[Frame]) -> str:
-    """SHA-256 of the bits of atoms and labels, in order; hexadecimal digits."""
+    """SHA-256 of the bits of atoms and labels, in order; hexadecimal digits.
+
+    Args:
+        frames: labelled configurations.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for frame in frames:
         for array in (frame.numbers, frame.positions, frame.cell, frame.pbc):

@@ -100,7 +100,15 @@ def reference_energies(
 
 
 def excess_energies(frames: Sequence[Frame], references: ReferenceEnergies) -> np.ndarray:
-    """Energy per atom relative to the reference energies [eV], NaN without a label; [frames]."""
+    """Energy per atom relative to the reference energies [eV], NaN without a label; [frames].
+
+    Args:
+        frames: labelled configurations.
+        references: energies of isolated atoms.
+
+    Returns:
+        [frames], in eV per atom.
+    """
     return np.array(
         [
             np.nan

@@ -39,7 +39,13 @@ class Split(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The frames of a split."""
+    """The frames of a split.
+
+    Attributes:
+        train: frames to fit to.
+        valid: frames that select the best parameters.
+        test: held-out frames.
+    """
 
     train: list[Frame]
     valid: list[Frame]

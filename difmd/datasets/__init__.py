@@ -10,7 +10,11 @@ METHANE_MASS = 16.043
 
 
 def methane_liquid() -> Path:
-    """Table of measured D, density and viscosity of saturated liquid methane, 91 to 109 K."""
+    """Table of measured D, density and viscosity of saturated liquid methane, 91 to 109 K.
+
+    Returns:
+        Path of a CSV file, for `difmd.fitting.read_targets`.
+    """
     return Path(str(resources.files("difmd.datasets") / "methane_liquid.csv"))
 
 
@@ -19,5 +23,8 @@ def methanol() -> Path:
 
     Half of them, of the kind "300 K", are from dynamics at that temperature, the others from 600 K. Made by
     `experiments/methanol_aimd`, whose report is the file `methanol.json` beside it.
+
+    Returns:
+        Path of an extended XYZ file.
     """
     return Path(str(resources.files("difmd.datasets") / "methanol.extxyz.gz"))

@@ -302,7 +302,14 @@ def _repeated(empty: Any, system: System) -> Any:
 
 
 def has_overflowed(neighbors: Neighbors) -> bool:
-    """Whether a list, or one of a batch, lacks a pair because a capacity was exceeded (host)."""
+    """Whether a list, or one of a batch, lacks a pair because a capacity was exceeded (host).
+
+    Args:
+        neighbors: a list, or a batch of lists.
+
+    Returns:
+        Whether a capacity was exceeded.
+    """
     return any(np.max(np.asarray(count)) > capacity for count, capacity in neighbors.counts)
 
 

@@ -262,6 +262,10 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
 def validate_structure(potential: Potential, system: System) -> None:
     """Check on the host that `potential` is defined for `system`, whatever its parameters.
 
+    Args:
+        potential: the energy model.
+        system: an atomic configuration.
+
     Raises:
         InputError: not a system, a species the potential is not defined for, or as `potential.validate`.
     """
@@ -312,6 +316,9 @@ def _shapes_of(potential: Potential) -> dict[str, tuple[int, ...]]:
 
 def check_finite(params: Params) -> None:
     """Check on the host that all parameters are real and finite.
+
+    Args:
+        params: parameters of a potential.
 
     Raises:
         InputError: naming the first that is not.

@@ -25,7 +25,15 @@ MixingRule: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 def lorentz_berthelot(
     sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
 ) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
-    """σ_ij = (σ_i + σ_j)/2, ε_ij = √(ε_i ε_j)."""
+    """σ_ij = (σ_i + σ_j)/2, ε_ij = √(ε_i ε_j).
+
+    Args:
+        sigma: σ of each species [Å]; [species].
+        epsilon: ε of each species [eV]; [species].
+
+    Returns:
+        σ_ij and ε_ij; [species, species].
+    """
     return 0.5 * (sigma[:, None] + sigma[None, :]), _geometric(epsilon)
 
 
@@ -33,7 +41,15 @@ def lorentz_berthelot(
 def geometric(
     sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
 ) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
-    """σ_ij = √(σ_i σ_j), ε_ij = √(ε_i ε_j), as in OPLS."""
+    """σ_ij = √(σ_i σ_j), ε_ij = √(ε_i ε_j), as in OPLS.
+
+    Args:
+        sigma: σ of each species [Å]; [species].
+        epsilon: ε of each species [eV]; [species].
+
+    Returns:
+        σ_ij and ε_ij; [species, species].
+    """
     return _geometric(sigma), _geometric(epsilon)
 
 
@@ -41,7 +57,15 @@ def geometric(
 def waldman_hagler(
     sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
 ) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
-    """σ_ij⁶ = (σ_i⁶ + σ_j⁶)/2, ε_ij = √(ε_i ε_j) σ_i³σ_j³/σ_ij⁶ (doi:10.1002/jcc.540140909)."""
+    """σ_ij⁶ = (σ_i⁶ + σ_j⁶)/2, ε_ij = √(ε_i ε_j) σ_i³σ_j³/σ_ij⁶ (doi:10.1002/jcc.540140909).
+
+    Args:
+        sigma: σ of each species [Å]; [species].
+        epsilon: ε of each species [eV]; [species].
+
+    Returns:
+        σ_ij and ε_ij; [species, species].
+    """
     sixth = 0.5 * (sigma[:, None] ** 6 + sigma[None, :] ** 6)
     cubes = sigma[:, None] ** 3 * sigma[None, :] ** 3
     return sixth ** (1 / 6), _geometric(epsilon) * cubes / sixth

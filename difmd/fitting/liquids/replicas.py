@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError
 from difmd.fitting.liquids.sampling import Sampling
 from difmd.neighbors import Neighbors, neighbor_list
+from difmd.neighbors.types import check_belongs
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.potentials.base import validate_structure
 from difmd.system import System
@@ -89,7 +90,9 @@ def check_replicas(potential: Potential, params: Params, replicas: Replicas) -> 
         raise InputError(
             f"replicas = {type(replicas).__name__} must be Replicas: use melt(...) or given_replicas(...)"
         )
-    validate_inputs(potential, params, first_replica(replicas.systems))
+    first = first_replica(replicas.systems)
+    validate_inputs(potential, params, first)
+    check_belongs(first, first_replica(replicas.neighbors), "make the replicas with this potential")
     if replicas.neighbors.cutoff < potential.cutoff:
         raise InputError(
             f"the neighbour lists of the replicas reach {replicas.neighbors.cutoff:g} Å, the potential "
@@ -107,8 +110,8 @@ def check_density(systems: System, density: float) -> None:
         )
 
 
-def first_replica(systems: System) -> System:
-    """The first of a batch of systems."""
+def first_replica(systems: Any) -> Any:
+    """The first of a batch of systems, or of their lists."""
     return jax.tree.map(lambda x: x[0], systems)
 
 
