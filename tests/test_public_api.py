@@ -305,7 +305,8 @@ EXAMPLES = {
     ),
     "difmd.sensitivity.GradientReport": lambda: filled(
         difmd.sensitivity.GradientReport,
-        costs=(filled(difmd.sensitivity.Cost, method="direct"),) * 10,
+        times=np.arange(1.0, 1000.0),
+        costs=(filled(difmd.sensitivity.Cost, method="direct", refusal=""),) * 10,
     ),
     "difmd.validation.Certificate": certificate,
     "difmd.interop.ase.Calculator": lambda: difmd.interop.ase.Calculator(
