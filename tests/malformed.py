@@ -312,7 +312,7 @@ POTENTIALS = {
     ),
     "truncation of text": (
         lambda _: lennard_jones(truncation="shifted"),
-        r"truncation = 'shifted' must be what",
+        r"truncation = 'shifted' must be the result of",
     ),
     "truncation not called": (
         lambda _: lennard_jones(truncation=difmd.shifted),
@@ -1115,11 +1115,11 @@ def zipped(path):
     return path
 
 
-NO_MODEL = r"model\.npz is no model of difmd, or it is damaged"
+NO_MODEL = r"model\.npz is not a model of difmd, or it is damaged"
 
 MODELS = {
     "model that is missing": (lambda tmp: difmd.load(tmp / "none.npz"), r"there is no file .*none\.npz"),
-    "model that is a folder": (lambda tmp: difmd.load(tmp), r"is no model of difmd, or it is damaged"),
+    "model that is a folder": (lambda tmp: difmd.load(tmp), r"is not a model of difmd, or it is damaged"),
     "model of text": (lambda tmp: difmd.load(written(tmp / "model.npz", "sigma 3.4\n")), NO_MODEL),
     "model that is empty": (lambda tmp: difmd.load(written(tmp / "model.npz", "")), NO_MODEL),
     "model cut off": (lambda tmp: difmd.load(cut(saved(tmp))), NO_MODEL),
@@ -1131,7 +1131,7 @@ MODELS = {
     ),
     "array for a model": (
         lambda tmp: (np.save(tmp / "model.npy", X), difmd.load(tmp / "model.npy")),
-        r"model\.npy is no model of difmd, or it is damaged",
+        r"model\.npy is not a model of difmd, or it is damaged",
     ),
     "model without an array": (lambda tmp: difmd.load(saved(tmp, lambda a: a.pop("leaf_0"))), NO_MODEL),
     "model of another shape": (
