@@ -86,7 +86,7 @@ def test_it_holds_what_another_term_pulls_away(frames):
 
 def test_interrupted_and_resumed(frames, tmp_path):
     """The same batches after a resume, to the last bit; other frames are another fit."""
-    whole = solved([term_of(frames)], n=8)
+    uninterrupted = solved([term_of(frames)], n=8)
 
     def stop(entry):
         if stop.armed and len(seen) == 4:
@@ -100,8 +100,8 @@ def test_interrupted_and_resumed(frames, tmp_path):
         solved([term_of(frames[:5])], n=8, folder=tmp_path)
     again = solved([term_of(frames)], n=8, folder=tmp_path)
     for name in TRUTH:
-        assert (again.params[name] == whole.params[name]).all()
-    assert again.history == whole.history
+        assert (again.params[name] == uninterrupted.params[name]).all()
+    assert again.history == uninterrupted.history
 
 
 @pytest.mark.parametrize(

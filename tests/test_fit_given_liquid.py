@@ -93,7 +93,7 @@ def test_diffusivity_is_that_of_the_species():
         select=NUMBERS == 10,
     )  # fmt: skip
     np.testing.assert_allclose(found.einstein.value, light.diffusivity.einstein.value)
-    # The finite-size correction knows the box, not the sampling.
+    # The finite-size correction uses the box, not the sampling.
     assert light.correction > 0
 
 

@@ -151,10 +151,10 @@ def test_checkpoint_round_trip(checkpoint):
     assert os.listdir(checkpoint.parent) == ["fit.npz"]
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.3, 0.95, "text"])
-def test_damaged_checkpoint(checkpoint, kept):
-    whole = checkpoint.read_bytes()
-    checkpoint.write_bytes(b"not an archive" if kept == "text" else whole[: int(kept * len(whole))])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.95, "text"])
+def test_damaged_checkpoint(checkpoint, share):
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(b"not an archive" if share == "text" else content[: int(share * len(content))])
     with pytest.raises(InputError, match="fit.npz cannot be read .*delete it"):
         load_checkpoint(checkpoint, TREE)
 

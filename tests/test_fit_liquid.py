@@ -75,7 +75,7 @@ def to_diffusivity(**changes):
 
 
 @pytest.fixture(scope="module")
-def whole():
+def uninterrupted():
     return to_diffusivity()
 
 
@@ -93,7 +93,7 @@ def same(first, second):
     return all(bool(jnp.all(x == y)) for x, y in zip(*map(jax.tree.leaves, (first, second)), strict=True))
 
 
-def test_interrupted_fit_resumes_bit_for_bit(whole, tmp_path, monkeypatch):
+def test_interrupted_fit_resumes_bit_for_bit(uninterrupted, tmp_path, monkeypatch):
     with pytest.raises(FitInterrupted) as caught:
         to_diffusivity(folder=tmp_path, on_iteration=interrupt)
     assert len(caught.value.partial_result.history) == 1
@@ -103,10 +103,10 @@ def test_interrupted_fit_resumes_bit_for_bit(whole, tmp_path, monkeypatch):
 
     monkeypatch.setattr(POINTS, "melt", melted_again)
     resumed = to_diffusivity(folder=tmp_path)
-    assert same(resumed.params, whole.params)
-    assert resumed.history == whole.history
-    assert not same(whole.params, PARAMS)
-    for entry in whole.history:
+    assert same(resumed.params, uninterrupted.params)
+    assert resumed.history == uninterrupted.history
+    assert not same(uninterrupted.params, PARAMS)
+    for entry in uninterrupted.history:
         assert 10 < entry["diffusivity"]["D_1e-9_m2_s"][0] < 200
         assert entry["diffusivity"]["D_stderr_1e-9_m2_s"][0] > 0
 
@@ -152,7 +152,7 @@ def test_derivative_is_that_of_reweighted_states(gas):
     assert (found.stderr[near] > 0).all() and (same.gradient_stderr["sigma"][near] > 0).all()
 
 
-def test_states_serve_again_while_they_will_do(monkeypatch, tmp_path):
+def test_states_are_reused_while_they_represent_the_parameters(monkeypatch, tmp_path):
     """The second iteration simulates nothing; a fit that is interrupted after the first is the same."""
     simulated = []
     true = POINTS.run_state_point
@@ -185,18 +185,18 @@ def test_without_gradients_there_is_g_alone(gas):
     assert found.gradient is None and found.g.shape == (20,)
 
 
-def test_one_simulation_serves_all_targets_of_a_state_point(whole):
+def test_one_simulation_serves_all_targets_of_a_state_point(uninterrupted):
     """The diffusivity is the same, bit for bit, with a structure beside it."""
     term = state_points(POTENTIAL, PARAMS, [TARGET, DIFFUSIVITY], sampling=SAMPLING)
     assert term.n_visits == 1
     both = fit(PARAMS, [term], n_iterations=1, **SETTINGS)
     record = both.history[0]["state_points"]
-    assert record["D_1e-9_m2_s"] == whole.history[0]["diffusivity"]["D_1e-9_m2_s"]
+    assert record["D_1e-9_m2_s"] == uninterrupted.history[0]["diffusivity"]["D_1e-9_m2_s"]
     of_g = np.mean((np.array(record["g"][0]) - 1) ** 2)
     assert record["g_deviation"][0] == pytest.approx(np.sqrt(of_g))
     # The mean over both.
-    assert both.history[0]["loss"] == pytest.approx((of_g + whole.history[0]["loss"]) / 2, rel=1e-10)
-    assert not np.allclose(both.params["sigma"], whole.history[1]["params"]["sigma"])
+    assert both.history[0]["loss"] == pytest.approx((of_g + uninterrupted.history[0]["loss"]) / 2, rel=1e-10)
+    assert not np.allclose(both.params["sigma"], uninterrupted.history[1]["params"]["sigma"])
 
 
 def test_an_exploded_gradient_reports_the_horizon(monkeypatch):
@@ -237,7 +237,7 @@ def test_bins_may_begin_anywhere(gas):
     np.testing.assert_allclose(densities(aside, positions, SAMPLING), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_what_cannot_be_measured_is_refused(gas):
+def test_unmeasurable_targets_are_refused(gas):
     far = dataclasses.replace(TARGET, r=R + 8.0)
     with pytest.raises(InputError, match="beyond half of the box"):
         state_points(POTENTIAL, PARAMS, [far], sampling=SAMPLING)
@@ -281,7 +281,7 @@ np.savez(sys.argv[2], **{k: np.asarray(v) for k, v in found.params.items()}, los
 @pytest.mark.slow
 def test_killed_fit_of_a_liquid_ends_with_the_same_bits(tmp_path):
     """SIGKILL at 20 random moments: while it starts or goes on again, and between iterations."""
-    assert run_killed(KILLED, tmp_path / "whole", tmp_path / "whole.npz", None)
+    assert run_killed(KILLED, tmp_path / "whole", tmp_path / "uninterrupted.npz", None)
     rng = np.random.default_rng(2)
     folder, out = tmp_path / "killed", tmp_path / "killed.npz"
     for _ in range(8):
@@ -289,9 +289,9 @@ def test_killed_fit_of_a_liquid_ends_with_the_same_bits(tmp_path):
     for _ in range(12):
         assert not run_killed(KILLED, folder, out, rng.uniform(0, 0.2))
     assert run_killed(KILLED, tmp_path / "killed", tmp_path / "killed.npz", None)
-    whole, killed = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "killed.npz")
+    uninterrupted, killed = np.load(tmp_path / "uninterrupted.npz"), np.load(tmp_path / "killed.npz")
     for name in ("sigma", "epsilon", "loss"):
-        np.testing.assert_array_equal(whole[name], killed[name])
+        np.testing.assert_array_equal(uninterrupted[name], killed[name])
 
 
 @pytest.mark.parametrize("n_atoms", [100, 108, 346])

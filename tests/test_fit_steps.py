@@ -176,7 +176,7 @@ def test_equilibrium_gradient_errors_are_those_of_repeats():
     assert abs(jnp.mean(values) + kt) < 5 * jnp.std(values) / np.sqrt(50)
 
 
-def test_kinetic_control_takes_noise_off():
+def test_kinetic_control_reduces_noise():
     """Starts of an oscillator: ∂U/∂k at an origin is independent of the kinetic energy there.
 
     Along one Newtonian trajectory the two sum to a constant, and the noise of their covariance is that of
@@ -243,7 +243,7 @@ def sample_and_gradient(argon):
     return jax.jit(jax.value_and_grad(sample, has_aux=True)), momenta
 
 
-def test_diffusion_sample_does_not_trust_the_list(argon):
+def test_diffusion_sample_rebuilds_the_list(argon):
     """Any list of enough capacity gives the same sample, that of another configuration too."""
     window = DiffusionWindow(dt=5 * units.FS, save_every=4, rebuild_every=4, first=1, last=2, origins=0)
     neighbors = neighbor_list(argon, cutoff=6.0, skin=1.0, slack=1.4)

@@ -1,5 +1,7 @@
 """`fit` over several terms: optima, error bars, weights, priors, bounds, and kills."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,7 +120,7 @@ def test_weights_and_their_schedules():
 
 
 def test_noise_known_for_some_terms_only():
-    """What remains of one term tells nothing about another."""
+    """The residuals of one term say nothing about the noise of another."""
     held = prior({"b": jnp.asarray([5.0])}, {"b": jnp.asarray([1.0])}, weight=1e-6)
     found, alone = solved([least_squares(line), held]), solved([least_squares(line)])
     np.testing.assert_allclose(found.covariance, alone.covariance, rtol=1e-3)
@@ -196,9 +198,9 @@ def test_bad_priors_are_refused():
 def test_a_fit_is_prolonged(tmp_path):
     short = solved([least_squares(line)], optimizer=optax.adam(0.1), folder=tmp_path)
     long = solved([least_squares(line)], optimizer=optax.adam(0.1), folder=tmp_path, n_iterations=4)
-    whole = solved([least_squares(line)], optimizer=optax.adam(0.1), n_iterations=4)
-    assert long.history == whole.history and long.history[:2] == short.history
-    np.testing.assert_array_equal(vector(long.params), vector(whole.params))
+    uninterrupted = solved([least_squares(line)], optimizer=optax.adam(0.1), n_iterations=4)
+    assert long.history == uninterrupted.history and long.history[:2] == short.history
+    np.testing.assert_array_equal(vector(long.params), vector(uninterrupted.params))
 
 
 @pytest.mark.parametrize(
@@ -251,11 +253,47 @@ np.savez(sys.argv[2], **{k: np.asarray(v) for k, v in found.params.items()}, los
 
 @pytest.mark.parametrize("n_kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_fit_ends_with_the_same_bits(tmp_path, n_kills):
-    assert run_killed(KILLED, tmp_path / "whole", tmp_path / "whole.npz", None)
+    assert run_killed(KILLED, tmp_path / "whole", tmp_path / "uninterrupted.npz", None)
     rng = np.random.default_rng(1)
     for _ in range(n_kills):
         assert not run_killed(KILLED, tmp_path / "killed", tmp_path / "killed.npz", rng.uniform(0, 0.02))
     assert run_killed(KILLED, tmp_path / "killed", tmp_path / "killed.npz", None)
-    whole, killed = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "killed.npz")
+    uninterrupted, killed = np.load(tmp_path / "uninterrupted.npz"), np.load(tmp_path / "killed.npz")
     for name in ("a", "b", "loss"):
-        np.testing.assert_array_equal(whole[name], killed[name])
+        np.testing.assert_array_equal(uninterrupted[name], killed[name])
+
+
+def test_parameters_to_use():
+    """The last parameters if the optimiser averages over its steps, otherwise the best ones."""
+    averaged = solved([least_squares(line, noise=1.0)])
+    np.testing.assert_array_equal(vector(averaged.params), vector(averaged.last_params))
+    # Steps that grow: the first parameters are the best.
+    diverging = solved([least_squares(line, noise=1.0)], optimizer=optax.sgd(1.0), n_iterations=3)
+    np.testing.assert_array_equal(vector(diverging.params), vector(diverging.best_params))
+    np.testing.assert_allclose(vector(diverging.params), vector(START))
+    assert diverging.history[0]["loss"] == diverging.best_loss < diverging.history[-1]["loss"]
+    assert not np.allclose(vector(diverging.last_params), vector(START))
+
+
+def test_results_are_summarised(tmp_path, monkeypatch):
+    found = solved([least_squares(line, noise=1.0)])
+    rows = found.summary()
+    assert rows["n_iterations"] == 2 and rows["best_loss"] == found.best_loss
+    assert rows["a"] == float(found.params["a"]) and rows["b_stderr"] == float(found.stderr["b"][0])
+    for text in (repr(found), found._repr_html_()):
+        assert f"{rows['a']:.6g} ± {rows['a_stderr']:.2g}" in text
+    assert len(repr(found).splitlines()) <= 6
+    found.plot(tmp_path / "fit.png")
+    assert (tmp_path / "fit.png").stat().st_size > 1000
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="pip install pandas"):
+        found.to_pandas()
+
+
+def test_history_as_a_table():
+    pandas = pytest.importorskip("pandas")
+    found = solved([least_squares(line, noise=1.0)])
+    table = found.to_pandas()
+    assert isinstance(table, pandas.DataFrame) and len(table) == 2
+    assert list(table["params.b"]) == [entry["params"]["b"][0] for entry in found.history]
+    assert "least_squares.residuals[3]" in table

@@ -182,7 +182,7 @@ def test_fit_with_adam(exact, tmp_path):
 
 @pytest.mark.parametrize("optimizer", [None, optax.adam(0.02)], ids=["gauss_newton", "adam"])
 def test_resumed_fit_equals_an_uninterrupted_one(exact, tmp_path, optimizer):
-    whole = exact(optimizer=optimizer)
+    uninterrupted = exact(optimizer=optimizer)
     with pytest.raises(FitInterrupted, match="1 of 3.*folder") as caught:
         exact(optimizer=optimizer, folder=tmp_path, on_iteration=interrupt)
     assert isinstance(caught.value, KeyboardInterrupt)
@@ -190,14 +190,14 @@ def test_resumed_fit_equals_an_uninterrupted_one(exact, tmp_path, optimizer):
     exact.calls.clear()
     resumed = exact(optimizer=optimizer, folder=tmp_path)
     assert len(exact.calls) == 4
-    assert same(resumed.params, whole.params) and same(resumed.best_params, whole.best_params)
-    assert resumed.history == whole.history and resumed.best_loss == whole.best_loss
+    assert same(resumed.params, uninterrupted.params) and same(resumed.best_params, uninterrupted.best_params)
+    assert resumed.history == uninterrupted.history and resumed.best_loss == uninterrupted.best_loss
 
 
 @pytest.mark.parametrize("what", ["value", "gradient"])
 def test_fit_that_is_not_finite(exact, tmp_path, what):
     """The second of three iterations is spoilt: the error holds the first, and the fit can go on."""
-    whole = exact()
+    uninterrupted = exact()
     exact.calls.clear()
     exact.bad[3] = what
     with pytest.raises(FitError, match="iteration 2: .*not finite") as caught:
@@ -209,7 +209,7 @@ def test_fit_that_is_not_finite(exact, tmp_path, what):
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(result.params))
     assert not same(result.params, result.best_params)
     exact.bad.clear()
-    assert same(exact(folder=tmp_path).params, whole.params)
+    assert same(exact(folder=tmp_path).params, uninterrupted.params)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_checkpoint_of_another_fit_is_refused(exact, tmp_path, change):
 
 def test_full_disk_in_a_fit_loses_nothing(exact, tmp_path, monkeypatch):
     """The second of three checkpoints finds no space: the error holds what there is, the fit can go on."""
-    whole, save = exact(), FIT.save_checkpoint
+    uninterrupted, save = exact(), FIT.save_checkpoint
 
     def full(*args):
         raise InputError("cannot write the checkpoint")
@@ -243,7 +243,7 @@ def test_full_disk_in_a_fit_loses_nothing(exact, tmp_path, monkeypatch):
     assert len(caught.value.partial_result.history) == 2
     monkeypatch.setattr(FIT, "save_checkpoint", save)
     exact.calls.clear()
-    assert same(exact(folder=tmp_path).params, whole.params)
+    assert same(exact(folder=tmp_path).params, uninterrupted.params)
     assert len(exact.calls) == 4
 
 

@@ -78,7 +78,7 @@ def test_one_simulation_is_a_mixture_too():
     np.testing.assert_allclose(single.weights, average(3.0, x, -reduced[0]).weights, rtol=1e-9)
 
 
-def test_simulations_that_share_no_state_are_told():
+def test_disconnected_simulations_give_nan():
     x = jnp.concatenate([oscillator(1.0, 500), 50 + oscillator(1.0, 500)])
     reduced = 0.5 * jnp.stack([x**2, (x - 50) ** 2]) / KT
     assert jnp.isnan(log_mixture(reduced, jnp.asarray([500, 500]))).all()
