@@ -86,12 +86,19 @@ def test_training_recovers_the_parameters_of_the_data():
     assert result.history[-1]["forces_rmse"] < 0.02 * result.history[0]["forces_rmse"]
 
 
-def test_network_learns_and_compiles_once_per_shape():
-    potential = mace(["Ar"], cutoff=CUTOFF, n_features=4, l_max=2, radial_hidden=(8,), scale=0.1)
+@pytest.mark.parametrize(
+    ("n_epochs", "size"),
+    [
+        (20, {"n_layers": 1, "correlation": 2, "l_max": 1}),
+        pytest.param(30, {"n_layers": 2, "l_max": 2}, marks=pytest.mark.slow),
+    ],
+)
+def test_network_learns_and_compiles_once_per_shape(n_epochs, size):
+    potential = mace(["Ar"], cutoff=CUTOFF, n_features=4, radial_hidden=(8,), scale=0.1, **size)
     mixed = frames(8, n_atoms=(4, 8))
     # Eight frames are too few to fit stresses as well: the errors of held-out forces would rise again.
     weights = Weights(1.0, 1.0, 0.0)
-    recipe = dataclasses.replace(constant_weights(weights), n_epochs=30, max_shapes=2)
+    recipe = dataclasses.replace(constant_weights(weights), n_epochs=n_epochs, max_shapes=2)
     result = run(recipe, potential=potential, train_frames=mixed)
     assert result.history[-1]["forces_rmse"] < 0.5 * result.history[0]["forces_rmse"]
     assert result.n_compiled <= 4
@@ -321,7 +328,7 @@ def test_checkpoint_of_other_data_is_refused(tmp_path):
 
 
 def test_invalid_input_is_refused():
-    with pytest.raises(InputError, match="give some"):
+    with pytest.raises(InputError, match="at least one of each"):
         train(START, TRAIN, valid=[], references=REFERENCES)
     bare = [frame.replace(energy=None, forces=None, stress=None) for frame in TRAIN]
     with pytest.raises(InputError, match="no frame to train on has one of the labels"):

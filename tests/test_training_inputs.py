@@ -83,7 +83,7 @@ BAD = {
     "consensus: NaN": (lambda: committee_of(jax.tree.map(lambda x: x * np.nan, COMMITTEE)), "not finite"),
     "consensus: list of other atoms": (
         lambda: committee_of(neighbors=neighbor_list(make_system([[0.0, 0, 0]], [18]), cutoff=CUTOFF)),
-        "of 1 atoms",
+        "for 1 atoms",
     ),
     "consensus: list with a shorter reach": (
         lambda: committee_of(neighbors=list_of(TRAIN[0], cutoff=4.0)), r"reaches 4\.0 Å",

@@ -94,8 +94,8 @@ def nearest_distances(
         kinds = index[frame.numbers]
         if (kinds < 0).any():
             raise InputError(
-                f"{frame.source or 'a frame'} contains {symbols(frame.numbers[kinds < 0])[0]}, which is not "
-                f"among the species {', '.join(symbols(numbers))}"
+                f"{frame.source or 'a frame'} contains {symbols(frame.numbers[kinds < 0].tolist())[0]}, "
+                f"which is not among the species {', '.join(symbols(numbers))}"
             )
         i, j, _, distances = find_pairs(frame.positions, frame.cell, frame.pbc, cutoff)
         np.minimum.at(nearest, (kinds[i], kinds[j]), distances)

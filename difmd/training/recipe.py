@@ -103,7 +103,7 @@ def check_recipe(recipe: Recipe) -> None:
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} = {value} must be positive")
     for name in ("annealing", "ema"):
-        if not 0 <= getattr(recipe, name) <= 1 or recipe.ema == 1:
+        if not 0 <= getattr(recipe, name) <= 1 or (name == "ema" and recipe.ema == 1):
             raise InputError(f"{name} = {getattr(recipe, name)} must lie between 0 and 1")
 
 
