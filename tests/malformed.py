@@ -1360,7 +1360,7 @@ DATA = {
     ),
     "data with no such element": (
         lambda tmp: data.read(written(tmp / "a.xyz", XYZ.replace("Ar 0", "Qq 0"))),
-        r"frame 0 .*'Qq' is not known",
+        r"frame 0 .*'Qq' is unknown",
     ),
     "data without such a label": (
         lambda tmp: data.read(written(tmp / "a.xyz", XYZ), keys=data.Keys(energy="E0")),
