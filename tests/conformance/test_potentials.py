@@ -272,7 +272,7 @@ def test_wrong_input_is_refused(case):
             function([case.params, 1.0], case.system, case.neighbors)
         with pytest.raises(InputError, match=r"reaches 1.0 Å"):
             function(case.params, case.system, short)
-    found = jax.jit(lambda s: evaluate(case.potential, case.params, s, case.neighbors))(strange)
+    found = case.evaluated(case.params, strange)
     assert np.isnan(found.energy) and np.isnan(found.forces).any()
     if case.row.fixed:
         with pytest.raises(InputError, match=r"params hold \['epsilon'\]: they are not those"):
@@ -312,17 +312,17 @@ def test_single_precision_follows_the_inputs_and_agrees(engine):
         np.testing.assert_allclose(low, high, rtol=2e-5, atol=2e-5 * np.max(np.abs(high)))
 
 
-def test_one_trace(case):
+def test_one_trace(engine):
     chex.clear_trace_counter()
 
     @jax.jit
     @chex.assert_max_traces(n=1)
     def energy(params, system):
-        return case.potential.apply(params, system, case.neighbors)
+        return engine.potential.apply(params, system, engine.neighbors)
 
-    first = energy(case.params, case.system)
-    warmer = case.system.replace(positions=case.system.positions * 1.001)
-    scaled = jax.tree.map(lambda x: 1.01 * x, case.params)
+    first = energy(engine.params, engine.system)
+    warmer = engine.system.replace(positions=engine.system.positions * 1.001)
+    scaled = jax.tree.map(lambda x: 1.01 * x, engine.params)
     assert energy(scaled, warmer) != first
 
 
