@@ -35,29 +35,19 @@ class InputError(DifmdError, ValueError):
 
 
 def check_positive(name: str, value: Any, unit: str) -> None:
-    """Check that a concrete value is positive and finite; traced values pass (host).
-
-    Raises:
-        InputError: the value is not positive and finite.
-    """
-    if isinstance(value, jax.core.Tracer):
-        return
-    values = _reals(name, value, unit)
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise InputError(f"{name} = {value} {unit} must be positive and finite")
+    """Require a positive, finite value, or raise `InputError`; traced values pass (host)."""
+    if not isinstance(value, jax.core.Tracer):
+        values = _reals(name, value, unit)
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise InputError(f"{name} = {value} {unit} must be positive and finite")
 
 
 def check_not_negative(name: str, value: Any, unit: str) -> None:
-    """Check that a concrete value is finite and not negative; traced values pass (host).
-
-    Raises:
-        InputError: the value is negative or not finite.
-    """
-    if isinstance(value, jax.core.Tracer):
-        return
-    values = _reals(name, value, unit)
-    if not (np.isfinite(values) & (values >= 0)).all():
-        raise InputError(f"{name} = {value} {unit} must be finite and not negative")
+    """Require a finite value that is not negative, or raise `InputError`; traced values pass (host)."""
+    if not isinstance(value, jax.core.Tracer):
+        values = _reals(name, value, unit)
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise InputError(f"{name} = {value} {unit} must be finite and not negative")
 
 
 def _reals(name: str, value: Any, unit: str) -> np.ndarray:
@@ -73,8 +63,8 @@ class SimulationError(DifmdError, RuntimeError):
     """A run that stopped because of a bad status.
 
     Attributes:
-        partial_result: the part of the result that was complete before the failure: the `Trajectory` of
-            `simulate`, the results of `relax`. None where nothing was complete.
+        partial_result: the completed part of the result, a `Trajectory` of `simulate` or the results of
+            `relax`; None where nothing was complete.
         status: the `Status` that stopped the run, where there is one.
         states: from `simulate`, the `MDState` before the failure and the one at the failure.
     """
@@ -141,8 +131,8 @@ class Status:
     """Sticky flags of a computation under jit.
 
     Attributes:
-        flags: bitwise or of `Flag`, 0 when all is well; int32 [].
-        first_bad_step: step at which the first flag was set, −1 when none was; int32 [].
+        flags: bitwise or of `Flag`, 0 without problems; int32 [].
+        first_bad_step: step at which the first flag was set, −1 without flags; int32 [].
     """
 
     flags: Int[Array, "..."]
@@ -161,10 +151,10 @@ class Status:
 
 
 def describe(status: Status) -> str:
-    """The flags of a status of any batch shape as text, with their remedies (host).
+    """The flags of a status as text (host).
 
     Args:
-        status: of a computation, of any batch shape.
+        status: of any batch shape.
 
     Returns:
         Flags, remedies and the first bad step; `ok` without flags.
@@ -185,7 +175,7 @@ def describe(status: Status) -> str:
 
 
 def flags_of(status: Status) -> Flag:
-    """All flags set in a status of any batch shape (host).
+    """All flags set in a status (host).
 
     Args:
         status: of any batch shape.

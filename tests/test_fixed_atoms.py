@@ -190,7 +190,7 @@ def test_temperature_of_a_molecule_excludes_rotation(name):
         assert abs(found.mean() - 300.0) < 5 * 300 * np.sqrt(2 / drawn / 4000)
 
 
-def test_a_single_atom_is_at_rest():
+def test_a_single_atom_has_zero_momentum():
     alone = difmd.make_system(np.zeros((1, 3)), [18])
     np.testing.assert_allclose(draw_momenta(jax.random.key(0), alone, 100.0), 0, atol=1e-14)
     slope = jax.grad(lambda r: jnp.sum(draw_momenta(jax.random.key(0), alone.replace(positions=r), 9.0) ** 2))

@@ -1,4 +1,4 @@
-"""Runs that overflow, explode, collapse, jump or go stale: none ends quietly. Each flag has its opposite."""
+"""Runs that overflow, explode, collapse or jump raise, and similar runs without the cause do not."""
 
 import sys
 
@@ -42,7 +42,7 @@ def run(integrator=None, *, potential=LJ, params=PARAMS, system=None, n_steps=40
 
 
 def well(depth):
-    """A well without a core: what a network may make of distances that it never saw."""
+    """A well without repulsion, as of a network at distances outside its training data."""
     return pair_potential(
         lambda pair, square: -pair["depth"] * jnp.exp(-square / 4),
         init=lambda key: {"depth": jnp.asarray([[depth]])},
@@ -51,7 +51,7 @@ def well(depth):
 
 
 def cliff(depth):
-    """Energy that no force tells of: pairs gain it where they come nearer than 3.8 Å."""
+    """An energy without a force: pairs lose it below 3.8 Å."""
     return pair_potential(
         lambda pair, square: jnp.where(square < 14.4, -pair["depth"], 0.0),
         init=lambda key: {"depth": jnp.asarray([[depth]])},
@@ -59,7 +59,7 @@ def cliff(depth):
     )  # fmt: skip
 
 
-# What happens, and what is said of it.
+# Run, message, and first bad step.
 BROKEN = {
     "explodes at once": (
         lambda: run(difmd.velocity_verlet(dt=50 * DT), initial_temperature=1e6), r"TOO_FAST|NON_FINITE", 1,
@@ -68,11 +68,11 @@ BROKEN = {
         lambda: run(difmd.velocity_verlet(dt=13 * DT), initial_temperature=300.0, n_steps=400),
         r"ENERGY_JUMP|TOO_FAST|NON_FINITE", None,
     ),
-    "gains energy that no force tells of": (
+    "crosses a jump of the energy": (
         lambda: run(potential=cliff(1.0), params=cliff(1.0).init(KEY)), "ENERGY_JUMP.*smooth", None,
     ),
     "cell collapses in a step": (lambda: run(barostat(3.0)), "CELL_COLLAPSE.*units of the pressure", 1),
-    "piston goes through the cell": (
+    "piston inverts the cell": (
         lambda: run(
             difmd.martyna_tobias_klein(
                 dt=DT, temperature=60.0, pressure=100.0, time_constant=TAU, piston_time=TAU
@@ -83,8 +83,8 @@ BROKEN = {
 }  # fmt: skip
 
 
-def sees(flags, before, at):
-    """Whether what is wrong is there to be seen in the states."""
+def shows_failure(flags, before, at):
+    """Whether the states show the cause of the flags."""
     moved = np.abs(at.momenta / at.system.masses[:, None]).max() * DT
     shrunk = np.abs(np.linalg.solve(before.system.cell, at.system.cell) - np.eye(3)).max()
     is_finite = np.isfinite(at.system.positions).all() and np.isfinite(at.momenta).all()
@@ -99,7 +99,7 @@ def sees(flags, before, at):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_run_names_the_step_and_leaves_the_frames_before_and_at_it(name):
+def test_failed_run_reports_the_step_and_the_states_before_and_at_it(name):
     begin, message, step = BROKEN[name]
     with pytest.raises(SimulationError, match=message) as caught:
         begin()
@@ -110,12 +110,12 @@ def test_a_broken_run_names_the_step_and_leaves_the_frames_before_and_at_it(name
     before, at = error.states
     assert np.isfinite(before.system.positions).all()
     assert int(at.step) == first and int(before.step) < first
-    assert sees(flags_of(error.status), before, at)
-    # What was committed before is kept, and nothing after it.
+    assert shows_failure(flags_of(error.status), before, at)
+    # Only frames before the failure are returned.
     assert len(error.partial_result) * 10 < first
 
 
-def test_a_potential_without_a_core_is_told_by_atoms_that_are_too_close(tmp_path):
+def test_potential_without_repulsion_raises_too_close(tmp_path):
     potential = well(3.0)
     params = potential.init(KEY)
     bath = difmd.langevin(dt=DT / 4, temperature=60.0, friction=10 / units.PS)
@@ -135,7 +135,7 @@ def test_a_potential_without_a_core_is_told_by_atoms_that_are_too_close(tmp_path
     apart = frames[1].get_all_distances(mic=True)[np.triu_indices(32, 1)].min()
     assert apart < 0.3 * 2 * 1.06 + 1e-9
     np.testing.assert_allclose(frames[1].positions, caught.value.states[1].system.positions, atol=1e-7)
-    # The run goes on from its folder to the same failure, and where more is allowed beyond it.
+    # A continued run fails at the same step, and passes it with looser limits.
     again = {"potential": potential, "params": params, "n_steps": 2000, "folder": tmp_path}
     with pytest.raises(SimulationError, match="TOO_CLOSE") as second:
         run(bath, **again, limits=difmd.Limits(energy_jump=9.0))
@@ -144,7 +144,7 @@ def test_a_potential_without_a_core_is_told_by_atoms_that_are_too_close(tmp_path
     assert not (tmp_path / "failed.extxyz").exists()
 
 
-def test_atoms_may_pass_through_each_other_where_that_is_allowed():
+def test_atoms_pass_through_each_other_where_closest_is_zero():
     gas = well(0.0)
     rng = np.random.default_rng(0)
     system = difmd.make_system(rng.uniform(0, 9, (40, 3)), [18] * 40, cell=[9.0] * 3)
@@ -155,20 +155,20 @@ def test_atoms_may_pass_through_each_other_where_that_is_allowed():
     assert len(done) == 20
 
 
-def test_a_run_that_is_over_before_its_first_frame_does_not_end_quietly():
-    """Two atoms that overlap and a step that is too large: afterwards the energy is constant, and far off."""
+def test_failure_before_the_first_frame_raises():
+    """Two atoms that overlap and a large time step: afterwards the energy is constant, but wrong."""
     pair = difmd.make_system([[0.0, 0, 0], [2.5, 0, 0]], [18, 18])
     options = {"system": pair, "n_steps": 400, "save_every": 100, "chunk_steps": 100}
     with pytest.raises(SimulationError, match="ENERGY_JUMP.*first at step 100") as caught:
         run(difmd.velocity_verlet(dt=9 * DT), **options)
     assert int(caught.value.states[0].step) == 0
-    # With a step that is small enough its energy is that of the start, whatever K does.
+    # With a small time step the energy is conserved, though K changes.
     done = run(difmd.velocity_verlet(dt=DT / 4), **options)
     assert done.kinetic_energy[0] > 10 * units.KB * 60
 
 
-def test_a_jump_across_an_interruption_is_seen(tmp_path):
-    """The first frame of a run that goes on is compared with the last one on disk."""
+def test_jump_across_an_interruption_raises(tmp_path):
+    """The first frame of a continued run is compared with the last frame on disk."""
     potential = cliff(1.0)
     params = potential.init(KEY)
     bath = difmd.langevin(dt=DT, temperature=300.0, friction=1 / units.PS)
@@ -183,8 +183,8 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("pressure", "une
 
 
 @pytest.mark.parametrize("kind", ["temperature", *SLOW])
-def test_where_nothing_is_conserved_nothing_is_said_to_be(kind):
-    """With ramps and unequal pressures the sum that is conserved else moves: it is no jump."""
+def test_conserved_energy_is_nan_where_it_is_not_computed(kind):
+    """With ramps and unequal pressures, a change of the otherwise conserved sum is no jump."""
     given = {"temperature": 60.0, "pressure": 0.0, "time_constant": TAU, "piston_time": 5 * TAU, "dt": DT}
     given |= {
         "temperature": {"temperature": difmd.ramp([0, 400], [60.0, 900.0])},
@@ -195,13 +195,13 @@ def test_where_nothing_is_conserved_nothing_is_said_to_be(kind):
     assert np.isnan(done.conserved).all() and len(done) == 4
 
 
-def test_a_folder_that_cannot_take_the_frames_does_not_hide_the_failure(tmp_path):
-    (tmp_path / "failed.extxyz" / "in the way").mkdir(parents=True)
+def test_unwritable_folder_does_not_hide_the_failure(tmp_path):
+    (tmp_path / "failed.extxyz" / "file").mkdir(parents=True)
     with pytest.raises(SimulationError, match="CELL_COLLAPSE.*cannot write"):
         run(barostat(3.0), folder=tmp_path)
 
 
-def test_an_interrupt_while_a_failure_is_looked_at_keeps_what_was_committed(monkeypatch):
+def test_interrupt_during_the_analysis_of_a_failure_keeps_the_completed_part(monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
@@ -211,7 +211,7 @@ def test_an_interrupt_while_a_failure_is_looked_at_keeps_what_was_committed(monk
     assert caught.value.partial_result is not None and caught.value.states == ()
 
 
-def test_one_replica_that_breaks_is_found():
+def test_failure_of_one_replica_is_reported():
     systems = jax.tree.map(lambda x: jnp.stack([x] * 3), crystal())
     momenta = jnp.zeros((3, 32, 3)).at[1, 4, 0].set(1e4)
     with pytest.raises(SimulationError, match="in 1 of 3 replicas") as caught:
@@ -220,7 +220,7 @@ def test_one_replica_that_breaks_is_found():
     assert before.momenta.shape == (32, 3) and np.abs(at.momenta).max() > 1e3
 
 
-def test_closeness_is_that_of_all_pairs_of_images():
+def test_closeness_equals_that_of_all_pairs_of_images():
     rng = np.random.default_rng(3)
     numbers = rng.choice([1, 8, 18], 20)
     system = difmd.make_system(rng.uniform(0, 5, (20, 3)), numbers, cell=[[5, 0, 0], [1, 5, 0], [0, 1, 5]])
@@ -237,7 +237,7 @@ def test_closeness_is_that_of_all_pairs_of_images():
 
 
 @pytest.mark.parametrize("limits", [difmd.Limits(energy_jump=-1.0), difmd.Limits(closest=np.nan)])
-def test_limits_that_are_none_are_refused(limits):
+def test_bad_limits_raise(limits):
     with pytest.raises(InputError, match="energy_jump|closest"):
         run(limits=limits)
 
@@ -276,7 +276,7 @@ NVE = difmd.velocity_verlet(dt=DT)
 kick = jnp.zeros((32, 3)).at[5, 0]
 far = crystal().replace(positions=crystal().positions + 1e9)
 
-# Of each flag something that sets it, and something like it that does not.
+# For each flag a run that sets it, and a similar run that does not.
 FLAGS = {
     Flag.NEIGHBOR_OVERFLOW: (lambda: rolled(NVE, slots=8), lambda: rolled(NVE)),
     Flag.NEIGHBOR_STALE: (
@@ -293,7 +293,7 @@ FLAGS = {
     ),
     Flag.NOT_CONVERGED: (lambda: relaxed(max_steps=1), lambda: relaxed()),
     Flag.ENERGY_JUMP: (
-        lambda: simulated(BROKEN["gains energy that no force tells of"][0]), lambda: simulated(run)
+        lambda: simulated(BROKEN["crosses a jump of the energy"][0]), lambda: simulated(run)
     ),
     Flag.TOO_CLOSE: (
         lambda: simulated(lambda: run(limits=difmd.Limits(closest=2.0))), lambda: simulated(run)
@@ -304,12 +304,12 @@ FLAGS = {
 }  # fmt: skip
 
 
-def test_every_flag_is_here_and_has_a_remedy():
+def test_every_flag_has_a_case_and_a_remedy():
     assert set(FLAGS) == set(Flag) == set(REMEDIES)
 
 
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
-def test_a_flag_is_set_by_what_it_is_for_and_by_nothing_like_it(flag):
+def test_flag_is_set_by_its_cause_and_not_by_similar_runs(flag):
     sets, does_not = FLAGS[flag]
     status = sets()
     assert flag in flags_of(status)

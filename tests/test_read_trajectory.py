@@ -1,4 +1,4 @@
-"""`read_trajectory` and `Trajectory.to_ase`: what was written comes back, and damage is reported."""
+"""`read_trajectory` returns the frames of `simulate` and reports damage; `Trajectory.to_ase`."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ import difmd
 from difmd import units
 from difmd.errors import InputError
 from difmd.trajectory import h5md
-from difmd.trajectory.run_folder import RunFolder, found_in
+from difmd.trajectory.run_folder import RunFolder, files_in
 
 h5py = pytest.importorskip("h5py")
 
@@ -48,12 +48,12 @@ def replicas(n=2):
     return jax.tree.map(lambda x: jnp.stack([x] * n), crystal())
 
 
-def assert_same(found, expected):
+def assert_same(result, expected):
     """Every field of two trajectories."""
-    found, expected = (list(vars(run).values()) for run in (found, expected))
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    result, expected = (list(vars(run).values()) for run in (result, expected))
+    assert jax.tree.structure(result) == jax.tree.structure(expected)
     for (place, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+        jax.tree_util.tree_leaves_with_path(result), jax.tree.leaves(expected), strict=True
     ):
         if hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
@@ -71,21 +71,21 @@ def assert_same(found, expected):
     ],
     ids=["NVE", "fixed", "replicas", "NPT"],
 )
-def test_what_simulate_returned_comes_back(tmp_path, system, integrator, needed):
+def test_read_trajectory_equals_that_of_simulate(tmp_path, system, integrator, needed):
     run = simulate(tmp_path, system, integrator)
     assert_same(difmd.read_trajectory(tmp_path, integrator=integrator), run)
-    found = difmd.read_trajectory(tmp_path / "trajectory.h5")
-    assert (found.state is None) == needed
-    assert_same(dataclasses.replace(found, state=run.state), run)
+    result = difmd.read_trajectory(tmp_path / "trajectory.h5")
+    assert (result.state is None) == needed
+    assert_same(dataclasses.replace(result, state=run.state), run)
 
 
-def test_it_goes_on_from_the_state_that_was_read(tmp_path):
+def test_simulate_continues_from_the_state_that_was_read(tmp_path):
     whole = simulate(None, crystal(), n_steps=40)
     simulate(tmp_path / "first", crystal())
     state = difmd.read_trajectory(tmp_path / "first").state
     more = simulate(tmp_path / "more", state)
     np.testing.assert_array_equal(more.positions, whole.positions[4:])
-    # Its frames are counted from step 0 of the state.
+    # Times are counted from step 0 of the first run.
     np.testing.assert_allclose(difmd.read_trajectory(tmp_path / "more").time, whole.time[4:], rtol=1e-15)
 
 
@@ -103,22 +103,22 @@ def test_it_goes_on_from_the_state_that_was_read(tmp_path):
 def test_slices_of_frames(tmp_path, monkeypatch, system, frames):
     monkeypatch.setattr("difmd.trajectory.read._BLOCK", 2)
     run = simulate(tmp_path, system)
-    found = difmd.read_trajectory(tmp_path, frames=frames)
+    result = difmd.read_trajectory(tmp_path, frames=frames)
     names = ("steps", "positions", "momenta", "potential_energy", "stress", "cells")
     for name in names:
-        np.testing.assert_array_equal(getattr(found, name), getattr(run, name)[frames], err_msg=name)
-    np.testing.assert_array_equal(found.frames.reservoir, run[frames].frames.reservoir)
-    np.testing.assert_array_equal(found.state.momenta, run.state.momenta)
+        np.testing.assert_array_equal(getattr(result, name), getattr(run, name)[frames], err_msg=name)
+    np.testing.assert_array_equal(result.frames.reservoir, run[frames].frames.reservoir)
+    np.testing.assert_array_equal(result.state.momenta, run.state.momenta)
 
 
-def test_a_slice_that_has_no_frame_is_refused(tmp_path):
+def test_slice_without_frames_raises(tmp_path):
     simulate(tmp_path, crystal())
     with pytest.raises(InputError, match="none of the 4 frames"):
         difmd.read_trajectory(tmp_path, frames=slice(9, None))
 
 
-def test_a_run_that_is_not_finished(tmp_path, monkeypatch):
-    """Its frames are in parts still, of which one by itself is a trajectory, too."""
+def test_run_in_progress(tmp_path, monkeypatch):
+    """Its frames are in parts; each part by itself is a trajectory, too."""
     monkeypatch.setattr("difmd.simulation.recorder.WRITE_EVERY", 0.0)
     monkeypatch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
     run = simulate(tmp_path, crystal())
@@ -146,15 +146,15 @@ def parts_in(folder):
 
 
 def join(folder):
-    """What the process of the run does when its parts are many."""
-    settings = found_in(folder)[0][0].end.settings
+    """Join the parts, as the process of the run does when there are many."""
+    settings = files_in(folder)[0][0].end.settings
     RunFolder(folder, crystal(), settings, every=5, dt=4 * units.FS).join()
 
 
 @pytest.mark.parametrize(
     ("lost", "frames"), [((1,), "3 to 4"), ((0, 1), "1 to 4"), ((2,), "5 to 6"), ((0, 2), "1 to 2")]
 )
-def test_parts_that_are_missing_are_told(in_parts, lost, frames):
+def test_missing_parts_raise(in_parts, lost, frames):
     folder, _ = in_parts
     for path in [parts_in(folder)[k] for k in lost]:
         path.unlink()
@@ -162,7 +162,7 @@ def test_parts_that_are_missing_are_told(in_parts, lost, frames):
         difmd.read_trajectory(folder)
 
 
-def test_what_is_damaged_is_not_missing_besides(in_parts):
+def test_damaged_parts_are_not_reported_as_missing(in_parts):
     folder, _ = in_parts
     parts_in(folder)[1].write_bytes(b"")
     with pytest.raises(InputError, match=r"000004.h5 is damaged") as caught:
@@ -170,13 +170,13 @@ def test_what_is_damaged_is_not_missing_besides(in_parts):
     assert "frames" not in str(caught.value)
 
 
-def test_a_damaged_part_that_nothing_needs_is_passed_over(in_parts):
+def test_superfluous_damaged_part_is_ignored(in_parts):
     folder, run = in_parts
     (folder / "parts" / "000000000003.h5").write_bytes(b"")
     assert_same(difmd.read_trajectory(folder), run)
 
 
-def test_a_trajectory_that_is_missing_beside_an_older_one_is_told(tmp_path):
+def test_missing_trajectory_beside_an_older_one_raises(tmp_path):
     for n_steps in (20, 40):
         simulate(tmp_path, crystal(), n_steps=n_steps)
     (tmp_path / "trajectory.h5").unlink()
@@ -185,7 +185,7 @@ def test_a_trajectory_that_is_missing_beside_an_older_one_is_told(tmp_path):
 
 
 def once(action, function, *, before):
-    """The function, with something that happens before or after its first call."""
+    """The function, with an action before or after its first call."""
     calls = []
 
     def wrapped(*args, **options):
@@ -193,10 +193,10 @@ def once(action, function, *, before):
         calls.append(1)
         if is_first and before:
             action()
-        found = function(*args, **options)
+        result = function(*args, **options)
         if is_first and not before:
             action()
-        return found
+        return result
 
     return wrapped
 
@@ -204,8 +204,8 @@ def once(action, function, *, before):
 @pytest.mark.parametrize(
     ("place", "function", "before"),
     [
-        ("difmd.trajectory.read.found_in", found_in, True),
-        ("difmd.trajectory.read.found_in", found_in, False),
+        ("difmd.trajectory.read.files_in", files_in, True),
+        ("difmd.trajectory.read.files_in", files_in, False),
         ("difmd.trajectory.h5md.read_end", h5md.read_end, True),
         ("difmd.trajectory.h5md.read_end", h5md.read_end, False),
         ("difmd.trajectory.h5md.read_start", h5md.read_start, True),
@@ -213,7 +213,7 @@ def once(action, function, *, before):
     ],
 )
 @pytest.mark.parametrize("has_trajectory", [False, True])
-def test_parts_become_one_file_while_they_are_read(
+def test_parts_that_are_joined_while_they_are_read(
     in_parts, monkeypatch, place, function, before, has_trajectory
 ):
     folder, run = in_parts
@@ -236,18 +236,18 @@ def test_parts_become_one_file_while_they_are_read(
     assert not parts_in(folder)
 
 
-def test_parts_that_go_one_by_one_do_not_shorten_a_run(in_parts, monkeypatch):
-    """The last ones went first, and were not listed any more."""
+def test_parts_that_disappear_one_by_one_do_not_shorten_a_run(in_parts, monkeypatch):
+    """The last ones disappear first, and are not listed."""
     folder, run = in_parts
-    kept = {path: path.read_bytes() for path in parts_in(folder)[:2]}
+    first_parts = {path: path.read_bytes() for path in parts_in(folder)[:2]}
 
     def action():
         join(folder)
         whole = (folder / "trajectory.h5").read_bytes()
         (folder / "trajectory.h5").unlink()
-        for path, content in kept.items():
+        for path, content in first_parts.items():
             path.write_bytes(content)
-        monkeypatch.setattr("difmd.trajectory.read.found_in", once(later(whole), found_in, before=False))
+        monkeypatch.setattr("difmd.trajectory.read.files_in", once(later(whole), files_in, before=False))
 
     def later(whole):
         def write():
@@ -259,27 +259,27 @@ def test_parts_that_go_one_by_one_do_not_shorten_a_run(in_parts, monkeypatch):
         action()
         from difmd.trajectory import read as stored
 
-        return stored.found_in(path)
+        return stored.files_in(path)
 
-    monkeypatch.setattr("difmd.trajectory.read.found_in", first)
+    monkeypatch.setattr("difmd.trajectory.read.files_in", first)
     assert_same(difmd.read_trajectory(folder), run)
 
 
-def test_files_that_stay_away_are_told(in_parts, monkeypatch):
+def test_files_that_remain_missing_raise(in_parts, monkeypatch):
     folder, _ = in_parts
-    looks = []
+    calls = []
 
     def gone(paths):
-        looks.append(paths)
+        calls.append(paths)
         raise FileNotFoundError("no such file")
 
     monkeypatch.setattr("difmd.trajectory.h5md.joined", gone)
     with pytest.raises(InputError, match=r"cannot be read \(no such file\): copy it again"):
         difmd.read_trajectory(folder)
-    assert 1 < len(looks) < 10
+    assert 1 < len(calls) < 10
 
 
-def test_in_ase(tmp_path):
+def test_trajectory_converts_to_ase(tmp_path):
     simulate(tmp_path, crystal(fixed=[0, 3]), NVE)
     run = difmd.read_trajectory(tmp_path)
     atoms = run.to_ase()
@@ -287,7 +287,7 @@ def test_in_ase(tmp_path):
     last = atoms[-1]
     np.testing.assert_array_equal(last.positions, run.positions[-1])
     np.testing.assert_array_equal(last.cell, run.cells[-1])
-    # ASE's unit of time: 1 fs is ase.units.fs of it.
+    # Velocities in ASE's unit of time.
     from ase.units import fs
 
     moved = (run.positions[-1] - run.positions[-3]) / (40 * fs)
@@ -316,7 +316,7 @@ def test_a_trajectory_is_a_sequence_of_frames():
     assert "4 of 32 atoms in 2 replicas" in repr(run) and "energy drift" in run._repr_html_()
 
 
-def test_replicas_and_no_cell_in_ase():
+def test_replicas_without_a_cell_convert_to_ase():
     run = simulate(None, replicas())
     np.testing.assert_array_equal(run.to_ase(replica=1)[2].positions, run.positions[2, 1])
     for wrong in (2, -3, True):
@@ -347,40 +347,40 @@ PLACES = (
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_bit_that_flipped_is_found(finished, tmp_path, place):
-    spoiled = bytearray(finished.read_bytes())
+def test_flipped_bits_raise(finished, tmp_path, place):
+    damaged = bytearray(finished.read_bytes())
     with h5py.File(finished) as file:
-        spoiled[file[place].id.get_offset()] ^= 1
-    (tmp_path / "spoiled.h5").write_bytes(spoiled)
-    with pytest.raises(InputError, match=r"spoiled.h5 cannot be read \(wrong checksum\)"):
-        difmd.read_trajectory(tmp_path / "spoiled.h5")
+        damaged[file[place].id.get_offset()] ^= 1
+    (tmp_path / "damaged.h5").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"damaged.h5 cannot be read \(wrong checksum\)"):
+        difmd.read_trajectory(tmp_path / "damaged.h5")
 
 
-def test_wherever_a_file_is_spoiled_or_cut_it_is_told_or_sound(finished, tmp_path):
-    """No other error than `InputError`, and no frames that differ."""
-    whole, path = finished.read_bytes(), tmp_path / "spoiled.h5"
+def test_corrupted_or_truncated_files_raise_or_are_correct(finished, tmp_path):
+    """The only error is `InputError`, and frames are never wrong."""
+    whole, path = finished.read_bytes(), tmp_path / "damaged.h5"
     expected = difmd.read_trajectory(finished)
     rng = np.random.default_rng(0)
-    n_refused = 0
+    n_errors = 0
     for n in range(150):
-        spoiled = bytearray(whole)
+        damaged = bytearray(whole)
         at = int(rng.integers(len(whole)))
         if n % 5 == 0:
-            del spoiled[at:]
+            del damaged[at:]
         else:
-            spoiled[at] ^= 1 << int(rng.integers(8))
-        path.write_bytes(spoiled)
+            damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
         try:
-            found = difmd.read_trajectory(path)
+            result = difmd.read_trajectory(path)
         except InputError as error:
-            assert "spoiled.h5" in str(error)
-            n_refused += 1
+            assert "damaged.h5" in str(error)
+            n_errors += 1
         else:
-            assert_same(found, expected)
-    assert n_refused >= 60
+            assert_same(result, expected)
+    assert n_errors >= 60
 
 
-def test_a_damaged_file_of_a_run_is_named_with_the_remedy(finished, tmp_path):
+def test_error_of_a_damaged_file_contains_its_name_and_the_remedy(finished, tmp_path):
     (tmp_path / "trajectory.h5").write_bytes(finished.read_bytes()[:5000])
     with pytest.raises(
         InputError, match=r"trajectory.h5 is damaged .*truncated.*same call of simulate again"
@@ -388,6 +388,6 @@ def test_a_damaged_file_of_a_run_is_named_with_the_remedy(finished, tmp_path):
         difmd.read_trajectory(tmp_path)
 
 
-def test_another_integrator_is_refused(finished):
+def test_another_integrator_raises(finished):
     with pytest.raises(InputError, match="integrator has another state than that of this run"):
         difmd.read_trajectory(finished, integrator=NVE)

@@ -26,7 +26,7 @@ NVT = langevin(dt=DT, temperature=90.0, friction=1 / units.PS)
 
 @pytest.fixture(scope="module", autouse=True)
 def rolled_loops():
-    """Do not unroll the loop over neighbours: a fraction of the code to compile."""
+    """Do not unroll the loop over neighbours, so that there is less code to compile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots, "_UNROLL", 1)
         yield
@@ -48,15 +48,15 @@ def total_energy(state, neighbors):
     return potential + kinetic_energy(state.system, state.momenta)
 
 
-def equal(one, other):
+def equal(a, b):
     def raw(x):
         return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
-    return jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.array_equal(raw(a), raw(b))), one, other))
+    return jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.array_equal(raw(x), raw(y))), a, b))
 
 
 @pytest.mark.parametrize("rebuild_every", [None, 5], ids=["dynamic", "static"])
-def test_restart_is_no_restart_and_saving_changes_nothing(start, rebuild_every):
+def test_restarted_run_equals_one_run_for_any_save_every(start, rebuild_every):
     state, neighbors = start
 
     def run(n_steps):
@@ -107,13 +107,13 @@ def test_replicas_and_temperatures_are_mapped_without_recompiling(start):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def run(integrators, momenta):
-        def one(integrator, momenta):
+        def of_replica(integrator, momenta):
             return rollout(
                 POTENTIAL, PARAMS, state.replace(momenta=momenta), integrator, neighbors,
                 n_steps=20, save_every=10,
             ).frames  # fmt: skip
 
-        return jax.vmap(one)(integrators, momenta)
+        return jax.vmap(of_replica)(integrators, momenta)
 
     def baths(temperatures):
         full = jnp.asarray(temperatures)
@@ -123,8 +123,8 @@ def test_replicas_and_temperatures_are_mapped_without_recompiling(start):
     frames = run(baths([90.0, 150.0]), momenta)
     assert frames.positions.shape == (2, 2, 32, 3)
     swapped = run(baths([150.0, 90.0]), momenta[::-1])
-    for one, other in zip(jax.tree.leaves(frames), jax.tree.leaves(swapped), strict=True):
-        np.testing.assert_allclose(one, other[::-1], atol=1e-12)
+    for a, b in zip(jax.tree.leaves(frames), jax.tree.leaves(swapped), strict=True):
+        np.testing.assert_allclose(a, b[::-1], atol=1e-12)
     hotter = run(baths([90.0, 151.0]), momenta)
     np.testing.assert_array_equal(hotter.positions[0], frames.positions[0])
     assert jnp.abs(hotter.positions[1] - frames.positions[1]).max() > 1e-6
@@ -134,7 +134,7 @@ def test_replicas_and_temperatures_are_mapped_without_recompiling(start):
     np.testing.assert_allclose(alone.positions, frames.positions[0], atol=1e-11)
 
 
-def test_flags_name_the_step_and_come_once(start):
+def test_status_has_the_first_bad_step(start):
     state, neighbors = start
 
     @jax.jit
@@ -156,20 +156,20 @@ def test_flags_name_the_step_and_come_once(start):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("field", ["positions", "forces", "momenta"])
-def test_no_number_is_overlooked_that_is_not_finite(field, value, start):
+def test_non_finite_values_of_every_field_are_flagged(field, value, start):
     state, neighbors = start
     check = jax.jit(lambda state: check_motion(state, neighbors, jnp.asarray(DT), Status.ok()))
     assert flags_of(check(state)) == Flag(0)
     for atom, axis in itertools.product((0, 31), range(3)):
         if field == "positions":
             broken = state.system.positions.at[atom, axis].set(value)
-            spoilt = state.replace(system=state.system.replace(positions=broken))
+            broken_state = state.replace(system=state.system.replace(positions=broken))
         else:
-            spoilt = state.replace(**{field: getattr(state, field).at[atom, axis].set(value)})
-        assert Flag.NON_FINITE in flags_of(check(spoilt))
+            broken_state = state.replace(**{field: getattr(state, field).at[atom, axis].set(value)})
+        assert Flag.NON_FINITE in flags_of(check(broken_state))
 
 
-def test_an_atom_that_crosses_the_cutoff_in_a_step_is_flagged_whichever_way(start):
+def test_atom_that_moves_by_the_cutoff_in_one_step_is_flagged(start):
     state, neighbors = start
     check = jax.jit(lambda state: check_motion(state, neighbors, jnp.asarray(DT), Status.ok()))
     for atom, axis, sign in itertools.product((0, 31), range(3), (-1, 1)):
@@ -178,8 +178,8 @@ def test_an_atom_that_crosses_the_cutoff_in_a_step_is_flagged_whichever_way(star
         assert flags_of(check(fast)) == Flag.TOO_FAST
 
 
-def test_a_list_that_is_stale_at_the_start_is_flagged(start):
-    """The forces of the start came from it, whatever is rebuilt afterwards."""
+def test_list_that_is_stale_at_step_0_is_flagged(start):
+    """The forces of the initial state were computed with it, whether or not it is rebuilt afterwards."""
     state, neighbors = start
     old = neighbors.replace(reference_positions=neighbors.reference_positions + 0.4)
     for rebuild_every in (None, 5):
@@ -190,7 +190,7 @@ def test_a_list_that_is_stale_at_the_start_is_flagged(start):
 
 
 @pytest.mark.parametrize("method", [direct, checkpointed])
-def test_gradient_is_central_differences(start, method):
+def test_gradient_agrees_with_central_differences(start, method):
     """Over 50 steps, in the parameters and in all momenta along a direction."""
     state, neighbors = start
     weights = jnp.asarray(np.random.default_rng(8).normal(size=(10, 32, 3)))
@@ -233,6 +233,6 @@ def test_gradient_is_central_differences(start, method):
     ],
     ids=str,
 )
-def test_refuses_numbers_of_steps_that_do_not_divide(start, steps):
+def test_numbers_of_steps_that_do_not_divide_raise(start, steps):
     with pytest.raises(InputError, match=f"n_steps = {steps['n_steps']}|every = 0 must be at least 1"):
         rollout(POTENTIAL, PARAMS, start[0], NVE, start[1], **steps)

@@ -1,4 +1,4 @@
-"""Runs on disk: what is written, and how they go on after anything that stops them."""
+"""Runs on disk: their files, and how they continue after interruptions and damage."""
 
 import json
 import signal
@@ -75,7 +75,7 @@ def each_chunk(monkeypatch):
     monkeypatch.setattr("difmd.simulation.recorder.WRITE_EVERY", 0.0)
 
 
-def test_on_disk_is_what_is_in_memory(tmp_path):
+def test_frames_on_disk_equal_those_in_memory(tmp_path):
     memory, disk = simulate(None), simulate(tmp_path)
     for name in ("positions", "cells", "potential_energy", "stress", "time"):
         np.testing.assert_array_equal(getattr(memory, name), getattr(disk, name))
@@ -83,17 +83,17 @@ def test_on_disk_is_what_is_in_memory(tmp_path):
     assert np.isnan(disk.conserved).all()
     with h5py.File(tmp_path / "trajectory.h5") as file:
         assert tuple(file["h5md"].attrs["version"]) == (1, 1)
-        own = file["particles/all"]
-        np.testing.assert_array_equal(own["position/value"][-1], memory.positions[-1])
-        np.testing.assert_allclose(own["position/time"][:], memory.time)
-        np.testing.assert_array_equal(own["position/step"][:], np.arange(5, 61, 5))
-        assert list(own["box"].attrs["boundary"]) == ["periodic"] * 3
-        assert own["position/value"].attrs["unit"] == "Angstrom"
+        particles = file["particles/all"]
+        np.testing.assert_array_equal(particles["position/value"][-1], memory.positions[-1])
+        np.testing.assert_allclose(particles["position/time"][:], memory.time)
+        np.testing.assert_array_equal(particles["position/step"][:], np.arange(5, 61, 5))
+        assert list(particles["box"].attrs["boundary"]) == ["periodic"] * 3
+        assert particles["position/value"].attrs["unit"] == "Angstrom"
     lines = (tmp_path / "provenance.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["n_steps"] == 60 and json.loads(lines[0])["jax"] == jax.__version__
 
 
-def test_mdanalysis_opens_it(tmp_path):
+def test_mdanalysis_opens_the_file(tmp_path):
     mda = pytest.importorskip("MDAnalysis")
     run = simulate(tmp_path)
     universe = mda.Universe.empty(run.system.n_atoms, trajectory=True)
@@ -102,11 +102,11 @@ def test_mdanalysis_opens_it(tmp_path):
     np.testing.assert_allclose(universe.trajectory[-1].positions, run.positions[-1], rtol=1e-5, atol=1e-4)
 
 
-def test_parts_of_a_run_make_the_same_file(tmp_path, each_chunk):
+def test_joined_parts_equal_the_file_of_one_run(tmp_path, each_chunk):
     simulate(tmp_path / "whole")
     for n_steps in (20, 45, 60):
         run = simulate(tmp_path / "parts", n_steps)
-    # Chunks begin where runs ended, so that frames differ by rounding, unless they end with whole chunks.
+    # Chunks begin where runs ended, so that frames differ by rounding unless runs end with full chunks.
     assert len(run) == 12
     for n_steps in (20, 40, 60):
         simulate(tmp_path / "chunks", n_steps)
@@ -114,7 +114,7 @@ def test_parts_of_a_run_make_the_same_file(tmp_path, each_chunk):
     assert not list((tmp_path / "chunks" / "parts").iterdir())
 
 
-def test_killed_before_parts_were_joined(tmp_path, monkeypatch, each_chunk):
+def test_run_killed_before_its_parts_are_joined(tmp_path, monkeypatch, each_chunk):
     simulate(tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
@@ -128,48 +128,48 @@ def test_replicas_and_runs_larger_than_memory(tmp_path):
     systems = jax.tree.map(lambda x: jnp.stack([x, x]), crystal())
     run = simulate(tmp_path, system=systems, load=False)
     assert run.positions.shape == (0, 2, 32, 3) and int(run.state.step[0]) == 60
-    found = simulate(tmp_path, system=systems)
-    np.testing.assert_array_equal(found.positions[-1], np.asarray(run.state.system.positions))
+    result = simulate(tmp_path, system=systems)
+    np.testing.assert_array_equal(result.positions[-1], np.asarray(run.state.system.positions))
     frames = difmd.read_trajectory(tmp_path)
     assert frames.positions.shape == (12, 2, 32, 3) and frames.potential_energy.shape == (12, 2)
 
 
-def test_conserved_energy_is_told(tmp_path):
+def test_conserved_energy_is_stored(tmp_path):
     run = simulate(tmp_path, integrator=difmd.velocity_verlet(dt=2 * units.FS))
     assert np.ptp(run.conserved) < 1e-3 * np.ptp(run.kinetic_energy)
 
 
-@pytest.mark.parametrize("spoil", ["cut off", "changed", "empty"])
+@pytest.mark.parametrize("damage", ["cut off", "changed", "empty"])
 @pytest.mark.parametrize("which", ["part", "trajectory"])
-def test_damaged_files_are_told_and_computed_again(tmp_path, monkeypatch, spoil, which, each_chunk):
+def test_damaged_files_are_reported_and_computed_again(tmp_path, monkeypatch, damage, which, each_chunk):
     simulate(tmp_path / "whole")
     if which == "trajectory":
-        simulate(tmp_path / "spoiled", 40)
-        simulate(tmp_path / "spoiled", 60)
-        path = tmp_path / "spoiled" / "trajectory.h5"
+        simulate(tmp_path / "damaged", 40)
+        simulate(tmp_path / "damaged", 60)
+        path = tmp_path / "damaged" / "trajectory.h5"
     else:
-        # It stops before parts are joined.
+        # Parts are not joined.
         with monkeypatch.context() as patch:
             patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
-            simulate(tmp_path / "spoiled", 40)
-        path = sorted((tmp_path / "spoiled" / "parts").iterdir())[2]
+            simulate(tmp_path / "damaged", 40)
+        path = sorted((tmp_path / "damaged" / "parts").iterdir())[2]
     whole = path.read_bytes()
-    cut = {"cut off": whole[: len(whole) // 2], "empty": b"", "changed": bytearray(whole)}[spoil]
-    if spoil == "changed":
+    cut = {"cut off": whole[: len(whole) // 2], "empty": b"", "changed": bytearray(whole)}[damage]
+    if damage == "changed":
         with h5py.File(path) as file:
             place = file["particles/all/position/value"].id.get_offset()
         cut[place + 8] ^= 1
     path.write_bytes(bytes(cut))
     with pytest.warns(UserWarning, match="damaged"):
-        simulate(tmp_path / "spoiled", 60)
-    assert content(tmp_path / "spoiled") == content(tmp_path / "whole")
+        simulate(tmp_path / "damaged", 60)
+    assert content(tmp_path / "damaged") == content(tmp_path / "whole")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        simulate(tmp_path / "spoiled", 60)
+        simulate(tmp_path / "damaged", 60)
 
 
-@pytest.mark.parametrize(("lost", "told"), [(1, "frames 3 to 4"), (0, "frames 1 to 2")])
-def test_missing_parts_are_told_and_computed_again(tmp_path, monkeypatch, lost, told, each_chunk):
+@pytest.mark.parametrize(("lost", "frames"), [(1, "frames 3 to 4"), (0, "frames 1 to 2")])
+def test_missing_parts_are_reported_and_computed_again(tmp_path, monkeypatch, lost, frames, each_chunk):
     simulate(tmp_path / "whole", 40)
     with monkeypatch.context() as patch:
         patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
@@ -177,7 +177,7 @@ def test_missing_parts_are_told_and_computed_again(tmp_path, monkeypatch, lost, 
     sorted((tmp_path / "gap" / "parts").iterdir())[lost].unlink()
     begin = 2 * lost + 1
     with pytest.warns(
-        UserWarning, match=f"{told} in .* are missing: frames from {begin} on are computed again"
+        UserWarning, match=f"{frames} in .* are missing: frames from {begin} on are computed again"
     ):
         simulate(tmp_path / "gap", 40)
     assert content(tmp_path / "gap") == content(tmp_path / "whole")
@@ -186,27 +186,27 @@ def test_missing_parts_are_told_and_computed_again(tmp_path, monkeypatch, lost, 
         simulate(tmp_path / "gap", 40)
 
 
-def test_fewer_steps_than_there_are_are_refused(tmp_path):
+def test_fewer_steps_than_on_disk_raise(tmp_path):
     simulate(tmp_path, 20)
     with pytest.raises(InputError, match="more than n_steps"):
         simulate(tmp_path, 10)
 
 
 @pytest.mark.parametrize("changes", [{"key": 1}, {"integrator": difmd.velocity_verlet(dt=4 * units.FS)}])
-def test_another_run_is_refused(tmp_path, changes):
+def test_folder_of_another_run_raises(tmp_path, changes):
     simulate(tmp_path, 20)
     with pytest.raises(InputError, match="another run"):
         simulate(tmp_path, 20, **changes)
 
 
-def test_folder_that_is_a_file_is_refused(tmp_path):
+def test_folder_that_is_a_file_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         simulate(tmp_path / "file")
 
 
-def test_terminated_it_keeps_what_it_has(tmp_path):
-    """SIGTERM: a message, no half-written file, and the run goes on."""
+def test_terminated_run_keeps_its_frames(tmp_path):
+    """After SIGTERM there is a message, and no incomplete file."""
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), "200000"], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
@@ -223,26 +223,26 @@ def test_terminated_it_keeps_what_it_has(tmp_path):
 
 
 def killed(tmp_path, n_kills, n_steps):
-    """Kill a run again and again, at its start and in the middle, and compare it with one that was not."""
+    """Kill a run repeatedly, also while it starts, and compare its file with that of one run."""
     steps = str(n_steps)
     assert run_killed(SCRIPT, tmp_path / "whole", steps, None)
     rng = np.random.default_rng(0)
     n_killed = 0
     for _ in range(n_kills):
-        # Beginning takes some seconds; kills fall into that, too.
+        # Starting takes some seconds, so that some kills happen meanwhile.
         n_killed += not run_killed(SCRIPT, tmp_path / "killed", steps, rng.uniform(0, 10.0))
     assert run_killed(SCRIPT, tmp_path / "killed", steps, None)
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     with h5py.File(tmp_path / "killed" / "trajectory.h5") as file:
-        found = file["particles/all/position/step"][:]
-    np.testing.assert_array_equal(found, np.arange(10, n_steps + 1, 10))
+        result = file["particles/all/position/step"][:]
+    np.testing.assert_array_equal(result, np.arange(10, n_steps + 1, 10))
     return n_killed
 
 
-def test_killed_three_times_the_file_is_the_same(tmp_path):
+def test_run_killed_three_times_writes_the_same_file(tmp_path):
     assert killed(tmp_path, 3, 10_000) >= 1
 
 
 @pytest.mark.slow
-def test_killed_fifty_times_the_file_is_the_same(tmp_path):
+def test_run_killed_fifty_times_writes_the_same_file(tmp_path):
     assert killed(tmp_path, 50, 600_000) == 50

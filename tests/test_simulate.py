@@ -1,4 +1,4 @@
-"""`simulate`: replays after overflow are exact, refusals name the culprit, failures keep what was done."""
+"""`simulate`: exact replays after overflow, validation of arguments, and completed parts after failures."""
 
 import importlib
 
@@ -51,7 +51,7 @@ def clean(argon):
 
 @pytest.fixture(scope="module")
 def crystal():
-    """The third shell of neighbours lies just beyond cut-off and skin: hot atoms bring it in."""
+    """The third shell of neighbours lies just beyond cut-off and skin, and crosses it at high temperature."""
     corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
     cells = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
     return make_system(5.7 * (cells + corners).reshape(-1, 3), np.full(32, 18), cell=[11.4] * 3)
@@ -59,19 +59,19 @@ def crystal():
 
 @pytest.fixture(scope="module")
 def hot_run(crystal):
-    """Runs of the hot crystal by capacity, with noise, and the first step of every chunk tried."""
+    """Runs of the hot crystal by capacity, with noise, and the first step of every attempt at a chunk."""
 
     def make(capacity):
-        tried = []
+        attempts = []
 
         def spy(*args):
-            tried.append(int(args[6].step))
+            attempts.append(int(args[6].step))
             return chunk(*args)
 
         chunk = MODULE.run_chunk
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(MODULE, "run_chunk", spy)
-            found = run(
+            result = run(
                 crystal,
                 integrator=langevin(dt=10 * units.FS, temperature=300.0, friction=1 / units.PS),
                 initial_temperature=300.0,
@@ -79,7 +79,7 @@ def hot_run(crystal):
                 capacity=capacity,
                 skin=SKIN,
             )
-        return found, tried
+        return result, attempts
 
     return make
 
@@ -91,45 +91,45 @@ def ample(hot_run):
 
 @pytest.fixture
 def unchecked():
-    """Without the type checker of conftest.py, so that a wrong argument gets to the check in difmd."""
+    """Without the type checker of conftest.py, so that wrong arguments reach the checks of difmd."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-def assert_same_path(found, expected):
-    """Bit for bit, but for the sums that are recorded and do not act on the path: these to rounding."""
+def assert_same_path(result, expected):
+    """Positions and momenta bit for bit; recorded sums, which do not affect the path, to rounding."""
     for name in ("positions", "momenta"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        np.testing.assert_array_equal(getattr(result, name), getattr(expected, name), err_msg=name)
     for name in ("potential_energy", "stress"):
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12, atol=1e-16)
+        np.testing.assert_allclose(getattr(result, name), getattr(expected, name), rtol=1e-12, atol=1e-16)
 
 
-def test_ample_capacity_needs_no_replay(ample):
-    found, tried = ample
-    assert found.n_replays == 0
-    assert tried == [0, 10, 20, 30]
+def test_sufficient_capacity_needs_no_replay(ample):
+    result, attempts = ample
+    assert result.n_replays == 0
+    assert attempts == [0, 10, 20, 30]
 
 
-def test_overflow_in_mid_run_leaves_no_trace(hot_run, ample, crystal):
+def test_overflow_during_a_run_does_not_change_the_trajectory(hot_run, ample, crystal):
     start = neighbor_list(crystal, cutoff=POTENTIAL.cutoff, skin=SKIN)
     needed = int(start.n_neighbors)
-    found, tried = hot_run(needed)
-    assert found.n_replays >= 1
-    assert len(tried) == 4 + found.n_replays
-    # Some chunk after the first was tried twice.
-    assert any(tried.count(step) > 1 for step in (10, 20, 30)), tried
-    assert_same_path(found, ample[0])
+    result, attempts = hot_run(needed)
+    assert result.n_replays >= 1
+    assert len(attempts) == 4 + result.n_replays
+    # A chunk after the first was repeated.
+    assert any(attempts.count(step) > 1 for step in (10, 20, 30)), attempts
+    assert_same_path(result, ample[0])
 
 
-def test_overflow_at_the_start_leaves_no_trace(hot_run, ample):
-    found, _ = hot_run(1)
-    assert found.n_replays >= 1
-    assert_same_path(found, ample[0])
+def test_overflow_at_step_0_does_not_change_the_trajectory(hot_run, ample):
+    result, _ = hot_run(1)
+    assert result.n_replays >= 1
+    assert_same_path(result, ample[0])
 
 
-def test_room_that_the_density_promised_and_atoms_in_a_slab_exceed(crystal, monkeypatch):
-    """Nothing runs with too short a list, which is grown to what the start needs and leaves no trace."""
+def test_slab_that_exceeds_the_capacity_for_the_mean_density(crystal, monkeypatch):
+    """The list is enlarged to the capacity that the initial state needs, and the trajectory is the same."""
     slab = crystal.replace(cell=jnp.diag(jnp.array([11.4, 11.4, 34.2])))
     expected = run(slab, capacity=80)
     host = importlib.import_module("difmd.neighbors.host")
@@ -143,11 +143,11 @@ def test_room_that_the_density_promised_and_atoms_in_a_slab_exceed(crystal, monk
         return done
 
     monkeypatch.setattr(MODULE, "run_chunk", spy)
-    found = run(slab)
+    result = run(slab)
     assert expected.n_replays == 0
-    assert found.n_replays >= 1
+    assert result.n_replays >= 1
     assert ends[0] == 0 < ends[1]
-    assert_same_path(found, expected)
+    assert_same_path(result, expected)
 
 
 def test_frames(argon, clean):
@@ -170,8 +170,8 @@ def test_frames(argon, clean):
 
 
 @pytest.mark.parametrize("batched", [False, True], ids=["one", "replicas"])
-def test_going_on_is_as_if_it_had_not_stopped(argon, batched):
-    """Noise, times and path of 20 + 20 steps are those of 40."""
+def test_continued_run_equals_one_run(argon, batched):
+    """20 + 20 steps have the noise, times and path of 40."""
     system = jax.tree.map(lambda x: jnp.stack([x, x]), argon) if batched else argon
     bath = langevin(dt=5 * units.FS, temperature=100.0, friction=1 / units.PS)
     whole = run(system, integrator=bath)
@@ -186,49 +186,49 @@ def test_going_on_is_as_if_it_had_not_stopped(argon, batched):
         run(first.state)
 
 
-def test_temperature_is_that_relative_to_the_centre_of_mass():
-    """Four atoms and one that pads, in a wind."""
+def test_temperature_excludes_the_centre_of_mass():
+    """Four atoms and padding, at rest and with a common velocity."""
     system = make_system(np.eye(5, 3), [18, 18, 18, 18, 0], cell=[9.0] * 3)
     momenta = np.zeros((2, 5, 3))
     momenta[:, 0, 0], momenta[:, 1, 0] = 3.0, -3.0
-    still = kinetic_temperature(system, momenta)
-    np.testing.assert_allclose(still, 2 * 9.0 / 39.95 / (9 * units.KB), rtol=1e-3)
-    wind = momenta + 5.0 * np.array([1.0, 1, 1, 1, 0])[:, None]
-    np.testing.assert_allclose(kinetic_temperature(system, wind), still, rtol=1e-12)
+    expected = kinetic_temperature(system, momenta)
+    np.testing.assert_allclose(expected, 2 * 9.0 / 39.95 / (9 * units.KB), rtol=1e-3)
+    moving = momenta + 5.0 * np.array([1.0, 1, 1, 1, 0])[:, None]
+    np.testing.assert_allclose(kinetic_temperature(system, moving), expected, rtol=1e-12)
     alone = make_system(np.zeros((1, 3)), [18], cell=[9.0] * 3)
     assert np.isnan(kinetic_temperature(alone, np.ones((1, 3))))
 
 
-def test_energy_that_is_not_finite_stops_the_run(argon, monkeypatch):
-    def spoilt(*args):
+def test_non_finite_energy_stops_the_run(argon, monkeypatch):
+    def broken(*args):
         done = chunk(*args)
         frames, checks = done.frames
-        spoilt = checks._replace(potential_energy=jnp.nan * checks.potential_energy)
-        return done._replace(frames=(frames, spoilt))
+        checks = checks._replace(potential_energy=jnp.nan * checks.potential_energy)
+        return done._replace(frames=(frames, checks))
 
     chunk = MODULE.run_chunk
-    monkeypatch.setattr(MODULE, "run_chunk", spoilt)
+    monkeypatch.setattr(MODULE, "run_chunk", broken)
     with pytest.raises(SimulationError, match="NON_FINITE.*first at step 10") as caught:
         run(argon)
     assert len(caught.value.partial_result) == 0
 
 
-def test_chunk_size_does_not_matter(argon, clean):
+def test_trajectory_does_not_depend_on_the_chunk_size(argon, clean):
     """50 steps in chunks of 20, 20, 10 and in chunks of 10; only the order of sums may differ."""
     uneven = run(argon, n_steps=50)
     short = run(argon, n_steps=50, chunk_steps=10)
     assert uneven.positions.shape == short.positions.shape == (5, 32, 3)
     np.testing.assert_array_equal(uneven.positions[:4], clean.positions)
     np.testing.assert_allclose(short.positions, uneven.positions, atol=1e-10)
-    for found in (uneven, short):
-        total = found.total_energy
-        # Velocity Verlet at 5 fs: a small part of the exchange between the two.
-        assert np.ptp(total) < 0.01 * np.ptp(found.kinetic_energy)
-        assert np.ptp(found.kinetic_energy) > 0.01
+    for result in (uneven, short):
+        total = result.total_energy
+        # Velocity Verlet at 5 fs: small compared with the exchange of potential and kinetic energy.
+        assert np.ptp(total) < 0.01 * np.ptp(result.kinetic_energy)
+        assert np.ptp(result.kinetic_energy) > 0.01
 
 
 def test_replicas_are_independent_runs(argon, clean):
-    """Two replicas from given momenta: the first is the run alone, the second goes its own way."""
+    """Two replicas from given momenta: the first equals a run of one system, the second differs."""
     momenta = jnp.stack([clean.state.momenta, -clean.state.momenta])
     systems = jax.tree.map(lambda x: jnp.stack([x, x]), argon)
     both = run(systems, momenta=momenta, n_steps=20)
@@ -265,20 +265,20 @@ def test_replicas_are_independent_runs(argon, clean):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value).replace(" ", ""),
 )
-def test_refusals_name_the_culprit(argon, changes, culprit):
+def test_bad_arguments_raise(argon, changes, culprit):
     with pytest.raises(InputError, match=culprit):
         run(argon, **changes)
 
 
 @pytest.mark.parametrize("dt", [-1.0, 0.0, float("nan")])
-def test_time_step_is_refused(dt):
+def test_bad_time_steps_raise(dt):
     with pytest.raises(InputError, match="dt = "):
         velocity_verlet(dt=dt)
     with pytest.raises(InputError, match="dt = "):
         langevin(dt=dt, temperature=100.0, friction=0.1)
 
 
-def test_system_is_refused(argon):
+def test_bad_systems_raise(argon):
     with pytest.raises(InputError, match="Kr.*Ar"):
         run(argon.replace(atomic_numbers=argon.atomic_numbers.at[3].set(36)))
     with pytest.raises(InputError, match=r"positions\[2, 1\]"):
@@ -288,18 +288,18 @@ def test_system_is_refused(argon):
         run(systems.replace(atomic_numbers=systems.atomic_numbers.at[1, 3].set(36)))
 
 
-def test_explosion_at_once(argon):
-    """Two atoms nearly on top of each other, and a step far too large."""
+def test_explosion_in_the_first_step(argon):
+    """Two atoms nearly on top of each other, and a time step far too large."""
     near = argon.positions.at[1].set(argon.positions[0] + jnp.asarray([0.01, 0, 0]))
     with pytest.raises(SimulationError, match=r"NON_FINITE.*first at step 1\)") as caught:
         run(argon.replace(positions=near), integrator=velocity_verlet(dt=1000 * units.FS))
-    left = caught.value.partial_result
-    assert left.positions.shape == (0, 32, 3) and left.stress.shape == (0, 3, 3)
-    assert left.time.shape == (0,)
-    assert int(left.state.step) == 0
+    partial = caught.value.partial_result
+    assert partial.positions.shape == (0, 32, 3) and partial.stress.shape == (0, 3, 3)
+    assert partial.time.shape == (0,)
+    assert int(partial.state.step) == 0
 
 
-def test_explosion_later_keeps_the_frames_before_it(argon, clean, monkeypatch):
+def test_explosion_returns_the_completed_frames(argon, clean, monkeypatch):
     chunk = MODULE.run_chunk
 
     def kick(*args):
@@ -311,14 +311,14 @@ def test_explosion_later_keeps_the_frames_before_it(argon, clean, monkeypatch):
     monkeypatch.setattr(MODULE, "run_chunk", kick)
     with pytest.raises(SimulationError, match=r"NON_FINITE.*first at step 2\d\)") as caught:
         run(argon)
-    left = caught.value.partial_result
+    partial = caught.value.partial_result
     for name in RECORDS:
-        np.testing.assert_array_equal(getattr(left, name), getattr(clean, name)[:2], err_msg=name)
-    assert int(left.state.step) == 20
-    np.testing.assert_array_equal(left.state.momenta, clean.momenta[1])
+        np.testing.assert_array_equal(getattr(partial, name), getattr(clean, name)[:2], err_msg=name)
+    assert int(partial.state.step) == 20
+    np.testing.assert_array_equal(partial.state.momenta, clean.momenta[1])
 
 
-def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
+def test_interrupt_returns_the_completed_frames(argon, clean, monkeypatch):
     chunk, calls = MODULE.run_chunk, []
 
     def stop(*args):
@@ -331,16 +331,16 @@ def test_interrupt_keeps_the_frames_before_it(argon, clean, monkeypatch):
     with pytest.raises(SimulationInterrupted, match="40 of 80 steps") as caught:
         run(argon, n_steps=80)
     assert isinstance(caught.value, KeyboardInterrupt) and isinstance(caught.value, SimulationError)
-    left = caught.value.partial_result
+    partial = caught.value.partial_result
     for name in RECORDS:
-        np.testing.assert_array_equal(getattr(left, name), getattr(clean, name), err_msg=name)
-    assert int(left.state.step) == 40
-    np.testing.assert_array_equal(left.time, clean.time)
+        np.testing.assert_array_equal(getattr(partial, name), getattr(clean, name), err_msg=name)
+    assert int(partial.state.step) == 40
+    np.testing.assert_array_equal(partial.time, clean.time)
 
 
 @pytest.mark.parametrize("replicas", [(), (2,)])
-def test_interrupt_before_the_first_frame_leaves_a_start_to_go_on_from(argon, monkeypatch, replicas):
-    """Its forces are yet to be found, and say so."""
+def test_interrupt_before_the_first_frame_returns_the_initial_state(argon, monkeypatch, replicas):
+    """Its forces have not been evaluated, and are NaN."""
 
     def stop(*args, **options):
         raise KeyboardInterrupt
@@ -351,14 +351,14 @@ def test_interrupt_before_the_first_frame_leaves_a_start_to_go_on_from(argon, mo
         patch.setattr(MODULE, "run_chunk", stop)
         patch.setattr(MODULE, "run_replicas", stop)
         run(system)
-    left = caught.value.partial_result.state
-    assert np.isnan(left.forces).all()
+    partial = caught.value.partial_result.state
+    assert np.isnan(partial.forces).all()
     options = {"n_steps": 40, "save_every": 10, "chunk_steps": 20, "progress": False}
-    assert_same_path(simulate(POTENTIAL, PARAMS, left, NVE, **options), whole)
+    assert_same_path(simulate(POTENTIAL, PARAMS, partial, NVE, **options), whole)
 
 
-def test_a_melting_crystal_goes_on_as_if_it_had_not_stopped(crystal):
-    """Occupancy and numbers of neighbours change on the way; the order of sums must not."""
+def test_continued_run_of_a_melting_crystal_equals_one_run(crystal):
+    """Occupancy and numbers of neighbours change during the run; the order of sums must not."""
     options = {"save_every": 30, "chunk_steps": 30, "integrator": velocity_verlet(dt=8 * units.FS)}
     whole = run(crystal, n_steps=120, initial_temperature=600.0, **options)
     half = run(crystal, n_steps=60, initial_temperature=600.0, **options)
@@ -370,7 +370,7 @@ def test_a_melting_crystal_goes_on_as_if_it_had_not_stopped(crystal):
     np.testing.assert_array_equal(rest.momenta[-1], whole.momenta[-1])
 
 
-def test_refuses_what_is_no_system_and_no_key(argon, unchecked):
+def test_objects_that_are_no_systems_or_keys_raise(argon, unchecked):
     options = {"n_steps": 1, "save_every": 1, "initial_temperature": 100.0, "progress": False}
     with pytest.raises(InputError, match="str: convert it with difmd.from_ase"):
         simulate(POTENTIAL, PARAMS, "argon", NVE, key=jax.random.key(0), **options)
@@ -380,8 +380,8 @@ def test_refuses_what_is_no_system_and_no_key(argon, unchecked):
         simulate(POTENTIAL, PARAMS, argon, NVE, key=jax.random.key(0), **{**options, "n_steps": 1.0})
 
 
-def test_another_temperature_compiles_nothing_anew(argon):
-    """Nor does another start, for a bath as for no bath."""
+def test_another_temperature_does_not_recompile(argon):
+    """Nor do other initial momenta, with or without a thermostat."""
 
     def heated(kelvin, key):
         bath = langevin(dt=5 * units.FS, temperature=kelvin, friction=1 / units.PS)
@@ -391,20 +391,20 @@ def test_another_temperature_compiles_nothing_anew(argon):
     heated(40.0, 1)
     compiled = [f._cache_size() for f in (MODULE.run_chunk, draw_state)]
     for kelvin, key in ((60.0, 2), (150.0, 3)):
-        found, _ = heated(kelvin, key)
-        assert 0.5 * kelvin < found.temperature[-1] < 1.5 * kelvin
+        result, _ = heated(kelvin, key)
+        assert 0.5 * kelvin < result.temperature[-1] < 1.5 * kelvin
     assert [f._cache_size() for f in (MODULE.run_chunk, draw_state)] == compiled
 
 
-def test_skin_is_chosen_and_told(argon):
-    found = run(argon, n_steps=10)
-    assert found.skin == automatic_skin(np.asarray(argon.masses), dt=float(NVE.dt), cutoff=POTENTIAL.cutoff)
-    assert 0.02 * POTENTIAL.cutoff < found.skin < 0.3 * POTENTIAL.cutoff
+def test_automatic_skin_is_reported(argon):
+    result = run(argon, n_steps=10)
+    assert result.skin == automatic_skin(np.asarray(argon.masses), dt=float(NVE.dt), cutoff=POTENTIAL.cutoff)
+    assert 0.02 * POTENTIAL.cutoff < result.skin < 0.3 * POTENTIAL.cutoff
     assert run(argon, n_steps=10, skin=0.4).skin == 0.4
 
 
-def test_going_on_compiles_nothing_anew(argon):
-    """Capacities are measured at every call; they must not differ by an atom here and there."""
+def test_continued_run_does_not_recompile(argon):
+    """Capacities are measured at every call; small differences must not change shapes."""
     first = run(argon, n_steps=40, save_every=20)
     state, compiled = first.state, MODULE.run_chunk._cache_size()
     for _ in range(4):

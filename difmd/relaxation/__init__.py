@@ -1,7 +1,4 @@
-"""Structure relaxation: positions, and optionally the cell, at a minimum of the enthalpy.
-
-`minimize` is pure and differentiable; `difmd.relax` drives the same steps on the host, for many structures.
-"""
+"""Structure relaxation: `minimize` is pure and differentiable, `relax` drives the same steps on the host."""
 
 from difmd.relaxation.driver import relax
 from difmd.relaxation.fire import fire

@@ -46,11 +46,9 @@ def begin(optimizer: Optimizer, system: System, n_modes: int, neighbors: Neighbo
     """A descent from the positions of the system, before the first evaluation."""
     dtype = system.positions.dtype
     point = Point(system.positions, jnp.zeros(n_modes, dtype))
-    return Descent(
-        point=point, enthalpy=jnp.asarray(jnp.nan, dtype), gradient=jax.tree.map(jnp.zeros_like, point),
-        largest=jnp.asarray(jnp.inf, dtype), memory=optimizer.init(point), neighbors=neighbors,
-        status=Status.ok(), n_steps=jnp.int32(-1),
-    )  # fmt: skip
+    enthalpy, largest = jnp.asarray(jnp.nan, dtype), jnp.asarray(jnp.inf, dtype)
+    zero, memory = jax.tree.map(jnp.zeros_like, point), optimizer.init(point)
+    return Descent(point, enthalpy, zero, largest, memory, neighbors, Status.ok(), jnp.int32(-1))
 
 
 def is_running(descent: Descent, tolerance: Any, until: Any) -> Bool[Array, "*batch"]:
@@ -59,16 +57,12 @@ def is_running(descent: Descent, tolerance: Any, until: Any) -> Bool[Array, "*ba
 
 
 def step(surface: Landscape, optimizer: Optimizer, before: Descent, tolerance: Any, until: Any) -> Descent:
-    """Move and evaluate; the first step only evaluates. A descent that has ended stays the same, bit for bit.
-
-    The potential is called in one place, as XLA takes long to compile it.
-    """
+    """Move and evaluate; the first step only evaluates. A descent that has ended does not change."""
     is_active = is_running(before, tolerance, until)
     moves = is_active & (before.n_steps >= 0)
     moved = optimizer.step(before.memory, before.point, before.enthalpy, before.gradient)
-    point, memory = jax.tree.map(
-        lambda new, old: jnp.where(moves, new, old), moved, (before.point, before.memory)
-    )  # fmt: skip
+    start = (before.point, before.memory)
+    point, memory = jax.tree.map(lambda new, old: jnp.where(moves, new, old), moved, start)
     system = surface.deformed(point)
     neighbors = update(system, before.neighbors)
     enthalpy, gradient = jax.value_and_grad(surface.enthalpy)(point, neighbors)
@@ -79,19 +73,13 @@ def step(surface: Landscape, optimizer: Optimizer, before: Descent, tolerance: A
     status = status.raise_flag(Flag.NON_FINITE, ~is_finite, n_steps)
     after = Descent(point, enthalpy, gradient, largest, memory, neighbors, status, n_steps)
     # A batch has a single list, which is rebuilt for all of its structures or for none.
-    selected = jax.tree.map(
-        lambda new, old: jnp.where(is_active, new, old), after, before._replace(neighbors=neighbors)
-    )
+    before = before._replace(neighbors=neighbors)
+    selected = jax.tree.map(lambda new, old: jnp.where(is_active, new, old), after, before)
     return selected._replace(neighbors=neighbors)
 
 
 def check_goal(strains: Any, pressure: Any, force_tolerance: float, max_steps: int) -> None:
-    """Validate the goal of a relaxation (host); a traced pressure passes.
-
-    Raises:
-        InputError: a tolerance or a number of steps that is not positive, a tolerance that is not a single
-            number, a pressure that is not finite, or a pressure on a fixed cell.
-    """
+    """Validate the goal of a relaxation (host); a traced pressure passes."""
     check_positive_number("force_tolerance", force_tolerance, "eV/Å")
     check_integer("max_steps", max_steps)
     if isinstance(pressure, jax.core.Tracer):

@@ -100,40 +100,36 @@ def relax(
 ) -> Relaxation | list[Relaxation]:
     """Relax structures to a minimum of the enthalpy U + P V, one or many at once.
 
-    Structures of similar size relax together in one compiled function, padded to the largest; each stops
-    when its forces are below the tolerance. Neighbour lists are built automatically and enlarged on overflow.
-    For derivatives of the result, continue with `difmd.relaxation.minimize`. Coordinates and forces of
-    strains are defined in `difmd.relaxation.strains`.
-
-    Atoms in `System.fixed` keep their positions or, where the cell is free, their fractional coordinates;
-    forces on them do not count.
+    Structures of similar size relax together, padded to the largest, until their forces are below the
+    tolerance. Neighbour lists are enlarged on overflow. `difmd.relaxation.minimize` computes derivatives of
+    the result; `difmd.relaxation.strains` defines coordinates and forces of strains. Fixed atoms keep their
+    positions or, where the cell is free, their fractional coordinates; forces on them do not count.
 
     Args:
         potential: the energy model.
         params: its parameters.
-        systems: one `System` or `ase.Atoms`; a `System` with a leading batch dimension; or a sequence of
-            structures of any sizes, species, cells and precisions.
+        systems: one `System` or `ase.Atoms`, a `System` with a leading batch dimension, or a sequence of
+            different structures.
         optimizer: `lbfgs()`, the default, or `fire()`.
         strains: modes in which the cells are free: `any_strain()`, `axial_strain()`, `isotropic_strain()` of
-            `difmd.relaxation`, or others, as `any_strain()[:2]`, which holds the third axis; None: the cells
-            are fixed.
+            `difmd.relaxation`, or others, as `any_strain()[:2]`; None: the cells are fixed.
         pressure: P, if the cells are free [eV/Å³]; one for all structures, or one for each.
         force_tolerance: largest force f on an atom or strain coordinate at convergence [eV/Å]; stresses are
             then below f L/V, with the length L of `relaxation.strains`.
         max_steps: largest number of steps, each with one evaluation of the forces.
         save_every: steps between frames; larger values run faster.
         skin: of the neighbour lists [Å].
-        progress: show a progress bar with the largest force and the energy of structures not yet converged.
+        progress: show a progress bar.
 
     Returns:
         `Relaxation`; for a batch with leading dimensions, for a sequence a list in the same order.
 
     Raises:
-        InputError: bad arguments, before anything runs.
+        InputError: bad arguments.
         SimulationError: structures that have not converged after `max_steps` or whose forces are not finite,
-            after all others have ended; or a list that keeps overflowing. `partial_result` holds what would
-            have been returned, with `is_converged` and `status` of each structure.
-        SimulationInterrupted: Ctrl-C; likewise.
+            after all others have ended; or a list that keeps overflowing. `partial_result` holds the result,
+            with `is_converged` and `status` of each structure.
+        SimulationInterrupted: Ctrl-C; with the same `partial_result`.
     """
     optimizer = lbfgs() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
@@ -145,10 +141,8 @@ def relax(
     structures = structures_of(systems, pressure)
     for structure in structures:
         _check_structure(potential, params, structure, strains)
-    plan = _Plan(
-        potential, params, optimizer, strains, float(force_tolerance), int(max_steps), int(save_every),
-        float(skin),
-    )  # fmt: skip
+    numbers = (float(force_tolerance), int(max_steps), int(save_every), float(skin))
+    plan = _Plan(potential, params, optimizer, strains, *numbers)
     result = functools.partial(collected, structures, systems, plan.force_tolerance)
     _relax_all(structures, plan, result, progress)
     _check_ends(structures, plan.force_tolerance, result)
@@ -275,9 +269,8 @@ def _record(group: Sequence[Structure], chunk: _Chunk, is_converged: np.ndarray,
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _begin(optimizer: Optimizer, n_modes: int, systems: System, neighbors: Neighbors) -> Descent:
-    return jax.vmap(lambda system, neighbors: begin(optimizer, system, n_modes, neighbors))(
-        systems, neighbors
-    )  # fmt: skip
+    each = jax.vmap(lambda system, neighbors: begin(optimizer, system, n_modes, neighbors))
+    return each(systems, neighbors)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -287,6 +280,7 @@ def _advance(
 ) -> _Chunk:  # fmt: skip
     """Steps until all structures have converged or done `until` steps, or a list has overflowed."""
 
+    @jax.vmap
     def move(system: System, pressure: Array, descent: Descent) -> Descent:
         surface = landscape(potential, params, system, modes, pressure)
         return step(surface, optimizer, descent, tolerance, until)
@@ -299,8 +293,6 @@ def _advance(
         return has_capacity & jnp.any(is_running(descents, tolerance, until))
 
     # The loop is outside the map: inside, XLA would select between complete lists after each step.
-    ends = lax.while_loop(
-        continues, lambda descents: jax.vmap(move)(systems, pressures, descents), descents
-    )  # fmt: skip
+    ends = lax.while_loop(continues, lambda descents: move(systems, pressures, descents), descents)
     status = Status(flags=ends.status.flags & _OF_LISTS, first_bad_step=ends.status.first_bad_step)
     return _Chunk(ends, jax.vmap(deformed)(systems, ends), status)

@@ -56,12 +56,8 @@ def fire(*, dt: float = 0.1, dt_max: float = 1.0, max_step: float = 0.2) -> Opti
 def _fire(dt_first: float, dt_max: float, max_step: float) -> Optimizer:
     def init(point: Point) -> _Inertia:
         dtype = point.positions.dtype
-        return _Inertia(
-            velocity=jax.tree.map(jnp.zeros_like, point),
-            dt=jnp.asarray(dt_first, dtype),
-            mixing=jnp.asarray(_ALPHA, dtype),
-            n_downhill=jnp.int32(0),
-        )
+        velocity = jax.tree.map(jnp.zeros_like, point)
+        return _Inertia(velocity, jnp.asarray(dt_first, dtype), jnp.asarray(_ALPHA, dtype), jnp.int32(0))
 
     def step(now: _Inertia, point: Point, enthalpy: Array, gradient: Point) -> tuple[Point, _Inertia]:
         del enthalpy
@@ -72,7 +68,7 @@ def _fire(dt_first: float, dt_max: float, max_step: float) -> Optimizer:
         speeds = jnp.sqrt(squares / jnp.maximum(dot(gradient, gradient), jnp.finfo(squares.dtype).tiny))
         is_settled = is_downhill & (now.n_downhill > _N_MIN)
         dt = jnp.where(is_settled, jnp.minimum(now.dt * _F_INC, dt_max), now.dt)
-        # At rest, as in the first step, the system did not go uphill.
+        # With zero velocity, as in the first step, the system did not go uphill.
         dt = jnp.where(is_downhill | (squares == 0), dt, now.dt * _F_DEC)
 
         def accelerated(v: Array, g: Array) -> Array:
@@ -81,12 +77,10 @@ def _fire(dt_first: float, dt_max: float, max_step: float) -> Optimizer:
 
         velocity = jax.tree.map(accelerated, now.velocity, gradient)
         stride = dt * max_step / jnp.maximum(dt * largest_norm(velocity), max_step)
-        calmer = jnp.where(is_settled, now.mixing * _F_ALPHA, now.mixing)
-        return jax.tree.map(lambda x, v: x + stride * v, point, velocity), _Inertia(
-            velocity=velocity,
-            dt=dt,
-            mixing=jnp.where(is_downhill, calmer, _ALPHA),
-            n_downhill=jnp.where(is_downhill, now.n_downhill + 1, 0),
-        )
+        mixing = jnp.where(is_settled, now.mixing * _F_ALPHA, now.mixing)
+        moved = jax.tree.map(lambda x, v: x + stride * v, point, velocity)
+        mixing = jnp.where(is_downhill, mixing, _ALPHA)
+        n_downhill = jnp.where(is_downhill, now.n_downhill + 1, 0)
+        return moved, _Inertia(velocity, dt, mixing, n_downhill)
 
     return Optimizer(init, step, named("fire", dt=dt_first, dt_max=dt_max, max_step=max_step))

@@ -19,17 +19,10 @@ _UNSOLVED = 1e3
 def stationary_point(gradient: Callable[[Any], Any], guess: Any) -> Any:
     """The root of `gradient` near `guess`, differentiable in everything `gradient` closes over.
 
-    One Newton step, which squares the error of `guess`. With g(x, θ) = ∂U/∂x and the Hessian H = ∂g/∂x the
-    derivative follows from the implicit function theorem,
-
-        dx/dθ = −H⁻¹ ∂g/∂θ,
-
-    in forward and reverse mode. It costs one linear system, solved by conjugate gradients, independent of the
-    number of steps that led to `guess`. H may be singular in directions in which the energy is constant, such
-    as translations.
-
-    The result is NaN where conjugate gradients do not converge, and NaN or a saddle point where H is not
-    positive definite.
+    One Newton step squares the error of `guess`. With g(x, θ) = ∂U/∂x and the Hessian H = ∂g/∂x, the
+    derivative is dx/dθ = −H⁻¹ ∂g/∂θ in forward and reverse mode: one linear system, solved by conjugate
+    gradients. H may be singular in directions in which the energy is constant, such as translations. The
+    result is NaN without convergence, and NaN or a saddle point where H is not positive definite.
 
     References:
         Blondel et al., NeurIPS 2022, arXiv:2105.15183 (implicit differentiation of an optimum).
@@ -69,14 +62,11 @@ def _conjugate_gradients(multiply: Callable[[Array], Array], target: Float[Array
         stride = now.square / jnp.vdot(now.direction, product)
         residual = now.residual - stride * product
         square = jnp.vdot(residual, residual)
-        return _Krylov(
-            now.x + stride * now.direction, residual, residual + square / now.square * now.direction, square,
-            now.n_steps + 1,
-        )  # fmt: skip
+        direction = residual + square / now.square * now.direction
+        return _Krylov(now.x + stride * now.direction, residual, direction, square, now.n_steps + 1)
 
-    end = lax.while_loop(
-        is_running, step, _Krylov(jnp.zeros_like(target), target, target, square_of_target, jnp.int32(0))
-    )
+    start = _Krylov(jnp.zeros_like(target), target, target, square_of_target, jnp.int32(0))
+    end = lax.while_loop(is_running, step, start)
     return jnp.where(end.square <= (_UNSOLVED * tolerance) ** 2 * square_of_target, end.x, jnp.nan)
 
 

@@ -52,8 +52,7 @@ def lbfgs(*, memory: int = 20, stiffness: float = 70.0, max_step: float = 0.2) -
     initialised with (s·y)/(y·y). A step is accepted if it satisfies the Armijo condition or, where the change
     of the enthalpy is below rounding, the approximate Wolfe condition of Hager and Zhang; otherwise a shorter
     step is tried from the same origin. Each evaluation is one step, so that the structures of a batch do not
-    wait for each other's line searches. Pairs with s·y ≤ 0 are discarded; after one, |s|/|y| replaces
-    (s·y)/(y·y).
+    wait for each other's line searches. Pairs with s·y ≤ 0 are discarded, and |s|/|y| replaces (s·y)/(y·y).
 
     Args:
         memory: number of steps in the history.
@@ -135,8 +134,7 @@ def _lbfgs(memory: int, stiffness: float, max_step: float) -> Optimizer:
         )  # fmt: skip
         return restore(search.origin + search.stride * search.direction), search
 
-    settings = {"memory": memory, "stiffness": stiffness, "max_step": max_step}
-    return Optimizer(init, step, named("lbfgs", **settings))
+    return Optimizer(init, step, named("lbfgs", memory=memory, stiffness=stiffness, max_step=max_step))
 
 
 def _inverse(

@@ -64,9 +64,9 @@ def minimize(
     """Relax positions, and the cell by given strain modes; pure, and differentiable in `params`.
 
     FIRE or L-BFGS, then one Newton step. Derivatives of the result with respect to the parameters, the
-    pressure and a fixed cell are those of the minimum itself, by the implicit function theorem. The enthalpy
-    is U + P V; coordinates and forces of strains are defined in `relaxation.strains`. Fixed atoms keep their
-    positions or, where the cell is free, their fractional coordinates; forces on them do not count.
+    pressure and a fixed cell are those of the minimum, by the implicit function theorem. The enthalpy is
+    U + P V; `relaxation.strains` defines coordinates and forces of strains. Fixed atoms are treated as by
+    `relax`.
 
     Args:
         potential: the energy model.
@@ -77,9 +77,8 @@ def minimize(
             others; None: the cell is fixed.
         pressure: P, if the cell is free [eV/Å³].
         force_tolerance: largest force f on an atom or strain coordinate at convergence [eV/Å]; stresses are
-            then below f L/V, with the length L of `relaxation.strains`. The Newton step squares the remaining
-            error.
-        max_steps: largest number of steps; the status has the flag `NOT_CONVERGED` if they do not suffice.
+            then below f L/V, with the length L of `relaxation.strains`.
+        max_steps: largest number of steps; the flag `NOT_CONVERGED` is set if they do not suffice.
         optimizer: `fire()`, the default, or `lbfgs()`.
 
     Returns:
@@ -89,8 +88,7 @@ def minimize(
         InputError: strains that are not symmetric, finite, linearly independent 3×3 matrices, or a cell
             without three periodic directions; a pressure that is not one finite number, or on a fixed cell;
             a tolerance or a number of steps that is not positive; params of another potential, or a list that
-            does not fit. Outside jit also an unknown species, parameters that are not finite, or a list that
-            is stale or has overflowed.
+            does not fit, is stale or has overflowed; unknown species.
 
     References:
         Blondel et al., NeurIPS 2022, arXiv:2105.15183 (implicit differentiation of an optimum).

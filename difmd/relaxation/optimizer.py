@@ -17,7 +17,7 @@ class Optimizer(NamedTuple):
     Attributes:
         init: `init(point) -> memory`, a pytree.
         step: `step(memory, point, enthalpy, gradient) -> point, memory`: the next point to evaluate, from
-            the enthalpy [eV] and its gradient [eV/Å] at `point`, which was evaluated last.
+            the enthalpy [eV] and its gradient [eV/Å] at the last one.
         name: the call of the factory that made it, for `repr`.
     """
 

@@ -33,12 +33,7 @@ class Point(NamedTuple):
 
 
 class Landscape(NamedTuple):
-    """The enthalpy surface of a system.
-
-    Attributes:
-        deformed: `deformed(point)`, the system at a point; fixed atoms and padding move with the cell only.
-        enthalpy: `enthalpy(point, neighbors)`, U + P V [eV].
-    """
+    """The system at a point, where fixed atoms and padding move with the cell only, and U + P V [eV]."""
 
     deformed: Callable[[Point], System]
     enthalpy: Callable[[Point, Neighbors], Float[Array, ""]]

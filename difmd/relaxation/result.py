@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Relaxation(NamedTuple):
     """Relaxed structures and the frames of their relaxation; those of a batch have leading `structures`.
 
-    Frames are saved every `save_every` steps, and include the initial and the final structure. A structure of
-    a batch that has converged stays the same while others go on.
+    Frames include the initial and the final structure. Converged structures of a batch do not change while
+    others continue.
 
     Attributes:
         system: relaxed.

@@ -56,12 +56,7 @@ def isotropic_strain() -> np.ndarray:
 
 
 def check_modes(strains: Any, periodic: tuple[bool, ...]) -> Any:
-    """Strain modes [modes, 3, 3], after validation; None becomes no modes.
-
-    Raises:
-        InputError: strains that are not symmetric, finite, linearly independent 3×3 matrices, or a cell
-            without three periodic directions. Of traced strains only the shape is checked.
-    """
+    """Strain modes [modes, 3, 3], after validation, of traced ones only of their shape; None: no modes."""
     if strains is None:
         return np.zeros((0, 3, 3))
     matrices = strains if isinstance(strains, jax.core.Tracer) else real_numbers("strains", strains)
@@ -99,8 +94,7 @@ def deform(system: System, strain: Float[Array, "3 3"]) -> System:
 def tether(system: System, displacements: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
     """Gradient of springs that make the Hessian regular in directions in which the energy is constant [eV/Å].
 
-    One spring holds the mean of all atoms where none of them is fixed, against translations. Others hold
-    padding and fixed atoms, each individually.
+    They hold padding, fixed atoms and, where no atom is fixed, the mean of all atoms.
     """
     mobile = system.is_mobile[:, None]
     n_mobile = jnp.maximum(jnp.sum(mobile), 1).astype(displacements.dtype)

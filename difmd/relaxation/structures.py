@@ -80,12 +80,7 @@ class Structure:
 
 
 def structures_of(systems: Any, pressure: Any) -> list[Structure]:
-    """Structures of a system, a batch or a sequence, each with its pressure (host).
-
-    Raises:
-        InputError: no structure, an object that is not a system or whose fields do not fit each other, a
-            batch within a sequence, or a number of pressures that differs from that of the structures.
-    """
+    """Structures of a system, a batch or a sequence, each with its pressure, after validation (host)."""
     is_sequence = isinstance(systems, Sequence) and not isinstance(systems, str)
     structures: list[tuple[str, System]] = []
     for k, item in enumerate(systems if is_sequence else [systems]):
@@ -172,12 +167,7 @@ def _stacked(relaxations: Sequence[Relaxation], batch: System) -> Relaxation:
         positions=jnp.stack([each.system.positions for each in relaxations]),
         cell=jnp.stack([each.system.cell for each in relaxations]),
     )
-    ends: dict[str, Any] = {
-        name: of_ends(name) for name in ("energy", "largest_force", "n_steps", "status", "pressure")
-    }
-    saved: dict[str, Any] = {
-        name: of_frames(name) for name in ("positions", "cells", "energies", "largest_forces")
-    }
+    fields = {name: of_ends(name) for name in ("energy", "largest_force", "n_steps", "status", "pressure")}
+    fields |= {name: of_frames(name) for name in ("positions", "cells", "energies", "largest_forces")}
     system = jax.tree.map(jnp.asarray, system)
-    tolerance = relaxations[0].force_tolerance
-    return Relaxation(system=system, force_tolerance=tolerance, steps=steps, **ends, **saved)
+    return Relaxation(system=system, force_tolerance=relaxations[0].force_tolerance, steps=steps, **fields)

@@ -4,10 +4,4 @@ from difmd.simulation.driver import simulate
 from difmd.simulation.limits import Limits
 from difmd.simulation.rollouts import Rollout, initialize, rollout
 
-__all__ = [
-    "Limits",
-    "Rollout",
-    "initialize",
-    "rollout",
-    "simulate",
-]
+__all__ = ["Limits", "Rollout", "initialize", "rollout", "simulate"]

@@ -32,15 +32,7 @@ _ONCE = {"xla_backend_optimization_level": 0}
 
 
 class Checks(NamedTuple):
-    """What the host checks of each frame.
-
-    Attributes:
-        potential_energy: [eV]; [...].
-        kinetic_energy: [eV]; [...].
-        reservoir: energy that baths have received [eV], NaN where the integrator does not account for it.
-        cell: [Å]; [..., 3, 3].
-        closest: smallest distance of two atoms in sums of their covalent radii, see `closeness`.
-    """
+    """What the host checks of each frame: energies [eV], cell [Å; ..., 3, 3], `closeness` of its atoms."""
 
     potential_energy: Any
     kinetic_energy: Any
@@ -88,16 +80,9 @@ def record_frame(
     potential: Potential, params: Params, integrator: Integrator, state: MDState, neighbors: Neighbors
 ) -> tuple[Array, Frames]:
     """A `Record` that stores all `Frames` have."""
-    now = evaluate(potential, params, state.system, neighbors)
-    frame = Frames(
-        positions=state.system.positions,
-        momenta=state.momenta,
-        potential_energy=now.energy,
-        stress=now.stress,
-        cells=state.system.cell,
-        reservoir=_received(integrator, state, now.energy),
-    )
-    return now.energy, frame
+    now, system = evaluate(potential, params, state.system, neighbors), state.system
+    received = _received(integrator, state, now.energy)
+    return now.energy, Frames(system.positions, state.momenta, now.energy, now.stress, system.cell, received)
 
 
 def record_nothing(
@@ -109,7 +94,7 @@ def record_nothing(
 
 
 def _received(integrator: Integrator, state: MDState, like: Array) -> Array:
-    """Energy that baths have received, NaN where it is not accounted for."""
+    """Energy that baths have received, NaN where the integrator does not account for it."""
     return jnp.full_like(like, jnp.nan) if integrator.reservoir is None else integrator.reservoir(state)
 
 
@@ -134,11 +119,10 @@ def run_chunk(
     state: MDState,
     neighbors: Neighbors,
 ) -> Rollout:
-    """Advance by some steps; at step 0 evaluate the forces before.
+    """Advance by some steps, after an evaluation of the forces at step 0; frames are records and `Checks`.
 
-    The list is built here, since XLA optimises what is in one function together. It depends on the state and
-    on its capacity alone, so that replays and continuations take the same path. If the list overflows or the
-    forces are not finite, no step is done. Frames are what `record` stores, and `Checks`.
+    The list depends on the state and on its capacity alone, so that replays and continuations are the same.
+    If it overflows or the forces are not finite, no step is done.
     """
     each = functools.partial(_each, state)
 
@@ -148,9 +132,8 @@ def run_chunk(
 
     def run(state: MDState, neighbors: Neighbors) -> Rollout:
         return rollout(
-            potential, params, state, integrator, neighbors,
-            n_steps=n_steps, save_every=save_every, save=save,
-        )  # fmt: skip
+            potential, params, state, integrator, neighbors, n_steps=n_steps, save_every=save_every, save=save
+        )
 
     def problems(state: MDState, neighbors: Neighbors) -> Status:
         status = Status.ok().raise_flag(Flag.NEIGHBOR_OVERFLOW, neighbors.overflow, state.step)
@@ -210,7 +193,7 @@ def _each(state: MDState, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_forces(potential: Potential, params: Params, state: MDState, neighbors: Neighbors) -> MDState:
-    """The state, at step 0 with its forces, which have not been evaluated before."""
+    """The state; at step 0 with its forces, which have not been evaluated before."""
 
     def force(state: MDState, neighbors: Neighbors) -> tuple[Array, Array | None]:
         if state.virial is None:

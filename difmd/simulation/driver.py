@@ -71,25 +71,24 @@ def simulate(
 ) -> Trajectory:
     """Run molecular dynamics and store frames, in memory or on disk.
 
-    Steps are done in chunks; a chunk counts only if its status is clean. If the neighbour list overflows, it
-    is enlarged and the chunk is repeated from the same state with the same key: the trajectory is bit for bit
-    that of a sufficient capacity.
+    Steps are done in chunks. If the neighbour list overflows, it is enlarged and the chunk is repeated from
+    the same state: the trajectory is bit for bit that of a sufficient capacity.
 
     With a `folder`, frames are written to `trajectory.h5` (H5MD, which MDAnalysis opens; needs h5py), during
-    the run to files in `parts`, one every 20 seconds. The same call continues a run that was stopped by
-    Ctrl-C, SIGTERM or SIGKILL, bit for bit; a larger `n_steps` extends it, bit for bit if it ended with a
-    full chunk. Files have checksums; the frames of a damaged file are computed again, with a warning.
+    the run to `parts` every 20 seconds. The same call continues a run that was stopped by Ctrl-C, SIGTERM or
+    SIGKILL, bit for bit; a larger `n_steps` extends it, bit for bit if it ended with a full chunk. The frames
+    of a damaged file are computed again, with a warning.
 
     Args:
         potential: the energy model.
         params: its parameters.
-        system: initial configuration; with a leading dimension independent replicas, which run in equal
-            shares on all devices or on the cores of a CPU (the number of shares changes the rounding). Or the
-            `state` of an earlier trajectory, to continue it.
+        system: initial configuration; with a leading dimension replicas, which run in equal shares on all
+            devices or CPU cores (their number changes the rounding); or the `state` of a trajectory, to
+            continue it.
         integrator: the time stepping, such as `velocity_verlet(...)` or `langevin(...)`.
         n_steps: number of time steps, a multiple of `save_every`.
-        key: seed of momenta and noise, `jax.random.key(0)`; a state brings its own.
-        initial_temperature: draw momenta at this temperature [K], with the centre of mass at rest.
+        key: seed of momenta and noise, `jax.random.key(0)`; a state includes one.
+        initial_temperature: draw momenta at this temperature [K], with zero total momentum.
         momenta: initial momenta instead.
         save_every: steps between frames.
         chunk_steps: steps of a chunk, rounded to full frames.
@@ -97,20 +96,18 @@ def simulate(
         capacity: initial neighbours per atom; default: measured.
         progress: show a progress bar.
         folder: where to store the run; default: in memory only.
-        load: with a folder, read all frames at the end; False returns a trajectory without frames, for runs
-            larger than memory.
-        limits: what ends a run although all its numbers are finite, see `Limits`.
+        load: with a folder, read all frames at the end; False for runs larger than memory.
+        limits: what ends a run although all its numbers are finite.
 
     Returns:
         `Trajectory`.
 
     Raises:
-        InputError: invalid arguments, before anything runs; a folder that holds another run or is not
-            writable.
+        InputError: invalid arguments; a folder that holds another run or is not writable.
         SimulationError: non-finite values, an energy jump, atoms too close, a collapsed cell, or a list that
             overflows too often; `partial_result` holds the trajectory of the completed chunks and `states`
             the states before and at the failure, also written to `failed.extxyz` in the folder.
-        SimulationInterrupted: Ctrl-C; likewise.
+        SimulationInterrupted: Ctrl-C; with the same `partial_result`.
     """
     done = int(np.max(np.asarray(system.step))) if isinstance(system, MDState) else 0
     check_steps(n_steps, save_every, chunk_steps, done=done)
@@ -138,7 +135,7 @@ def simulate(
 def _prepare(
     run: _Run, system: System, state: MDState, *, skin: float | None, capacity: int | None, key: Array | None
 ) -> tuple[Recorder, Neighbors]:
-    """An allocated neighbour list, and a recorder with what the folder already holds."""
+    """A recorder with the frames that the folder already holds, and an allocated neighbour list."""
     potential, integrator = run.potential, run.integrator
     dt = float(np.max(np.asarray(integrator.dt)))
     if skin is None:
@@ -170,13 +167,7 @@ def _prepare(
 
 
 def _advance(run: _Run, recorder: Recorder, neighbors: Neighbors) -> None:
-    """Do and record the steps that are left.
-
-    Raises:
-        InputError: the forces of the initial state are not finite.
-        SimulationError: as `run_chunks`.
-        SimulationInterrupted: Ctrl-C.
-    """
+    """Do and record the remaining steps."""
     note = ProgressNote(recorder.system, run.integrator, recorder.dt)
     state = recorder.state
     n_before = recorder.n_frames * run.save_every

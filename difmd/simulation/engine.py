@@ -1,7 +1,6 @@
-"""`run_chunks`: the one MD engine, which `simulate`, fits and analyses drive.
+"""`run_chunks`: the MD engine of `simulate`, fits and analyses; each chunk is a call of a compiled function.
 
-A run is a sequence of chunks, each one call of a compiled function. After every chunk the host checks it: a
-neighbour list that overflowed is enlarged and the chunk is repeated from the same state; a chunk that
+If the neighbour list overflowed, it is enlarged and the chunk is repeated from the same state; a chunk that
 violates the `Limits`, or whose numbers are not finite, ends the run with a `SimulationError`.
 """
 
@@ -66,40 +65,30 @@ def run_chunks(
 ) -> Iterator[Chunk]:
     """Advance one system or replicas chunk by chunk, and check every frame (host).
 
-    The caller decides what happens to each chunk, and ends the run by leaving the loop:
-
-        for chunk in run_chunks(potential, params, state, integrator, neighbors, n_steps=…, save_every=…):
-            parts.append(chunk.frames)
-        state, neighbors = chunk.state, chunk.neighbors
-
-    Every chunk rebuilds the list at its beginning, so that a chunk depends on its initial state and the
-    capacity alone: a replay, and a run that is continued from a state, are the same bit for bit. Replicas run
-    in equal shares on all devices, or on the cores of a CPU. One function is compiled for each length of
-    chunk, shape, potential and `record`; parameters, temperatures and time steps do not recompile, so make
-    `n_steps` a multiple of the chunk, and pass the `neighbors` of an earlier run where shapes shall stay.
+    The caller ends the run by leaving the loop. Every chunk rebuilds the list at its beginning, so that
+    replays and continued runs are the same bit for bit. Replicas run in equal shares on all devices or CPU
+    cores. Each length of chunk, shape, potential and `record` is compiled once; parameters, temperatures and
+    time steps do not recompile, so make `n_steps` a multiple of the chunk, and pass the `neighbors` of an
+    earlier run to keep their shapes.
 
     Args:
         potential: the energy model.
         params: its parameters.
-        state: initial state, such as `chunk.draw_state(…)` or `chunk.initial_state(…)` returns; the forces of
-            a state at step 0 are evaluated here. To draw new momenta during a run, begin another run.
+        state: initial state, as from `chunk.draw_state(…)`; at step 0 its forces are evaluated here.
         integrator: the time stepping.
-        neighbors: a list for the state whose capacity counts; it need not be current.
+        neighbors: a list with the capacity to begin with; it need not be current.
         n_steps: number of steps, a multiple of `save_every`.
         save_every: steps between frames; each is recorded and checked.
         chunk_steps: steps of a chunk, rounded to full frames.
         limits: what ends a run although all its numbers are finite.
-        record: `record(potential, params, integrator, state, neighbors)` under jit → the potential energy of
-            one system, which the checks use, and a pytree to store. A function at module level, since each
-            distinct one is compiled; `record_frame` stores `Frames`, `record_nothing` nothing.
-        before: the checks of the frame before the first one, to compare with; None: a state at its start.
+        record: a `Record` at module level, since each distinct one is compiled.
+        before: checks of the frame before the first one; None at the start of a run.
 
     Yields:
         `Chunk`, in order.
 
     Raises:
-        SimulationError: a flag of the rollout or of the limits, or a list that overflowed too often, with
-            `status`, and with `states` before and at the failure; chunks that were yielded are valid.
+        SimulationError: a flag of the rollout or of the limits, or a list that overflowed too often.
     """
     n_left = n_steps // save_every
     frames_per_chunk = max(1, round(chunk_steps / save_every))

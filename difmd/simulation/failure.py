@@ -39,21 +39,10 @@ def states_at(
     frames: Any = None,
     save_every: int = 1,
 ) -> tuple[MDState, ...]:
-    """The states before and at the first bad step, of the replica that failed first (host).
+    """The states before and at the first bad step or frame of a chunk, of the first replica to fail (host).
 
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        start: state before the chunk.
-        integrator: the time stepping.
-        neighbors: list of the chunk.
-        status: of the chunk.
-        frames: what the chunk recorded, where a frame failed and not a step; [*replicas, frames, ...].
-        save_every: steps from frame to frame.
-
-    Returns:
-        Two states; or the initial one alone, where no step failed. For a frame they are that frame and
-        the one before.
+    `frames` [*replicas, frames, ...] are those recorded where a frame failed and not a step. Where no step
+    failed, the initial state is returned alone.
     """
     flags, steps = (np.asarray(x).reshape(-1) for x in (status.flags, status.first_bad_step))
     replica = int(np.argmin(np.where(flags != 0, steps, np.iinfo(steps.dtype).max)))
@@ -82,7 +71,7 @@ def _state_of(start: MDState, frames: Frames, n: int, save_every: int) -> MDStat
 
 
 def failure_message(states: tuple[MDState, ...], folder: Path | None) -> str:
-    """Write the states to `failed.extxyz` where there is a folder; a text about them (host)."""
+    """Write the states to `failed.extxyz` if there is a folder, and return a text about them (host)."""
     text = ""
     for state in states:
         pair = nearest_pair(state.system)

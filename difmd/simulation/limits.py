@@ -42,11 +42,7 @@ class Limits(NamedTuple):
 
 
 def check_limits(limits: Limits) -> None:
-    """Check that limits are numbers and not negative.
-
-    Raises:
-        InputError: naming the value.
-    """
+    """Require limits that are numbers and not negative, or raise `InputError`."""
     check_type("limits", limits, Limits, "write difmd.Limits(energy_jump=..., closest=...)")
     check_positive("energy_jump", limits.energy_jump, "eV/atom")
     check_not_negative("closest", limits.closest, "sums of covalent radii")
@@ -56,13 +52,6 @@ def closeness(system: System, neighbors: Neighbors) -> Float[Array, ""]:
     """Smallest distance of two atoms in sums of their covalent radii; 10⁵ and more where there is no pair.
 
     The radii are those of ASE: Cordero et al., Dalton Trans. 2832 (2008), doi:10.1039/b801115j.
-
-    Args:
-        system: the configuration.
-        neighbors: a current list for it.
-
-    Returns:
-        A number without unit; [].
     """
     dtype = system.positions.dtype
     # Padding is far from everything, so that its radius does not matter.
@@ -82,14 +71,7 @@ def closeness(system: System, neighbors: Neighbors) -> Float[Array, ""]:
 
 
 class NearestPair(NamedTuple):
-    """Two atoms and their distance; `str` gives it as text.
-
-    Attributes:
-        first: index of one atom.
-        second: index of the other, the same for an atom and its periodic image.
-        distance: [Å].
-        relative: the same in sums of their covalent radii.
-    """
+    """Indices of two atoms, the same for periodic images, and their distance [Å; sums of covalent radii]."""
 
     first: int
     second: int
@@ -104,12 +86,8 @@ class NearestPair(NamedTuple):
 def nearest_pair(system: System) -> NearestPair | None:
     """The pair with the smallest distance in sums of covalent radii (host).
 
-    Args:
-        system: one system.
-
-    Returns:
-        The pair; None if no two atoms are within two of the largest covalent radii, if positions are not
-        finite, or if the cell is so small that a search would take too long.
+    None if no two atoms are within two of the largest covalent radii, if positions are not finite, or if the
+    cell is so small that a search would take too long.
     """
     positions = np.asarray(system.positions, np.float64)
     cell, pbc = np.asarray(system.cell, np.float64), np.asarray(system.pbc)
@@ -133,13 +111,7 @@ def nearest_pair(system: System) -> NearestPair | None:
 def has_heated(limits: Limits, state: MDState, kinetic: np.ndarray) -> bool:
     """Whether K changed by more than the energy may between the initial state and the first frame (host).
 
-    The energy of the initial state costs an evaluation that must be compiled; K shows that most runs do not
-    need it.
-
-    Args:
-        limits: limits of the run.
-        state: initial state.
-        kinetic: K of the frames [eV]; [frames, *replicas].
+    Otherwise the energy of the initial state, which costs a compilation, is not needed.
     """
     n_atoms = _n_atoms(state)
     before = kinetic_energy(state.system, np.asarray(state.momenta)) / n_atoms
@@ -148,26 +120,15 @@ def has_heated(limits: Limits, state: MDState, kinetic: np.ndarray) -> bool:
 
 
 def status_of_frames(limits: Limits, state: MDState, checks: Any, *, before: Any, save_every: int) -> Status:
-    """The flags that frames set, with the steps of these frames (host).
+    """The `Status` [*replicas] of the frames after a state, from their `Checks` [frames, *replicas] (host).
 
-    Args:
-        limits: limits of the run.
-        state: before the chunk.
-        checks: `Checks` of the frames; [frames, *replicas].
-        before: `Checks` of the frame before, with a leading axis of 1; None where there is none.
-        save_every: steps from frame to frame.
-
-    Returns:
-        `Status`; [*replicas].
+    `before` are the `Checks` of the frame before, with a leading axis of 1; None where there is none.
     """
     flags = _flags_of_frames(limits, state, checks, before)
     is_bad = flags != 0
     step = np.asarray(state.step) + (np.argmax(is_bad, axis=0) + 1) * save_every
-    fields: dict[str, Any] = {
-        "flags": np.bitwise_or.reduce(flags, axis=0).astype(np.int32),
-        "first_bad_step": np.where(is_bad.any(axis=0), step, -1).astype(np.int32),
-    }
-    return Status(**fields)
+    union, first = np.bitwise_or.reduce(flags, axis=0), np.where(is_bad.any(axis=0), step, -1)
+    return Status(flags=union.astype(np.int32), first_bad_step=first.astype(np.int32))  # type: ignore[arg-type]
 
 
 def _flags_of_frames(limits: Limits, state: MDState, checks: Any, before: Any) -> np.ndarray:

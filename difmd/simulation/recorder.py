@@ -53,7 +53,7 @@ class Recorder:
 
     @property
     def state(self) -> MDState:
-        """The state after the last of them."""
+        """The state after the last completed frame."""
         return self.chunks[-1].state if self.chunks else self.start
 
     def attach(self, disk: RunFolder, neighbors: Neighbors) -> Neighbors:
@@ -85,7 +85,7 @@ class Recorder:
             self.flush()
 
     def finish(self) -> None:
-        """Join all files on disk into one, also those that a killed run left."""
+        """Join all files on disk into one, including those of killed runs."""
         self.flush()
         if self.disk is not None:
             self.disk.join()
@@ -95,14 +95,8 @@ class Recorder:
         if self.disk is None or not self.chunks:
             return
         state = self.state
-        meta = {
-            "room": self.chunks[-1].capacity,
-            "n_replays": self.n_replays,
-            "skin": self.skin,
-            "dt": self.dt,
-            "save_every": self.save_every,
-            "step": int(np.max(np.asarray(state.step))),
-        }
+        meta = {name: getattr(self, name) for name in ("n_replays", "skin", "dt", "save_every")}
+        meta |= {"room": self.chunks[-1].capacity, "step": int(np.max(np.asarray(state.step)))}
         self.disk.add(self._in_memory(), state, meta)
         self.start, self.chunks, self.written = state, [], time.monotonic()
 
@@ -117,16 +111,15 @@ class Recorder:
 
     def trajectory(self, *, load: bool = True) -> Trajectory:
         """All frames, read from disk if they are there; with `load=False` without those."""
-        n_on_disk = 0 if self.disk is None else self.disk.n_frames
         frames = self._in_memory()
-        if load and self.disk is not None and n_on_disk:
-            frames, n_on_disk = self.disk.frames(), 0
-        n_frames = len(frames.positions)
+        if load and self.disk is not None and self.disk.n_frames:
+            frames = self.disk.frames()
         last = int(np.max(np.asarray(self.state.step)))
+        steps = last - self.save_every * np.arange(len(frames.positions))[::-1]
         return Trajectory(
             system=self.system,
             frames=frames,
-            steps=last - self.save_every * np.arange(n_frames)[::-1],
+            steps=steps,
             dt=self.dt,
             state=self.state,
             n_replays=self.n_replays,
@@ -135,7 +128,7 @@ class Recorder:
 
 
 class ProgressNote:
-    """The note of the progress bar: temperature, speed, and the drift of the energy where it is conserved."""
+    """The note of the progress bar: temperature, speed, and the drift of a conserved energy."""
 
     def __init__(self, system: System, integrator: Integrator, dt: float) -> None:
         """Start the clock."""

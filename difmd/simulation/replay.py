@@ -18,11 +18,7 @@ _Result = TypeVar("_Result")
 def replay_on_overflow(
     run: Callable[[Neighbors], _Result], system: System, neighbors: Neighbors
 ) -> tuple[_Result, Neighbors, int]:
-    """`replay`, with an error unless the result is clean (host).
-
-    Raises:
-        SimulationError: any flag that a larger list does not clear.
-    """
+    """`replay`, with a `SimulationError` for flags that a larger list does not clear (host)."""
     result, neighbors, growths = replay(run, system, neighbors)
     status = result.status  # type: ignore[attr-defined]
     if flags_of(status):
@@ -35,14 +31,8 @@ def replay(
 ) -> tuple[_Result, Neighbors, int]:
     """Run, and on overflow run again from the same state with a larger list, at most ten times (host).
 
-    Args:
-        run: a function of the list whose result has a `status`; the same list gives the same result. An
-            enlarged list is current for `system`.
-        system: initial configuration, from which a larger list is built.
-        neighbors: the first list; only its capacity counts.
-
-    Returns:
-        The last result, whose status is clean or has other flags, its list, and the number of replays.
+    `run` is a pure function of the list whose result has a `status`. Returns the last result, its list, and
+    the number of replays.
     """
     for growths in range(_MAX_GROWTHS + 1):
         result = run(neighbors)
@@ -53,9 +43,8 @@ def replay(
         if flags & Flag.CELL_TOO_SMALL and not exploded:
             # More capacity each time, as the initial cell does not show how far it will shrink.
             neighbors = neighbor_list(
-                system, cutoff=neighbors.cutoff, skin=neighbors.skin,
+                system, cutoff=neighbors.cutoff, skin=neighbors.skin, shrink=1.1 ** (growths + 1),
                 reverse_edges=neighbors.reverse_edges is not None,
-                shrink=1.1 ** (growths + 1),
             )  # fmt: skip
         elif flags & Flag.NEIGHBOR_OVERFLOW and not (exploded and growths >= 2):
             # Forces without a pair may cause an explosion, so the list is enlarged first; an explosion fills

@@ -67,7 +67,7 @@ def initialize(
         potential: the energy model.
         params: its parameters.
         system: the configuration.
-        integrator: the integrator that will step from there.
+        integrator: the time stepping.
         neighbors: a current neighbour list of the system.
         momenta: [amu Å/(Å√(amu/eV))]; [atoms, 3].
         key: seed of the integrator's noise.
@@ -76,8 +76,7 @@ def initialize(
         `MDState`, from which `rollout` starts.
 
     Raises:
-        InputError: as `difmd.forces.forces`; momenta of another shape or precision than the positions, or not
-            a key.
+        InputError: as `difmd.forces.forces`; momenta that do not fit the positions, or no key.
     """
     check_integrator(integrator)
     check_system(system)
@@ -113,20 +112,18 @@ def rollout(
         neighbors: the current list from which its forces were computed; not differentiated.
         n_steps: number of time steps, a multiple of `rebuild_every`, or else of `save_every`.
         save_every: steps between frames; the status is checked at every step.
-        rebuild_every: rebuild the list every so many steps, a multiple of `save_every`; an atom that
-            moved more than skin/2 in between sets `NEIGHBOR_STALE`. None: rebuild when needed, never
-            stale, but slower to differentiate.
-        save: `save(state, neighbors)` → what to store of a state, with the list that is current for it;
-            default: `Frames` of positions and momenta.
+        rebuild_every: steps between rebuilds of the list, a multiple of `save_every`; an atom that moved
+            more than skin/2 in between sets `NEIGHBOR_STALE`. None: rebuild when needed, never stale, but
+            slower to differentiate.
+        save: `save(state, neighbors)` → what to store; default: `Frames` of positions and momenta.
         gradient: how the rollout is differentiated; default `checkpointed()`.
 
     Returns:
         `Rollout`. All steps are done whatever the status.
 
     Raises:
-        InputError: numbers of steps that do not divide, a gradient method of another kind, a state of another
-            integrator, a species the potential is not defined for, parameters of another potential, or a list
-            of another system.
+        InputError: numbers of steps that do not divide, no gradient method, a state of another integrator, a
+            species without parameters, parameters of another potential, or a list of another system.
     """
     gradient = checkpointed() if gradient is None else gradient
     if not isinstance(gradient, GradientMethod):
@@ -153,15 +150,7 @@ def rollout(
             f"n_steps = {n_steps}, rebuild_every = {rebuild_every}, save_every = {save_every}: each "
             "must be a positive multiple of the next"
         )
-    plan = Plan(
-        potential=potential,
-        force=forces,
-        save=save,
-        save_every=save_every,
-        n_frames=length // save_every,
-        n_segments=n_steps // length,
-        rebuilds=rebuilds,
-    )
+    plan = Plan(potential, forces, save, save_every, length // save_every, n_steps // length, rebuilds)
     begin = Carry(state, None if rebuilds else neighbors, status)
     end, frames = gradient.run(plan, Inputs(params, integrator, neighbors), begin)
     current = rebuild(end.state.system, neighbors) if end.neighbors is None else end.neighbors

@@ -19,11 +19,7 @@ from difmd.system import System, as_system, validate_system
 
 
 def check_steps(n_steps: Any, save_every: Any, chunk_steps: Any, *, done: int) -> None:
-    """Check numbers of steps, after `done` steps.
-
-    Raises:
-        InputError: not integers, not positive, not divisible, or too many.
-    """
+    """Check numbers of steps, after `done` steps."""
     for name, number in (("n_steps", n_steps), ("save_every", save_every), ("chunk_steps", chunk_steps)):
         check_integer(name, number)
     if n_steps % save_every:
@@ -35,19 +31,7 @@ def check_steps(n_steps: Any, save_every: Any, chunk_steps: Any, *, done: int) -
 def checked_system(
     potential: Potential, params: Params, start: Any, integrator: Integrator, limits: Limits
 ) -> System:
-    """The `System` of what a run starts from, once everything fits together.
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        start: `System`, `ase.Atoms` or `MDState`.
-        integrator: the time stepping.
-        limits: limits of the run.
-
-    Raises:
-        InputError: another type, malformed arrays, species without parameters, parameters of another
-            potential, or a state of another integrator.
-    """
+    """The `System` of a `System`, `ase.Atoms` or `MDState`, after validation of all that a run needs."""
     is_state = isinstance(start, MDState)
     system = as_system(start.system if is_state else start)
     check_integrator(integrator)
@@ -74,11 +58,7 @@ def state_of(
     momenta: Array | None,
     key: Array | None,
 ) -> MDState:
-    """The state that a run begins with: a given one, or one with given or drawn momenta.
-
-    Raises:
-        InputError: arguments that contradict each other, are missing, or do not fit the system.
-    """
+    """The state that a run begins with: a given one, or one with given or drawn momenta."""
     if isinstance(start, MDState):
         if not (temperature is None and momenta is None and key is None):
             raise InputError("a state has momenta and a key: leave out initial_temperature, momenta and key")

@@ -28,12 +28,7 @@ _WORK = 0.5
 
 
 def suspicious_units(integrator: Integrator, system: System) -> Iterator[str]:
-    """Messages about time steps, damping times and pressures out of scale, in both units (host).
-
-    Args:
-        integrator: of the run; traced numbers are passed over.
-        system: one system or replicas.
-    """
+    """Messages about time steps, damping times and pressures out of scale, unless they are traced (host)."""
     settings = {name: _number(value) for name, value in integrator.settings.items()}
     dt = settings["dt"]
     if dt is None:

@@ -10,7 +10,7 @@ from difmd._internal.summaries import fields_summary
 class Frames(NamedTuple):
     """Frames of a simulation: arrays whose leading axis is the frames, then replicas if there are any.
 
-    `rollout` stores positions and momenta unless `save` returns more; `simulate` stores every field.
+    `rollout` stores positions and momenta by default, `simulate` every field.
 
     Attributes:
         positions: unwrapped [Å]; [frames, *replicas, atoms, 3].
@@ -18,8 +18,7 @@ class Frames(NamedTuple):
         potential_energy: [eV]; [frames, *replicas].
         stress: of the interactions alone, tension positive [eV/Å³]; [frames, *replicas, 3, 3].
         cells: rows are lattice vectors [Å]; [frames, *replicas, 3, 3].
-        reservoir: energy that thermostats and barostats have received [eV], NaN where the integrator does
-            not account for it; [frames, *replicas].
+        reservoir: energy that baths have received, NaN where it is not computed [eV]; [frames, *replicas].
     """
 
     positions: Any

@@ -1,7 +1,6 @@
-"""H5MD files of frames, which MDAnalysis and others open, with the state after the last one and a checksum.
+"""H5MD files of frames in Å, ps and eV, with the state after the last frame and a checksum.
 
-Lengths are in Å, times in ps, velocities in Å/ps, energies in eV. The format is that of de Buyl, Colberg &
-Höfling, Comput. Phys. Commun. 185, 1546 (2014), doi:10.1016/j.cpc.2014.01.018.
+H5MD: de Buyl, Colberg & Höfling, Comput. Phys. Commun. 185, 1546 (2014), doi:10.1016/j.cpc.2014.01.018.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _BLOCK = 64
 
 
 class End(NamedTuple):
-    """What a file holds besides its frames, to continue the run.
+    """The contents of a file besides its frames, to continue the run.
 
     Attributes:
         leaves: of the state after the last frame, as arrays.
-        meta: anything that JSON can hold.
+        meta: values of JSON types.
         settings: fingerprint of everything the frames depend on.
         first: number of the frame before the first one in the file.
         last: number of the last one.
@@ -70,46 +69,29 @@ def write(
     every: int,
     previous: Path | None = None,
 ) -> None:
-    """Write a file, completely or not at all; its bytes depend on its content alone.
+    """Write a file, completely or not at all, and move an existing one to `previous`.
 
-    Args:
-        path: of the file.
-        system: initial configuration, one system or replicas.
-        read: `read(name, low, high)`, frames `low` to `high` of a series, counted from 0.
-        end: the rest of its content.
-        dt: time step [Å√(amu/eV)].
-        every: steps between frames.
-        previous: where to move an existing file.
+    Its bytes depend on its contents alone. `read(name, low, high)` returns frames `low` to `high` of a
+    series, counted from 0; `every` is the number of steps between frames.
 
     Raises:
         InputError: the file cannot be written; an existing one is unchanged.
     """
-    with (
-        atomically(path, what="trajectory ", previous=previous) as partial,
-        h5py().File(partial, "w") as file,
-    ):
-        _fill(file, system, read, end, dt, every)
+    with atomically(path, what="trajectory ", previous=previous) as partial:
+        with h5py().File(partial, "w") as file:
+            _fill(file, system, read, end, dt, every)
 
 
 def read_end(path: Path) -> End:
-    """What a file holds besides its frames, after its checksum was verified.
-
-    Raises:
-        Damaged: with the reason.
-    """
+    """The `End` of a file after its checksum was verified; raises `Damaged` with the reason."""
     try:
         with h5py().File(path, "r") as file:
             group = file["difmd"]
             attributes = dict(group.attrs)
             n_leaves = sum(name.startswith("state_") for name in group)
             leaves = [np.asarray(group[f"state_{n}"][()]) for n in range(n_leaves)]
-            end = End(
-                leaves,
-                json.loads(attributes["meta"]),
-                str(attributes["settings"]),
-                int(attributes["first"]),
-                int(attributes["last"]),
-            )
+            first, last = int(attributes["first"]), int(attributes["last"])
+            end = End(leaves, json.loads(attributes["meta"]), str(attributes["settings"]), first, last)
             if _digest(lambda *of: series(file, *of), end, _start_in(file)) != attributes["sha256"]:
                 raise Damaged("wrong checksum")
             return end
@@ -118,11 +100,7 @@ def read_end(path: Path) -> End:
 
 
 def read_start(path: Path) -> System:
-    """The initial configuration of the run of a file, in NumPy.
-
-    Raises:
-        Damaged: with the reason.
-    """
+    """The initial configuration of the run of a file, in NumPy; raises `Damaged` with the reason."""
     try:
         with h5py().File(path, "r") as file:
             return _start_in(file)
@@ -154,14 +132,8 @@ def series_of(frames: Frames, system: System) -> dict[str, np.ndarray]:
     """Frames as the series of a file, with velocities [Å/ps] instead of momenta."""
     momenta = frames.momenta
     velocities = (momenta / np.asarray(system.masses)[..., None] * PS).astype(momenta.dtype)
-    return {
-        "position": frames.positions,
-        "velocity": velocities,
-        "box/edges": frames.cells,
-        "potential_energy": frames.potential_energy,
-        "stress": frames.stress,
-        "reservoir": frames.reservoir,
-    }
+    particles = {"position": frames.positions, "velocity": velocities, "box/edges": frames.cells}
+    return particles | {name: getattr(frames, name) for name in _OBSERVED}
 
 
 def frames_of(read: Callable[[str], np.ndarray], system: System) -> Frames:
@@ -170,10 +142,8 @@ def frames_of(read: Callable[[str], np.ndarray], system: System) -> Frames:
     return Frames(
         positions=read("position"),
         momenta=(velocities * np.asarray(system.masses)[..., None] / PS).astype(velocities.dtype),
-        potential_energy=read("potential_energy"),
-        stress=read("stress"),
         cells=read("box/edges"),
-        reservoir=read("reservoir"),
+        **{name: read(name) for name in _OBSERVED},
     )
 
 
@@ -261,11 +231,7 @@ def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System
 
 @contextlib.contextmanager
 def joined(paths: Sequence[Path]) -> Iterator[Callable[[str, int, int], np.ndarray]]:
-    """`read(name, low, high)` over the frames of consecutive files.
-
-    Raises:
-        Damaged: one of them is gone or cannot be opened, with the reason.
-    """
+    """`read(name, low, high)` over the frames of consecutive files; raises `Damaged` with the reason."""
     with contextlib.ExitStack() as stack:
         try:
             files = [stack.enter_context(h5py().File(path, "r")) for path in paths]
@@ -285,11 +251,7 @@ def joined(paths: Sequence[Path]) -> Iterator[Callable[[str, int, int], np.ndarr
 
 
 def h5py() -> Any:
-    """The h5py package.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """The h5py package, or an `InputError` if it is not installed."""
     try:
         import h5py as package
     except ImportError as error:

@@ -19,7 +19,7 @@ from difmd.integrators import Integrator, MDState
 from difmd.integrators.base import check_integrator, start, state_shapes
 from difmd.system import System
 from difmd.trajectory import h5md
-from difmd.trajectory.run_folder import TRAJECTORY, File, found_in, listing
+from difmd.trajectory.run_folder import TRAJECTORY, File, files_in, listing
 from difmd.trajectory.trajectory import Trajectory
 
 # Frames read at a time.
@@ -39,21 +39,18 @@ def read_trajectory(
     The checksums of all files are verified, whichever frames are selected.
 
     Args:
-        path: the folder of a run, or one H5MD file of it, such as its `trajectory.h5`.
-        frames: which frames to read, `slice(-100, None)` or `slice(None, None, 10)`, for runs that are
-            larger than memory.
-        integrator: that of the run, to continue from the `state`. Without it, the `state` is available only
-            for integrators whose state is positions and momenta, such as `velocity_verlet` and `langevin`.
+        path: the folder of a run, or one of its H5MD files.
+        frames: which frames to read, such as `slice(-100, None)`, for runs that are larger than memory.
+        integrator: that of the run; without it, `state` is None unless it consists of positions and momenta,
+            as for `velocity_verlet` and `langevin`.
 
     Returns:
-        `Trajectory`; frames have the precision of the run. So have system and state, unless the run is in
-        float64 and JAX is not: set `jax_enable_x64` to continue bit for bit. The state is that after the last
-        frame of the run, whichever frames are selected, or None where it needs the integrator.
+        `Trajectory` with the state after the last frame of the run, whichever frames are selected. Frames
+        have the precision of the run; so have system and state, float64 ones only with `jax_enable_x64`.
 
     Raises:
-        InputError: there is no such run; a file is damaged, truncated, missing between others, or was not
-            written by `simulate`; `frames` is not a slice; the integrator is not that of the run; h5py is not
-            installed.
+        InputError: there is no such run; a file is damaged, missing between others, or not by `simulate`;
+            `frames` is not a slice; the integrator is not that of the run; h5py is not installed.
     """
     h5md.h5py()
     if not isinstance(frames, slice):
@@ -75,48 +72,31 @@ def read_trajectory(
 
 
 def _read(path: Path, frames: slice, integrator: Integrator | None) -> Trajectory:
-    """One attempt to read files that another process may replace.
-
-    Raises:
-        InputError: as `read_trajectory`.
-        Damaged: a file was replaced before it was read.
-        OSError: likewise.
-    """
+    """One attempt to read files; raises `Damaged` or `OSError` if another process replaces them meanwhile."""
     files = _files(path)
     end = files[-1].end
     first, n_frames = files[0].end.first, end.last - files[0].end.first
     try:
-        wanted = range(n_frames)[frames]
+        numbers = range(n_frames)[frames]
     except (TypeError, ValueError) as error:
         raise InputError(f"frames = {frames!r} is no slice of {n_frames} frames: {error}") from None
-    if not wanted:
+    if not numbers:
         raise InputError(f"frames = {frames!r} has none of the {n_frames} frames of this run")
     system = h5md.read_start(files[0].path)
     with h5md.joined([file.path for file in files]) as read:
-        stored = h5md.frames_of(lambda name: _selected(read, name, wanted), system)
-    steps = end.meta["step"] - end.meta["save_every"] * (end.last - first - 1 - np.array(wanted, int))
-    here = jax.tree.map(_in_jax, system)
-    return Trajectory(
-        system=here,
-        frames=stored,
-        steps=steps,
-        dt=end.meta["dt"],
-        state=_state(end.leaves, here, integrator),
-        n_replays=end.meta["n_replays"],
-        skin=end.meta["skin"],
-    )
+        stored = h5md.frames_of(lambda name: _selected(read, name, numbers), system)
+    steps = end.meta["step"] - end.meta["save_every"] * (end.last - first - 1 - np.array(numbers, int))
+    system = jax.tree.map(_in_jax, system)
+    state = _state(end.leaves, system, integrator)
+    meta = {name: end.meta[name] for name in ("dt", "n_replays", "skin")}
+    return Trajectory(system=system, frames=stored, steps=steps, state=state, **meta)
 
 
 def _files(path: Path) -> Sequence[File]:
-    """The files of a run, or the given file.
-
-    Raises:
-        InputError: there are none, or one is damaged or missing.
-        Damaged: some were replaced meanwhile.
-    """
+    """The files of a run, or the given file; raises `Damaged` if some are replaced meanwhile."""
     if path.is_dir():
         before = listing(path)
-        files, lost = found_in(path)
+        files, lost = files_in(path)
         # Parts that are joined during the listing would look like a shorter run.
         if not before.items() <= listing(path).items():
             raise h5md.Damaged("its files are being replaced")
@@ -137,14 +117,12 @@ def _files(path: Path) -> Sequence[File]:
         ) from error
 
 
-def _selected(read: Callable[[str, int, int], np.ndarray], name: str, wanted: range) -> np.ndarray:
+def _selected(read: Callable[[str, int, int], np.ndarray], name: str, numbers: range) -> np.ndarray:
     """Some frames of a series, read in blocks."""
-    if not wanted:
-        return read(name, 0, 1)[:0]
-    at_once = max(1, _BLOCK // abs(wanted.step))
+    at_once = max(1, _BLOCK // abs(numbers.step))
     parts = []
-    for begin in range(0, len(wanted), at_once):
-        some = np.array(wanted[begin : begin + at_once])
+    for begin in range(0, len(numbers), at_once):
+        some = np.array(numbers[begin : begin + at_once])
         low, high = some.min(), some.max() + 1
         parts.append(read(name, int(low), int(high))[some - low])
     return np.concatenate(parts)
@@ -156,11 +134,7 @@ def _in_jax(stored: np.ndarray) -> Array:
 
 
 def _state(leaves: list[np.ndarray], system: System, integrator: Integrator | None) -> MDState | None:
-    """The state with these leaves; None where it needs the integrator.
-
-    Raises:
-        InputError: the state of the integrator has other leaves.
-    """
+    """The state with these leaves; None where it needs the integrator."""
     if integrator is not None:
         check_integrator(integrator)
     init = start if integrator is None else integrator.init

@@ -38,19 +38,12 @@ class File(NamedTuple):
 class RunFolder:
     """The files of one run (host).
 
-    `trajectory.h5` holds the first frames of the run, and all of them when the run is complete; later frames
-    are in `parts` until then. Each file is complete, and holds the state after its last frame.
+    `trajectory.h5` holds the first frames of the run, `parts` later ones until the run is complete. Each file
+    holds the state after its last frame.
     """
 
     def __init__(self, folder: str | Path, system: System, settings: str, *, every: int, dt: float) -> None:
-        """Open or create the folder.
-
-        Args:
-            folder: its path.
-            system: the initial configuration.
-            settings: fingerprint of everything the frames depend on.
-            every: steps between frames.
-            dt: time step [Å√(amu/eV)].
+        """Open or create the folder of a run; `settings` is a fingerprint of everything its frames depend on.
 
         Raises:
             InputError: h5py is not installed, or the folder is not writable or holds another run.
@@ -59,7 +52,7 @@ class RunFolder:
         self.folder = Path(folder)
         self.system, self.settings, self.every, self.dt = system, settings, every, dt
         ensure_writable(self.folder / _PARTS)
-        self.files, lost = found_in(self.folder, settings)
+        self.files, lost = files_in(self.folder, settings)
         again = f"frames from {self.n_frames + 1} on are computed again"
         self.messages = [f"{reason}: {again}" for reason in lost]
 
@@ -76,11 +69,7 @@ class RunFolder:
         return jax.tree.unflatten(tree, state), end.meta
 
     def add(self, frames: Frames, state: Any, meta: dict[str, Any]) -> None:
-        """Append frames, and the state after them.
-
-        Raises:
-            InputError: the folder is not writable; its files are unchanged.
-        """
+        """Append frames, and the state after them; raises `InputError` if the folder is not writable."""
         first, last = self.n_frames, self.n_frames + len(frames.positions)
         leaves = [np.asarray(plain(leaf)) for leaf in jax.tree.leaves(state)]
         end = h5md.End(leaves, meta, self.settings, first, last)
@@ -94,11 +83,7 @@ class RunFolder:
             self.join()
 
     def join(self) -> None:
-        """Join all files into one.
-
-        Raises:
-            InputError: the folder is not writable; its files are unchanged.
-        """
+        """Join all files into one; raises `InputError` if the folder is not writable."""
         target = self.folder / TRAJECTORY
         if len(self.files) > 1 or (self.files and self.files[0].path != target):
             end = self.files[-1].end._replace(first=0)
@@ -135,20 +120,13 @@ class RunFolder:
             file.write(json.dumps(entry) + "\n")
 
 
-def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], list[str]]:
-    """The consecutive files of a run, and which others are damaged or missing (host).
+def files_in(folder: Path, settings: str | None = None) -> tuple[list[File], list[str]]:
+    """The consecutive files of a run from its first frame on, and messages about damaged or missing ones.
 
-    Frames after a gap are not used, since nothing shows that they continue the same run.
-
-    Args:
-        folder: of the run.
-        settings: the fingerprint that all files must have; None: any.
-
-    Returns:
-        The files from the first frame on, and a message for each damaged or missing part.
+    Frames after a gap are not used, since they may not continue the same run.
 
     Raises:
-        InputError: a file belongs to another run.
+        InputError: the fingerprint of a file is not `settings`.
     """
     files: list[File] = []
     damaged: dict[Path, str] = {}
@@ -181,9 +159,8 @@ def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], lis
         end = read(path)
         if end is None:
             # The name of a damaged part is the number of its last frame.
-            accounted = (
-                max(accounted, int(path.stem)) if path in damaged and path.stem.isdigit() else accounted
-            )
+            if path in damaged and path.stem.isdigit():
+                accounted = max(accounted, int(path.stem))
             continue
         if end.first == reached:
             files.append(File(path, end))
@@ -195,10 +172,9 @@ def found_in(folder: Path, settings: str | None = None) -> tuple[list[File], lis
     if [file.path.name for file in files] == [_PREVIOUS] and not (damaged or missing):
         missing.append(f"{folder / TRAJECTORY} is missing")
     # After a part was written again with another length, a damaged old one may be superfluous.
-    needed = [
-        reason for path, reason in damaged.items() if path.parent == folder or path.name > _name(reached)
-    ]
-    return files, needed + missing
+    last = _name(reached)
+    lost = [reason for path, reason in damaged.items() if path.parent == folder or path.name > last]
+    return files, lost + missing
 
 
 def _name(last: int) -> str:

@@ -61,9 +61,8 @@ class Snapshot:
         """The frame of one system as `ase.Atoms` (host).
 
         Returns:
-            Atoms with unwrapped positions, velocities, cell, `info["time_ps"]`, and a `SinglePointCalculator`
-            with the energy and, with three periodic directions, the stress of the interactions alone. Padding
-            is left out.
+            Atoms without padding, with unwrapped positions, velocities, cell, `info["time_ps"]`, energy and,
+            with three periodic directions, the stress of the interactions alone.
 
         Raises:
             InputError: there are several replicas: choose one by `run.replica(k)[i]`.

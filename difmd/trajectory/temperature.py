@@ -15,9 +15,8 @@ def kinetic_temperature(system: System, momenta: Any, positions: Any = None) -> 
     """Temperature of the internal motion, 2K'/(N_f k_B) (host).
 
     K' excludes the motion of the centre of mass and, where no direction is periodic, the rotation:
-    N_f = 3N − 3 or 3N − 6, see `degrees_of_freedom`. Its mean is the same for dynamics that conserve the
-    total momentum and for thermostats that act on it. With fixed atoms all motion counts, and N_f = 3 for
-    each mobile atom. NaN for a single atom.
+    N_f = 3N − 3 or 3N − 6, see `degrees_of_freedom`. With fixed atoms all motion counts, and N_f = 3 for each
+    mobile atom. NaN for a single atom.
 
     Args:
         system: one system, or a batch of replicas.

@@ -30,16 +30,16 @@ class Trajectory:
     """The result of `simulate`: a sequence of frames.
 
     `len(run)` is the number of frames, `run[i]` a `Snapshot`, `run[::10]` a trajectory of every tenth frame
-    (its `state` is still the last one of the run), and iteration yields snapshots. All arrays are NumPy.
+    with the same `state`; iteration yields snapshots. All arrays are NumPy.
 
     Attributes:
-        system: the initial configuration; gives masses, species and periodicity.
+        system: the initial configuration.
         frames: positions, momenta, energies, stress and cells; each is also an attribute of the trajectory.
         steps: time steps done at each frame, counted from step 0 of the state; [frames].
         dt: time step [Å√(amu/eV)].
-        state: the state after the last step, from which `simulate` continues. At step 0 its forces are NaN,
-            as they have not been evaluated. None where `read_trajectory` needs the integrator to restore it.
-        n_replays: how often the neighbour list overflowed and was enlarged.
+        state: after the last step, from which `simulate` continues; at step 0 its forces are NaN. None where
+            `read_trajectory` needs the integrator to restore it.
+        n_replays: how often the neighbour list was enlarged.
         skin: of the neighbour list [Å].
     """
 
@@ -111,10 +111,7 @@ class Trajectory:
 
     @property
     def conserved(self) -> np.ndarray:
-        """Total energy plus the energy that baths received [eV], constant up to the error of the time step.
-
-        NaN for integrators that do not account for it; [frames, *replicas].
-        """
+        """Total energy plus the energy that baths received, NaN where unknown [eV]; [frames, *replicas]."""
         return self.total_energy + (np.nan if self.frames.reservoir is None else self.frames.reservoir)
 
     @property
@@ -128,10 +125,10 @@ class Trajectory:
         return pressure(self.kinetic_energy, self.stress, self.volume)
 
     def replica(self, number: int) -> Trajectory:
-        """The trajectory of one of several replicas.
+        """The trajectory of one replica.
 
         Args:
-            number: of the replica, from 0; negative numbers count from the end.
+            number: from 0; negative numbers count from the end.
 
         Returns:
             A trajectory without the axis of replicas.
@@ -152,14 +149,14 @@ class Trajectory:
         """Frames as `ase.Atoms`, to view or to export (host).
 
         Args:
-            replica: which replica; needed where there are several, and only there.
-            frames: which of the frames.
+            replica: which replica, for a trajectory of several.
+            frames: which frames.
 
         Returns:
             `Snapshot.to_ase` of each frame.
 
         Raises:
-            InputError: a replica that does not exist, or none given where there are several.
+            InputError: no such replica, or none given for several.
         """
         if self.n_replicas is not None and replica is None:
             raise InputError(f"choose one of the {self.n_replicas} replicas: to_ase(replica=0)")
@@ -197,7 +194,7 @@ class Trajectory:
         return (self[n] for n in range(len(self)))
 
     def _rows(self) -> dict[str, Any]:
-        """What a summary shows."""
+        """The rows of a summary."""
         n_atoms = np.sum(np.asarray(self.system.atomic_numbers) > 0, axis=-1)
         replicas = "" if self.n_replicas is None else f" in {self.n_replicas} replicas"
         rows: dict[str, Any] = {"frames": f"{len(self)} of {np.max(n_atoms)} atoms{replicas}"}

@@ -25,15 +25,15 @@ class Certificate(NamedTuple):
         potential: its description.
         composition: of the system, such as Ar108.
         precision: of the system, such as "float64".
-        temperature: of the dynamics [K]; None without.
-        pressure: of volumes [eV/Å³]; None without.
+        temperature: of the dynamics [K], or None.
+        pressure: of volumes [eV/Å³], or None.
         dt: the time step [Å√(amu/eV)].
         seed: of the random numbers.
         seconds: wall time [s].
         scans: of two atoms through the cut-off, for each pair of species.
-        time_steps: fluctuations of the energy; None where they were not measured.
-        kinetic: kinetic energies; likewise.
-        volumes: at three pressures; likewise.
+        time_steps: fluctuations of the energy, or None.
+        kinetic: kinetic energies, or None.
+        volumes: at three pressures, or None.
     """
 
     checks: tuple[Check, ...]
@@ -103,22 +103,16 @@ class Certificate(NamedTuple):
         return f"{verdict} for dynamics by the requested checks: {details or 'none applies'}."
 
     def as_json(self) -> dict[str, Any]:
-        """A flat dictionary for a file, with the numbers of a check under "group.name.value" and so on.
+        """A flat dictionary for a file, with the value of a check under "group.name.value" and so on.
 
         Returns:
             Values of JSON types; NaN is None. Times are in fs, pressures in bar.
         """
-        flat: dict[str, Any] = {
-            "passed": self.passed,
-            "potential": self.potential,
-            "composition": self.composition,
-            "precision": self.precision,
-            "temperature_K": self.temperature,
-            "pressure_bar": None if self.pressure is None else self.pressure / units.BAR,
-            "dt_fs": self.dt / units.FS,
-            "seed": list(self.seed),
-            "seconds": self.seconds,
-        }
+        flat: dict[str, Any] = {"passed": self.passed}
+        flat |= {name: getattr(self, name) for name in ("potential", "composition", "precision")}
+        flat["temperature_K"] = self.temperature
+        flat["pressure_bar"] = None if self.pressure is None else self.pressure / units.BAR
+        flat |= {"dt_fs": self.dt / units.FS, "seed": list(self.seed), "seconds": self.seconds}
         if self.time_steps is not None:
             flat["largest_dt_fs"] = self.time_steps.largest_dt / units.FS
         for check in self.checks:

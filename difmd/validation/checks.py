@@ -8,15 +8,10 @@ import numpy as np
 
 from difmd._internal.summaries import fields_summary
 
-GROUPS = (
-    "symmetry",
-    "derivatives",
-    "cutoff",
-    "energy_conservation",
-    "kinetic_energy",
-    "equipartition",
-    "volume",
-)
+STATIC = ("symmetry", "derivatives", "cutoff")
+DYNAMIC = ("energy_conservation", "kinetic_energy", "equipartition", "volume")
+
+GROUPS = STATIC + DYNAMIC
 """Groups of checks, in their order; those from the fourth on need dynamics."""
 
 # Allowed deviation in standard errors.
@@ -39,8 +34,8 @@ class Check(NamedTuple):
         value: measured [unit]; NaN without a measurement.
         bound: largest deviation from `expected` [unit].
         unit: of value, error, expected and bound; empty for ratios.
-        outcome: one of "passed", "failed", "inconclusive" (statistical errors are too large),
-            "not applicable" and "not requested".
+        outcome: "passed", "failed", "inconclusive" (statistical errors are too large), "not applicable" or
+            "not requested".
         note: the remedy of a failure, why the check is not applicable, or further results.
         expected: [unit].
         error: standard error of the value [unit]; NaN if it has none.
@@ -62,13 +57,11 @@ class Check(NamedTuple):
 
 
 class Tolerances(NamedTuple):
-    """Tolerances of a precision, as its rounding allows.
+    """Tolerances that the rounding of a precision allows.
 
     Attributes:
         same: relative difference of values that should be equal.
-        derivative: relative error of a derivative by central differences.
-        step: displacement in central differences [Å].
-        strain: strain in central differences.
+        derivative: relative error of central differences with displacements `step` [Å] and strains `strain`.
         jump: jump at the cut-off, relative to the largest force [eV/Å], or to that times 1 Å [eV].
         gap: spacing of the points from which values at the cut-off are extrapolated [Å].
     """
@@ -92,11 +85,9 @@ def judged(
     group: str, name: str, value: float, bound: float, remedy: str, *, unit: str = "", note: str = ""
 ) -> Check:
     """A check of a value without a statistical error; NaN fails."""
-    passed = abs(value) <= bound
-    return Check(
-        group, name, float(value), float(bound), unit, "passed" if passed else "failed",
-        note if passed else "; ".join(filter(None, (note, remedy))),
-    )  # fmt: skip
+    outcome, advice = ("passed", "") if abs(value) <= bound else ("failed", remedy)
+    text = "; ".join(filter(None, (note, advice)))
+    return Check(group, name, float(value), float(bound), unit, outcome, text)
 
 
 def judged_with_error(

@@ -39,11 +39,7 @@ class Configuration(NamedTuple):
 
 
 def displaced(potential: Potential, params: Params, system: System, key: Key[Array, ""]) -> Configuration:
-    """Evaluate a system as it is, and with random displacements of 0.05 Å.
-
-    Raises:
-        InputError: energy or forces of the displaced system are not finite, or all forces vanish.
-    """
+    """Evaluate a system without and with random displacements of 0.05 Å, which has to have finite forces."""
     real = np.asarray(system.atomic_numbers) > 0
     noise = jax.random.normal(key, system.positions.shape, system.positions.dtype)
     positions = np.asarray(system.positions) + np.where(real[:, None], _DISPLACEMENT * np.asarray(noise), 0)
@@ -64,10 +60,7 @@ def displaced(potential: Potential, params: Params, system: System, key: Key[Arr
 
 
 def check_finite(configuration: Configuration) -> Check:
-    """Check that energy, forces and, in a periodic system, stress of the original system are finite.
-
-    Systems of high symmetry have angles of 0 or π and bonds along axes, which displacements hide.
-    """
+    """Check energy, forces and stress of the undisplaced system, as its symmetry may make them diverge."""
     values = [configuration.undisplaced.energy, configuration.undisplaced.forces]
     if np.asarray(configuration.system.pbc).all():
         values.append(configuration.undisplaced.stress)
@@ -80,7 +73,7 @@ def check_finite(configuration: Configuration) -> Check:
 
 
 def list_of(potential: Potential, system: System, like: Neighbors | None = None) -> Neighbors:
-    """A list for a system, if possible of the shape of another list, to avoid compilation."""
+    """A list for a system, if possible with the shape of another list, to avoid compilation."""
     if like is not None and like.rank.shape[0] != system.n_atoms:
         like = None
     return neighbor_list(

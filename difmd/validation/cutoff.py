@@ -64,12 +64,9 @@ def check_cutoff(
 ) -> tuple[list[Check], tuple[CutoffScan, ...]]:
     """Check jumps of energy and force as one atom of the system crosses the cut-off of another.
 
-    All other atoms stay fixed, so that many-body potentials are checked in a typical environment. An isolated
-    pair is scanned as well, where the potential allows it, to detect jumps of the energy at shorter
+    Where the potential accepts an isolated pair, it is scanned to detect jumps of the energy at shorter
     distances, such as the cut-off of one term of a sum. If energy or force is not finite, both checks fail.
-
-    Returns:
-        Two checks for each pair of species, and the scans with finite values.
+    Returns two checks for each pair of species, and the scans with finite values.
     """
     from ase.data import chemical_symbols
 
@@ -89,7 +86,7 @@ def check_cutoff(
             continue
         energy, force = _jumps(potential, params, *moved, limits.gap)
         location = potential.cutoff
-        broken = None if np.isfinite([energy, force]).all() else potential.cutoff
+        broken = None if np.isfinite([energy, force]).all() else location
         scan = _scanner(potential, params, at, int(first), int(second))
         if scan is not None:
             curve = scan(start, 1.05 * potential.cutoff)
@@ -103,19 +100,17 @@ def check_cutoff(
             reason = f"energy or force is not finite at {broken:.4g} Å: {_SAFE}"
             rows += [without_value(_GROUP, "failed", reason, name) for name in names]
             continue
-        bounds = (
-            limits.jump * at.largest_force + _NOISE * eps * abs(float(at.evaluation.energy)),
-            limits.jump * at.largest_force,
-        )
-        kind = "truncated" if energy > bounds[0] else "shifted" if force > bounds[1] else "smooth"
+        bound = limits.jump * at.largest_force
+        bound_of_energy = bound + _NOISE * eps * abs(float(at.evaluation.energy))
+        kind = "truncated" if energy > bound_of_energy else "shifted" if force > bound else "smooth"
         rows += [
             judged(
-                _GROUP, names[0], energy, bounds[0],
+                _GROUP, names[0], energy, bound_of_energy,
                 "energy is not conserved as pairs cross it: use a smooth cut-off, as switched(onset)",
                 unit="eV", note=f"{kind}, at {location:.4g} Å" if kind == "truncated" else kind,
             ),
             judged(
-                _GROUP, names[1], force, bounds[1],
+                _GROUP, names[1], force, bound,
                 "the integrator loses its second order: use a smooth cut-off, as switched(onset)",
                 unit="eV/Å", note=kind,
             ),
@@ -167,11 +162,9 @@ def _jumps(
     amounts = gap * np.concatenate([-np.arange(1, 5), np.arange(1, 5)])
     direction = np.zeros(system.positions.shape)
     direction[atom] = along
-    energies, slopes = (
-        np.asarray(x, np.float64).reshape(2, 4)
-        for x in _along(potential, params, system, neighbors, jnp.asarray(direction, dtype),
-                        jnp.asarray(amounts, dtype))
-    )  # fmt: skip
+    path = (jnp.asarray(direction, dtype), jnp.asarray(amounts, dtype))
+    values = _along(potential, params, system, neighbors, *path)
+    energies, slopes = (np.asarray(x, np.float64).reshape(2, 4) for x in values)
     energies = energies - energies[0, 0]
     return tuple(float(abs(np.subtract(*(x @ _EXTRAPOLATION)))) for x in (energies, slopes))  # type: ignore
 
@@ -184,9 +177,8 @@ def _along(
     """Energies and their derivatives after displacements along a direction."""
 
     def energy(amount: Array) -> Array:
-        return potential.apply(
-            params, system.replace(positions=system.positions + amount * direction), neighbors
-        )
+        moved = system.replace(positions=system.positions + amount * direction)
+        return potential.apply(params, moved, neighbors)
 
     return jax.lax.map(jax.value_and_grad(energy), amounts)
 
@@ -226,8 +218,8 @@ def _scanner(
 def _largest_jump(scan: Callable[[float, float], _Curve], curve: _Curve, n_zooms: int) -> tuple[float, float]:
     """The largest jump of the energy [eV] and its distance [Å]; infinite for values that are not finite.
 
-    The error of the trapezoidal rule for the force is of third order in the interval where the energy is
-    smooth, and the jump where it is not; intervals with larger errors than their neighbours are refined.
+    The error of the trapezoidal rule for the force is of third order where the energy is smooth, and the jump
+    where it is not; intervals with larger errors than their neighbours are refined.
     """
 
     def broken(curve: _Curve) -> np.ndarray:

@@ -12,7 +12,13 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
-from difmd._internal.argument_checks import check_integer, check_key, real_numbers, warn_of_pressure
+from difmd._internal.argument_checks import (
+    check_integer,
+    check_key,
+    check_type,
+    real_numbers,
+    warn_of_pressure,
+)
 from difmd._internal.progress import Advance, progress_bar
 from difmd.errors import InputError, SimulationError, SimulationInterrupted, check_positive
 from difmd.integrators import MDState
@@ -21,7 +27,7 @@ from difmd.simulation.limits import Limits, check_limits, nearest_pair
 from difmd.system import System, as_system, to_ase, validate_system
 from difmd.validation import ensembles, sampling
 from difmd.validation.certificate import Certificate
-from difmd.validation.checks import GROUPS, LEAST_REPLICAS, Check, without_value
+from difmd.validation.checks import DYNAMIC, GROUPS, LEAST_REPLICAS, STATIC, Check, without_value
 from difmd.validation.configuration import check_finite, displaced
 from difmd.validation.cutoff import check_cutoff
 from difmd.validation.derivatives import check_derivatives
@@ -32,7 +38,6 @@ from difmd.validation.symmetry import check_symmetry
 if TYPE_CHECKING:
     import ase
 
-_STATIC, _DYNAMIC = GROUPS[:3], GROUPS[3:]
 
 # Steps of a run are a multiple of this, so that its blocks and their halves hold complete frames.
 _MULTIPLE = 100
@@ -83,11 +88,10 @@ def validate(
     Static checks: symmetries of the energy, forces and stress as its derivatives, and continuity at the
     cut-off. With a temperature: energy conservation as a function of the time step, the distribution of
     kinetic energies with a thermostat, and equipartition. With a pressure: volumes at three pressures.
-    Statistical checks allow 5 standard errors, estimated from replicas and blocks, and are inconclusive where
-    these are too large. If a run fails, its checks fail and the others go on. Ctrl-C discards all results.
+    Statistical checks allow 5 standard errors, from replicas and blocks, and are inconclusive where these are
+    too large. If a run fails, its checks fail and the others continue. Ctrl-C discards all results.
 
-    Bounds follow the precision of the system. In float32, rounding hides small fluctuations of the energy and
-    most errors of forces below 2 %: use float64 where the potential allows it.
+    In float32, rounding hides small fluctuations of the energy and most errors of forces below 2 %.
 
     Args:
         potential: the energy model, from difmd or a `Potential` of your own.
@@ -97,11 +101,11 @@ def validate(
         temperature: of checks with dynamics [K]; None: no dynamics.
         pressure: of the check of volumes [eV/Å³], `1 * units.BAR`; None: no such check.
         dt: time step [Å√(amu/eV)]; half and a quarter of it are run, too.
-        n_steps: of the run with a thermostat; runs without it have half as many steps of this size, those
-            with a barostat twice as many. Rounded up to a multiple of 100.
+        n_steps: of the run with a thermostat, a multiple of 100 after rounding up; runs without it are half
+            as long, those with a barostat twice as long.
         n_replicas: independent runs for error bars, at least 8.
         only: groups to check, from `difmd.validation.GROUPS`; default: all.
-        limits: criteria for runs that are broken though all numbers are finite, see `Limits`.
+        limits: what ends a run although all its numbers are finite.
         key: of random displacements, momenta and noise; default `jax.random.key(0)`.
         progress: show a progress bar.
 
@@ -110,8 +114,8 @@ def validate(
 
     Raises:
         InputError: a system or parameters that cannot be evaluated, an unknown group, a number that is not
-            positive, or dynamics selected by `only` without a temperature or pressure, before anything
-            compiles. Energy or forces of the displaced system that are not finite, or all zero.
+            positive, or dynamics selected by `only` without a temperature or pressure; energy or forces of
+            the displaced system that are not finite, or all zero.
         SimulationInterrupted: Ctrl-C in a run.
     """
     began = time.perf_counter()
@@ -141,10 +145,7 @@ def _checked(
     dt: float, n_steps: int, n_replicas: int, only: Sequence[str] | None, limits: Limits, key: Array,
 ) -> _Request:  # fmt: skip
     """The request, after an `InputError` for arguments that cannot work."""
-    if not isinstance(potential, Potential):
-        raise InputError(
-            f"potential is of type {type(potential).__name__}: give a difmd.potentials.Potential"
-        )
+    check_type("potential", potential, Potential, "give a difmd.potentials.Potential")
     if system.positions.ndim != 2:
         raise InputError("system must be a single system, without replicas")
     check_positive("potential.cutoff", potential.cutoff, "Å")
@@ -164,9 +165,7 @@ def _checked(
     check_limits(limits)
     close = nearest_pair(system)
     if close is not None and close.relative < limits.closest:
-        raise InputError(
-            f"{close}: give a structure that is near equilibrium, or limits=difmd.Limits(closest=0)"
-        )
+        raise InputError(f"{close}: give a structure near equilibrium, or limits=difmd.Limits(closest=0)")
     groups = _groups(only, temperature, pressure)
     check_key(key)
     n_steps = -(-n_steps // _MULTIPLE) * _MULTIPLE
@@ -189,7 +188,7 @@ def _groups(only: Any, temperature: float | None, pressure: float | None) -> tup
     unknown = [group for group in groups if group not in GROUPS]
     if unknown or not groups:
         raise InputError(f"only = {groups} must name some of {', '.join(GROUPS)}")
-    selected = [group for group in groups if group in _DYNAMIC] if only is not None else []
+    selected = [group for group in groups if group in DYNAMIC] if only is not None else []
     if selected and temperature is None:
         raise InputError(f"{selected[0]} needs dynamics: give a temperature")
     if "volume" in selected and pressure is None:
@@ -205,10 +204,10 @@ def _static_checks(request: _Request, advance: Advance) -> _Results:
     finite = check_finite(at)
     # A system that cannot be evaluated is reported, whatever groups were requested.
     rows["derivatives"] = [finite] if "derivatives" in request.groups or finite.outcome == "failed" else []
-    for group in (group for group in _STATIC if group in request.groups):
+    for group in (group for group in STATIC if group in request.groups):
         advance(0, group)
         # The numbers of a group do not depend on which others are checked.
-        rng = np.random.default_rng([*_seed(request.key), _STATIC.index(group)])
+        rng = np.random.default_rng([*_seed(request.key), STATIC.index(group)])
         if group == "symmetry":
             rows[group] = check_symmetry(*model, at, rng)
         elif group == "derivatives":
@@ -222,7 +221,7 @@ def _static_checks(request: _Request, advance: Advance) -> _Results:
 def _omitted(request: _Request) -> dict[str, tuple[str, str]]:
     """Dynamic groups that are not checked, with outcome and reason."""
     if request.temperature is None:
-        return dict.fromkeys(_DYNAMIC, ("not requested", "give a temperature"))
+        return dict.fromkeys(DYNAMIC, ("not requested", "give a temperature"))
     omitted, system = {}, request.system
     if len(sampling.kinds(system)[0]) < 2:
         omitted["equipartition"] = ("not applicable", "all atoms are of the same kind")
@@ -267,7 +266,7 @@ def _run_volumes(request: _Request, start: MDState, key: Array, results: _Result
 
 def _dynamic_checks(request: _Request, advance: Advance) -> _Results:
     omitted = _omitted(request)
-    dynamic = [group for group in _DYNAMIC if group in request.groups]
+    dynamic = [group for group in DYNAMIC if group in request.groups]
     results = _Results({g: [without_value(g, *omitted[g])] for g in dynamic if g in omitted}, {})
     advance(len(results.rows))
     groups = [group for group in dynamic if group not in omitted]
@@ -301,8 +300,7 @@ def _dynamic_checks(request: _Request, advance: Advance) -> _Results:
             raise
         except (SimulationError, InputError) as error:
             # As arguments are valid, an InputError is due to initial forces that are not finite.
-            results.rows.update(
-                {group: [without_value(group, "failed", reason(error))] for group in requested}
-            )
+            note = reason(error)
+            results.rows.update({group: [without_value(group, "failed", note)] for group in requested})
         advance(len(requested))
     return results

@@ -61,18 +61,9 @@ def check_energy_conservation(
 ) -> tuple[list[Check], TimeSteps]:  # fmt: skip
     """Run velocity Verlet with Δt, Δt/2 and Δt/4 for the same time, from equilibrated replicas.
 
-    The energy that it conserves differs from the total energy by terms in Δt², so that the total energy
-    fluctuates in proportion to Δt² and does not drift.
-
-    Returns checks of exponent, fluctuation and drift, and their data. `n_steps` is a multiple of 10; results
-    do not depend on `key`.
-
-    Raises:
-        SimulationError: as `simulate`.
-
-    References:
-        Hairer, Lubich & Wanner, Acta Numerica 12, 399 (2003), doi:10.1017/S0962492902000144 (the conserved
-        energy).
+    The energy that it conserves differs from the total energy by terms in Δt² (Hairer, Lubich & Wanner, Acta
+    Numerica 12, 399 (2003), doi:10.1017/S0962492902000144), so that the total energy fluctuates in proportion
+    to Δt² and does not drift. `n_steps` is a multiple of 10; results do not depend on `key`.
     """
     n_atoms = int(np.sum(np.asarray(start.system.is_mobile)[0]))
     fluctuations, slopes, kinetic, size = [], [], [], 0.0
@@ -91,10 +82,8 @@ def check_energy_conservation(
     exponent = over_replicas(np.log(fluctuations[0] / fluctuations[-1]) / np.log(_PARTS[-1]))
     drift = over_replicas(slopes[0] / n_atoms)
     largest = float(dt * min(_BEYOND, np.sqrt(_ACCEPTABLE / fluctuation.value[0])))
-    steps = TimeSteps(
-        dt / np.array(_PARTS), fluctuation.value, fluctuation.stderr, float(drift.value),
-        float(drift.stderr), largest,
-    )  # fmt: skip
+    drifts = (float(drift.value), float(drift.stderr))
+    steps = TimeSteps(dt / np.array(_PARTS), fluctuation.value, fluctuation.stderr, *drifts, largest)
     eps = float(np.finfo(start.momenta.dtype).eps)
     hidden = np.mean(fluctuations[-1]) < 20 * eps * size
     to_kt = units.PS * 1000 / (units.KB * temperature)

@@ -60,11 +60,7 @@ class Volumes(NamedTuple):
 
 
 def check_kinetic_energy(energies: KineticEnergies) -> list[Check]:
-    """Check mean and variance of the gamma distribution, N_f/2 in units of k_BT and of (k_BT)².
-
-    References:
-        Shirts, J. Chem. Theory Comput. 9, 909 (2013), doi:10.1021/ct300688p.
-    """
+    """Check mean and variance of the gamma distribution, N_f/2 in units of k_BT and of (k_BT)²."""
     half = energies.n_free.sum() / 2
     mean = jackknife(lambda k: k.mean() / half, energies.total)
     variance = jackknife(lambda k: k.var() / half, energies.total)
@@ -103,13 +99,9 @@ def check_equipartition(energies: KineticEnergies) -> list[Check]:
 def check_volume(volumes: Volumes) -> list[Check]:
     """Check the distributions of volumes at different pressures, and fluctuations against the response.
 
-    The ratio of the weights of a volume at P − ΔP and P + ΔP is exp(2ΔP V/k_BT) times a constant, so that the
-    logarithm of the ratio of the histograms has a known slope. The fluctuation ⟨δV²⟩/(k_BT V) at P equals the
-    compressibility −(1/V) dV/dP.
-
-    References:
-        Shirts, J. Chem. Theory Comput. 9, 909 (2013), doi:10.1021/ct300688p; Allen & Tildesley, Computer
-        Simulation of Liquids, 2nd ed. 2017, §2.5 (fluctuations).
+    The ratio of the weights of a volume at P − ΔP and P + ΔP is exp(2ΔP V/k_BT) times a constant (Shirts,
+    J. Chem. Theory Comput. 9, 909 (2013), doi:10.1021/ct300688p). The fluctuation ⟨δV²⟩/(k_BT V) at P equals
+    the compressibility −(1/V) dV/dP (Allen & Tildesley, Computer Simulation of Liquids, 2nd ed. 2017, §2.5).
     """
     kT = units.KB * volumes.temperature
     width = volumes.pressures[2] - volumes.pressures[0]
@@ -121,9 +113,7 @@ def check_volume(volumes: Volumes) -> list[Check]:
     def ratio(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> float:
         return middle.var() / kT / ((low.mean() - high.mean()) / width)
 
-    remedy = (
-        "volumes do not have the distribution of the NPT ensemble: look at the stress, and use a smaller dt"
-    )
+    remedy = "volumes do not have the distribution of the NPT ensemble: look at the stress, use a smaller dt"
     slopes = jackknife(slope, low, high)
     ratios = jackknife(ratio, low, middle, high)
     if any(_is_relaxing(samples) for samples in volumes.samples):

@@ -17,10 +17,8 @@ _ITERATIONS = 30
 def log_ratio_slope(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) -> float:
     """Slope of ln p₂(x)/p₁(x), assumed linear, by logistic regression from samples of p₁ and p₂.
 
-    It is NaN where the samples do not overlap, as it is then unbounded.
-
-    References:
-        Shirts, J. Chem. Theory Comput. 9, 909 (2013), doi:10.1021/ct300688p.
+    It is NaN where the samples do not overlap. Shirts, J. Chem. Theory Comput. 9, 909 (2013),
+    doi:10.1021/ct300688p.
     """
     x = np.concatenate([first.ravel(), second.ravel()])
     is_second = np.r_[np.zeros(first.size), np.ones(second.size)]
@@ -45,13 +43,7 @@ def jackknife(
 
     Parts are replicas, which are independent, or blocks of these, which are more but must be longer than the
     correlation time. The larger of both errors is returned. `function` takes an array [samples, ...] for each
-    series, and returns a number or an array.
-
-    Raises:
-        InputError: a single replica, or fewer frames than blocks.
-
-    References:
-        Efron & Stein, Ann. Stat. 9, 586 (1981), doi:10.1214/aos/1176345462.
+    series. Efron & Stein, Ann. Stat. 9, 586 (1981), doi:10.1214/aos/1176345462.
     """
     n_replicas = series[0].shape[1]
     if n_replicas < 2 or min(len(x) for x in series) < n_blocks:
@@ -64,16 +56,10 @@ def jackknife(
     errors = []
     for blocks in {1, n_blocks}:
         # [parts, samples, ...]; a part is a block of a replica.
-        cut = [x[: len(x) // blocks * blocks] for x in samples]
-        parts = [
-            np.moveaxis(x.reshape(blocks, -1, *x.shape[1:]), 2, 1).reshape(
-                blocks * n_replicas, -1, *x.shape[2:]
-            )
-            for x in cut
-        ]
-        n = len(parts[0])
-        values = np.array([
-            function(*(np.delete(x, k, axis=0).reshape(-1, *x.shape[2:]) for x in parts)) for k in range(n)
-        ])  # fmt: skip
+        cut = [x[: len(x) // blocks * blocks].reshape(blocks, -1, *x.shape[1:]) for x in samples]
+        n = blocks * n_replicas
+        parts = [np.moveaxis(x, 2, 1).reshape(n, -1, *x.shape[3:]) for x in cut]
+        rests = ([np.delete(x, k, axis=0).reshape(-1, *x.shape[2:]) for x in parts] for k in range(n))
+        values = np.array([function(*rest) for rest in rests])
         errors.append(np.sqrt((n - 1) / n * np.sum((values - values.mean(axis=0)) ** 2, axis=0)))
     return Estimate(value, np.max(errors, axis=0))

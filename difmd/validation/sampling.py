@@ -37,11 +37,7 @@ def equilibrated(
     potential: Potential, params: Params, system: System, *, temperature: float, dt: float, n_steps: int,
     n_replicas: int, limits: Limits, key: Key[Array, ""],
 ) -> MDState:  # fmt: skip
-    """Replicas of a system after Langevin dynamics with independent noise.
-
-    Raises:
-        SimulationError: as `simulate`.
-    """
+    """Replicas of a system after Langevin dynamics with independent noise."""
     systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (n_replicas, *x.shape)), system)
     run = simulate(
         potential, params, systems, _thermostat(dt, temperature), n_steps=n_steps,
@@ -54,11 +50,7 @@ def newtonian(
     potential: Potential, params: Params, start: MDState, *, dt: float, n_steps: int, chunk_steps: int,
     limits: Limits, key: Key[Array, ""],
 ) -> Trajectory:  # fmt: skip
-    """A velocity Verlet run from a state; runs with the same chunks compile once.
-
-    Raises:
-        SimulationError: as `simulate`.
-    """
+    """A velocity Verlet run from a state; runs with the same chunks compile once."""
     return simulate(
         potential, params, start.system, velocity_verlet(dt=dt), n_steps=n_steps, save_every=EVERY,
         chunk_steps=chunk_steps, momenta=start.momenta, key=key, limits=limits, progress=False,
@@ -69,11 +61,7 @@ def kinetic_energies(
     potential: Potential, params: Params, start: MDState, *, temperature: float, dt: float, n_steps: int,
     limits: Limits,
 ) -> KineticEnergies:  # fmt: skip
-    """Kinetic energies of Langevin dynamics from a state.
-
-    Raises:
-        SimulationError: as `simulate`.
-    """
+    """Kinetic energies of Langevin dynamics from a state."""
     run = simulate(
         potential, params, start, _thermostat(dt, temperature), n_steps=n_steps, save_every=EVERY,
         limits=limits, progress=False,
@@ -109,9 +97,6 @@ def volumes(
 
     These runs estimate the compressibility, with which volumes relax at the given time constant. Between two
     pressures the mean volume shifts by its standard deviation, which about minimises the error of the slope.
-
-    Raises:
-        SimulationError: as `simulate`.
     """
     settings: dict[str, Any] = {
         "dt": dt, "temperature": temperature, "friction": 1 / (_FRICTION * dt),

@@ -19,10 +19,7 @@ _N_PADDING = 2
 def check_symmetry(
     potential: Potential, params: Params, at: Configuration, rng: np.random.Generator
 ) -> list[Check]:
-    """Compare energy, forces and stress of equivalent configurations, one check for each symmetry.
-
-    Values are the largest relative differences of energy, forces and stress. Rotations include the cell.
-    """
+    """Check the largest relative difference of energy, forces and stress for each symmetry."""
     system, bound = at.system, tolerances(at.system.positions.dtype).same
     r, cell = np.asarray(system.positions), np.asarray(system.cell)
     pbc, numbers = np.asarray(system.pbc), np.asarray(system.atomic_numbers)
@@ -64,9 +61,8 @@ def check_symmetry(
         mixed = rng.permutation(same)
         order[mixed] = np.roll(mixed, 1)
     if np.array_equal(order, np.arange(len(numbers))):
-        rows.append(
-            without_value(_GROUP, "not applicable", "all atoms are of different species", "permutation")
-        )
+        reason = "all atoms are of different species"
+        rows.append(without_value(_GROUP, "not applicable", reason, "permutation"))
     else:
         compare(
             "permutation", placed(r[order]), "use the same function for all atoms of a species",
