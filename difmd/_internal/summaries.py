@@ -6,7 +6,7 @@ import dataclasses
 import html
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +15,8 @@ MAX_LINES = 6
 """Lines of a `repr`."""
 
 _WIDTH = 100
+
+_Class = TypeVar("_Class", bound=type)
 
 
 def summary(title: str, rows: Mapping[str, Any]) -> str:
@@ -42,6 +44,12 @@ def fields_summary(value: Any) -> str:
     if len(lines) > MAX_LINES:
         lines[MAX_LINES - 1 :] = ["  …)"]
     return "\n".join(lines)
+
+
+def brief_repr(cls: _Class) -> _Class:
+    """Decorate a dataclass or named tuple to use `fields_summary` as its `repr`."""
+    cls.__repr__ = fields_summary  # type: ignore[assignment]
+    return cls
 
 
 def html_table(title: str, rows: Mapping[str, Any]) -> str:

@@ -19,17 +19,9 @@ from difmd.system import System
 
 
 class Descent(NamedTuple):
-    """The state of a relaxation between two steps.
+    """The state of a relaxation: a point, its enthalpy [eV] and gradient, and the largest force [eV/Å].
 
-    Attributes:
-        point: the current point.
-        enthalpy: at this point [eV].
-        gradient: at this point [eV/Å].
-        largest: largest force on an atom or strain coordinate [eV/Å]; infinite before the first evaluation.
-        memory: of the optimizer.
-        neighbors: a current list.
-        status: of the list and the forces.
-        n_steps: moves so far; −1 before the first evaluation.
+    Before the first evaluation the largest force is infinite, and the number of moves `n_steps` is −1.
     """
 
     point: Point

@@ -23,7 +23,7 @@ from difmd.relaxation.optimizer import Optimizer
 from difmd.relaxation.point import landscape
 from difmd.relaxation.result import Relaxation
 from difmd.relaxation.strains import check_modes
-from difmd.relaxation.structures import Structure, collected, groups, padded_batch, structures_of
+from difmd.relaxation.structures import Frame, Structure, collected, groups, padded_batch, structures_of
 from difmd.simulation.limits import nearest_pair
 from difmd.simulation.replay import replay_on_overflow
 from difmd.system import System, validate_system
@@ -165,7 +165,7 @@ def _check_structure(potential: Potential, params: Params, structure: Structure,
 def _relax_all(
     structures: Sequence[Structure], plan: _Plan, result: Callable[[], Any], progress: bool
 ) -> None:
-    """Relax all structures, group by group, with the completed part in the errors."""
+    """Relax all structures, group by group; errors have the completed part."""
     is_single = len(structures) == 1
     bar = ("relaxation", plan.max_steps) if is_single else ("relaxations", len(structures))
     with progress_bar(*bar, enabled=progress) as advance, terminable():
@@ -192,10 +192,8 @@ def _check_ends(structures: Sequence[Structure], tolerance: float, result: Calla
     ends = [structure.relaxation(tolerance) for structure in failed]
     names = ", ".join(structure.name for structure in failed[:_LISTED])
     names += ", …" if len(failed) > _LISTED else ""
-    union = Status(
-        flags=np.bitwise_or.reduce([end.status.flags for end in ends]),
-        first_bad_step=min(end.status.first_bad_step for end in ends),
-    )
+    flags = np.bitwise_or.reduce([end.status.flags for end in ends])
+    union = Status(flags=flags, first_bad_step=min(end.status.first_bad_step for end in ends))
     largest = max(float(end.largest_force) for end in ends)
     close = ""
     for structure, end in zip(failed, ends, strict=True):
@@ -260,11 +258,9 @@ def _record(group: Sequence[Structure], chunk: _Chunk, is_converged: np.ndarray,
     systems, n_steps, flags, enthalpies, largest = jax.tree.map(np.asarray, arrays)
     for k, structure in enumerate(group):
         structure.flags = int(flags[k]) or (0 if is_converged[k] else int(Flag.NOT_CONVERGED))
-        if is_due[k]:
-            structure.add_frame(
-                step=int(n_steps[k]), positions=systems.positions[k, : structure.system.n_atoms],
-                cell=systems.cell[k], enthalpy=float(enthalpies[k]), largest_force=float(largest[k]),
-            )  # fmt: skip
+        if is_due[k] and (not structure.frames or structure.frames[-1].step < n_steps[k]):
+            place = (systems.positions[k, : structure.system.n_atoms], systems.cell[k])
+            structure.frames.append(Frame(int(n_steps[k]), *place, float(enthalpies[k]), float(largest[k])))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

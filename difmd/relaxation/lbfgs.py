@@ -29,8 +29,7 @@ _dot = functools.partial(jnp.vdot, precision=lax.Precision.HIGHEST)
 class _Search(NamedTuple):
     """A line search from `origin` along `direction`, at the step length `stride`; 0 before the first step.
 
-    `steps` and `changes` of gradients have `weights` 1/(step·change), 0 for empty entries; the newest is
-    last. `softness` is the scale of the initial inverse Hessian.
+    `steps` and `changes` of gradients, the newest last, have `weights` 1/(step·change), 0 for empty entries.
     """
 
     origin: Float[Array, "n"]

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import Flag, InputError, Status
 from difmd.neighbors import Neighbors, update
 from difmd.neighbors.types import check
@@ -25,6 +25,7 @@ from difmd.relaxation.strains import check_modes, tether
 from difmd.system import System
 
 
+@brief_repr
 class Minimum(NamedTuple):
     """The result of `minimize`.
 
@@ -43,10 +44,6 @@ class Minimum(NamedTuple):
     largest_force: Float[Array, ""]
     n_steps: Int[Array, ""]
     status: Status
-
-    def __repr__(self) -> str:
-        """Fields, with arrays as dtype and shape."""
-        return fields_summary(self)
 
 
 def minimize(

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.relaxation.strains import deform
 from difmd.system import System
 
 
+@brief_repr
 class Point(NamedTuple):
     """The variables of a relaxation; also a gradient with respect to them, a displacement or a velocity.
 
@@ -26,10 +27,6 @@ class Point(NamedTuple):
 
     positions: Float[Array, "*batch atoms 3"]
     strains: Float[Array, "*batch modes"]
-
-    def __repr__(self) -> str:
-        """Fields, with arrays as dtype and shape."""
-        return fields_summary(self)
 
 
 class Landscape(NamedTuple):

@@ -31,27 +31,13 @@ class Frame(NamedTuple):
 
 @dataclasses.dataclass
 class Structure:
-    """A structure and its progress.
-
-    Attributes:
-        name: for messages.
-        system: initial structure, in NumPy.
-        pressure: P [eV/Å³].
-        frames: so far.
-        flags: bits of `Flag`; 0 once it has converged.
-    """
+    """An initial structure in NumPy, its name for messages, P [eV/Å³], its frames, and bits of `Flag`."""
 
     name: str
     system: System
     pressure: float
     frames: list[Frame] = dataclasses.field(default_factory=list)
     flags: int = int(Flag.NOT_CONVERGED)
-
-    def add_frame(self, **fields: Any) -> None:
-        """Append a `Frame` unless it is of the same step as the last."""
-        frame = Frame(**fields)
-        if not self.frames or self.frames[-1].step < frame.step:
-            self.frames.append(frame)
 
     def relaxation(self, tolerance: float) -> Relaxation:
         """As returned by `relax`; before its first frame the initial structure, with NaN for its energy."""

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from difmd._internal.argument_checks import check_integer, check_key, check_type, is_traced
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError, Status
 from difmd.forces import forces, forces_and_virial
 from difmd.gradients.base import GradientMethod
@@ -25,6 +25,7 @@ from difmd.system import System, check_system
 from difmd.trajectory.frames import Frames
 
 
+@brief_repr
 class Rollout(NamedTuple):
     """The result of `rollout`.
 
@@ -39,10 +40,6 @@ class Rollout(NamedTuple):
     neighbors: Neighbors
     frames: Any
     status: Status
-
-    def __repr__(self) -> str:
-        """The fields with their shapes."""
-        return fields_summary(self)
 
 
 def positions_and_momenta(state: MDState, neighbors: Neighbors) -> Frames:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 
 
+@brief_repr
 class Frames(NamedTuple):
     """Frames of a simulation: arrays whose leading axis is the frames, then replicas if there are any.
 
@@ -27,7 +28,3 @@ class Frames(NamedTuple):
     stress: Any = None
     cells: Any = None
     reservoir: Any = None
-
-    def __repr__(self) -> str:
-        """The fields with their shapes."""
-        return fields_summary(self)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 
 STATIC = ("symmetry", "derivatives", "cutoff")
 DYNAMIC = ("energy_conservation", "kinetic_energy", "equipartition", "volume")
@@ -25,6 +25,7 @@ LEAST_REPLICAS = 8
 LONGER = "statistical errors are too large: raise n_steps or n_replicas"
 
 
+@brief_repr
 class Check(NamedTuple):
     """A check, which passes if |value − expected| ≤ bound.
 
@@ -50,10 +51,6 @@ class Check(NamedTuple):
     note: str = ""
     expected: float = 0.0
     error: float = np.nan
-
-    def __repr__(self) -> str:
-        """The fields."""
-        return fields_summary(self)
 
 
 class Tolerances(NamedTuple):

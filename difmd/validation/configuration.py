@@ -25,10 +25,7 @@ _SKIN = 0.5
 
 
 class Configuration(NamedTuple):
-    """A system with displaced atoms, its list with a skin of 0.5 Å, and its evaluation.
-
-    `undisplaced` is the evaluation of the original system; `n_atoms` excludes padding.
-    """
+    """A displaced system, its list and evaluation, that of the original system, and its number of atoms."""
 
     system: System
     neighbors: Neighbors
@@ -65,11 +62,11 @@ def check_finite(configuration: Configuration) -> Check:
     if np.asarray(configuration.system.pbc).all():
         values.append(configuration.undisplaced.stress)
     n_bad = sum(int(np.sum(~np.isfinite(np.asarray(x)))) for x in values)
-    return judged(
-        "derivatives", "non-finite values at the input", n_bad, 0,
+    remedy = (
         "energy, forces or stress of the system are not finite, though they are once atoms are displaced: "
-        "look for roots, angles and quotients that diverge at high symmetry, and use safe operands",
-    )  # fmt: skip
+        "look for roots, angles and quotients that diverge at high symmetry, and use safe operands"
+    )
+    return judged("derivatives", "non-finite values at the input", n_bad, 0, remedy)
 
 
 def list_of(potential: Potential, system: System, like: Neighbors | None = None) -> Neighbors:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors, find_pairs, neighbor_list
 from difmd.potentials import Params, Potential
@@ -37,6 +37,7 @@ _SAFE = "use safe operands of roots, logarithms and quotients on both branches o
 _TRIED = 50
 
 
+@brief_repr
 class CutoffScan(NamedTuple):
     """Energy and force of an isolated pair of atoms, from short distances to beyond the cut-off.
 
@@ -53,10 +54,6 @@ class CutoffScan(NamedTuple):
     distances: np.ndarray
     energies: np.ndarray
     forces: np.ndarray
-
-    def __repr__(self) -> str:
-        """Fields, with arrays as dtype and shape."""
-        return fields_summary(self)
 
 
 def check_cutoff(

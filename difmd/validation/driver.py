@@ -51,6 +51,10 @@ class _Results(NamedTuple):
     rows: dict[str, list[Check]]
     data: dict[str, Any]
 
+    def fail(self, groups: Iterable[str], note: str) -> None:
+        """Set a failed check without a value for each group."""
+        self.rows.update({group: [without_value(group, "failed", note)] for group in groups})
+
 
 class _Request(NamedTuple):
     """Arguments of `validate` after validation."""
@@ -239,10 +243,9 @@ def _settings(request: _Request) -> dict[str, Any]:
 
 
 def _run_conservation(request: _Request, start: MDState, key: Array, results: _Results) -> None:
-    settings = _settings(request) | {"n_steps": request.n_steps // 2}
-    results.rows["energy_conservation"], results.data["time_steps"] = check_energy_conservation(
-        request.potential, request.params, start, **settings, key=key
-    )
+    settings = _settings(request) | {"n_steps": request.n_steps // 2, "key": key}
+    checks, data = check_energy_conservation(request.potential, request.params, start, **settings)
+    results.rows["energy_conservation"], results.data["time_steps"] = checks, data
 
 
 def _run_kinetic(request: _Request, start: MDState, key: Array, results: _Results) -> None:
@@ -256,10 +259,8 @@ def _run_kinetic(request: _Request, start: MDState, key: Array, results: _Result
 
 
 def _run_volumes(request: _Request, start: MDState, key: Array, results: _Results) -> None:
-    assert request.pressure is not None
-    samples = sampling.volumes(
-        request.potential, request.params, start, **_settings(request), pressure=request.pressure, key=key
-    )
+    settings = _settings(request) | {"pressure": request.pressure, "key": key}
+    samples = sampling.volumes(request.potential, request.params, start, **settings)
     results.data["volumes"] = samples
     results.rows["volume"] = ensembles.check_volume(samples)
 
@@ -274,16 +275,13 @@ def _dynamic_checks(request: _Request, advance: Advance) -> _Results:
         return results
     keys = jax.random.split(request.key, 4)
     advance(0, "equilibration")
+    settings = _settings(request) | {"n_replicas": request.n_replicas, "key": keys[0]}
     try:
-        start = sampling.equilibrated(
-            request.potential, request.params, request.system, **_settings(request),
-            n_replicas=request.n_replicas, key=keys[0],
-        )  # fmt: skip
+        start = sampling.equilibrated(request.potential, request.params, request.system, **settings)
     except SimulationInterrupted:
         raise
     except (SimulationError, InputError) as error:
-        note = f"equilibration failed: {reason(error)}"
-        results.rows.update({group: [without_value(group, "failed", note)] for group in groups})
+        results.fail(groups, f"equilibration failed: {reason(error)}")
         return results
     for run, key, served in (
         (_run_conservation, keys[1], ("energy_conservation",)),
@@ -300,7 +298,6 @@ def _dynamic_checks(request: _Request, advance: Advance) -> _Results:
             raise
         except (SimulationError, InputError) as error:
             # As arguments are valid, an InputError is due to initial forces that are not finite.
-            note = reason(error)
-            results.rows.update({group: [without_value(group, "failed", note)] for group in requested})
+            results.fail(requested, reason(error))
         advance(len(requested))
     return results

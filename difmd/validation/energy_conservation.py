@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.integrators import MDState
 from difmd.observables.statistics import over_replicas
 from difmd.potentials import Params, Potential
@@ -31,6 +31,7 @@ _BEYOND = 2.0
 _ACCEPTABLE_DRIFT, _RESOLUTION = 0.01, 0.2
 
 
+@brief_repr
 class TimeSteps(NamedTuple):
     """Fluctuation of the total energy about its trend, in runs of the same duration.
 
@@ -49,10 +50,6 @@ class TimeSteps(NamedTuple):
     drift: float
     drift_stderr: float
     largest_dt: float
-
-    def __repr__(self) -> str:
-        """Fields, with arrays as dtype and shape."""
-        return fields_summary(self)
 
 
 def check_energy_conservation(
@@ -115,12 +112,11 @@ def check_fluctuation(steps: TimeSteps) -> Check:
     """Check the fluctuation of the energy at Δt, including its error."""
     value, error = float(steps.fluctuation[0]), float(steps.stderr[0])
     least = "at least " if steps.largest_dt >= _BEYOND * steps.dt[0] else ""
-    advice = f"largest dt: {least}{steps.largest_dt / units.FS:.2g} fs"
+    note = f"largest dt: {least}{steps.largest_dt / units.FS:.2g} fs"
     # As this is an upper bound, all values within the error must be acceptable.
     return judged_with_error(
-        _GROUP, "fluctuation, total / kinetic energy", value, error, "use a smaller dt",
+        _GROUP, "fluctuation, total / kinetic energy", value, error, "use a smaller dt", note=note,
         allowance=_ACCEPTABLE, resolution=_ACCEPTABLE - value, longer=f"{LONGER}, or use a smaller dt",
-        note=advice,
     )  # fmt: skip
 
 

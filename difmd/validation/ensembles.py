@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from difmd import units
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.observables.statistics import Estimate, over_replicas
 from difmd.validation.checks import LONGER, SIGMAS, Check, judged_with_error
 from difmd.validation.histograms import jackknife, log_ratio_slope
@@ -18,6 +18,7 @@ from difmd.validation.histograms import jackknife, log_ratio_slope
 _STEP_BIAS = 0.01
 
 
+@brief_repr
 class KineticEnergies(NamedTuple):
     """Kinetic energies in a run with a thermostat.
 
@@ -36,11 +37,8 @@ class KineticEnergies(NamedTuple):
         """Kinetic energy of all atoms in units of k_BT; [frames, replicas]."""
         return self.samples.sum(axis=-1)
 
-    def __repr__(self) -> str:
-        """Fields, with arrays as dtype and shape."""
-        return fields_summary(self)
 
-
+@brief_repr
 class Volumes(NamedTuple):
     """Volumes at three pressures.
 
@@ -53,10 +51,6 @@ class Volumes(NamedTuple):
     pressures: np.ndarray
     temperature: float
     samples: np.ndarray
-
-    def __repr__(self) -> str:
-        """Fields, with arrays as dtype and shape."""
-        return fields_summary(self)
 
 
 def check_kinetic_energy(energies: KineticEnergies) -> list[Check]:
