@@ -36,26 +36,24 @@ class InputError(DifmdError, ValueError):
 
 def check_positive(name: str, value: Any, unit: str) -> None:
     """Require a positive, finite value, or raise `InputError`; traced values pass (host)."""
-    if not isinstance(value, jax.core.Tracer):
-        values = _reals(name, value, unit)
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise InputError(f"{name} = {value} {unit} must be positive and finite")
+    if not (_finite_reals(name, value, unit) > 0).all():
+        raise InputError(f"{name} = {value} {unit} must be positive and finite")
 
 
 def check_not_negative(name: str, value: Any, unit: str) -> None:
     """Require a finite value that is not negative, or raise `InputError`; traced values pass (host)."""
-    if not isinstance(value, jax.core.Tracer):
-        values = _reals(name, value, unit)
-        if not (np.isfinite(values) & (values >= 0)).all():
-            raise InputError(f"{name} = {value} {unit} must be finite and not negative")
+    if not (_finite_reals(name, value, unit) >= 0).all():
+        raise InputError(f"{name} = {value} {unit} must be finite and not negative")
 
 
-def _reals(name: str, value: Any, unit: str) -> np.ndarray:
-    """A real number or an array; not a boolean, text or a list, which is another pytree."""
+def _finite_reals(name: str, value: Any, unit: str) -> np.ndarray:
+    """Real numbers, with NaN for infinite and none for traced ones; lists, which are pytrees, raise."""
+    if isinstance(value, jax.core.Tracer):
+        return np.empty(0)
     if not isinstance(value, list | tuple):
         values = np.asarray(value)
         if jnp.issubdtype(values.dtype, np.floating) or jnp.issubdtype(values.dtype, np.integer):
-            return values
+            return np.where(np.isfinite(values), values, np.nan)
     raise InputError(f"{name} = {value!r} must be a real number [{unit}], not a {type(value).__name__}")
 
 

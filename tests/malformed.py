@@ -1376,7 +1376,7 @@ DATA = {
 CERTIFICATES = {
     "certificate of text": (
         lambda _: validate(potential="lj"),
-        r"potential is of type str, .*: give .*Potential",
+        r"potential is of type str, but must be a Potential",
     ),
     "certificate of replicas": (
         lambda _: validate(system=replicas()),

@@ -61,8 +61,8 @@ def test_mobile_atoms_have_three_degrees_of_freedom_each():
     expected = 36 * units.KB * 60
     # K is a sum of 36 exponential numbers; the error of its mean is σ/√4000.
     assert abs(jnp.mean(kinetic) - expected) < 5 * expected / np.sqrt(36 * 4000)
-    found = kinetic_temperature(system, momenta)
-    np.testing.assert_allclose(found, kinetic / (36 * units.KB), rtol=1e-12)
+    result = kinetic_temperature(system, momenta)
+    np.testing.assert_allclose(result, kinetic / (36 * units.KB), rtol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["direct", "checkpointed", "reversible", "forward"])
@@ -88,12 +88,12 @@ def test_derivatives_with_fixed_atoms(method):
         moved = done.state.system.positions - system.positions
         return jnp.sum(moved**2), (moved, done.status)
 
-    found, (moved, status) = jax.jit(jax.grad(spread, has_aux=True))(1.0)
+    result, (moved, status) = jax.jit(jax.grad(spread, has_aux=True))(1.0)
     assert not flags_of(status)
     # `reversible` rounds the initial state to a grid.
     np.testing.assert_allclose(np.asarray(moved)[np.asarray(system.fixed)], 0, atol=1e-12)
     values = jax.jit(jax.vmap(lambda x: spread(x)[0]))(jnp.asarray([1 + 1e-4, 1 - 1e-4]))
-    np.testing.assert_allclose(found, (values[0] - values[1]) / 2e-4, rtol=1e-6)
+    np.testing.assert_allclose(result, (values[0] - values[1]) / 2e-4, rtol=1e-6)
 
 
 def test_constraints_convert_from_and_to_ase():
@@ -186,8 +186,8 @@ def test_temperature_of_a_molecule_excludes_rotation(name):
     assert n_free == {"water": 3, "ethanol": 21, "hydrogen": 1, "carbon dioxide": 3}[name]
     drawn = 4 if name == "carbon dioxide" else n_free
     for momenta in (at_rest, free):
-        found = kinetic_temperature(system, momenta) * n_free / drawn
-        assert abs(found.mean() - 300.0) < 5 * 300 * np.sqrt(2 / drawn / 4000)
+        result = kinetic_temperature(system, momenta) * n_free / drawn
+        assert abs(result.mean() - 300.0) < 5 * 300 * np.sqrt(2 / drawn / 4000)
 
 
 def test_a_single_atom_has_zero_momentum():
@@ -224,12 +224,12 @@ def unchecked():
 def test_fixed_padding_has_no_effect():
     x = np.array([[0, 0, 0], [3.8, 0, 0], [0, 3.8, 0], [9.0, 9, 9]])
     system = difmd.make_system(x, [18, 18, 18, 0], fixed=[3])
-    whole = difmd.make_system(x[:3], [18, 18, 18])
+    without_padding = difmd.make_system(x[:3], [18, 18, 18])
     momenta = draw_momenta(jax.random.key(0), system, 100.0)
     np.testing.assert_allclose(momenta.sum(axis=0), 0, atol=1e-12)
-    assert degrees_of_freedom(system) == degrees_of_freedom(whole) == 3
+    assert degrees_of_freedom(system) == degrees_of_freedom(without_padding) == 3
     np.testing.assert_allclose(
-        kinetic_temperature(system, momenta), kinetic_temperature(whole, momenta[:3]), rtol=1e-12
+        kinetic_temperature(system, momenta), kinetic_temperature(without_padding, momenta[:3]), rtol=1e-12
     )
 
 

@@ -80,13 +80,13 @@ def test_read_trajectory_equals_that_of_simulate(tmp_path, system, integrator, n
 
 
 def test_simulate_continues_from_the_state_that_was_read(tmp_path):
-    whole = simulate(None, crystal(), n_steps=40)
+    complete = simulate(None, crystal(), n_steps=40)
     simulate(tmp_path / "first", crystal())
     state = difmd.read_trajectory(tmp_path / "first").state
     more = simulate(tmp_path / "more", state)
-    np.testing.assert_array_equal(more.positions, whole.positions[4:])
+    np.testing.assert_array_equal(more.positions, complete.positions[4:])
     # Times are counted from step 0 of the first run.
-    np.testing.assert_allclose(difmd.read_trajectory(tmp_path / "more").time, whole.time[4:], rtol=1e-15)
+    np.testing.assert_allclose(difmd.read_trajectory(tmp_path / "more").time, complete.time[4:], rtol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_parts_that_are_joined_while_they_are_read(
         for path in later:
             path.unlink()
         join(folder)
-        for path, whole in later.items():
-            path.write_bytes(whole)
+        for path, contents in later.items():
+            path.write_bytes(contents)
 
     def action():
         with monkeypatch.context() as patch:
@@ -243,15 +243,15 @@ def test_parts_that_disappear_one_by_one_do_not_shorten_a_run(in_parts, monkeypa
 
     def action():
         join(folder)
-        whole = (folder / "trajectory.h5").read_bytes()
+        contents = (folder / "trajectory.h5").read_bytes()
         (folder / "trajectory.h5").unlink()
         for path, content in first_parts.items():
             path.write_bytes(content)
-        monkeypatch.setattr("difmd.trajectory.read.files_in", once(later(whole), files_in, before=False))
+        monkeypatch.setattr("difmd.trajectory.read.files_in", once(later(contents), files_in, before=False))
 
-    def later(whole):
+    def later(contents):
         def write():
-            (folder / "trajectory.h5").write_bytes(whole)
+            (folder / "trajectory.h5").write_bytes(contents)
 
         return write
 
@@ -358,13 +358,13 @@ def test_flipped_bits_raise(finished, tmp_path, place):
 
 def test_corrupted_or_truncated_files_raise_or_are_correct(finished, tmp_path):
     """The only error is `InputError`, and frames are never wrong."""
-    whole, path = finished.read_bytes(), tmp_path / "damaged.h5"
+    contents, path = finished.read_bytes(), tmp_path / "damaged.h5"
     expected = difmd.read_trajectory(finished)
     rng = np.random.default_rng(0)
     n_errors = 0
     for n in range(150):
-        damaged = bytearray(whole)
-        at = int(rng.integers(len(whole)))
+        damaged = bytearray(contents)
+        at = int(rng.integers(len(contents)))
         if n % 5 == 0:
             del damaged[at:]
         else:

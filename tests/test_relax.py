@@ -112,16 +112,16 @@ def minimum_of_ase(name):
 def test_minimum_agrees_with_ase(name, optimizer):
     case = CASES[name]()
     free = {} if case.pressure is None else {"strains": any_strain(), "pressure": case.pressure}
-    found = difmd.relax(
+    result = difmd.relax(
         case.potential, case.potential.init(jax.random.key(0)), difmd.from_ase(case.atoms),
         optimizer=OPTIMIZERS[optimizer], force_tolerance=1e-6, progress=False, **free,
     )  # fmt: skip
-    assert found.is_converged and found.largest_force <= 1e-6
+    assert result.is_converged and result.largest_force <= 1e-6
     expected, n_steps = minimum_of_ase(name)
-    deviation = found.enthalpies[-1] - expected
-    print(f"{name}, {optimizer}: {deviation:.1e} eV, {found.n_steps} steps, BFGS of ASE {n_steps}")
+    deviation = result.enthalpies[-1] - expected
+    print(f"{name}, {optimizer}: {deviation:.1e} eV, {result.n_steps} steps, BFGS of ASE {n_steps}")
     # L-BFGS estimates the stiffness of the crystal, where ASE starts from 70 eV/Å².
-    assert found.n_steps <= (1 if optimizer == "lbfgs" else 8) * n_steps
+    assert result.n_steps <= (1 if optimizer == "lbfgs" else 8) * n_steps
     assert abs(deviation) < 1e-8
 
 
@@ -180,18 +180,18 @@ def test_sequence_agrees_with_single_structures(different):
 def test_batch_dimension_is_returned(different):
     first, _, converged = different
     both = jax.tree.map(lambda *x: jnp.stack(x), first, converged)
-    found = relaxed(both, save_every=4)
-    n_steps = int(found.n_steps[0])
-    assert found.system.positions.shape == (2, 4, 3)
-    assert found.positions.shape == (len(found.steps), 2, 4, 3)
-    assert found.n_steps[1] == 0 and found.is_converged.all()
-    np.testing.assert_array_equal(found.steps, [*range(0, n_steps, 4), n_steps])
-    np.testing.assert_array_equal(found.positions[:, 1], np.stack([converged.positions] * len(found.steps)))
-    np.testing.assert_array_equal(found.positions[-1], found.system.positions)
-    one = found.at(0)
-    assert one.energy == found.energy[0] == one.energies[-1]
+    result = relaxed(both, save_every=4)
+    n_steps = int(result.n_steps[0])
+    assert result.system.positions.shape == (2, 4, 3)
+    assert result.positions.shape == (len(result.steps), 2, 4, 3)
+    assert result.n_steps[1] == 0 and result.is_converged.all()
+    np.testing.assert_array_equal(result.steps, [*range(0, n_steps, 4), n_steps])
+    np.testing.assert_array_equal(result.positions[:, 1], np.stack([converged.positions] * len(result.steps)))
+    np.testing.assert_array_equal(result.positions[-1], result.system.positions)
+    first = result.at(0)
+    assert first.energy == result.energy[0] == first.energies[-1]
     with pytest.raises(InputError, match="batch"):
-        found.to_ase()
+        result.to_ase()
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", pytest.param("fire", marks=slow)])
@@ -215,30 +215,30 @@ def test_second_call_does_not_trace(optimizer):
 def test_fixed_atoms_stay_and_their_forces_do_not_count():
     atoms = slab()
     system = difmd.from_ase(atoms)
-    found = relaxed(system, force_tolerance=1e-6)
+    result = relaxed(system, force_tolerance=1e-6)
     fixed = np.asarray(system.fixed)
     np.testing.assert_array_equal(
-        found.positions[:, fixed], np.stack([system.positions[fixed]] * len(found.steps))
+        result.positions[:, fixed], np.stack([system.positions[fixed]] * len(result.steps))
     )
-    assert np.abs(found.system.positions - system.positions)[~fixed].max(axis=1).min() > 0.01
+    assert np.abs(result.system.positions - system.positions)[~fixed].max(axis=1).min() > 0.01
     atoms.calc = Calculator(NOBLE, PARAMS, skin=1.0)
     assert BFGS(atoms, logfile=None).run(fmax=1e-6, steps=1000)
-    np.testing.assert_allclose(found.energy, atoms.get_potential_energy(), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.energy, atoms.get_potential_energy(), rtol=0, atol=1e-8)
     # Forces on fixed atoms remain.
     assert np.linalg.norm(atoms.get_forces(apply_constraint=False)[fixed], axis=1).max() > 1e-3
-    assert found.to_ase()[-1].constraints[0].get_indices().tolist() == [0, 1, 2, 3]
+    assert result.to_ase()[-1].constraints[0].get_indices().tolist() == [0, 1, 2, 3]
 
 
 def test_fixed_atoms_follow_a_free_cell():
     system = difmd.from_ase(slab())
-    found = relaxed(system, strains=any_strain(), pressure=0.05 * units.GPA, force_tolerance=1e-6)
-    inverse = np.linalg.inv(system.cell), np.linalg.inv(found.system.cell)
-    before, after = (x @ y for x, y in zip((system.positions, found.system.positions), inverse, strict=True))
+    result = relaxed(system, strains=any_strain(), pressure=0.05 * units.GPA, force_tolerance=1e-6)
+    inverse = np.linalg.inv(system.cell), np.linalg.inv(result.system.cell)
+    before, after = (x @ y for x, y in zip((system.positions, result.system.positions), inverse, strict=True))
     fixed = np.asarray(system.fixed)
     np.testing.assert_allclose(after[fixed], before[fixed], rtol=0, atol=1e-12)
     assert np.abs(after - before)[~fixed].max() > 1e-3
     # The stress at constant fractional coordinates balances the pressure.
-    stress = stress_of(found.system)
+    stress = stress_of(result.system)
     np.testing.assert_allclose(stress, -0.05 * units.GPA * np.eye(3), rtol=0, atol=1e-7)
 
 
@@ -247,11 +247,11 @@ def test_strains_hold_the_other_axes():
     atoms = crystal()
     atoms.set_cell(atoms.cell.array * [1.0, 1.03, 1.02], scale_atoms=True)
     system = difmd.from_ase(atoms)
-    found = relaxed(system, strains=any_strain()[:2], force_tolerance=1e-6)
-    cell = np.asarray(found.system.cell)
+    result = relaxed(system, strains=any_strain()[:2], force_tolerance=1e-6)
+    cell = np.asarray(result.system.cell)
     np.testing.assert_array_equal(cell[2], system.cell[2])
     np.testing.assert_array_equal(cell - np.diag(np.diag(cell)), 0)
-    stress = np.diag(stress_of(found.system))
+    stress = np.diag(stress_of(result.system))
     np.testing.assert_allclose(stress[:2], 0, atol=1e-7)
     assert abs(stress[2]) > 1e-5
 
@@ -269,16 +269,16 @@ def test_derivatives_with_fixed_atoms():
     def value(x, y):
         params = {**PARAMS, "sigma": PARAMS["sigma"] * (1 + x)}
         start = system.replace(positions=system.positions + y * sideways)
-        found = minimize(
+        result = minimize(
             NOBLE, params, start, neighbors, force_tolerance=1e-6, optimizer=difmd.lbfgs()
         )  # fmt: skip
-        return jnp.sum(weights * found.system.positions) + found.energy, found
+        return jnp.sum(weights * result.system.positions) + result.energy, result
 
-    total, found = value(0.0, 0.0)
-    assert not flags_of(found.status)
-    np.testing.assert_array_equal(found.system.positions[:4], system.positions[:4])
+    total, result = value(0.0, 0.0)
+    assert not flags_of(result.status)
+    np.testing.assert_array_equal(result.system.positions[:4], system.positions[:4])
     expected = relaxed(system, force_tolerance=1e-7).system.positions
-    np.testing.assert_allclose(found.system.positions, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result.system.positions, expected, rtol=0, atol=1e-5)
     (gradient, _) = jax.jit(jax.grad(value, (0, 1), has_aux=True))(0.0, 0.0)
     h = 1e-4
     for k, (x, y) in enumerate([(h, 0.0), (0.0, h)]):
@@ -327,10 +327,10 @@ def test_overflowing_lists_grow(monkeypatch):
 
     monkeypatch.setattr(driver, "neighbor_list", tight)
     monkeypatch.setattr(driver, "replay_on_overflow", watched)
-    found = relaxed(system, strains=axial_strain(), save_every=100)
+    result = relaxed(system, strains=axial_strain(), save_every=100)
     assert flags == Flag.NEIGHBOR_OVERFLOW | Flag.CELL_TOO_SMALL
-    assert found.is_converged
-    np.testing.assert_allclose(found.energy, near.energy, rtol=0, atol=1e-8)
+    assert result.is_converged
+    np.testing.assert_allclose(result.energy, near.energy, rtol=0, atol=1e-8)
 
 
 def test_unconverged_structures_are_reported(different):
@@ -339,10 +339,10 @@ def test_unconverged_structures_are_reported(different):
     ) as caught:
         relaxed(different, max_steps=2)
     assert "NOT_CONVERGED" in str(caught.value)
-    found = caught.value.partial_result
-    assert [bool(one.is_converged) for one in found] == [False, False, True]
-    assert flags_of(found[0].status) == Flag.NOT_CONVERGED
-    assert found[0].n_steps == 2 and np.isfinite(found[0].energy)
+    result = caught.value.partial_result
+    assert [bool(each.is_converged) for each in result] == [False, False, True]
+    assert flags_of(result[0].status) == Flag.NOT_CONVERGED
+    assert result[0].n_steps == 2 and np.isfinite(result[0].energy)
 
 
 def test_exploding_structure_does_not_affect_others(different):
@@ -381,13 +381,13 @@ def test_structures_relax_in_their_precision():
     systems = [difmd.from_ase(crystal(seed=n), dtype=kind) for n, kind in enumerate(("float64", "float32"))]
     # Parameters are in float64.
     with jax.numpy_dtype_promotion("standard"):
-        found = relaxed(systems, force_tolerance=1e-3)
-    for one, system in zip(found, systems, strict=True):
+        result = relaxed(systems, force_tolerance=1e-3)
+    for one, system in zip(result, systems, strict=True):
         for name in ("positions", "masses", "cell"):
             assert getattr(one.system, name).dtype == system.positions.dtype, name
         assert one.positions.dtype == one.cells.dtype == system.positions.dtype
         assert one.is_converged
-    np.testing.assert_array_equal(found[0].positions, relaxed(systems[0], force_tolerance=1e-3).positions)
+    np.testing.assert_array_equal(result[0].positions, relaxed(systems[0], force_tolerance=1e-3).positions)
 
 
 @slow
@@ -396,24 +396,24 @@ def test_float32_relaxes_to_its_precision(optimizer):
     system = difmd.from_ase(crystal(), dtype=jnp.float32)
     params = jax.tree.map(lambda x: x.astype(jnp.float32), PARAMS)
     double = relaxed(difmd.from_ase(crystal()), strains=axial_strain())
-    found = relaxed(
+    result = relaxed(
         system, params=params, strains=axial_strain(), optimizer=OPTIMIZERS[optimizer], force_tolerance=1e-4
     )
-    assert found.system.positions.dtype == found.positions.dtype == np.float32
-    np.testing.assert_allclose(found.energy, double.energy, rtol=0, atol=1e-5)
+    assert result.system.positions.dtype == result.positions.dtype == np.float32
+    np.testing.assert_allclose(result.energy, double.energy, rtol=0, atol=1e-5)
 
 
 def test_frames_convert_to_ase_and_plot(different, tmp_path):
-    found = relaxed(different, save_every=2)
-    frames = found[0].to_ase()
+    result = relaxed(different, save_every=2)
+    frames = result[0].to_ase()
     ase.io.write(tmp_path / "relaxation.extxyz", frames)
     back = ase.io.read(tmp_path / "relaxation.extxyz", index=":")
-    assert len(back) == len(found[0].steps) and back[-1].info["step"] == found[0].n_steps
-    np.testing.assert_allclose(back[-1].get_potential_energy(), found[0].energy, rtol=1e-7)
-    left, right = plots.plot_relaxation(found).axes
-    above = found[0].energies - found[0].energies[-1]
+    assert len(back) == len(result[0].steps) and back[-1].info["step"] == result[0].n_steps
+    np.testing.assert_allclose(back[-1].get_potential_energy(), result[0].energy, rtol=1e-7)
+    left, right = plots.plot_relaxation(result).axes
+    above = result[0].energies - result[0].energies[-1]
     np.testing.assert_allclose(left.lines[0].get_ydata(), above[above > 1e-15])
-    np.testing.assert_allclose(right.lines[0].get_ydata(), found[0].largest_forces)
+    np.testing.assert_allclose(right.lines[0].get_ydata(), result[0].largest_forces)
     assert {axis.get_yscale() for axis in (left, right)} == {"log"}
 
 
@@ -470,18 +470,18 @@ def test_bad_structures_raise(different):
 
 
 def test_ase_atoms_are_structures(different):
-    found = relaxed([crystal(seed=1), *different[1:]])
-    np.testing.assert_array_equal(found[0].positions, relaxed(different)[0].positions)
+    result = relaxed([crystal(seed=1), *different[1:]])
+    np.testing.assert_array_equal(result[0].positions, relaxed(different)[0].positions)
 
 
 def test_summaries(different):
     """Short for one structure, a batch and a list, and without arrays."""
-    found = relaxed(different)
+    result = relaxed(different)
     assert re.fullmatch(
         r"Relaxation\(4 atoms, converged after \d+ steps, energy -\S+ eV, forces up to \S+ eV/Å\)",
-        repr(found[0]),
+        repr(result[0]),
     )
-    assert len(repr(found).splitlines()) == 1
+    assert len(repr(result).splitlines()) == 1
     both = jax.tree.map(lambda *x: jnp.stack(x), different[0], different[2])
     assert repr(relaxed(both)).startswith("Relaxation of 2 structures of up to 4 atoms\n  converged: 2 of 2")
     assert repr(difmd.fire()) == "fire(dt=0.1, dt_max=1, max_step=0.2)"

@@ -67,17 +67,17 @@ def test_restarted_run_equals_one_run_for_any_save_every(start, rebuild_every):
             )
         )  # fmt: skip
 
-    whole = run(40)(state, neighbors)
+    complete = run(40)(state, neighbors)
     half = run(20)
     first = half(state, neighbors)
     second = half(first.state, first.neighbors)
-    assert not flags_of(whole.status) and int(whole.status.first_bad_step) == -1
-    assert int(whole.state.step) == 40 and whole.frames.positions.shape == (8, 32, 3)
-    assert equal(second.state, whole.state)
+    assert not flags_of(complete.status) and int(complete.status.first_bad_step) == -1
+    assert int(complete.state.step) == 40 and complete.frames.positions.shape == (8, 32, 3)
+    assert equal(second.state, complete.state)
     joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first.frames, second.frames)
-    assert equal(joined, whole.frames)
-    assert jnp.array_equal(whole.frames.positions[-1], whole.state.system.positions)
-    assert jnp.array_equal(whole.frames.momenta[-1], whole.state.momenta)
+    assert equal(joined, complete.frames)
+    assert jnp.array_equal(complete.frames.positions[-1], complete.state.system.positions)
+    assert jnp.array_equal(complete.frames.momenta[-1], complete.state.momenta)
 
 
 def test_energy_is_conserved_and_second_order_in_the_time_step(start):

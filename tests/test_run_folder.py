@@ -103,25 +103,25 @@ def test_mdanalysis_opens_the_file(tmp_path):
 
 
 def test_joined_parts_equal_the_file_of_one_run(tmp_path, each_chunk):
-    simulate(tmp_path / "whole")
+    simulate(tmp_path / "complete")
     for n_steps in (20, 45, 60):
         run = simulate(tmp_path / "parts", n_steps)
     # Chunks begin where runs ended, so that frames differ by rounding unless runs end with full chunks.
     assert len(run) == 12
     for n_steps in (20, 40, 60):
         simulate(tmp_path / "chunks", n_steps)
-    assert content(tmp_path / "chunks") == content(tmp_path / "whole")
+    assert content(tmp_path / "chunks") == content(tmp_path / "complete")
     assert not list((tmp_path / "chunks" / "parts").iterdir())
 
 
 def test_run_killed_before_its_parts_are_joined(tmp_path, monkeypatch, each_chunk):
-    simulate(tmp_path / "whole")
+    simulate(tmp_path / "complete")
     with monkeypatch.context() as patch:
         patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
         simulate(tmp_path / "killed")
     assert not (tmp_path / "killed" / "trajectory.h5").exists()
     simulate(tmp_path / "killed")
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert content(tmp_path / "killed") == content(tmp_path / "complete")
 
 
 def test_replicas_and_runs_larger_than_memory(tmp_path):
@@ -142,7 +142,7 @@ def test_conserved_energy_is_stored(tmp_path):
 @pytest.mark.parametrize("damage", ["cut off", "changed", "empty"])
 @pytest.mark.parametrize("which", ["part", "trajectory"])
 def test_damaged_files_are_reported_and_computed_again(tmp_path, monkeypatch, damage, which, each_chunk):
-    simulate(tmp_path / "whole")
+    simulate(tmp_path / "complete")
     if which == "trajectory":
         simulate(tmp_path / "damaged", 40)
         simulate(tmp_path / "damaged", 60)
@@ -153,8 +153,8 @@ def test_damaged_files_are_reported_and_computed_again(tmp_path, monkeypatch, da
             patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
             simulate(tmp_path / "damaged", 40)
         path = sorted((tmp_path / "damaged" / "parts").iterdir())[2]
-    whole = path.read_bytes()
-    cut = {"cut off": whole[: len(whole) // 2], "empty": b"", "changed": bytearray(whole)}[damage]
+    contents = path.read_bytes()
+    cut = {"cut off": contents[: len(contents) // 2], "empty": b"", "changed": bytearray(contents)}[damage]
     if damage == "changed":
         with h5py.File(path) as file:
             place = file["particles/all/position/value"].id.get_offset()
@@ -162,7 +162,7 @@ def test_damaged_files_are_reported_and_computed_again(tmp_path, monkeypatch, da
     path.write_bytes(bytes(cut))
     with pytest.warns(UserWarning, match="damaged"):
         simulate(tmp_path / "damaged", 60)
-    assert content(tmp_path / "damaged") == content(tmp_path / "whole")
+    assert content(tmp_path / "damaged") == content(tmp_path / "complete")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         simulate(tmp_path / "damaged", 60)
@@ -170,7 +170,7 @@ def test_damaged_files_are_reported_and_computed_again(tmp_path, monkeypatch, da
 
 @pytest.mark.parametrize(("lost", "frames"), [(1, "frames 3 to 4"), (0, "frames 1 to 2")])
 def test_missing_parts_are_reported_and_computed_again(tmp_path, monkeypatch, lost, frames, each_chunk):
-    simulate(tmp_path / "whole", 40)
+    simulate(tmp_path / "complete", 40)
     with monkeypatch.context() as patch:
         patch.setattr("difmd.trajectory.run_folder.RunFolder.join", lambda self: None)
         simulate(tmp_path / "gap", 40)
@@ -180,7 +180,7 @@ def test_missing_parts_are_reported_and_computed_again(tmp_path, monkeypatch, lo
         UserWarning, match=f"{frames} in .* are missing: frames from {begin} on are computed again"
     ):
         simulate(tmp_path / "gap", 40)
-    assert content(tmp_path / "gap") == content(tmp_path / "whole")
+    assert content(tmp_path / "gap") == content(tmp_path / "complete")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         simulate(tmp_path / "gap", 40)
@@ -225,14 +225,14 @@ def test_terminated_run_keeps_its_frames(tmp_path):
 def killed(tmp_path, n_kills, n_steps):
     """Kill a run repeatedly, also while it starts, and compare its file with that of one run."""
     steps = str(n_steps)
-    assert run_killed(SCRIPT, tmp_path / "whole", steps, None)
+    assert run_killed(SCRIPT, tmp_path / "complete", steps, None)
     rng = np.random.default_rng(0)
     n_killed = 0
     for _ in range(n_kills):
         # Starting takes some seconds, so that some kills happen meanwhile.
         n_killed += not run_killed(SCRIPT, tmp_path / "killed", steps, rng.uniform(0, 10.0))
     assert run_killed(SCRIPT, tmp_path / "killed", steps, None)
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert content(tmp_path / "killed") == content(tmp_path / "complete")
     with h5py.File(tmp_path / "killed" / "trajectory.h5") as file:
         result = file["particles/all/position/step"][:]
     np.testing.assert_array_equal(result, np.arange(10, n_steps + 1, 10))

@@ -174,14 +174,14 @@ def test_continued_run_equals_one_run(argon, batched):
     """20 + 20 steps have the noise, times and path of 40."""
     system = jax.tree.map(lambda x: jnp.stack([x, x]), argon) if batched else argon
     bath = langevin(dt=5 * units.FS, temperature=100.0, friction=1 / units.PS)
-    whole = run(system, integrator=bath)
+    complete = run(system, integrator=bath)
     first = run(system, integrator=bath, n_steps=20)
     second = simulate(
         POTENTIAL, PARAMS, first.state, bath, n_steps=20, save_every=10, chunk_steps=20, progress=False
     )
-    np.testing.assert_array_equal(second.positions, whole.positions[2:])
-    np.testing.assert_array_equal(second.momenta, whole.momenta[2:])
-    np.testing.assert_allclose(second.time, whole.time[2:], rtol=1e-14)
+    np.testing.assert_array_equal(second.positions, complete.positions[2:])
+    np.testing.assert_array_equal(second.momenta, complete.momenta[2:])
+    np.testing.assert_allclose(second.time, complete.time[2:], rtol=1e-14)
     with pytest.raises(InputError, match="leave out initial_temperature"):
         run(first.state)
 
@@ -346,7 +346,7 @@ def test_interrupt_before_the_first_frame_returns_the_initial_state(argon, monke
         raise KeyboardInterrupt
 
     system = jax.tree.map(lambda x: jnp.broadcast_to(x, (*replicas, *x.shape)), argon)
-    whole = run(system)
+    complete = run(system)
     with monkeypatch.context() as patch, pytest.raises(SimulationInterrupted, match="0 of 40") as caught:
         patch.setattr(MODULE, "run_chunk", stop)
         patch.setattr(MODULE, "run_replicas", stop)
@@ -354,20 +354,20 @@ def test_interrupt_before_the_first_frame_returns_the_initial_state(argon, monke
     partial = caught.value.partial_result.state
     assert np.isnan(partial.forces).all()
     options = {"n_steps": 40, "save_every": 10, "chunk_steps": 20, "progress": False}
-    assert_same_path(simulate(POTENTIAL, PARAMS, partial, NVE, **options), whole)
+    assert_same_path(simulate(POTENTIAL, PARAMS, partial, NVE, **options), complete)
 
 
 def test_continued_run_of_a_melting_crystal_equals_one_run(crystal):
     """Occupancy and numbers of neighbours change during the run; the order of sums must not."""
     options = {"save_every": 30, "chunk_steps": 30, "integrator": velocity_verlet(dt=8 * units.FS)}
-    whole = run(crystal, n_steps=120, initial_temperature=600.0, **options)
+    complete = run(crystal, n_steps=120, initial_temperature=600.0, **options)
     half = run(crystal, n_steps=60, initial_temperature=600.0, **options)
     rest = simulate(
         POTENTIAL, PARAMS, half.state, options["integrator"], n_steps=60, save_every=30, chunk_steps=30,
         progress=False,
     )  # fmt: skip
-    np.testing.assert_array_equal(rest.positions[-1], whole.positions[-1])
-    np.testing.assert_array_equal(rest.momenta[-1], whole.momenta[-1])
+    np.testing.assert_array_equal(rest.positions[-1], complete.positions[-1])
+    np.testing.assert_array_equal(rest.momenta[-1], complete.momenta[-1])
 
 
 def test_objects_that_are_no_systems_or_keys_raise(argon, unchecked):

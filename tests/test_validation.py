@@ -16,9 +16,9 @@ from difmd.errors import REMEDIES, Flag, InputError, SimulationError, Status
 from difmd.system import make_system
 from difmd.validation import GROUPS, KineticEnergies, TimeSteps, Volumes, derivatives, sampling
 from difmd.validation.configuration import displaced
+from difmd.validation.driver import reason
 from difmd.validation.energy_conservation import check_energy_conservation, check_fluctuation
 from difmd.validation.ensembles import check_equipartition, check_kinetic_energy, check_volume
-from difmd.validation.failures import reason
 from difmd.validation.histograms import jackknife, log_ratio_slope
 
 CUTOFF = 5.5
@@ -50,8 +50,8 @@ def lying(lie):
             return SWITCHED.apply(params, system.replace(positions=r, cell=cell), neighbors)
 
         def forward(r, cell):
-            value, found = jax.value_and_grad(truth, (0, 1))(r, cell)
-            return value, lie(r, cell, value, *found)
+            value, result = jax.value_and_grad(truth, (0, 1))(r, cell)
+            return value, lie(r, cell, value, *result)
 
         energy = jax.custom_vjp(truth)
         energy.defvjp(forward, lambda saved, v: tuple(v * x for x in saved))
@@ -143,10 +143,10 @@ QUICK = ("forces", "rotation", "truncated")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else slow) for name in BROKEN])
 def test_only_the_broken_check_fails(argon, name):
     potential, expected = BROKEN[name]
-    found = difmd.validate(potential, PARAMS, argon, only=STATIC, key=jax.random.key(1), progress=False)
-    assert failures(found) == expected
-    assert not found.passed and "Not fit" in str(found)
-    for check in found.failures:
+    result = difmd.validate(potential, PARAMS, argon, only=STATIC, key=jax.random.key(1), progress=False)
+    assert failures(result) == expected
+    assert not result.passed and "Not fit" in str(result)
+    for check in result.failures:
         assert len(check.note) > 20
 
 
@@ -165,11 +165,11 @@ def test_sound_potential_passes(sound):
 def test_cutoff_of_one_term_of_a_sum_is_detected(argon):
     """The cut-off of the term is shorter than that of the sum."""
     short = difmd.lennard_jones(**(LJ | {"cutoff": 4.7}), truncation=difmd.truncated())
-    found = difmd.validate(
+    result = difmd.validate(
         SWITCHED + short, (PARAMS, PARAMS), argon, only=("cutoff",), key=jax.random.key(1), progress=False
     )
-    assert failures(found) == {"energy jump Ar–Ar"}
-    assert row(found, "energy jump Ar–Ar").note.startswith("truncated, at 4.7 Å")
+    assert failures(result) == {"energy jump Ar–Ar"}
+    assert row(result, "energy jump Ar–Ar").note.startswith("truncated, at 4.7 Å")
 
 
 @pytest.mark.parametrize("what", ["energy", "force"])
@@ -186,13 +186,13 @@ def test_pair_without_finite_energy_or_force(argon, what):
         root = 1e-9 * jnp.sqrt(jnp.where(inside, 0 * distance, 1.0))
         return energy + (root if what == "force" else jnp.where(inside, jnp.nan, 0.0))
 
-    found = difmd.validate(
+    result = difmd.validate(
         with_energy(apply), PARAMS, argon, only=("cutoff",), key=jax.random.key(1), progress=False
     )
-    assert failures(found) == {"energy jump Ar–Ar", "force jump Ar–Ar"}
-    for check in found.failures:
+    assert failures(result) == {"energy jump Ar–Ar", "force jump Ar–Ar"}
+    for check in result.failures:
         assert 4.5 <= float(re.search(r"not finite at (\S+) Å", check.note)[1]) < 4.52
-    assert not found.scans
+    assert not result.scans
 
 
 def test_summaries(sound):
@@ -210,10 +210,10 @@ def test_summaries(sound):
 
 
 def test_ase_atoms_are_systems(argon, sound):
-    found = difmd.validate(
+    result = difmd.validate(
         SWITCHED, PARAMS, difmd.to_ase(argon), only=("symmetry",), key=jax.random.key(1), progress=False
     )
-    assert found.checks == sound.checks[:6]
+    assert result.checks == sound.checks[:6]
 
 
 @pytest.fixture(scope="module")
@@ -272,25 +272,25 @@ def test_forces_that_are_not_finite_at_high_symmetry(argon, only):
         vector = system.positions[1] - system.positions[0] - apart
         return SWITCHED.apply(params, system, neighbors) + 1e-3 * jnp.sqrt(jnp.sum(vector**2))
 
-    found = difmd.validate(
+    result = difmd.validate(
         with_energy(kinked), PARAMS, argon, temperature=60.0, n_steps=100, n_replicas=8, only=only,
         key=jax.random.key(1), progress=False,
     )  # fmt: skip
-    assert failures(found) == {"non-finite values at the input", "kinetic energy"}
+    assert failures(result) == {"non-finite values at the input", "kinetic energy"}
     # Forces on two atoms, and their stress.
-    assert row(found, "non-finite values at the input").value == 6 + 9
-    assert "forces at the start are not finite" in row(found, "kinetic energy").note
+    assert row(result, "non-finite values at the input").value == 6 + 9
+    assert "forces at the start are not finite" in row(result, "kinetic energy").note
 
 
 def test_certificate_without_applicable_checks_does_not_pass():
     atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True)
     cluster = make_system(atoms.positions, atoms.numbers)
-    found = difmd.validate(
+    result = difmd.validate(
         SWITCHED, PARAMS, cluster, temperature=60.0, pressure=0.0, only=("volume",), progress=False
     )
-    assert outcomes(found.checks) == ["not applicable"]
-    assert not found.passed and not found.as_json()["passed"]
-    assert "Not shown to be fit for dynamics by the requested checks: none applies." in str(found)
+    assert outcomes(result.checks) == ["not applicable"]
+    assert not result.passed and not result.as_json()["passed"]
+    assert "Not shown to be fit for dynamics by the requested checks: none applies." in str(result)
 
 
 @pytest.mark.parametrize(
@@ -305,19 +305,19 @@ def test_directions_that_are_not_periodic(pbc):
     lj = difmd.lennard_jones(
         ["Ar", "Kr"], sigma=[3.4, 3.6], epsilon=[0.0104, 0.014], cutoff=5.0, truncation=difmd.switched(4.0)
     )
-    found = difmd.validate(lj, lj.init(jax.random.key(0)), system, pressure=0.0, progress=False)
-    assert found.passed
-    outcomes = {check.name: check.outcome for check in found.checks}
+    result = difmd.validate(lj, lj.init(jax.random.key(0)), system, pressure=0.0, progress=False)
+    assert result.passed
+    outcomes = {check.name: check.outcome for check in result.checks}
     assert outcomes["stress"] == "not applicable"
     assert outcomes["lattice shift"] == ("passed" if np.any(pbc) else "not applicable")
     assert {outcomes[name.replace("_", " ")] for name in GROUPS[3:]} == {"not requested"}
-    assert {scan.pair for scan in found.scans} == {("Ar", "Ar"), ("Ar", "Kr"), ("Kr", "Kr")}
+    assert {scan.pair for scan in result.scans} == {("Ar", "Ar"), ("Ar", "Kr"), ("Kr", "Kr")}
 
 
 def test_single_precision(argon):
     single = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, (PARAMS, argon))
-    found = difmd.validate(SWITCHED, *single, only=STATIC, key=jax.random.key(1), progress=False)
-    assert found.passed and found.precision == "float32"
+    result = difmd.validate(SWITCHED, *single, only=STATIC, key=jax.random.key(1), progress=False)
+    assert result.passed and result.precision == "float32"
     broken = difmd.validate(
         lying(lambda r, cell, energy, of_r, of_cell: (1.1 * of_r, of_cell)), *single,
         only=("derivatives",), key=jax.random.key(1), progress=False,
@@ -329,37 +329,37 @@ def test_single_precision(argon):
 @pytest.mark.parametrize("name, is_sound", [("sound", True), ("truncated", False)])
 def test_energy_conservation(argon, name, is_sound):
     potential = SWITCHED if is_sound else BROKEN[name][0]
-    found = difmd.validate(
+    result = difmd.validate(
         potential, PARAMS, argon, temperature=60.0, dt=6 * units.FS, n_steps=400, n_replicas=8,
         only=("energy_conservation",), key=jax.random.key(2), progress=False,
     )  # fmt: skip
-    exponent = row(found, "exponent of fluctuation in dt")
+    exponent = row(result, "exponent of fluctuation in dt")
     if is_sound:
-        assert found.passed
+        assert result.passed
         assert exponent.error < 0.05
-        assert 6 < found.time_steps.largest_dt / units.FS <= 12
+        assert 6 < result.time_steps.largest_dt / units.FS <= 12
     else:
         assert exponent.outcome == "failed" and exponent.value < 1.5
 
 
 def test_exploding_run_fails_its_checks(argon):
-    found = difmd.validate(
+    result = difmd.validate(
         SWITCHED, PARAMS, argon, temperature=60.0, dt=1000 * units.FS, n_steps=100, n_replicas=8,
         only=("cutoff", "energy_conservation"), progress=False,
     )  # fmt: skip
-    assert failures(found) == {"energy conservation"}
-    assert "time step" in row(found, "energy conservation").note
-    assert row(found, "energy jump Ar–Ar").outcome == "passed"
+    assert failures(result) == {"energy conservation"}
+    assert "time step" in row(result, "energy conservation").note
+    assert row(result, "energy jump Ar–Ar").outcome == "passed"
 
 
 def test_limits_reach_every_run(argon, monkeypatch):
     """The note of a failure says how to change them."""
     limits = difmd.Limits(closest=3.0)
-    found = difmd.validate(
+    result = difmd.validate(
         SWITCHED, PARAMS, argon, temperature=60.0, n_steps=100, n_replicas=8, only=("kinetic_energy",),
         limits=limits, progress=False,
     )  # fmt: skip
-    assert "`validate(limits=difmd.Limits(closest=))`" in row(found, "kinetic energy").note
+    assert "`validate(limits=difmd.Limits(closest=))`" in row(result, "kinetic energy").note
 
     def refuse(*args, **given):
         assert given["limits"] is limits
@@ -425,10 +425,10 @@ def test_atoms_that_do_not_interact_raise():
 
 def correlated(rng, shape, memory=0.8):
     """Correlated normal numbers; [frames, ...]."""
-    found = rng.normal(size=shape)
-    for k in range(1, len(found)):
-        found[k] = memory * found[k - 1] + np.sqrt(1 - memory**2) * found[k]
-    return found
+    result = rng.normal(size=shape)
+    for k in range(1, len(result)):
+        result[k] = memory * result[k - 1] + np.sqrt(1 - memory**2) * result[k]
+    return result
 
 
 def kinetic(width=1.0, heat=(1.0, 1.0), frames=400):
@@ -482,8 +482,8 @@ def test_kinetic_energies_of_a_wrong_thermostat():
     ],
 )
 def test_fluctuation_is_judged_with_its_error(value, error, outcome):
-    found = TimeSteps(np.array([4.0, 2.0, 1.0]), np.full(3, value), np.full(3, error), 0.0, 0.1, 8.0)
-    check = check_fluctuation(found)
+    result = TimeSteps(np.array([4.0, 2.0, 1.0]), np.full(3, value), np.full(3, error), 0.0, 0.1, 8.0)
+    check = check_fluctuation(result)
     assert check.outcome == outcome
     assert ("use a smaller dt" in check.note) == (outcome != "passed")
 

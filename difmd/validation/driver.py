@@ -12,15 +12,17 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from difmd import units
-from difmd._internal.argument_checks import (
-    check_integer,
-    check_key,
-    check_type,
-    real_numbers,
-    warn_of_pressure,
-)
+from difmd._internal.argument_checks import check_integer, check_key, real_numbers, warn_of_pressure
 from difmd._internal.progress import Advance, progress_bar
-from difmd.errors import InputError, SimulationError, SimulationInterrupted, check_positive
+from difmd.errors import (
+    REMEDIES,
+    Flag,
+    InputError,
+    SimulationError,
+    SimulationInterrupted,
+    check_positive,
+    flags_of,
+)
 from difmd.integrators import MDState
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.simulation.limits import Limits, check_limits, nearest_pair
@@ -32,7 +34,6 @@ from difmd.validation.configuration import check_finite, displaced
 from difmd.validation.cutoff import check_cutoff
 from difmd.validation.derivatives import check_derivatives
 from difmd.validation.energy_conservation import check_energy_conservation
-from difmd.validation.failures import reason
 from difmd.validation.symmetry import check_symmetry
 
 if TYPE_CHECKING:
@@ -43,6 +44,27 @@ if TYPE_CHECKING:
 _MULTIPLE = 100
 
 _LIMITS = Limits()
+
+_LIST = (
+    "the neighbour list kept overflowing, or atoms left it: look for a time step that is too large, or atoms "
+    "that collapse onto each other"
+)
+
+# Remedies that apply to `validate`; the others name arguments of neighbour lists, integrators and `simulate`.
+_REMEDIES = REMEDIES | {
+    Flag.NEIGHBOR_OVERFLOW: _LIST,
+    Flag.NEIGHBOR_STALE: _LIST,
+    Flag.CELL_TOO_SMALL: "the cell shrank too far: look at the pressure (`1 * units.BAR`) and at the "
+    "checks of the stress",
+    Flag.ENERGY_JUMP: "the energy changed by more than its limit between two frames: look for a time step "
+    "that is too large, or discontinuities of the potential; the limit is "
+    "`validate(limits=difmd.Limits(energy_jump=))`",
+    Flag.TOO_CLOSE: "two atoms are closer than the limit: look for a potential that is not repulsive there, "
+    "such as a network (add `difmd.zbl`), or an initial density that is too high; the limit is "
+    "`validate(limits=difmd.Limits(closest=))`",
+    Flag.CELL_COLLAPSE: "the cell changed by more than a tenth in one step, or is smaller than its atoms: "
+    "look at the pressure (`1 * units.BAR`), or for a potential that is not repulsive",
+}
 
 
 class _Results(NamedTuple):
@@ -128,15 +150,15 @@ def validate(
         n_replicas, only, limits, jax.random.key(0) if key is None else key,
     )  # fmt: skip
     with progress_bar("validate", len(request.groups), enabled=progress) as advance:
-        static = _static_checks(request, advance)
-        dynamic = _dynamic_checks(request, advance)
-    rows = static.rows | dynamic.rows
+        results = _Results({}, {})
+        _static_checks(request, results, advance)
+        _dynamic_checks(request, results, advance)
     return Certificate(
-        checks=tuple(check for group in GROUPS if group in rows for check in rows[group]),
+        checks=tuple(check for group in GROUPS for check in results.rows.get(group, ())),
         potential=repr(potential), composition=to_ase(request.system).get_chemical_formula(),
         precision=str(request.system.positions.dtype), temperature=request.temperature,
         pressure=request.pressure, dt=request.dt, seed=_seed(request.key),
-        seconds=time.perf_counter() - began, **static.data, **dynamic.data,
+        seconds=time.perf_counter() - began, **results.data,
     )  # fmt: skip
 
 
@@ -148,13 +170,12 @@ def _checked(
     potential: Potential, params: Params, system: System, temperature: float | None, pressure: float | None,
     dt: float, n_steps: int, n_replicas: int, only: Sequence[str] | None, limits: Limits, key: Array,
 ) -> _Request:  # fmt: skip
-    """The request, after an `InputError` for arguments that cannot work."""
-    check_type("potential", potential, Potential, "give a difmd.potentials.Potential")
+    """The request, after validation of the arguments."""
     if system.positions.ndim != 2:
         raise InputError("system must be a single system, without replicas")
-    check_positive("potential.cutoff", potential.cutoff, "Å")
     validate_system(system)
     validate_inputs(potential, params, system)
+    check_positive("potential.cutoff", potential.cutoff, "Å")
     for name, value, unit in (("temperature", temperature, "K"), ("dt", dt, "Å√(amu/eV)")):
         if value is not None or name == "dt":
             _check_scalar(name, value)
@@ -200,9 +221,8 @@ def _groups(only: Any, temperature: float | None, pressure: float | None) -> tup
     return groups
 
 
-def _static_checks(request: _Request, advance: Advance) -> _Results:
-    rows: dict[str, list[Check]] = {}
-    data: dict[str, Any] = {}
+def _static_checks(request: _Request, results: _Results, advance: Advance) -> None:
+    rows = results.rows
     model = (request.potential, request.params)
     at = displaced(*model, request.system, jax.random.fold_in(request.key, 0))
     finite = check_finite(at)
@@ -217,9 +237,8 @@ def _static_checks(request: _Request, advance: Advance) -> _Results:
         elif group == "derivatives":
             rows[group] += check_derivatives(*model, at, rng)
         else:
-            rows[group], data["scans"] = check_cutoff(*model, at)
+            rows[group], results.data["scans"] = check_cutoff(*model, at)
         advance(1)
-    return _Results(rows, data)
 
 
 def _omitted(request: _Request) -> dict[str, tuple[str, str]]:
@@ -265,14 +284,13 @@ def _run_volumes(request: _Request, start: MDState, key: Array, results: _Result
     results.rows["volume"] = ensembles.check_volume(samples)
 
 
-def _dynamic_checks(request: _Request, advance: Advance) -> _Results:
-    omitted = _omitted(request)
-    dynamic = [group for group in DYNAMIC if group in request.groups]
-    results = _Results({g: [without_value(g, *omitted[g])] for g in dynamic if g in omitted}, {})
-    advance(len(results.rows))
-    groups = [group for group in dynamic if group not in omitted]
+def _dynamic_checks(request: _Request, results: _Results, advance: Advance) -> None:
+    omitted = {group: why for group, why in _omitted(request).items() if group in request.groups}
+    results.rows.update({group: [without_value(group, *why)] for group, why in omitted.items()})
+    advance(len(omitted))
+    groups = [group for group in DYNAMIC if group in request.groups and group not in omitted]
     if not groups:
-        return results
+        return
     keys = jax.random.split(request.key, 4)
     advance(0, "equilibration")
     settings = _settings(request) | {"n_replicas": request.n_replicas, "key": keys[0]}
@@ -282,7 +300,7 @@ def _dynamic_checks(request: _Request, advance: Advance) -> _Results:
         raise
     except (SimulationError, InputError) as error:
         results.fail(groups, f"equilibration failed: {reason(error)}")
-        return results
+        return
     for run, key, served in (
         (_run_conservation, keys[1], ("energy_conservation",)),
         (_run_kinetic, keys[1], ("kinetic_energy", "equipartition")),
@@ -300,4 +318,14 @@ def _dynamic_checks(request: _Request, advance: Advance) -> _Results:
             # As arguments are valid, an InputError is due to initial forces that are not finite.
             results.fail(requested, reason(error))
         advance(len(requested))
-    return results
+
+
+def reason(error: SimulationError | InputError) -> str:
+    """The note of a check for an error of `simulate`: causes, remedies and the first step."""
+    status = error.status if isinstance(error, SimulationError) else None
+    if status is None:
+        return str(error)
+    flags, steps = np.asarray(status.flags).reshape(-1), np.asarray(status.first_bad_step).reshape(-1)
+    is_bad = flags != 0
+    text = "; ".join(_REMEDIES[flag] for flag in Flag if flags_of(status) & flag)
+    return f"{text} (first at step {steps[is_bad].min()}, in {is_bad.sum()} of {len(flags)} replicas)"
