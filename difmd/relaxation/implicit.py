@@ -22,10 +22,8 @@ def stationary_point(gradient: Callable[[Any], Any], guess: Any) -> Any:
     One Newton step squares the error of `guess`. With g(x, θ) = ∂U/∂x and the Hessian H = ∂g/∂x, the
     derivative is dx/dθ = −H⁻¹ ∂g/∂θ in forward and reverse mode: one linear system, solved by conjugate
     gradients. H may be singular in directions in which the energy is constant, such as translations. The
-    result is NaN without convergence, and NaN or a saddle point where H is not positive definite.
-
-    References:
-        Blondel et al., NeurIPS 2022, arXiv:2105.15183 (implicit differentiation of an optimum).
+    result is NaN without convergence, and NaN or a saddle point where H is not positive definite (Blondel et
+    al., NeurIPS 2022, arXiv:2105.15183).
     """
 
     def newton(gradient: Callable[[Any], Any], x: Any) -> Any:
@@ -36,10 +34,7 @@ def stationary_point(gradient: Callable[[Any], Any], guess: Any) -> Any:
 
 
 def solve_symmetric(matrix: Callable[[Any], Any], target: Any) -> Any:
-    """Solve `matrix(x)` = target by conjugate gradients, for a symmetric positive semidefinite matrix.
-
-    `target` is a pytree in the range of the matrix. x is differentiable, and NaN without convergence.
-    """
+    """Solve `matrix(x)` = target for a symmetric matrix ≥ 0 by conjugate gradients; NaN without convergence."""
     flat, restore = ravel_pytree(target)
 
     def multiply(x: Array) -> Array:

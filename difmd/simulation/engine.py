@@ -27,15 +27,10 @@ from difmd.simulation.rollouts import Rollout
 
 
 class Chunk(NamedTuple):
-    """A chunk of a run that passed all checks.
+    """A chunk that passed all checks: records [*replicas, frames, ...] on the device, and its last state.
 
-    Attributes:
-        frames: what `record` returned for each frame, still on the device; [*replicas, frames, ...].
-        state: after the last step.
-        neighbors: the list, with a capacity that sufficed; the run continues with it.
-        checks: energies of the frames on the host; [frames, *replicas].
-        n_steps: steps of the chunk.
-        n_replays: how often the chunk was repeated because the list overflowed.
+    `neighbors` is the list of sufficient capacity, `checks` are on the host [frames, *replicas], and
+    `n_replays` is the number of overflows.
     """
 
     frames: Any
@@ -69,23 +64,8 @@ def run_chunks(
     replays and continued runs are the same bit for bit. Replicas run in equal shares on all devices or CPU
     cores. Each length of chunk, shape, potential and `record` is compiled once; parameters, temperatures and
     time steps do not recompile, so make `n_steps` a multiple of the chunk, and pass the `neighbors` of an
-    earlier run to keep their shapes.
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        state: initial state, as from `chunk.draw_state(…)`; at step 0 its forces are evaluated here.
-        integrator: the time stepping.
-        neighbors: a list with the capacity to begin with; it need not be current.
-        n_steps: number of steps, a multiple of `save_every`.
-        save_every: steps between frames; each is recorded and checked.
-        chunk_steps: steps of a chunk, rounded to full frames.
-        limits: what ends a run although all its numbers are finite.
-        record: a `Record` at module level, since each distinct one is compiled.
-        before: checks of the frame before the first one; None at the start of a run.
-
-    Yields:
-        `Chunk`, in order.
+    earlier run to keep their shapes; the list need not be current. `before` are the checks of the frame
+    before the first one, None at the start of a run.
 
     Raises:
         SimulationError: a flag of the rollout or of the limits, or a list that overflowed too often.

@@ -28,14 +28,9 @@ _BLOCK = 64
 
 
 class End(NamedTuple):
-    """The contents of a file besides its frames, to continue the run.
+    """The state after the last frame of a file, and a fingerprint `settings` of all that the frames depend on.
 
-    Attributes:
-        leaves: of the state after the last frame, as arrays.
-        meta: values of JSON types.
-        settings: fingerprint of everything the frames depend on.
-        first: number of the frame before the first one in the file.
-        last: number of the last one.
+    `first` is the number of the frame before the first one in the file, `last` that of the last one.
     """
 
     leaves: list[np.ndarray]
