@@ -34,7 +34,7 @@ def stationary_point(gradient: Callable[[Any], Any], guess: Any) -> Any:
 
 
 def solve_symmetric(matrix: Callable[[Any], Any], target: Any) -> Any:
-    """Solve `matrix(x)` = target for a symmetric matrix ≥ 0 by conjugate gradients; NaN without convergence."""
+    """Solve `matrix(x)` = target, with a symmetric matrix ≥ 0, by conjugate gradients; NaN if they fail."""
     flat, restore = ravel_pytree(target)
 
     def multiply(x: Array) -> Array:

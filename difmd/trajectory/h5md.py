@@ -28,7 +28,7 @@ _BLOCK = 64
 
 
 class End(NamedTuple):
-    """The state after the last frame of a file, and a fingerprint `settings` of all that the frames depend on.
+    """The state after the last frame of a file, and a fingerprint `settings` of what the frames depend on.
 
     `first` is the number of the frame before the first one in the file, `last` that of the last one.
     """
