@@ -111,7 +111,7 @@ def plot_gradient_report(report: GradientReport, *, path: str | Path | None = No
         axes[1].axvline(report.horizon / units.PS, color="C1", ls="--", label="recommended horizon")
     axes[1].set(xlabel="horizon [ps]", ylabel="%", yscale="log")
     for axis in axes[:2]:
-        axis.legend(frameon=False, fontsize="small")
+        axis.legend(fontsize="small", framealpha=0.7, edgecolor="none")
     _plot_costs(axes[2], report)
     return finish(figure, path)
 
