@@ -25,7 +25,7 @@ def enable_cache() -> Path | None:
     stored in the folder `difmd` of `XDG_CACHE_HOME` or `~/.cache`, with a subfolder for each kind of
     processor, since programs compiled for one may not run on another. JAX deletes those used least recently
     beyond 1 GB. A cache that was already chosen, by `JAX_COMPILATION_CACHE_DIR` or JAX's configuration, is
-    left as it is. With JAX < 0.12 messages that XLA itself logs are silenced, most of which are false alarms
+    left as it is. With JAX < 0.12 messages that XLA itself logs are silenced, mostly false alarms
     about the processor; errors are raised as before.
 
     Returns:

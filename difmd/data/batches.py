@@ -34,9 +34,9 @@ class Labels:
         stress: [eV/Å³].
         dipole: [e·Å].
         has_energy: whether a frame has an energy; False for frames that pad a batch.
-        has_forces: likewise for forces.
-        has_stress: likewise for stresses.
-        has_dipole: likewise for dipoles.
+        has_forces: as above, for forces.
+        has_stress: as above, for stresses.
+        has_dipole: as above, for dipoles.
     """
 
     energy: Float[Array, "*batch"]

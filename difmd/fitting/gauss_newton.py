@@ -27,7 +27,7 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
     1/(k + 1), which averages the noise of r over all of them (Robbins–Monro).
 
     Its `update` requires the extra arguments `residuals` [targets], `jacobian` (pytree of [targets, ...]) and
-    `jacobian_stderr` (likewise); the gradient itself is not used.
+    `jacobian_stderr` (same shape); the gradient itself is not used.
 
     Args:
         max_step: largest change of a coordinate in one step.

@@ -25,7 +25,7 @@ class Objective(NamedTuple):
         gradient: its derivative.
         residuals: √w r of all terms; [residuals].
         jacobian: their derivatives; pytree of [residuals, ...].
-        jacobian_stderr: the statistical error of these; likewise.
+        jacobian_stderr: the statistical error of these; as above.
         noise: √w times that of the residuals; [residuals].
         terms: number of the term of each; [residuals].
     """

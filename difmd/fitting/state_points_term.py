@@ -61,7 +61,7 @@ def state_points(
         targets: measured quantities, such as `DiffusivityTarget` and `StructureTarget`.
         sampling: how the liquid is simulated.
         residual: `residual(D, D_measured)` of arrays [diffusivities], differentiable, each element a
-            function of one D; default `relative_residual`, ln(D/D_measured). It applies likewise to other
+            function of one D; default `relative_residual`, ln(D/D_measured). It also applies to other
             targets of one number; that of a structure is the deviation of g in each bin.
         replicas: equilibrated liquids, one for each state point in the order of the targets; default: melted
             here, which requires a liquid of one species.

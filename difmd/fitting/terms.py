@@ -25,7 +25,7 @@ class Residuals(NamedTuple):
     Attributes:
         values: r; [residuals].
         jacobian: ∂r/∂θ; like the params with a leading axis [residuals].
-        jacobian_stderr: its statistical error; likewise.
+        jacobian_stderr: its statistical error; as above.
         noise: standard deviation of r due to errors of the data and of the sampling, NaN where they are not
             known; [residuals].
     """

@@ -65,7 +65,7 @@ def bounded(low: Any, high: Any) -> Transform:
 
     Args:
         low: lower bound of every parameter; like the params.
-        high: upper bounds, likewise.
+        high: upper bounds, as above.
 
     Returns:
         `Transform`; its `to_free` raises `InputError` for parameters that are not between the bounds.

@@ -149,7 +149,7 @@ def rounded(capacity: float) -> int:
 
 
 def round_to_groups(slots: float) -> int:
-    """Rounded likewise, and up to the columns that a pair potential sums at a time."""
+    """Rounded in the same way, and up to the columns that a pair potential sums at a time."""
     return _GROUP * max(1, int(np.ceil(rounded(slots) / _GROUP)))
 
 

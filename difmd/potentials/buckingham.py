@@ -31,15 +31,15 @@ def buckingham(
     Args:
         species: symbols or atomic numbers.
         repulsion: A [eV], one for all pairs or a symmetric table of the species; ≥ 0.
-        range: ρ [Å], likewise; > 0.
-        dispersion: C [eV Å⁶], likewise; ≥ 0.
+        range: ρ [Å], as above; > 0.
+        dispersion: C [eV Å⁶], as above; ≥ 0.
         cutoff: [Å].
         truncation: `truncated()` (default), `shifted()` or `switched(onset)`.
         tail_correction: add the energy and stress beyond the cut-off for g(r) = 1.
 
     Returns:
         `Potential`; its params are `{"repulsion": …, "range": …, "dispersion": …}`, each
-        [species, species], of which the symmetric part counts.
+        [species, species], only the symmetric part counts.
 
     Raises:
         InputError: negative values, tables that are not symmetric or of another size, or as

@@ -79,7 +79,7 @@ def embedding_potential(
         init: `init(key) -> params`.
         tables: `tables(params, dtype)` → first argument of both functions.
         species: as `slot_potential`, in whose order the tables are.
-        cutoff: likewise [Å].
+        cutoff: as above [Å].
 
     Returns:
         The `Potential`.

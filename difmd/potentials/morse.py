@@ -27,8 +27,8 @@ def morse(
     Args:
         species: symbols or atomic numbers.
         depth: D [eV], one for all pairs or a symmetric table of the species.
-        width: α [1/Å], likewise.
-        distance: r₀ of the minimum [Å], likewise.
+        width: α [1/Å], as above.
+        distance: r₀ of the minimum [Å], as above.
         cutoff: [Å].
         truncation: `truncated()` (default), `shifted()` or `switched(onset)`.
 

@@ -45,7 +45,7 @@ def pair_prior(
             [species, species, n_radial]; default: 0.
 
     Returns:
-        `Potential`; its params are `{"coefficients": [species, species, n_radial]}`, of which the
+        `Potential`; its params are `{"coefficients": [species, species, n_radial]}`; only the
         symmetric part counts.
 
     Raises:

@@ -54,11 +54,11 @@ def stillinger_weber(
     Args:
         species: symbols or atomic numbers.
         epsilon: ε [eV], one for all pairs or a symmetric table of the species. Silicon: 2.1683.
-        sigma: σ [Å], likewise. Silicon: 2.0951.
+        sigma: σ [Å], as above. Silicon: 2.0951.
         lambda_: λ, one for all or a table [i, j, k] of the center and its two neighbours.
         a: cut-off over σ, one for all pairs or a symmetric table.
-        A: strength of the pairs, likewise.
-        B: their repulsion, likewise; may be zero.
+        A: strength of the pairs, as above.
+        B: their repulsion, as above; may be zero.
         gamma: γ.
         cos_theta: cos θ₀.
         p: exponent of the repulsion.
@@ -66,7 +66,7 @@ def stillinger_weber(
 
     Returns:
         `Potential`; its params are `{"epsilon", "sigma", "A", "B"}`, each [species, species], and
-        `"lambda"`, [species, species, species], of which the symmetric part counts.
+        `"lambda"`, [species, species, species], only the symmetric part counts.
 
     Raises:
         InputError: values not positive, tables of another size or not symmetric, or as

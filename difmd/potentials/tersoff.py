@@ -96,7 +96,7 @@ def tersoff(
 
     Returns:
         `Potential`; its params are `{"A", "B", "lambda", "mu", "beta", "n", "c", "d", "h"}`, each [species],
-        and `"chi"`, [species, species], of which the symmetric part off the diagonal counts.
+        and `"chi"`, [species, species], only the symmetric off-diagonal part counts.
 
     Raises:
         InputError: an element without parameters, values out of range, or as `slot_potential`.

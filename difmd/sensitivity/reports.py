@@ -78,7 +78,7 @@ def gradient_report(
         neighbors: their neighbour lists, with skin; [replicas, ...].
         initial_temperature: at which the initial momenta are drawn [K].
         n_steps: the longest horizon, a multiple of `save_every`.
-        save_every: steps between horizons, after each of which the list is rebuilt.
+        save_every: steps between horizons; the list is rebuilt after each.
         key: seed of momenta, noise and directions.
         observable: A(initial system, state), a number; default: the mean squared displacement [Å²].
         methods: gradient methods whose costs are measured, by name; default: direct, checkpointed,

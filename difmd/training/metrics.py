@@ -21,11 +21,11 @@ class Errors(NamedTuple):
         energy_mae: per atom [eV].
         energy_rmse: per atom [eV].
         forces_mae: over components [eV/Å].
-        forces_rmse: likewise.
+        forces_rmse: as above.
         stress_rmse: over components [eV/Å³].
         virial_rmse: of the stress times the volume of an atom [eV].
         dipole_mae: over components [e·Å].
-        dipole_rmse: likewise.
+        dipole_rmse: as above.
         dipole_error: √⟨|Δμ|²⟩/⟨|μ|⟩, relative to the mean length of the labels.
     """
 

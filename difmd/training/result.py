@@ -154,7 +154,7 @@ class CommitteeResult(_Members):
 
     Attributes:
         best_params: as in `TrainingResult`, every array with a leading axis of members.
-        last_params: likewise.
+        last_params: as above.
         references: energy of an atom of each element [eV], to be added to energies predicted with `params`.
         best_epochs: `TrainingResult.best_epoch` of each member.
         histories: `TrainingResult.history` of each member.

@@ -26,7 +26,7 @@ class Stream:
         data: new frames, followed by those to replay.
         seed: of all draws; member k has seed + k.
         new: rows of the new frames, for each shape.
-        old: rows of the frames to replay, likewise.
+        old: rows of the frames to replay, as above.
         n_old: number of replayed frames of each shape in an epoch.
         n_members: of a committee; None: one potential.
         bootstrap: whether each member trains on a sample of the new frames, drawn with replacement.

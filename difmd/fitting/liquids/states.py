@@ -59,7 +59,7 @@ class Average(NamedTuple):
         value: ⟨A⟩; [numbers].
         stderr: its standard error; [numbers].
         gradient: −β cov(A, ∂U/∂θ); like the params with a leading axis [numbers]; None without ∂U/∂θ.
-        gradient_stderr: its standard error, likewise.
+        gradient_stderr: its standard error, as above.
     """
 
     value: Float[Array, "numbers"]

@@ -138,7 +138,7 @@ def gradients_along(
     Args:
         potential: the energy model.
         params: its parameters.
-        replicas: of which the first `n_gradient_replicas` are used.
+        replicas: only the first `n_gradient_replicas` are used.
         temperature: of the momenta [K].
         sampling: with the window.
         key: seed of the momenta.

@@ -23,7 +23,7 @@ class Scalar(NamedTuple):
         value: [any unit].
         stderr: its standard error.
         gradient: its derivative in the parameters; like the params.
-        gradient_stderr: likewise.
+        gradient_stderr: as above.
     """
 
     value: float

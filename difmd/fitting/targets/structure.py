@@ -32,7 +32,7 @@ class Structure(NamedTuple):
         stderr: its standard error over replicas; [bins].
         gradient: dg/dθ = −β cov(g, ∂U/∂θ); like the params with a leading axis [bins]; None if ∂U/∂θ was not
             recorded.
-        gradient_stderr: its standard error over replicas, likewise.
+        gradient_stderr: its standard error over replicas, as above.
         effective: n_eff/n of the states; 1 where they were simulated with these parameters.
     """
 

@@ -127,7 +127,7 @@ def mace(
         p: power of the envelope (`num_cutoff_basis`).
         avg_num_neighbors: divisor of sums over neighbours.
         scale: [eV], see `network_potential`.
-        shift: [eV], likewise; energies of isolated atoms.
+        shift: [eV], as above; energies of isolated atoms.
         charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
         atomic_dipoles: whether they have dipoles too, which come from vectors of the last layer.
         nearest: [Å], see `network_potential`; shortest distances of pairs in the data.

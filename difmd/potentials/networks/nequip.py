@@ -149,7 +149,7 @@ def nequip(
         p: power of the envelope (`PolynomialCutoff_p`).
         avg_num_neighbors: sums over neighbours are divided by its root.
         scale: [eV], see `network_potential`.
-        shift: [eV], likewise; energies of isolated atoms.
+        shift: [eV], as above; energies of isolated atoms.
         charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
         atomic_dipoles: whether they have dipoles too, which come from vectors of the last layer.
         nearest: [Å], see `network_potential`; shortest distances of pairs in the data.

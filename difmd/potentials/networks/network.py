@@ -52,7 +52,7 @@ def network_potential(
         species: symbols or atomic numbers, in the order of `Environment.types`.
         cutoff: [Å].
         scale: [eV], one for all or one per species; a typical force times 1 Å is a good choice.
-        shift: [eV], likewise; energies of isolated atoms.
+        shift: [eV], as above; energies of isolated atoms.
         charges: whether the module returns `Outputs` with charges.
         nearest: [Å], one distance for all pairs of species or a symmetric table: the shortest distances in
             the data. The network sees pairs that come closer at 0.95 to 1 times that distance
