@@ -129,5 +129,5 @@ def test_what_it_is_not_for_is_refused():
     with pytest.raises(InputError, match=r"least_effective = 1\.2"):
         reweighting(least_effective=1.2)
     # Without the checks of types that only tests have.
-    with pytest.raises(InputError, match="no trajectory"):
+    with pytest.raises(InputError, match="does not differentiate trajectories"):
         rollout.__wrapped__(None, None, None, None, None, n_steps=1, gradient=reweighting())
