@@ -124,7 +124,8 @@ def fit(
     plan = _Fit(terms, transform, optax.with_extra_args_support(optimizer), n_iterations, folder, settings)
     begin_key, run_key = jax.random.split(key)
     with progress_bar("fit", n_iterations * plan.n_visits, enabled=progress) as advance:
-        state = _begin(plan, _State(free, plan.optimizer.init(free), [], [], None), begin_key, advance)
+        initial = _State(free, plan.optimizer.init(free), [], [], None)
+        state = _begin(plan, params, initial, begin_key, advance)
         try:
             for iteration in range(len(state.history), n_iterations):
                 state = _iterate(plan, state, iteration, jax.random.fold_in(run_key, iteration), advance)
@@ -156,7 +157,7 @@ def _check(terms: Sequence[Term], n_iterations: int) -> None:
         weights_of(terms, k)
 
 
-def _begin(plan: _Fit, state: _State, key: Array, advance: Callable[..., None]) -> _State:
+def _begin(plan: _Fit, params: Params, state: _State, key: Array, advance: Callable[..., None]) -> _State:
     """The state after the checkpoint, or before the first iteration.
 
     Raises:
@@ -167,7 +168,6 @@ def _begin(plan: _Fit, state: _State, key: Array, advance: Callable[..., None]) 
         state = _resumed(plan, plan.path, state)
         advance(min(len(state.history), plan.n_iterations) * plan.n_visits, "resumed")
         return state
-    params = plan.transform.from_free(state.free)
     try:
         of_terms = [term.begin(params, _key_of(key, k), advance) for k, term in enumerate(plan.terms)]
     except KeyboardInterrupt:
