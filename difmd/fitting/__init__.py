@@ -11,6 +11,7 @@ from difmd.fitting.liquids.sampling import Sampling
 from difmd.fitting.measurements import measure, measure_diffusivity
 from difmd.fitting.result import FitError, FitInterrupted, FitResult
 from difmd.fitting.state_points_term import state_points
+from difmd.fitting.targets.density import DensityTarget
 from difmd.fitting.targets.diffusivity import DiffusivityTarget, StatePoint
 from difmd.fitting.targets.residuals import absolute_residual, relative_residual
 from difmd.fitting.targets.structure import Structure, StructureTarget
@@ -20,6 +21,7 @@ from difmd.fitting.terms import Evaluation, Residuals, Term, least_squares, prio
 from difmd.fitting.transforms import Transform, bounded, identity, logarithmic
 
 __all__ = [
+    "DensityTarget",
     "DiffusivityTarget",
     "Evaluation",
     "FitError",
