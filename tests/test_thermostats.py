@@ -90,7 +90,7 @@ def test_rescaling_draws_the_canonical_distribution():
     keys = jax.random.split(jax.random.key(3), n)
     factor = jax.vmap(
         lambda key: rescaling(
-            jnp.asarray(5 * KT), n_free=jnp.asarray(n_free), kept=jnp.asarray(1e-12),
+            jnp.asarray(5 * KT), n_free=jnp.asarray(n_free), decay=jnp.asarray(1e-12),
             temperature=jnp.asarray(T), key=key,
         )
     )(keys)  # fmt: skip
@@ -109,7 +109,7 @@ def test_rescaling_preserves_the_canonical_distribution():
         lambda kinetic, key: rescaling(
             kinetic,
             n_free=jnp.asarray(float(n_free)),
-            kept=jnp.asarray(0.7),
+            decay=jnp.asarray(0.7),
             temperature=jnp.asarray(T),
             key=key,
         )
