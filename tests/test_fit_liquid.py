@@ -93,6 +93,18 @@ def same(first, second):
     return all(bool(jnp.all(x == y)) for x, y in zip(*map(jax.tree.leaves, (first, second)), strict=True))
 
 
+def test_counts_are_those_of_the_observable(gas):
+    after, done = gas
+    found = densities(TARGET, done.positions[:2, :3], SAMPLING)
+    one = jax.tree.map(lambda x: x[0], after.systems)
+    for replica in range(2):
+        for frame in range(3):
+            system = one.replace(positions=done.positions[replica, frame])
+            expected = radial_distribution([system], first=6, second=6, r_max=6.0, n_bins=30)
+            np.testing.assert_allclose(found[replica, frame], expected.g[10:], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(R, expected.r[10:], rtol=1e-12)
+
+
 def test_interrupted_fit_resumes_bit_for_bit(uninterrupted, tmp_path, monkeypatch):
     with pytest.raises(FitInterrupted) as caught:
         to_diffusivity(folder=tmp_path, on_iteration=interrupt)
@@ -109,18 +121,6 @@ def test_interrupted_fit_resumes_bit_for_bit(uninterrupted, tmp_path, monkeypatc
     for entry in uninterrupted.history:
         assert 10 < entry["diffusivity"]["D_1e-9_m2_s"][0] < 200
         assert entry["diffusivity"]["D_stderr_1e-9_m2_s"][0] > 0
-
-
-def test_counts_are_those_of_the_observable(gas):
-    after, done = gas
-    found = densities(TARGET, done.positions[:2, :3], SAMPLING)
-    one = jax.tree.map(lambda x: x[0], after.systems)
-    for replica in range(2):
-        for frame in range(3):
-            system = one.replace(positions=done.positions[replica, frame])
-            expected = radial_distribution([system], first=6, second=6, r_max=6.0, n_bins=30)
-            np.testing.assert_allclose(found[replica, frame], expected.g[10:], rtol=1e-9, atol=1e-12)
-            np.testing.assert_allclose(R, expected.r[10:], rtol=1e-12)
 
 
 def test_derivative_is_that_of_reweighted_states(gas):

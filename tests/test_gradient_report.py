@@ -77,9 +77,9 @@ def test_advice_and_costs(report):
     assert list(costs) == ["the rollout alone", "direct", "forward"]
     assert costs["direct"].seconds > 0 and costs["direct"].peak_bytes > costs["the rollout alone"].peak_bytes
     # It would carry two numbers along.
-    assert "most = 1" in costs["forward"].refusal
+    assert "max_inputs = 1" in costs["forward"].refusal
     text = str(report)
-    assert "Lyapunov exponent" in text and "most = 1" in text and "horizon" in text
+    assert "Lyapunov exponent" in text and "max_inputs = 1" in text and "horizon" in text
 
 
 def test_plot(report, tmp_path):
