@@ -21,7 +21,7 @@ if PROGRAMS != "off":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # CPU time [s], with the fixtures that a test sets up, above which it fails unless it is slow; 0 is no limit.
-BUDGET = float(os.environ.get("DIFMD_TEST_BUDGET", "60"))
+BUDGET = float(os.environ.get("DIFMD_TEST_BUDGET", "120"))
 # Of the 65 530 memory maps that Linux allows a process; XLA crashes when there are none left.
 MOST_MAPS = 30_000
 
