@@ -110,7 +110,7 @@ def test_constraints_convert_from_and_to_ase():
 @pytest.mark.parametrize(
     ("fixed", "message"),
     [
-        ([99], "holds 99"),
+        ([99], "contains 99"),
         ([0.5], "indices or bools"),
         ([True, False], "32 atoms"),
         ([[0]], "indices or bools"),
