@@ -227,8 +227,8 @@ class Nothing(nn.Module):
 def test_invalid_input_is_refused():
     with pytest.raises(InputError, match="charges=True"):
         mace(["H"], atomic_dipoles=True)
-    with pytest.raises(InputError, match="l_max of at least 1"):
+    with pytest.raises(InputError, match="l_max ≥ 1"):
         nequip(["H"], l_max=0, charges=True, atomic_dipoles=True)
     potential = network_potential(Nothing(), species=["H"], cutoff=CUTOFF, charges=True)
-    with pytest.raises(InputError, match="yields no charges"):
+    with pytest.raises(InputError, match="returns no charges"):
         evaluate(potential, potential.init(jax.random.key(0)), *listed([[0.0, 0.0, 0.0]], [1]))
