@@ -104,8 +104,8 @@ def test_sum_with_a_network_follows_the_precision_of_the_inputs():
     assert one[0] > 1
     np.testing.assert_allclose(both[0], one[0] + two[0], rtol=1e-12)
     np.testing.assert_allclose(both[1], one[1] + two[1], atol=1e-12)
-    positions, cell = (x.astype(jnp.float32) for x in (system.positions, system.cell))
-    single = system.replace(positions=positions, cell=cell)
+    names = ("positions", "cell", "masses")
+    single = system.replace(**{name: getattr(system, name).astype(jnp.float32) for name in names})
     low = jax.jit(lambda s: prior.apply({}, s, neighbors))(single)
     assert low.dtype == jnp.float32
     np.testing.assert_allclose(low, one[0], rtol=1e-5)
