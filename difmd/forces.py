@@ -50,10 +50,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    potential: Potential,
-    params: Params,
-    system: System | ase.Atoms,
-    neighbors: Neighbors | None = None,
+    potential: Potential, params: Params, system: System | ase.Atoms, neighbors: Neighbors | None = None
 ) -> Evaluation:
     """Energy, forces and stress from one reverse pass over (positions, cell), with charges if there are any.
 

@@ -381,8 +381,5 @@ def _fixed_by_ase(atoms: ase.Atoms) -> np.ndarray | None:
         if isinstance(constraint, FixAtoms):
             indices += [int(i) for i in constraint.get_indices()]
         else:
-            warnings.warn(
-                f"{type(constraint).__name__} is ignored: only FixAtoms is read",
-                stacklevel=3,
-            )
+            warnings.warn(f"{type(constraint).__name__} is ignored: only FixAtoms is read", stacklevel=3)
     return np.array(indices, int) if indices else None

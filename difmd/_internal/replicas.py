@@ -19,10 +19,7 @@ _SHARE = 2048
 
 
 def cond_any(
-    predicate: Bool[Array, ""],
-    if_true: Callable[..., Any],
-    if_false: Callable[..., Any],
-    *operands: Any,
+    predicate: Bool[Array, ""], if_true: Callable[..., Any], if_false: Callable[..., Any], *operands: Any
 ) -> Any:
     """`lax.cond`, but under `vmap` a single branch for all replicas: `if_true` if any predicate is True.
 

@@ -29,9 +29,7 @@ def autocorrelation(series: Float[Array, "frames *rest"]) -> Float[Array, "frame
     return total / counts.reshape(-1, *([1] * (series.ndim - 1)))
 
 
-def mean_squared_displacement(
-    positions: Float[Array, "frames atoms 3"],
-) -> Float[Array, "frames"]:
+def mean_squared_displacement(positions: Float[Array, "frames atoms 3"]) -> Float[Array, "frames"]:
     """⟨|r(s+t) − r(s)|²⟩ over all origins and atoms [Å²], by FFT.
 
     Subtract the motion of the centre of mass first (`remove_center_of_mass`).
@@ -63,9 +61,7 @@ def mean_squared_displacement(
     return ((heads + tails) / counts - 2 * cross) / positions.shape[1]
 
 
-def velocity_autocorrelation(
-    velocities: Float[Array, "frames atoms 3"],
-) -> Float[Array, "frames"]:
+def velocity_autocorrelation(velocities: Float[Array, "frames atoms 3"]) -> Float[Array, "frames"]:
     """⟨v(s)·v(s+t)⟩ over all origins and atoms [Å²/time²], by FFT.
 
     Args:

@@ -276,11 +276,7 @@ def finite_size_correction(*, temperature: float, viscosity: float, box_length: 
     References:
         Yeh & Hummer, J. Phys. Chem. B 108, 15873 (2004), doi:10.1021/jp0477147.
     """
-    for name, value in (
-        ("temperature", temperature),
-        ("viscosity", viscosity),
-        ("box_length", box_length),
-    ):
+    for name, value in (("temperature", temperature), ("viscosity", viscosity), ("box_length", box_length)):
         if not np.all(np.asarray(value) > 0):
             raise InputError(f"{name} = {value} must be positive")
     return CUBIC_MADELUNG * KB * temperature / (6 * np.pi * viscosity * box_length)
