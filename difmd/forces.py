@@ -153,11 +153,7 @@ def forces(
 def plain_forces(
     potential: Potential, params: Params, system: System, neighbors: Neighbors
 ) -> Float[Array, "atoms 3"]:
-    """The same as `forces` without a custom rule: also for forward mode, but slower in reverse mode.
-
-    Raises:
-        InputError: as `evaluate`.
-    """
+    """The same as `forces` without a custom rule: also for forward mode, but slower in reverse mode."""
     check_arguments(potential, params, system, neighbors)
     numbers = (system.atomic_numbers, system.pbc)
     return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
@@ -166,11 +162,7 @@ def plain_forces(
 def prepare_inputs(
     potential: Potential, params: Params, system: System | ase.Atoms, neighbors: Neighbors | None
 ) -> tuple[System, Neighbors]:
-    """A system from `ase.Atoms`, and a list where none is given; both validated as far as possible.
-
-    Raises:
-        InputError: as `evaluate`.
-    """
+    """A system from `ase.Atoms`, and a list where none is given; both validated as far as possible."""
     system = as_system(system)
     if neighbors is None:
         check_model(potential, params)

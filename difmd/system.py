@@ -266,11 +266,7 @@ def as_system(structure: Any) -> System:
 
 
 def atomic_number(species: Any) -> int:
-    """The atomic number of a symbol such as "Ar", or of a number itself.
-
-    Raises:
-        InputError: neither a symbol nor a number from 1 to 118.
-    """
+    """The atomic number of a symbol such as "Ar", or of a number itself."""
     from ase.data import atomic_numbers
 
     is_number = isinstance(species, int | np.integer) and not isinstance(species, bool)
@@ -310,11 +306,7 @@ def to_ase(system: System) -> ase.Atoms:
 
 
 def check_system(system: Any) -> None:
-    """Refuse what is no `System`, or one whose fields do not fit each other; traced ones are known, too.
-
-    Raises:
-        InputError: another object, shapes that differ, or floating-point fields of several precisions.
-    """
+    """Refuse what is no `System`, or one whose fields do not fit each other; traced ones are known, too."""
     if not isinstance(system, System):
         raise InputError(
             f"system is of type {type(system).__name__}: convert it with difmd.from_ase or build a "
@@ -344,11 +336,7 @@ def check_system(system: Any) -> None:
 
 
 def check_single(system: System) -> None:
-    """Refuse several replicas; works under jit.
-
-    Raises:
-        InputError: with their number and the remedy.
-    """
+    """Refuse several replicas; works under jit."""
     if np.ndim(system.positions) == 3:
         raise InputError(
             f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap, or "
@@ -357,11 +345,7 @@ def check_single(system: System) -> None:
 
 
 def validate_system(system: System) -> None:
-    """Run the checks of `make_system` on a `System` that was created in another way (host).
-
-    Raises:
-        InputError: as `make_system`.
-    """
+    """Run the checks of `make_system` on a `System` that was created in another way (host)."""
     host_system(
         system.positions,
         system.atomic_numbers,

@@ -20,13 +20,11 @@ _HEAP = 64 * 2**20
 def keep_memory() -> bool:
     """Make glibc retain freed blocks of up to 64 MB; called by training.
 
-    Every call of a compiled function allocates its temporary arrays. By default glibc maps and unmaps blocks
-    of some megabytes each time, and the system fills each page with zeros in every step. With this setting
-    the memory of the process stays at its peak. There is no effect with other C libraries, with
-    `DIFMD_KEEP_MEMORY=off`, or where the environment tunes malloc itself.
+    By default glibc maps and unmaps blocks of some megabytes in each call of a compiled function, and the
+    system fills each page with zeros. With this setting the memory of the process stays at its peak.
 
-    Returns:
-        Whether memory is retained from now on.
+    Returns whether memory is retained: not with other C libraries, with `DIFMD_KEEP_MEMORY=off`, or where the
+    environment tunes malloc.
     """
     is_tuned = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if os.environ.get(VARIABLE, "on") in ("", "off") or is_tuned:

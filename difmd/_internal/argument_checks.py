@@ -16,11 +16,7 @@ from difmd.errors import InputError
 
 
 def check_type(name: str, value: Any, kind: type, remedy: str) -> None:
-    """Refuse a value of another type.
-
-    Raises:
-        InputError: naming the argument, its type and the remedy.
-    """
+    """Refuse a value of another type."""
     if not isinstance(value, kind):
         raise InputError(f"{name} is of type {type(value).__name__}, but must be a {kind.__name__}: {remedy}")
 
@@ -31,11 +27,7 @@ def is_traced(tree: Any) -> bool:
 
 
 def check_integer(name: str, value: Any, *, least: int = 1) -> None:
-    """Refuse a value that is not an integer of at least `least`.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
+    """Refuse a value that is not an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(f"{name} = {value!r} must be an integer of at least {least}")
     if value < least:
@@ -43,11 +35,7 @@ def check_integer(name: str, value: Any, *, least: int = 1) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Refuse a value that is not a single PRNG key of JAX; works under jit.
-
-    Raises:
-        InputError: with its value.
-    """
+    """Refuse a value that is not a single PRNG key of JAX; works under jit."""
     if not jnp.issubdtype(getattr(key, "dtype", int), jax.dtypes.prng_key):
         raise InputError(f"key = {key} is not a key of JAX: write key=jax.random.key(0)")
     if key.shape != ():
@@ -55,22 +43,14 @@ def check_key(key: Any) -> None:
 
 
 def as_path(name: str, value: Any) -> Path:
-    """`value` as a path.
-
-    Raises:
-        InputError: another type.
-    """
+    """`value` as a path; refuses other types."""
     if not isinstance(value, str | os.PathLike):
         raise InputError(f"{name} = {value!r} is not a path: give a str or a pathlib.Path")
     return Path(value)
 
 
 def real_numbers(name: str, values: Any) -> np.ndarray:
-    """`values` as an array of float64; NaN passes.
-
-    Raises:
-        InputError: text, complex numbers, truth values, None, lists of unequal lengths, or another object.
-    """
+    """`values` as an array of float64; refuses whatever is not an array of numbers, but not NaN."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:

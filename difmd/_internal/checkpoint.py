@@ -18,11 +18,7 @@ from difmd.errors import InputError
 
 
 def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
-    """Write the leaves of `tree` and `meta`; the file is either complete or absent.
-
-    Raises:
-        InputError: the folder cannot be written or the disk is full; the previous checkpoint is intact.
-    """
+    """Write the leaves of `tree` and `meta`; the file is either complete or absent."""
     leaves = [np.asarray(plain(leaf)) for leaf in jax.tree.leaves(tree)]
     arrays: dict[str, Any] = {f"leaf_{n}": leaf for n, leaf in enumerate(leaves)}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
@@ -33,11 +29,7 @@ def save_checkpoint(path: Path, tree: Any, meta: dict[str, Any]) -> None:
 
 
 def write_archive(path: Path, arrays: dict[str, Any], what: str = "") -> None:
-    """Write a NumPy archive, called `what` in messages; the file is either complete or absent.
-
-    Raises:
-        InputError: the folder cannot be written or the disk is full; a previous file is intact.
-    """
+    """Write a NumPy archive, called `what` in messages; the file is either complete or absent."""
     with atomically(path, what=what) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)
 
@@ -46,13 +38,7 @@ def write_archive(path: Path, arrays: dict[str, Any], what: str = "") -> None:
 def atomically(path: Path, *, what: str = "", previous: Path | None = None) -> Iterator[Path]:
     """A temporary path to write to; its file replaces `path` once it is complete and on the disk.
 
-    Args:
-        path: final path of the file.
-        what: name of the file in messages.
-        previous: path to move a previous file to; default: it is replaced.
-
-    Raises:
-        InputError: the folder cannot be written or the disk is full; a previous file is intact.
+    A previous file is moved to `previous`, if given. Messages call the file `what`.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -72,11 +58,7 @@ def atomically(path: Path, *, what: str = "", previous: Path | None = None) -> I
 
 
 def load_checkpoint(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
-    """Read a checkpoint into the structure of `like`.
-
-    Raises:
-        InputError: a damaged file, or a checkpoint of another structure.
-    """
+    """Read a checkpoint into the structure of `like`."""
     leaves, treedef = jax.tree.flatten(like)
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -105,20 +87,15 @@ def fingerprint(*settings: Any) -> str:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Create the folder and check that it can be written, before hours of work.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Create the folder and check that it can be written, before hours of work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise InputError(
-            f"cannot write to the run folder {folder}: {error.strerror}; choose another one"
-        ) from error
+        message = f"cannot write to the run folder {folder}: {error.strerror}; choose another one"
+        raise InputError(message) from error
 
 
 def plain(leaf: Any) -> Any:

@@ -1,8 +1,7 @@
 """Sizes of arrays that suit the cache and the cores of a CPU.
 
-Sums over the slots of a list access a dozen arrays of equal length at once. If that length is a multiple of
-4 KiB, whose addresses share a set of the cache, the arrays evict each other. If the cores cannot share it
-equally, XLA checks the bounds of every number and omits vector instructions.
+Sums over the slots of a list access a dozen arrays of equal length. If it is a multiple of 4 KiB, the arrays
+evict each other from the cache. If the cores cannot share it equally, XLA uses no vector instructions.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ def n_cores() -> int:
 
 
 def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
-    """First atoms of equal blocks of about `size`, and their length; None for a single block, and on a GPU.
+    """First atoms of equal blocks of about `size`, which may overlap, and their length.
 
-    The last block may overlap the previous one, so that it has the same length.
+    None for a single block, and on a GPU.
     """
     length = columns(-(-n // -(-n // size)), 1)
     n_blocks = -(-n // length)
@@ -51,7 +50,7 @@ def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
 def columns(n_atoms: int, n_replicas: int) -> int:
     """Number of columns for lists of `n_atoms`, with replicas joined end to end: a few per cent more at most.
 
-    If possible a multiple of 16 and of the number of cores that keeps its distance from multiples of 4 KiB.
+    If possible a multiple of 16 and of the number of cores that is not close to a multiple of 4 KiB.
     """
     if n_atoms * n_replicas < _SHORT:
         return n_atoms

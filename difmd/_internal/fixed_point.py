@@ -17,13 +17,7 @@ from difmd._internal.reductions import largest
 
 
 class Resolution(NamedTuple):
-    """Exponents of the grids: numbers are multiples of 2^exponent.
-
-    Attributes:
-        positions: also of the cell [Å].
-        momenta: [amu Å/(Å√(amu/eV))].
-        forces: forces of a pair [eV/Å].
-    """
+    """Exponents of the grids: positions and cell, momenta, and pair forces are multiples of 2^exponent."""
 
     positions: int
     momenta: int
@@ -31,11 +25,7 @@ class Resolution(NamedTuple):
 
 
 def resolution_of(dtype: np.dtype) -> Resolution:
-    """Grids for a precision.
-
-    The range is 8192 Å, momenta of 2048 and forces of 8192 eV/Å in float64, and 64 Å, 32 and 128 eV/Å in
-    float32.
-    """
+    """Grids for a precision: 8192 Å, momenta of 2048 and 8192 eV/Å in float64; 64, 32 and 128 in float32."""
     if dtype == np.float64:
         return Resolution(positions=-40, momenta=-42, forces=-40)
     return Resolution(positions=-18, momenta=-19, forces=-17)

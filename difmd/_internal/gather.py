@@ -23,22 +23,14 @@ _BOUNDS = lax.GatherScatterMode.PROMISE_IN_BOUNDS
 
 
 def take(values: Shaped[Array, "points *row"], index: Int[Array, "*shape"]) -> Shaped[Array, "*shape *row"]:
-    """`values[index]` for indices in bounds; linear in `values`, differentiable any number of times.
-
-    Raises:
-        InputError: a batch of 2³¹ values or more in all; or under `jax.shard_map` with `check_vma`.
-    """
+    """`values[index]` for indices in bounds; differentiable any number of times."""
     return _take.bind(values, index)
 
 
 def add_at(
     size: int, index: Int[Array, "*shape"], values: Shaped[Array, "*shape *row"]
 ) -> Shaped[Array, "size *row"]:
-    """An array of `size` rows of zeros with `values` added at `index`, the transpose of `take`.
-
-    Raises:
-        InputError: as `take`.
-    """
+    """An array of `size` rows of zeros with `values` added at `index`, the transpose of `take`."""
     _check_size(size)
     return _add_at.bind(values, index, size=size)
 
@@ -46,16 +38,14 @@ def add_at(
 def spread(
     values: Shaped[Array, "pairs *row"], pair: Int[Array, "*shape"], entries: Int[Array, "2 pairs"]
 ) -> Shaped[Array, "*shape *row"]:
-    """`values[pair]` where each row is used twice, by the two `entries` of its pair.
+    """`values[pair]` where each row is used by the two `entries` of its pair; the transpose is two gathers.
 
-    The transpose is then two gathers instead of a scatter. Rows that are not used exactly twice, such as the
-    one for unused entries, must not be differentiated.
+    Rows that are not used exactly twice, such as the one for unused entries, must not be differentiated.
     """
     return _spread.bind(values, pair, entries)
 
 
 def _gather_pairs(values: Array, pair: Array, entries: Array) -> Array:
-    del entries
     return _gather(values, pair)
 
 
@@ -202,23 +192,20 @@ batching.primitive_batchers[_add_at] = _add_at_batched
 
 
 def _spread_batched(args: Any, dims: Any, *, primitive: Primitive, is_forward: bool) -> tuple[Array, int]:
-    is_batched = [dim is not None for dim in dims]
     size = next(x.shape[dim] for x, dim in zip(args, dims, strict=True) if dim is not None)
     values, pair, entries = (
-        jnp.moveaxis(x, dim, 0) if b else jnp.broadcast_to(x, (size, *x.shape))
-        for x, dim, b in zip(args, dims, is_batched, strict=True)
+        jnp.broadcast_to(x, (size, *x.shape)) if dim is None else jnp.moveaxis(x, dim, 0)
+        for x, dim in zip(args, dims, strict=True)
     )
     n_pairs, n_entries = entries.shape[-1], pair[0].size
     _check_size(size * max(n_pairs, n_entries))
     number = jnp.arange(size, dtype=pair.dtype)
     joined_pair = pair + n_pairs * number.reshape(-1, *[1] * (pair.ndim - 1))
     joined_entries = jnp.moveaxis(entries + n_entries * number[:, None, None], 0, 1).reshape(2, -1)
-    rows = values.shape[2:] if is_forward else values.shape[pair.ndim :]
     if is_forward:
-        result = primitive.bind(values.reshape(-1, *rows), joined_pair, joined_entries)
-        return result, 0
+        return primitive.bind(values.reshape(-1, *values.shape[2:]), joined_pair, joined_entries), 0
     result = primitive.bind(values, joined_pair, joined_entries)
-    return result.reshape(size, n_pairs, *rows), 0
+    return result.reshape(size, n_pairs, *values.shape[pair.ndim :]), 0
 
 
 _spread = Primitive("difmd_spread")

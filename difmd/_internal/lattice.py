@@ -15,18 +15,7 @@ def product(vectors: Array, matrix: Array) -> Array:
 
 
 def complete_cell(cell: Any, periodic: tuple[bool, bool, bool]) -> Any:
-    """Replace the vectors of non-periodic directions by unit vectors normal to the periodic ones.
-
-    With them the inverse splits a position into lattice coordinates within the span of the periodic
-    vectors and Cartesian coordinates outside it.
-
-    Args:
-        cell: rows are lattice vectors [Å]; [3, 3].
-        periodic: which rows count; static.
-
-    Returns:
-        An invertible cell; [3, 3].
-    """
+    """An invertible cell, with unit vectors normal to the periodic vectors along open directions."""
     rows = [axis for axis in range(3) if periodic[axis]]
     # NumPy stays NumPy, so that the host compiles nothing.
     xp: Any = np if isinstance(cell, np.ndarray) else jnp

@@ -10,12 +10,7 @@ from typing import Any
 
 
 def importer(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package, see PEP 562.
-
-    Args:
-        package: its `__name__`.
-        homes: module of each name; for a submodule of the package, the submodule itself.
-    """
+    """The `__getattr__` of a package (PEP 562), from the module of each name; of a submodule, itself."""
 
     def find(name: str) -> Any:
         if name not in homes:
@@ -30,12 +25,7 @@ def importer(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def import_late(module: str) -> ModuleType:
-    """Import a module of difmd.
-
-    Raises:
-        ImportError: also for an `AttributeError` during the import, which Python would report as a missing
-            name.
-    """
+    """Import a module; raises ImportError for an `AttributeError`, which would look like a missing name."""
     try:
         return importlib.import_module(module)
     except AttributeError as error:

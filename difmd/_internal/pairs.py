@@ -22,7 +22,7 @@ def find_pairs(
 
     Returns:
         senders i [pairs], receivers j [pairs], shifts S [pairs, 3] and distances [Å] [pairs], with
-        r_ij = r_j − r_i + S·cell. Pairs of an atom with its images are included, but not with itself.
+        r_ij = r_j − r_i + S·cell. Pairs of an atom with its images are included.
     """
     from vesin import NeighborList
 
@@ -45,8 +45,7 @@ def find_pairs(
 def _corners(fractions: np.ndarray, periodic: tuple[bool, bool, bool], cutoff: float) -> np.ndarray:
     """Two points beyond the reach of all atoms that make the bounding box equally wide along open directions.
 
-    vesin divides by zero, which ends the process, where atoms are far apart along one open direction and
-    coplanar across another.
+    Otherwise vesin divides by zero where atoms are far apart along one and coplanar across another.
     """
     is_open = ~np.asarray(periodic)
     low = fractions.min(axis=0) - 2 * cutoff

@@ -14,42 +14,21 @@ Advance = Callable[..., None]
 def progress_bar(
     title: str, total: int | None, *, enabled: bool = True, every: float = 10.0
 ) -> Iterator[Advance]:
-    """A bar with elapsed and remaining time; yields `advance(steps, note="")`.
-
-    Text printed meanwhile appears above the bar.
-
-    Args:
-        title: name of the task.
-        total: number of steps; None if it is unknown.
-        enabled: False shows nothing.
-        every: interval of lines in a log file, where there is no bar [s].
-    """
+    """A bar with elapsed and remaining time; in a log file, a line every so many seconds."""
     if not enabled:
         yield lambda steps, note="": None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     console = Console()
     if not (console.is_terminal or console.is_jupyter):
         yield _lines(title, total, every)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as bar:
+    text, times = progress.TextColumn, (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
+    bars = (progress.BarColumn(), progress.MofNCompleteColumn(), *times)
+    columns = (text("{task.description}"), *bars, text("{task.fields[note]}"))
+    with progress.Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(steps: int, note: str = "") -> None:

@@ -23,16 +23,7 @@ def cond_any(
 ) -> Any:
     """`lax.cond`, but under `vmap` a single branch for all replicas: `if_true` if any predicate is True.
 
-    Plain `lax.cond` becomes a `select` under `vmap`, which computes both branches each time.
-
-    Args:
-        predicate: bool [].
-        if_true: a function of the operands whose result is also valid where the predicate is False.
-        if_false: a function of the operands.
-        *operands: pytrees of arrays.
-
-    Returns:
-        The result of the chosen branch.
+    Plain `lax.cond` would compute both branches. The result of `if_true` must always be valid.
     """
 
     @jax.custom_batching.custom_vmap
@@ -60,7 +51,6 @@ def of_all_replicas(number: Int[Array, ""]) -> Int[Array, ""]:
 
 @of_all_replicas.def_vmap
 def _(axis_size: int, in_batched: list[bool], number: Array) -> tuple[Array, bool]:
-    del axis_size, in_batched
     return of_all_replicas(jnp.max(number)), False
 
 
@@ -84,17 +74,9 @@ def _divisor(n_replicas: int, most: int) -> int:
 
 
 def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[..., Any]:
-    """`vmap` over the leading axis of every argument, in equal shares on all devices of the host.
+    """`vmap` over the leading axis of every argument, in equal shares on devices of the host; for use in jit.
 
-    Devices run their shares without communication. The result is that of plain `vmap` up to rounding. The
-    number of devices in use divides the number of replicas.
-
-    Args:
-        function: of arguments without the leading axis.
-        n_replicas: length of that axis.
-
-    Returns:
-        The mapped function, to be called under jit.
+    The number of devices in use divides that of replicas. The result is that of plain `vmap` up to rounding.
     """
     devices = jax.local_devices()
     mapped = jax.vmap(function)
@@ -109,21 +91,11 @@ def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[...,
 def run_replicas(
     function: Any, static: tuple[Any, ...], shared: tuple[Any, ...], batched: tuple[Any, ...], *, n_atoms: int
 ) -> Any:
-    """Call a jitted function of replicas on all devices, or on all cores of a CPU (host).
+    """`function(*static, *shared, *batched)`, jitted, on all devices, or on all cores of a CPU (host).
 
     XLA would synchronise the cores of a CPU after every operation, and rebuild the lists of all replicas as
-    soon as one is stale. Here each core runs some of the replicas independently, in one share or several in
-    turn, all with one compiled function.
-
-    Args:
-        function: `function(*static, *shared, *batched)`, which uses `map_replicas`.
-        static: its static arguments.
-        shared: pytrees common to all replicas.
-        batched: pytrees of arrays with a leading axis of replicas, like everything that it returns.
-        n_atoms: number of atoms of one replica.
-
-    Returns:
-        Its result, on the default device.
+    soon as one is stale. Here each core runs some of the replicas independently, with one compiled function.
+    Arrays of `batched` and of the result have a leading axis of replicas; the function uses `map_replicas`.
     """
     n_replicas = len(jax.tree.leaves(batched)[0])
     shares = n_shares(n_replicas, n_atoms)

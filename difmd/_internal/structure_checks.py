@@ -22,11 +22,7 @@ _SEARCHED = 1.0
 
 
 def check_dtype(dtype: Any) -> None:
-    """Refuse a dtype that is not a floating-point type; None passes.
-
-    Raises:
-        InputError: naming it.
-    """
+    """Refuse a dtype that is not a floating-point type; None passes."""
     try:
         is_floating = dtype is None or jnp.issubdtype(jnp.dtype(dtype), np.floating)
     except TypeError:
@@ -36,11 +32,7 @@ def check_dtype(dtype: Any) -> None:
 
 
 def finite_floats(name: str, values: Any) -> np.ndarray:
-    """`values` as an array of finite float64.
-
-    Raises:
-        InputError: not numbers, or naming the first that is not finite.
-    """
+    """`values` as an array of finite float64."""
     array = real_numbers(name, values)
     bad = ~np.isfinite(array)
     if bad.any():
@@ -50,11 +42,7 @@ def finite_floats(name: str, values: Any) -> np.ndarray:
 
 
 def cell_and_pbc(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A cell [3, 3] and periodic directions [3] from the arguments of `host_system`.
-
-    Raises:
-        InputError: other shapes, or periodic vectors that do not span a volume.
-    """
+    """A cell [3, 3] and periodic directions [3] from the arguments of `host_system`."""
     box: np.ndarray = np.zeros((3, 3))
     if cell is not None:
         box = finite_floats("cell", cell)
@@ -80,11 +68,7 @@ def cell_and_pbc(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def which_fixed(fixed: Any, n_atoms: int) -> np.ndarray | None:
-    """A bool for each atom, [n_atoms], from indices or bools; None for None.
-
-    Raises:
-        InputError: indices out of range, or another shape.
-    """
+    """A bool for each atom, [n_atoms], from indices or bools; None for None."""
     if fixed is None:
         return None
     given = np.asarray(fixed)
@@ -103,17 +87,7 @@ def which_fixed(fixed: Any, n_atoms: int) -> np.ndarray | None:
 
 
 def check_distinct(positions: np.ndarray, labels: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
-    """Refuse atoms that coincide: every energy model is singular there.
-
-    Args:
-        positions: [Å]; [atoms, 3].
-        labels: numbers of the atoms in messages; [atoms].
-        cell: [Å]; [3, 3].
-        pbc: periodic directions; [3].
-
-    Raises:
-        InputError: naming two of them and their distance.
-    """
+    """Refuse atoms that coincide, where every energy model is singular; `labels` are their numbers."""
     if len(positions) < 2:
         return
     coinciding = _coinciding_few(positions, cell, pbc) if len(positions) <= _FEW_ATOMS else None
@@ -135,8 +109,7 @@ def _coinciding_few(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) ->
     if pbc.any():
         vectors = cell[pbc]
         inverse = np.linalg.pinv(vectors)
-        # The lengths of the columns of the inverse are 1/distance of the lattice planes. The differences of
-        # atoms that coincide are integers to within their distance over that of the planes.
+        # Lengths of columns of the inverse are 1/distance of the lattice planes.
         if np.linalg.norm(inverse, axis=0).max() * _COINCIDE > 0.1:
             return None
         apart = apart - np.round(apart @ inverse) @ vectors

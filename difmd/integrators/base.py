@@ -216,11 +216,7 @@ def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> M
 
 
 def start_with_virial(system: System, momenta: Array, key: Array, force: Any) -> MDState:
-    """The state at step 0 of dynamics with a barostat.
-
-    Raises:
-        InputError: a force function without a virial, or fixed atoms.
-    """
+    """The state at step 0 of dynamics with a barostat."""
     if system.fixed is not None:
         raise InputError(
             "a barostat moves all atoms with the cell: remove System.fixed, or use an integrator at constant "

@@ -1,9 +1,8 @@
 """Neighbour lists under jit: `rebuild`, and `update`, which rebuilds once an atom has moved far enough.
 
-Atoms are sorted into bins finer than the reach, and bins beyond the faces of the cell repeat those inside,
-so that images are sorted too. The neighbourhood of an atom then consists of a few *runs*: stretches of bins
-along the third lattice vector whose positions are contiguous in memory. Runs are compared with vector
-instructions, without gathers of single numbers. The cost is O(N).
+Atoms are sorted into bins finer than the reach, and bins beyond the faces of the cell repeat those inside.
+The neighbourhood of an atom then consists of a few *runs*: bins along the third lattice vector, whose
+positions are contiguous in memory and compared with vector instructions. The cost is O(N).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from difmd._internal.reductions import cumulative, full_rows, largest
 from difmd._internal.replicas import cond_any
 from difmd.errors import InputError
 from difmd.neighbors.reverse_edges import find_reverse_edges
-from difmd.neighbors.types import Grid, Neighbors, check_belongs, extended_positions, is_stale
+from difmd.neighbors.types import Grid, Neighbors, as_ints, check_belongs, extended_positions, is_stale
 from difmd.system import System
 
 WORD = 32
@@ -54,7 +53,6 @@ def update(system: System, neighbors: Neighbors) -> Neighbors:
 
 
 def _keep(system: System, neighbors: Neighbors) -> Neighbors:
-    del system
     return neighbors
 
 
@@ -64,15 +62,14 @@ def rebuild(system: System, neighbors: Neighbors, reach: Float[Array, ""] | floa
     Args:
         system: the positions and cell now.
         neighbors: provides the shapes and the static settings; its contents are not used.
-        reach: largest distance of listed pairs [Å]; default: cutoff + skin, which is also the maximum. With
-            a shorter reach the caller has to bound how far atoms move.
+        reach: largest distance of listed pairs [Å], at most cutoff + skin, the default. With a shorter reach
+            the caller has to bound how far atoms move.
 
     Returns:
         The new list.
 
     Raises:
-        InputError: a list of another system, or tens of millions of positions, whose indices do not fit into
-            32 bits together with those of their runs.
+        InputError: a list of another system, or tens of millions of positions, too many for 32 bits.
     """
     check_belongs(system, neighbors)
     return _rebuild(system, neighbors, reach)
@@ -119,8 +116,7 @@ def _is_too_small(margin: Float[Array, "3"], neighbors: Neighbors) -> Bool[Array
 
 def _padded(grid: Grid) -> tuple[int, int, int]:
     """Number of bins along each vector, including those beyond the faces."""
-    a, b, c = (bins + 2 * reach for bins, reach in zip(grid.bins, grid.reach, strict=True))
-    return a, b, c
+    return as_ints(bins + 2 * reach for bins, reach in zip(grid.bins, grid.reach, strict=True))
 
 
 def _flat(index: list[Array], grid: Grid) -> Array:
@@ -151,11 +147,9 @@ def _bins(
 
 
 class _Sorted(NamedTuple):
-    """The extended positions in the order of their bins.
+    """The extended positions in the order of their bins; `start` is the first of each bin, and their number.
 
-    Attributes:
-        start: first extended position of each bin, and their total number; [bins + 1].
-        bins: bin of each center, past the last bin for those that pad; [columns].
+    The `bins` of centers that pad lie past the last bin.
     """
 
     order: Int[Array, "columns"]
@@ -217,10 +211,9 @@ def _source(neighbors: Neighbors) -> tuple[Int[Array, "bins"], list[Int[Array, "
 
 
 def _argsort(keys: Int[Array, "n"], highest: int) -> Int[Array, "n"]:
-    """Stable order of keys 0 … `highest`.
+    """Stable order of keys 0 … `highest`, by words of an index and some bits of its key, the lowest first.
 
-    The index and as many bits of the key as fit beside it are packed into a word, the lowest bits first. On
-    CPU XLA sorts one array several times faster than two.
+    On CPU XLA sorts one array several times faster than two.
     """
     n = len(keys)
     bits = max(1, (n - 1).bit_length())
@@ -240,11 +233,7 @@ def _search(
     reach_squared: Array | float,
     neighbors: Neighbors,
 ) -> tuple[Int[Array, "slots columns"], Float[Array, "columns"], Float[Array, ""]]:
-    """Compare each center with the runs around it, and list the positions within reach.
-
-    Returns:
-        indices, the number of neighbours of each center, and the length of the longest run.
-    """
+    """Indices of the positions within reach, the number of neighbours of each center, the longest run."""
 
     def fill(into: Array, start: Array | int, size: int) -> tuple[Array, Array, Array]:
         """Fill the columns of `size` centers from `start` on."""
@@ -294,17 +283,8 @@ def _compare(
 ]:
     """Bit masks of the positions within reach, up to 32 comparisons of a run in a word, and a final word.
 
-    Args:
-        positions: x, y and z of the extended positions, padded at the end.
-        sorted_: the runs.
-        bins: bins of the centers.
-        centers: extended positions of the centers.
-        reach_squared: [Å²].
-        neighbors: provides the settings.
-
-    Returns:
-        masks, the extended position of the first bit of each, the number of neighbours of each center, and
-        the length of the longest run.
+    Also the extended position of the first bit of each mask, the number of neighbours of each center, and the
+    length of the longest run. `positions` are padded at the end.
     """
     grid, n_centers = neighbors.grid, len(bins)
     _, rows, columns = _padded(grid)
@@ -356,11 +336,7 @@ def _unpack(
 ) -> Int[Array, "slots columns"]:
     """Extended positions of the set bits, written `into` the columns of these centers from `column` on.
 
-    Each slot gets the next set bit of its center. The bit of the final word is never cleared, so that a
-    finished center remains there.
-
-    Raises:
-        InputError: more positions and words than 32 bits can count.
+    The bit of the final word is never cleared, so that a finished center remains there.
     """
     n_words, n_centers = masks.shape
     bits = (n_words - 1).bit_length()

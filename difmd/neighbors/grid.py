@@ -11,7 +11,7 @@ from difmd._internal.lattice import complete_cell, heights
 from difmd._internal.pairs import find_pairs
 from difmd.errors import InputError
 from difmd.neighbors.device import WORD
-from difmd.neighbors.types import Grid, Neighbors
+from difmd.neighbors.types import Grid, Neighbors, as_ints
 from difmd.system import System
 
 # Bins that cutoff + skin may span, across the runs and along them; the cheapest combination is used. Finer
@@ -33,12 +33,10 @@ def choose_grid(
 ) -> Grid:
     """Bins that suit all replicas; those of `like` if they do.
 
-    They depend on the cell and the number of atoms alone. The order of sums depends on them, and the
-    continuation of a run from a saved state must reproduce it.
+    They depend on the cell and the number of atoms alone, so that a continued run has the same order of sums.
     """
-    height = np.min(
-        [heights(complete_cell(np.asarray(r.cell, np.float64), periodic)) for r in replicas], axis=0
-    )
+    cells = (np.asarray(replica.cell, np.float64) for replica in replicas)
+    height = np.min([heights(complete_cell(cell, periodic)) for cell in cells], axis=0)
     if like is not None and like.periodic == periodic:
         previous = _with_reach(like.grid.bins, height, reach, periodic, like.grid.reach)
         if previous.reach == like.grid.reach:
@@ -77,22 +75,23 @@ def _with_reach(
     return Grid(as_ints(np.asarray(bins)), as_ints(np.maximum(1, spanned)), 1)
 
 
-def as_ints(values: Any) -> tuple[int, int, int]:
-    """Three Python integers."""
-    a, b, c = (int(value) for value in values)
-    return a, b, c
-
-
 def occupancy(
     system: System, reach: float, periodic: tuple[bool, bool, bool], grid: Grid
 ) -> tuple[int, int, float]:
-    """Extended positions and those in the fullest run, as `rebuild` counts them, and the crowding.
+    """Numbers of extended positions and of those in the fullest run, and the crowding.
 
     The crowding is the number of positions in the fullest box of runs around an atom, over the mean.
     """
-    fraction, span, height = _lattice_coordinates(system, periodic)
+    positions = np.asarray(system.positions, np.float64)[np.asarray(system.atomic_numbers) > 0]
+    if not np.isfinite(positions).all():
+        raise InputError("positions are not finite: no neighbour list can be built")
+    full = complete_cell(np.asarray(system.cell, np.float64), periodic)
+    # Lattice coordinates from the origin of the bins, and their extent.
+    fraction = positions @ np.linalg.inv(full)
+    fraction = fraction - np.where(periodic, np.floor(fraction), fraction.min(axis=0, initial=np.inf))
+    span = np.where(periodic, 1.0, fraction.max(axis=0, initial=0.0))
     bins, spanned = np.array(grid.bins), np.array(grid.reach)
-    width = np.where(periodic, 1 / bins, np.maximum(span / bins, reach / height / spanned))
+    width = np.where(periodic, 1 / bins, np.maximum(span / bins, reach / heights(full) / spanned))
     index = np.minimum((fraction / width).astype(int), bins - 1)
     count = np.bincount(np.ravel_multi_index(tuple(index.T), tuple(bins)), minlength=int(np.prod(bins)))
     count = count.reshape(bins)
@@ -103,21 +102,6 @@ def occupancy(
     runs = _moving_sums(count, 2 * spanned[2] + 1, axis=2)
     boxes = _moving_sums(_moving_sums(runs, 2 * spanned[1] + 1, axis=1), 2 * spanned[0] + 1, axis=0)
     return int(count.sum()), int(runs.max()), float(boxes.max() / max(boxes.mean(), 1e-9))
-
-
-def _lattice_coordinates(
-    system: System, periodic: tuple[bool, bool, bool]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lattice coordinates of the atoms from the origin of the bins, their extent, heights of the cell."""
-    real = np.asarray(system.atomic_numbers) > 0
-    positions = np.asarray(system.positions, np.float64)[real]
-    if not np.isfinite(positions).all():
-        raise InputError("positions are not finite: no neighbour list can be built")
-    full = complete_cell(np.asarray(system.cell, np.float64), periodic)
-    fraction = positions @ np.linalg.inv(full)
-    fraction = fraction - np.where(periodic, np.floor(fraction), fraction.min(axis=0, initial=np.inf))
-    span = np.where(periodic, 1.0, fraction.max(axis=0, initial=0.0))
-    return fraction, span, heights(full)
 
 
 def _moving_sums(x: np.ndarray, width: int, *, axis: int) -> np.ndarray:
@@ -149,7 +133,7 @@ def rounded(capacity: float) -> int:
 
 
 def round_to_groups(slots: float) -> int:
-    """Rounded in the same way, and up to the columns that a pair potential sums at a time."""
+    """`rounded`, and up to the columns that a pair potential sums at a time."""
     return _GROUP * max(1, int(np.ceil(rounded(slots) / _GROUP)))
 
 

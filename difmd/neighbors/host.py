@@ -16,7 +16,6 @@ from difmd._internal.replicas import n_shares
 from difmd.errors import InputError, check_not_negative, check_positive
 from difmd.neighbors.device import rebuild
 from difmd.neighbors.grid import (
-    as_ints,
     choose_grid,
     liquid_neighbors,
     most_neighbors,
@@ -26,7 +25,7 @@ from difmd.neighbors.grid import (
     rounded,
 )
 from difmd.neighbors.reverse_edges import no_reverse_edges
-from difmd.neighbors.types import Grid, Neighbors
+from difmd.neighbors.types import Grid, Neighbors, as_ints
 from difmd.system import System, as_system, check_system
 
 if TYPE_CHECKING:
@@ -60,26 +59,32 @@ def neighbor_list(
     """Build an exact neighbour list with spare capacity (host).
 
     Args:
-        system: one system, or a batch of replicas with a leading dimension, which then share the shapes of
-            the list.
+        system: one system, or replicas with a leading dimension, which then share the shapes of the list.
         cutoff: cut-off of the potential [Å].
         skin: extra distance that lets atoms move skin/2 before the list is stale [Å].
         slack: capacity relative to the need of these positions.
         capacity: slots per atom, instead of the need of these positions times `slack`.
-        like: another list for as many atoms, whose capacities are adopted where they are larger, so that
-            functions compiled for it are reused.
+        like: a list for as many atoms, whose larger capacities are adopted, so that functions compiled for
+            it are reused.
         reverse_edges: match the two entries of each pair now; otherwise networks do so at every evaluation.
-        shrink: factor by which the cell may shrink along each vector, beyond the 2 % that it always may.
+        shrink: factor by which the cell may shrink along each vector, beyond 2 %.
 
     Returns:
         A list that `update` keeps current under jit; an overflow is always flagged.
 
     Raises:
-        InputError: cutoff not positive, skin negative, slack below 1, positions not finite, a cell without
-            volume, replicas whose pbc differ, `like` for another number of atoms, or arrays under jit; or as
+        InputError: cutoff not positive, skin negative, slack or shrink below 1, positions not finite, a cell
+            without volume, replicas whose pbc differ, `like` of other atoms, or arrays under jit; or as
             `rebuild`.
     """
     system = as_system(system)
+    for name, factor in (("slack", slack), ("shrink", shrink)):
+        check_positive(name, factor, "a factor")
+        if factor < 1:
+            raise InputError(f"{name} = {factor} must be at least 1")
+    if like is not None:
+        check_type("like", like, Neighbors, "give a list that neighbor_list returned")
+        _check_n_atoms("like", system, like)
     empty, _ = _sized(system, cutoff, skin, slack, capacity, like, reverse_edges, shrink)
     return _filled(system, empty, slack, capacity)
 
@@ -87,22 +92,9 @@ def neighbor_list(
 def allocate(
     system: System, *, cutoff: float, skin: float, capacity: int | None = None, reverse_edges: bool = False
 ) -> tuple[Neighbors, int]:
-    """A list with sufficient capacity for these positions, for a run that begins with a `rebuild` (host).
+    """A list for a run that begins with a `rebuild`, and how often it was grown to suffice (host).
 
     Nothing is built or compiled where the density determines the capacity.
-
-    Args:
-        system: as in `neighbor_list`, like all that follow.
-        cutoff: [Å].
-        skin: [Å].
-        capacity: slots per atom to begin with.
-        reverse_edges: whether to match the two entries of each pair.
-
-    Returns:
-        The list, and how often it was grown because `capacity` was too small.
-
-    Raises:
-        InputError: as `neighbor_list`.
     """
     empty, is_sure = _sized(system, cutoff, skin, _SLACK, capacity, None, reverse_edges)
     if is_sure:
@@ -138,7 +130,7 @@ def _sized(
     shrink: float = 1.0,
 ) -> tuple[Neighbors, bool]:
     """An empty list of one system or replica, and whether its capacity surely suffices."""
-    _check_arguments(system, cutoff, skin, slack, capacity, like, shrink)
+    _check_arguments(system, cutoff, skin, capacity)
     batched = system.positions.ndim == 3
     # On the host, where selecting a replica is free.
     host = jax.tree.map(np.asarray, system)
@@ -180,7 +172,7 @@ def _sized(
     # As many replicas lie end to end as `run_replicas` runs together.
     columns = cpu_layout.columns(system.n_atoms, n_replicas // n_shares(n_replicas, system.n_atoms))
     empty = Neighbors(
-        **_empty(replicas[0], columns, slots, n_extended, reverse_edges),
+        **_empty(host, columns, slots, n_extended, reverse_edges),
         cutoff=float(cutoff),
         skin=float(skin),
         periodic=periodic,
@@ -189,15 +181,7 @@ def _sized(
     return empty, capacity is None and skin > 0 and usual > _FEW and crowding < _CROWDED
 
 
-def _check_arguments(
-    system: System,
-    cutoff: float,
-    skin: float,
-    slack: float,
-    capacity: int | None,
-    like: Neighbors | None,
-    shrink: float,
-) -> None:
+def _check_arguments(system: System, cutoff: float, skin: float, capacity: int | None) -> None:
     check_system(system)
     if is_traced(system):
         raise InputError(
@@ -206,15 +190,8 @@ def _check_arguments(
         )
     check_positive("cutoff", cutoff, "Å")
     check_not_negative("skin", skin, "Å")
-    for name, factor in (("slack", slack), ("shrink", shrink)):
-        check_positive(name, factor, "a factor")
-        if factor < 1:
-            raise InputError(f"{name} = {factor} must be at least 1")
     if capacity is not None:
         check_integer("capacity", capacity)
-    if like is not None:
-        check_type("like", like, Neighbors, "give a list that neighbor_list returned")
-        _check_n_atoms("like", system, like)
 
 
 def _check_n_atoms(name: str, system: System, neighbors: Neighbors) -> None:
@@ -246,8 +223,7 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
         system: one system, or the batch that `neighbors` belongs to.
         neighbors: a list that overflowed.
         slack: capacity relative to the need.
-        at_least: grow every capacity by this factor at least, for an overflow that happened later than
-            these positions.
+        at_least: least factor of growth of every capacity, for an overflow later than these positions.
 
     Returns:
         A list for `system` whose capacities are nowhere smaller than before.
@@ -266,33 +242,23 @@ def grow(system: System, neighbors: Neighbors, *, slack: float = 1.25, at_least:
 
     slots = round_to_groups(enough(neighbors.capacity, neighbors.n_neighbors))
     n_extended = rounded(enough(neighbors.parents.shape[-1], neighbors.n_extended))
-    grid = neighbors.grid._replace(
-        capacity=round_to_words(enough(neighbors.grid.capacity, neighbors.n_in_run))
-    )
-    first = system if system.positions.ndim == 2 else jax.tree.map(lambda x: x[0], system)
-    empty = _empty(first, neighbors.centers.shape[-1], slots, n_extended, neighbors.reverse_edges is not None)
-    return rebuild_on_host(system, neighbors.replace(**empty, grid=grid))
+    in_run = round_to_words(enough(neighbors.grid.capacity, neighbors.n_in_run))
+    columns, with_reverse = neighbors.centers.shape[-1], neighbors.reverse_edges is not None
+    empty = _empty(system, columns, slots, n_extended, with_reverse)
+    return rebuild_on_host(system, neighbors.replace(**empty, grid=neighbors.grid._replace(capacity=in_run)))
 
 
 def capacity_of(neighbors: Neighbors) -> dict[str, Any]:
     """The capacities of a list as JSON stores them, for `with_capacity` (host)."""
-    return {
-        "slots": neighbors.capacity, "extended": neighbors.parents.shape[-1], "grid": list(neighbors.grid)
-    }  # fmt: skip
+    n_extended = neighbors.parents.shape[-1]
+    return {"slots": neighbors.capacity, "extended": n_extended, "grid": list(neighbors.grid)}
 
 
 def with_capacity(system: System, neighbors: Neighbors, capacities: dict[str, Any]) -> Neighbors:
-    """A list with given capacities, for a run that begins with a `rebuild` (host).
-
-    Args:
-        system: one system, or a batch.
-        neighbors: a list for it.
-        capacities: a result of `capacity_of`.
-    """
+    """A list with capacities from `capacity_of`, for a run that begins with a `rebuild` (host)."""
     bins, reach, in_run = capacities["grid"]
-    first = jax.tree.map(lambda x: x[0], system) if system.positions.ndim == 3 else system
     columns, slots, extended = neighbors.centers.shape[-1], capacities["slots"], capacities["extended"]
-    empty = _empty(first, columns, slots, extended, neighbors.reverse_edges is not None)
+    empty = _empty(system, columns, slots, extended, neighbors.reverse_edges is not None)
     return neighbors.replace(**_repeated(empty, system), grid=Grid(as_ints(bins), as_ints(reach), in_run))
 
 
@@ -314,7 +280,7 @@ def has_overflowed(neighbors: Neighbors) -> bool:
 
 
 def _empty(system: System, columns: int, slots: int, n_extended: int, reverse_edges: bool) -> dict[str, Any]:
-    """Arrays of a list with arbitrary contents, in NumPy, which compiles nothing."""
+    """Arrays of a list of one system or replica with arbitrary contents, in NumPy, which compiles nothing."""
     n_atoms = system.n_atoms
     centers = np.zeros(columns, np.int32)
     return {
@@ -325,8 +291,8 @@ def _empty(system: System, columns: int, slots: int, n_extended: int, reverse_ed
         "parents": np.zeros(n_extended, np.int32),
         "images": np.zeros((3, n_extended), np.int32),
         "wraps": np.zeros((n_atoms, 3), np.int32),
-        "reference_positions": np.zeros_like(system.positions),
-        "reference_cell": system.cell,
+        "reference_positions": np.zeros((n_atoms, 3), system.positions.dtype),
+        "reference_cell": np.zeros((3, 3), system.cell.dtype),
         "n_neighbors": np.int32(0),
         "n_extended": np.int32(0),
         "n_in_run": np.int32(0),
@@ -336,18 +302,11 @@ def _empty(system: System, columns: int, slots: int, n_extended: int, reverse_ed
 
 
 def rebuild_on_host(system: System, template: Neighbors) -> Neighbors:
-    """`rebuild` for one system or a batch, compiled once for all callers (host).
-
-    Args:
-        system: one system, or a batch of replicas.
-        template: provides the capacities; a list of one system or of the batch.
-    """
+    """`rebuild` for one system or a batch, compiled once for all callers (host)."""
     if system.positions.ndim == 2:
         return rebuild(system, template)
-    # Only shapes matter; nothing is fetched from a device.
-    first = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), system)
     slots, columns = template.indices.shape[-2:]
-    empty = _empty(first, columns, slots, template.parents.shape[-1], template.reverse_edges is not None)
+    empty = _empty(system, columns, slots, template.parents.shape[-1], template.reverse_edges is not None)
     return _rebuild_batch(system, template.replace(**empty))
 
 

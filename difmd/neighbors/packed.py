@@ -70,15 +70,7 @@ def packed(
 ) -> Neighbors:
     """`Neighbors` of given sizes, in NumPy; stale as soon as an atom moves.
 
-    Args:
-        pairs: pairs of the real atoms, which precede padding.
-        positions: padding included [Å].
-        cell: [Å].
-        pbc: which directions are periodic.
-        cutoff: cut-off of the pairs [Å].
-        slots: at least `pairs.n_neighbors`.
-        n_extended: at least `len(pairs.parents)`.
-        n_pairs: number of undirected pairs, at least half of `len(pairs.senders)`.
+    Padding follows the real atoms. `n_pairs` is the number of undirected pairs, at least half of the entries.
     """
     n_atoms = len(positions)
     n_real = int(np.sum(~np.any(pairs.images != 0, axis=1)))
@@ -99,7 +91,7 @@ def packed(
     images = np.zeros((3, n_extended), np.int32)
     images[:, : len(pairs.parents)] = pairs.images.T
     atoms = np.arange(n_atoms, dtype=np.int32)
-    both: Any = (pair, entries)
+    edges: Any = (pair, entries)
     arrays: dict[str, Any] = {
         "indices": indices,
         "centers": centers,
@@ -114,7 +106,7 @@ def packed(
         "n_extended": np.int32(len(pairs.parents)),
         "n_in_run": np.int32(0),
         "too_small": np.bool_(False),
-        "reverse_edges": ReverseEdges(*both),
+        "reverse_edges": ReverseEdges(*edges),
     }
     return Neighbors(
         **arrays, cutoff=float(cutoff), skin=0.0, periodic=pbc, grid=Grid((1, 1, 1), (1, 1, 1), 0)

@@ -19,13 +19,8 @@ def find_reverse_edges(neighbors: Neighbors) -> ReverseEdges:
     """Match the entries of a list, which holds each pair twice, by sorting them; works under jit.
 
     The key of a pair consists of its two centers and the lattice translation between them as seen from the
-    lower center; between an atom and its own image, from the entry with the larger translation.
-
-    Args:
-        neighbors: a list that has not overflowed, with images up to 500 cells away.
-
-    Returns:
-        `ReverseEdges` with half as many pairs as there are entries, and one more for unused entries.
+    lower center; between an atom and its image, from the entry with the larger translation. The list must not
+    have overflowed, and images lie up to 500 cells away.
     """
     n_slots, n_columns = neighbors.indices.shape
     n_extended = neighbors.parents.shape[0]

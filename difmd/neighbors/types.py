@@ -1,9 +1,7 @@
 """`Neighbors`: an exact full neighbour list in columns, over atoms and their periodic images.
 
-Pairs refer to an *extended* set of positions: the N atoms, wrapped into the cell, and every image within
-reach of the cell, in the order of their bins. A pair is then a single index. There is no minimum-image rule,
-so cut-offs larger than the cell, one-atom cells and sheared cells need no special case; and neighbours lie
-close together in memory, whatever the order of the atoms.
+Pairs refer to an *extended* set of positions: the atoms, wrapped into the cell, and every image within reach,
+in the order of their bins. Any cut-off and cell is possible, and neighbours lie close together in memory.
 """
 
 from __future__ import annotations
@@ -44,6 +42,12 @@ class Grid(NamedTuple):
     capacity: int
 
 
+def as_ints(values: Any) -> tuple[int, int, int]:
+    """Three Python integers."""
+    a, b, c = (int(value) for value in values)
+    return a, b, c
+
+
 class ReverseEdges(NamedTuple):
     """Undirected pairs, each two entries of a list; entry c · slots + k is the k-th neighbour of center c.
 
@@ -65,12 +69,12 @@ class ReverseEdges(NamedTuple):
 class Neighbors:
     """Every pair closer than `cutoff + skin`, each seen from both of its atoms.
 
-    Columns belong to *centers*: the atoms in the order of their bins, and behind them a few that only pad
-    the arrays to lengths that suit the cache and the cores of a CPU.
+    Columns belong to *centers*: the atoms in the order of their bins, followed by padding to a length that
+    suits the cache and the cores of a CPU.
 
     Attributes:
         indices: `indices[k, c]` is the k-th neighbour of center c, an index into the extended
-            positions; unused entries hold the number of extended positions; int32 [slots, columns].
+            positions, whose number marks unused entries; int32 [slots, columns].
         centers: extended position of each center; int32 [columns].
         order: atom of each center, 0 where it pads; int32 [columns].
         rank: center of each atom, the inverse of `order`; int32 [atoms].
@@ -145,11 +149,8 @@ class Neighbors:
     @property
     def ranges(self) -> tuple[int, int, int]:
         """Images allowed for in either direction along each lattice vector; 0 where it is not periodic."""
-        a, b, c = (
-            -(-reach // bins) if periodic else 0
-            for bins, reach, periodic in zip(self.grid.bins, self.grid.reach, self.periodic, strict=True)
-        )
-        return a, b, c
+        sizes = zip(self.grid.bins, self.grid.reach, self.periodic, strict=True)
+        return as_ints(-(-reach // bins) if periodic else 0 for bins, reach, periodic in sizes)
 
     def replace(self, **changes: Any) -> Neighbors:
         """A copy with some fields replaced, as `dataclasses.replace`."""
@@ -159,8 +160,7 @@ class Neighbors:
 def extended_positions(system: System, neighbors: Neighbors) -> list[Float[Array, "points"]]:
     """Coordinates of the points that `Neighbors.indices` and `centers` refer to; pure and differentiable.
 
-    The last two points are not atoms: the first stands for unused neighbours, the second for centers that
-    pad; both lie beyond any cut-off.
+    The last two points stand for unused neighbours and for centers that pad, beyond any cut-off.
 
     Args:
         system: the positions and cell now.
@@ -186,11 +186,7 @@ def extended_positions(system: System, neighbors: Neighbors) -> list[Float[Array
 
 
 def check_belongs(system: System, neighbors: Neighbors, remedy: str = "build one with neighbor_list") -> None:
-    """Refuse a list of another number of atoms, and outside jit one for other periodic directions.
-
-    Raises:
-        InputError: naming both; objects of another type, or several replicas.
-    """
+    """Refuse a list of another number of atoms, and outside jit one for other periodic directions."""
     check_system(system)
     check_type("neighbors", neighbors, Neighbors, remedy)
     check_single(system)
@@ -244,10 +240,10 @@ def check(
         neighbors: the list in use for them.
         status: the flags so far.
         step: number of the step.
-        stale: whether to check how far atoms have moved.
+        stale: whether to check the displacements.
 
     Returns:
-        The `Status` with the flags of an overflow, a cell that is too small, and a stale list.
+        The `Status`, with flags for an overflow, a cell that is too small, and a stale list.
 
     Raises:
         InputError: a list of another system.
