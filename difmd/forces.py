@@ -58,20 +58,19 @@ def evaluate(
         potential: the energy model.
         params: its parameters.
         system: the configuration.
-        neighbors: a current list for it that reaches at least `potential.cutoff`; default: built here, which
-            is not possible under jit, grad or vmap of the system.
+        neighbors: a current list that reaches at least `potential.cutoff`; default: built here, but not under
+            jit, grad or vmap of the system.
 
     Returns:
         The `Evaluation`, which can be differentiated again.
 
     Raises:
         InputError: params of another potential, a list of another system or with a shorter reach, or no list
-            under jit; outside jit also a stale or overflowed list, an unknown species, or parameters that
-            are not finite. Under jit, `difmd.neighbors.check` reports what is wrong with a list.
+            under jit; outside jit also a stale or overflowed list (under jit use `difmd.neighbors.check`), an
+            unknown species, or parameters that are not finite.
 
     References:
-        Knuth et al., Comput. Phys. Commun. 190, 33 (2015), doi:10.1016/j.cpc.2015.01.003 (strain
-        derivatives).
+        Knuth et al., Comput. Phys. Commun. 190, 33 (2015), doi:10.1016/j.cpc.2015.01.003 (strain).
     """
     system, neighbors = prepare_inputs(potential, params, system, neighbors)
 
@@ -130,8 +129,7 @@ def forces(
 
         vjp_r(v) = jvp_r(F; v),    vjp_θ(v) = −∂/∂θ [jvp_r(U; v)],
 
-    and reverse mode through a trajectory neither stores pairs nor scatters. This function has a reverse rule
-    only; use `plain_forces` in forward mode.
+    and reverse mode through a trajectory neither stores pairs nor scatters. There is no forward rule.
 
     Args:
         potential: the energy model.
@@ -174,9 +172,8 @@ def prepare_inputs(
             )
         # The system may be a constant of a function that is being traced.
         with jax.ensure_compile_time_eval():
-            neighbors = neighbor_list(
-                system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges
-            )
+            with_reverse = potential.uses_reverse_edges
+            neighbors = neighbor_list(system, cutoff=potential.cutoff, reverse_edges=with_reverse)
     check_arguments(potential, params, system, neighbors)
     return system, neighbors
 

@@ -35,15 +35,13 @@ __all__ = ["System", "as_system", "from_ase", "host_system", "make_system", "to_
 class System:
     """N atoms at one instant.
 
-    Create one with `make_system` or `from_ase`, which validate; the constructor does not, so that it can be
-    used under jit.
+    Create it with `make_system` or `from_ase`, which validate. The constructor does not.
 
     Attributes:
         positions: Cartesian, unwrapped [Å]; float [atoms, 3].
         atomic_numbers: 0 marks padding; int [atoms].
         masses: [amu]; float [atoms].
-        cell: rows are the lattice vectors, as in ASE [Å]; rows of directions that are not periodic
-            are ignored; float [3, 3].
+        cell: rows are lattice vectors [Å], ignored where the direction is not periodic; float [3, 3].
         pbc: which directions are periodic; bool [3].
         fixed: atoms that do not move in dynamics and relaxation; bool [atoms]. None: all atoms move.
     """
@@ -63,7 +61,7 @@ class System:
         return html_table(*self._summary())
 
     def _summary(self) -> tuple[str, dict[str, Any]]:
-        """Title and rows, also of replicas, and of systems under jit, whose values are unknown."""
+        """Title and rows, also of replicas and under jit."""
         *batch, n_atoms, _ = np.shape(self.positions)
         title = "System: " + "".join(f"{n} replicas of " for n in batch) + f"{n_atoms} atoms"
         rows: dict[str, Any] = {}
@@ -116,18 +114,15 @@ def host_system(
     pbc: Any = None,
     fixed: Any = None,
 ) -> System:
-    """Validate arrays and build a `System` of NumPy arrays, without touching JAX (host).
-
-    For data sets of many thousands of frames, which are neither transferred to a device nor rounded to
-    float32.
+    """`make_system` for data sets: a `System` of NumPy arrays, without JAX (host).
 
     Args:
-        positions: Cartesian [Å]; [atoms, 3].
-        atomic_numbers: [atoms]; 0 is padding.
-        masses: [amu], [atoms]; default: standard atomic weights from ASE.
-        cell: [Å]; [3, 3] rows are lattice vectors, or [3] edges of a box; default: none.
-        pbc: a bool or three; default: True with a cell, False without.
-        fixed: atoms that do not move: their indices, or a bool for each; default: none.
+        positions: as in `make_system`.
+        atomic_numbers: as in `make_system`.
+        masses: as in `make_system`.
+        cell: as in `make_system`.
+        pbc: as in `make_system`.
+        fixed: as in `make_system`.
 
     Returns:
         The `System`; float64, atomic numbers int32.
@@ -163,7 +158,7 @@ def host_system(
             raise InputError(f"masses[{i}] = {mass[i]} amu must be positive (padding atoms too)")
     box, periodic = cell_and_pbc(cell, pbc)
     check_distinct(pos[real], np.flatnonzero(real), box, periodic)
-    # Copies, independent of later changes to the arrays of the caller.
+    # Copies of the arrays of the caller.
     fields: dict[str, Any] = {
         "positions": np.array(pos),
         "atomic_numbers": np.array(numbers, np.int32),
@@ -220,8 +215,7 @@ def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
     """Convert `ase.Atoms`, without velocities (see `difmd.integrators.draw_momenta`).
 
     Args:
-        atoms: positions, numbers, masses, cell, pbc and `FixAtoms` are read. Other constraints are ignored
-            with a warning.
+        atoms: constraints other than `FixAtoms` are ignored with a warning.
         dtype: of the floating-point fields; default: JAX's.
 
     Returns:
@@ -248,7 +242,7 @@ def from_ase(atoms: ase.Atoms, *, dtype: Any = None) -> System:
 
 
 def as_system(structure: Any) -> System:
-    """A `System` unchanged, and `ase.Atoms` converted by `from_ase` (host).
+    """A `System` as it is, and `ase.Atoms` converted by `from_ase` (host).
 
     Args:
         structure: `System` or `ase.Atoms`.
@@ -288,7 +282,6 @@ def to_ase(system: System) -> ase.Atoms:
     Raises:
         InputError: another object, or several replicas.
     """
-    check_system(system)
     check_single(system)
     import ase
     from ase.constraints import FixAtoms
@@ -306,7 +299,7 @@ def to_ase(system: System) -> ase.Atoms:
 
 
 def check_system(system: Any) -> None:
-    """Refuse what is no `System`, or one whose fields do not fit each other; traced ones are known, too."""
+    """Refuse other objects, and systems whose fields do not fit each other; works under jit."""
     if not isinstance(system, System):
         raise InputError(
             f"system is of type {type(system).__name__}: convert it with difmd.from_ase or build a "
@@ -336,7 +329,8 @@ def check_system(system: Any) -> None:
 
 
 def check_single(system: System) -> None:
-    """Refuse several replicas; works under jit."""
+    """`check_system`, and refuse several replicas; works under jit."""
+    check_system(system)
     if np.ndim(system.positions) == 3:
         raise InputError(
             f"system holds {len(system.positions)} replicas, but one is expected: map with jax.vmap, or "

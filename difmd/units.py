@@ -1,7 +1,6 @@
 """Units: eV, Å, amu and K inside; multiply by these constants on the way in, divide on the way out.
 
-The unit of time follows from the others, Å√(amu/eV) = 10.18 fs, so ``dt=0.5 * units.FS`` is half a
-femtosecond. Constants are CODATA 2018 (doi:10.1103/RevModPhys.93.025010).
+The unit of time is Å√(amu/eV) = 10.18 fs. Constants are CODATA 2018 (doi:10.1103/RevModPhys.93.025010).
 """
 
 import math

@@ -207,7 +207,7 @@ def test_replicas_and_other_momenta_raise(unchecked):
         lambda: remove_drift(momenta, both),
         lambda: remove_rotation(momenta, both),
     ):
-        with pytest.raises(InputError, match=r"system holds 2 replicas: map over them with jax\.vmap"):
+        with pytest.raises(InputError, match=r"system holds 2 replicas.*map with jax\.vmap"):
             call()
     with pytest.raises(InputError, match=r"momenta \[2, 3\] and positions \[1, 3\] differ in shape"):
         remove_drift(jnp.zeros((2, 3)), alone)

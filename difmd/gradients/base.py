@@ -1,4 +1,4 @@
-"""The interface of gradient methods, which are arguments: `rollout(gradient=)`."""
+"""The interface of gradient methods."""
 
 from __future__ import annotations
 

@@ -24,12 +24,9 @@ def checkpointed(*, levels: int = 1) -> GradientMethod:
     """Store the first state of each segment and recompute the others: one more forward pass for each level.
 
     With segments of about √n steps memory grows as √n. The segment is the `rebuild_every` of the rollout, or
-    `save_every` when the list is updated dynamically. With more levels, segments form groups, these form
-    larger groups and so on, as equal in size as the divisors of their number allow, and only the first states
-    of the largest groups are stored.
-
-    In the backward pass the displacements of atoms in a segment are known. With `rebuild_every` its list then
-    holds only the pairs that came within the cut-off, which makes the second pass cheaper than the first.
+    `save_every` when the list is updated dynamically. With more levels, segments form nested groups of
+    similar sizes, and only the first states of the largest groups are stored. With `rebuild_every` the second
+    pass is cheaper than the first, as lists hold only the pairs that came within the cut-off.
 
     Args:
         levels: levels of groups, including the segments.
@@ -50,7 +47,7 @@ def checkpointed(*, levels: int = 1) -> GradientMethod:
 
 
 class _Arguments(NamedTuple):
-    """What is differentiated: the inputs, the initial state, and what `save` closes over."""
+    """The inputs, the initial state, and what `save` closes over, which are differentiated."""
 
     inputs: Inputs
     carry: Carry
@@ -58,12 +55,9 @@ class _Arguments(NamedTuple):
 
 
 class _Checkpoint(NamedTuple):
-    """What is stored at the start of a group of segments.
+    """Stored at the start of a group: the leaves of the state that steps change, and a list that is updated.
 
-    Attributes:
-        moved: leaves of the state that steps change.
-        neighbors: the list, if it is updated when needed.
-        reach: of a segment with a fixed list, the positions and the cut-off from which to build it.
+    `reach`: positions and cut-off from which to build the fixed list of a segment.
     """
 
     moved: list[Array]
@@ -92,10 +86,10 @@ def _run(levels: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, 
 
     @jax.custom_vjp
     def run(arguments: _Arguments) -> tuple[Carry, Any]:
-        return lax.scan(
-            lambda carry, _: segment(plan_of(arguments.consts), arguments.inputs, carry),
-            arguments.carry, None, length=plan.n_segments,
-        )  # fmt: skip
+        def through(carry: Carry, _: None) -> tuple[Carry, Any]:
+            return segment(plan_of(arguments.consts), arguments.inputs, carry)
+
+        return lax.scan(through, arguments.carry, None, length=plan.n_segments)
 
     def forward(perturbed: _Arguments) -> tuple[tuple[Carry, Any], Any]:
         arguments = jax.tree.map(lambda x: x.value, perturbed)
@@ -112,14 +106,12 @@ def _run(levels: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, 
         arguments, starts, *marks = residuals
         is_varied, is_state = map(is_marked, marks)
         of_end, of_frames = instantiated(of_results)
-        varied, insert = floats(
-            (arguments.inputs.params, arguments.inputs.integrator, arguments.consts), is_varied
-        )
+        inputs = arguments.inputs
+        varied, insert = floats((inputs.params, inputs.integrator, arguments.consts), is_varied)
         cotangents = _Cotangents(floats(of_end.state, is_state)[0], [jnp.zeros_like(x) for x in varied])
-        in_groups = [x.reshape(*lengths, *x.shape[1:]) for x in floats(of_frames)[0]]
-        cotangents = _backward(
-            lengths, plan_of, arguments, starts, cotangents, in_groups, (is_varied, is_state)
-        )
+        grouped = [x.reshape(*lengths, *x.shape[1:]) for x in floats(of_frames)[0]]
+        varies = (is_varied, is_state)
+        cotangents = _backward(lengths, plan_of, arguments, starts, cotangents, grouped, varies)
         params, integrator, of_consts = insert(cotangents.varied, None)
         state = floats(arguments.carry.state, is_state)[1](cotangents.state, None)
         # None: no differentiable number in it.
@@ -204,8 +196,7 @@ def _backward(
 def _reach(neighbors: Neighbors, start: System, end: System, extent: Extent) -> tuple[Array, Array]:
     """The positions and the cut-off of a list that holds all pairs of a segment.
 
-    They are smaller than cutoff + skin around the initial positions: atoms move about the middle of their
-    bounding boxes by at most half a diagonal.
+    Atoms move about the middle of their bounding boxes by at most half a diagonal.
     """
     middle = 0.5 * (extent.lowest + extent.highest)
     squares = jnp.sum((0.5 * (extent.highest - extent.lowest)) ** 2, axis=-1)
@@ -227,9 +218,8 @@ def factors(number: int, n_factors: int) -> list[int]:
     chosen = []
     for remaining in range(n_factors, 1, -1):
         root = number ** (1 / remaining)
-        divisor = min(
-            (d for d in range(2, number + 1) if number % d == 0), key=lambda d: abs(d - root), default=1
-        )
+        divisors = (d for d in range(2, number + 1) if number % d == 0)
+        divisor = min(divisors, key=lambda d: abs(d - root), default=1)
         if divisor in (1, number):
             break
         chosen.append(divisor)

@@ -13,10 +13,9 @@ from difmd.integrators import Forces, Integrator, MDState
 
 
 def floats(tree: Any, selected: Sequence[bool] | None = None) -> tuple[list[Any], Callable[..., Any]]:
-    """Differentiable leaves, and a function `insert(numbers, other)` that puts such leaves into the tree.
+    """Differentiable leaves, if `selected`, and a function `insert(numbers, other)` that replaces them.
 
-    The remaining leaves are those of `other`, a pytree of the same structure; default `tree`, and None where
-    `other` is None. `selected` restricts the leaves, with a bool for each.
+    The remaining leaves are those of `other`, a pytree of the same structure or None; default: `tree`.
     """
     leaves, structure = jax.tree.flatten(tree)
     is_float = [jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in leaves]
@@ -26,9 +25,8 @@ def floats(tree: Any, selected: Sequence[bool] | None = None) -> tuple[list[Any]
     def insert(numbers: list[Any], other: Any = tree) -> Any:
         others = [None] * len(leaves) if other is None else jax.tree.leaves(other)
         values = iter(numbers)
-        return jax.tree.unflatten(
-            structure, [next(values) if is_ else x for is_, x in zip(is_float, others, strict=True)]
-        )
+        inserted = [next(values) if is_ else x for is_, x in zip(is_float, others, strict=True)]
+        return jax.tree.unflatten(structure, inserted)
 
     return [x for is_, x in zip(is_float, leaves, strict=True) if is_], insert
 

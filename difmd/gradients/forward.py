@@ -23,18 +23,17 @@ from difmd.integrators.base import on_mobile
 def forward(*, max_inputs: int = 64) -> GradientMethod:
     """Carry derivatives of the state along the run, with memory independent of its length.
 
-    It costs one or two runs for each number that is differentiated: parameters, temperature, components of
-    the cell. `jax.grad` combines the derivatives of everything the rollout returns, which are stored.
+    It costs one or two runs for each number that is differentiated, and stores the derivatives of everything
+    that the rollout returns.
 
     Args:
-        max_inputs: how many numbers may be differentiated. More raise an error, as reverse mode is cheaper
-            then: initial positions and momenta, for example.
+        max_inputs: how many numbers may be differentiated; with more, reverse mode is cheaper.
 
     Returns:
         `GradientMethod`, for every integrator.
 
     Raises:
-        InputError: `max_inputs` below 1; when differentiated, in more than `max_inputs`.
+        InputError: `max_inputs` below 1; when differentiated, more numbers than that.
 
     References:
         Griewank & Walther, Evaluating Derivatives, 2nd ed. 2008, chapter 3.
@@ -46,7 +45,7 @@ def forward(*, max_inputs: int = 64) -> GradientMethod:
 
 def _run(max_inputs: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
     neighbors = inputs.neighbors if carry.neighbors is None else carry.neighbors
-    # What `save` closes over is differentiated, too.
+    # With these, what `save` closes over is differentiated.
     save, consts = jax.closure_convert(plan.save, carry.state, neighbors)
     # It would repeat the numbers of the integrator.
     inputs = inputs._replace(integrator=inputs.integrator._replace(reversible=None))
@@ -108,9 +107,8 @@ def _run(max_inputs: int, plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Car
             if not isinstance(bar, SymbolicZero):
                 total = total + slope.reshape(n_numbers, -1) @ bar.reshape(-1)
         ends = np.cumsum([x.size for x in varied])
-        pieces = iter(
-            [piece.reshape(x.shape) for piece, x in zip(jnp.split(total, ends[:-1]), varied, strict=True)]
-        )
+        parts = zip(jnp.split(total, ends[:-1]), varied, strict=True)
+        pieces = iter([part.reshape(x.shape) for part, x in parts])
         return jax.tree.unflatten(structure, [None if mark is None else next(pieces) for mark in marks])
 
     run = jax.custom_vjp(plain)

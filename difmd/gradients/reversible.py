@@ -30,17 +30,12 @@ def reversible() -> GradientMethod:
     """Store only the last state and recover the others by running backward: memory of a few states.
 
     Positions, momenta, cell and pair forces are rounded to grids, on which each step can be undone bit for
-    bit. A gradient costs, besides the run, a run backward and the derivative of each step, as with
-    `checkpointed`.
-
-    The neighbour list of the backward run differs from that of the forward run, so that forces must not
-    depend on the order of neighbours. Those of pair potentials do not, once rounded. For all other potentials
-    the list is rebuilt in every step.
+    bit. A gradient costs as much as with `checkpointed`. Forces must not depend on the order of neighbours:
+    except for pair potentials, the list is rebuilt in every step.
 
     The gradient is NaN where the backward run does not end exactly in the initial state: coordinates outside
-    the range of the grid (the status then has the flag `OFF_GRID`), forces that are not reproducible, or
-    friction that is traced, so that memory is allocated before its value is known, and removes more than 2 %
-    of the momenta in a step.
+    the range of the grid (flag `OFF_GRID`), forces that are not reproducible, or traced friction that removes
+    more than 2 % of the momenta in a step.
 
     Returns:
         `GradientMethod`, for `velocity_verlet` and `langevin`.
@@ -69,10 +64,9 @@ class _Cotangents(NamedTuple):
 
 
 class _Pass(NamedTuple):
-    """What stays the same in all steps of a backward pass.
+    """Constants of a backward pass: `save` of the plan with its arguments `consts`, and the inputs.
 
-    `save` is that of the plan, with what it closes over as arguments `consts`. `is_varied` and `is_state`
-    mark the differentiated leaves of params and integrator, and of a state.
+    `is_varied` and `is_state` mark the differentiated leaves of params and integrator, and of a state.
     """
 
     plan: Plan
@@ -87,11 +81,9 @@ class _Pass(NamedTuple):
         return floats((self.inputs.params, self.inputs.integrator), self.is_varied)
 
     def numbers(self, state: MDState) -> list[Array]:
-        """Differentiated numbers of a state."""
         return floats(state, self.is_state)[0]
 
     def with_numbers(self, state: MDState, numbers: list[Array]) -> MDState:
-        """A state with other numbers."""
         return floats(state, self.is_state)[1](numbers)
 
 
@@ -101,7 +93,7 @@ def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
     n_steps = plan.save_every * plan.n_frames * plan.n_segments
     memory = _reversible(inputs).memory(state.system, resolution, n_steps)
     neighbors = inputs.neighbors if carry.neighbors is None else carry.neighbors
-    # What `save` closes over is differentiated, too.
+    # With these, what `save` closes over is differentiated.
     save, consts = jax.closure_convert(plan.save, carry.state, neighbors)
 
     def run(inputs: Inputs, carry: Carry, consts: list[Array], memory: Any) -> tuple[Carry, Any]:
@@ -118,9 +110,8 @@ def _run(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry, Any]:
         inputs, carry, *_ = jax.tree.map(lambda x: x.perturbed, given)
         results, residuals = with_residuals(*jax.tree.map(lambda x: x.value, given))
         # These change from step to step, whether the initial state is differentiated or not.
-        state = carry.state.replace(
-            system=carry.state.system.replace(positions=True), momenta=True, forces=True
-        )
+        system = carry.state.system.replace(positions=True)
+        state = carry.state.replace(system=system, momenta=True, forces=True)
         # What is not differentiated costs nothing in the backward pass.
         return results, (residuals, (marks_of((inputs.params, inputs.integrator)), marks_of(state)))
 
@@ -180,16 +171,11 @@ def _backward(
         point, cotangents = carry
         if _lists(plan) == "fixed":
             point = point._replace(neighbors=rebuild(point.state.system, inputs.neighbors))
-        return lax.scan(
-            functools.partial(_through_frame, constant), (point, cotangents), of_segment, reverse=True,
-            length=plan.n_frames,
-        )[0], None  # fmt: skip
+        back, carry = functools.partial(_through_frame, constant), (point, cotangents)
+        return lax.scan(back, carry, of_segment, reverse=True, length=plan.n_frames)[0], None
 
-    cotangents = _Cotangents(
-        state=constant.numbers(of_end),
-        varied=[jnp.zeros_like(x) for x in varied],
-        consts=[jnp.zeros_like(x) for x in constant.consts],
-    )
+    zeros = [[jnp.zeros_like(x) for x in numbers] for numbers in (varied, constant.consts)]
+    cotangents = _Cotangents(constant.numbers(of_end), *zeros)
     (recovered, cotangents), _ = lax.scan(
         through_segment, (end, cotangents), floats(of_frames)[0], reverse=True, length=plan.n_segments
     )
@@ -213,9 +199,8 @@ def _through_frame(
 
     _, pull = jax.vjp(saved, constant.numbers(point.state), constant.consts)
     of_state, of_consts = pull(of_frame)
-    cotangents = cotangents._replace(
-        state=_sum(cotangents.state, of_state), consts=_sum(cotangents.consts, of_consts)
-    )
+    of_state, of_consts = _sum(cotangents.state, of_state), _sum(cotangents.consts, of_consts)
+    cotangents = cotangents._replace(state=of_state, consts=of_consts)
     block = min(_BLOCK, plan.save_every)
     n_blocks = -(-plan.save_every // block)
     sizes = jnp.full(n_blocks, block).at[-1].set(plan.save_every - block * (n_blocks - 1))
@@ -234,10 +219,8 @@ def _through_block(
         point, stored = carry
         point = _step(constant.plan, constant.inputs, point, -1)
         moved = (point.state.system.positions, point.state.momenta, point.state.forces)
-        stored = [
-            lax.dynamic_update_index_in_dim(each, x, number, 0) for each, x in zip(stored, moved, strict=True)
-        ]
-        return point, stored
+        pairs = zip(stored, moved, strict=True)
+        return point, [lax.dynamic_update_index_in_dim(each, x, number, 0) for each, x in pairs]
 
     momenta = later.state.momenta
     stored = [jnp.zeros((block, *momenta.shape), momenta.dtype)] * 3
@@ -245,10 +228,9 @@ def _through_block(
 
     def through_step(number: Array, cotangents: _Cotangents) -> _Cotangents:
         positions, momenta, forces = (x[number] for x in stored)
-        state = later.state.replace(
-            system=later.state.system.replace(positions=positions), momenta=momenta, forces=forces,
-            step=later.state.step - number.astype(jnp.int32) - 1,
-        )  # fmt: skip
+        system = later.state.system.replace(positions=positions)
+        step = later.state.step - number.astype(jnp.int32) - 1
+        state = later.state.replace(system=system, momenta=momenta, forces=forces, step=step)
         return _through_step(constant, state, point.neighbors, cotangents)
 
     return (point, lax.fori_loop(0, size, through_step, cotangents)), None

@@ -100,10 +100,9 @@ def step(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = Non
 
 
 def segment(plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None = None) -> tuple[Carry, Any]:
-    """The steps from one rebuild to the next, or to the next frame where the list is updated when needed.
+    """The steps from one rebuild to the next, or to the next frame: the end, and frames [n_frames, ...].
 
-    Returns the end and the frames, [n_frames, ...]. `fixed` is the list of all steps; default: built here if
-    the plan rebuilds.
+    `fixed` is the list of all steps; default: built here if the plan rebuilds.
     """
     (carry, _), frames = _segment(plan, inputs, carry, fixed, None)
     return carry, frames
@@ -120,8 +119,7 @@ def segment_with_extent(plan: Plan, inputs: Inputs, carry: Carry) -> tuple[Carry
 def _segment(
     plan: Plan, inputs: Inputs, carry: Carry, fixed: Neighbors | None, extent: Extent | None
 ) -> tuple[tuple[Carry, Extent | None], Any]:
-    # A list that is built here is constant over the segment and not carried by its steps, so that reverse
-    # mode stores it once and not per step.
+    # Steps do not carry a list that is built here, so that reverse mode stores it once.
     if fixed is None and plan.rebuilds:
         fixed = rebuild(carry.state.system, inputs.neighbors)
 
@@ -145,11 +143,11 @@ def _list_of(carry: Carry, fixed: Neighbors | None) -> Neighbors:
 
 def check_motion(state: MDState, neighbors: Neighbors, dt: Array | float, status: Status) -> Status:
     """Raise flags for a state after a step that is not finite, or in which an atom moved too far."""
-    # The maximum propagates NaN and infinity. Over the axes first, as XLA is slow to reduce [atoms, 3].
+    # NaN and infinity propagate. Over the axes first, as XLA is slow to reduce [atoms, 3].
     fastest = functools.reduce(jnp.maximum, [jnp.abs(p) for p in state.momenta.T])
     step = dt * largest(fastest / state.system.masses)
     status = status.raise_flag(Flag.NON_FINITE, ~(jnp.isfinite(step) & has_finite_forces(state)), state.step)
-    # An explosion may stay finite for a long time, though its lists and numbers are meaningless.
+    # An explosion may stay finite for a long time.
     return status.raise_flag(Flag.TOO_FAST, step > neighbors.cutoff, state.step)
 
 

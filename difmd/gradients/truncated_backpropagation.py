@@ -19,9 +19,9 @@ from difmd.gradients.segment import Carry, Inputs, Plan
 def truncated_backpropagation(*, n_steps: int) -> GradientMethod:
     """Stop gradients at the start of each window of `n_steps` steps.
 
-    The gradient of a frame is that of a run of at most `n_steps` steps through the same states: the effect of
-    parameters on the first state of the window is neglected. This limits its growth, exp(λt) with the
-    Lyapunov exponent λ, at the price of a bias. Only frames of the first window depend on the initial state.
+    The effect of parameters on the first state of a window is neglected. This limits the growth of gradients,
+    exp(λt) with the Lyapunov exponent λ, at the price of a bias. Only frames of the first window depend on
+    the initial state.
 
     Args:
         n_steps: length of a window, a multiple of the segment (`rebuild_every`, or else `save_every`).
@@ -30,8 +30,7 @@ def truncated_backpropagation(*, n_steps: int) -> GradientMethod:
         `GradientMethod`, for every integrator.
 
     Raises:
-        InputError: fewer than one step; when run, a window that is not a multiple of the segment or does not
-            divide the rollout.
+        InputError: fewer than one step; when run, a window that does not fit the segment or the rollout.
 
     References:
         Greener, PNAS 122, e2426058122 (2025), doi:10.1073/pnas.2426058122.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from difmd._internal.argument_checks import check_type
 from difmd._internal.fixed_point import Resolution
 from difmd._internal.summaries import fields_summary, short
 from difmd.errors import InputError, check_positive
@@ -35,9 +36,7 @@ class Forces:
     forces_only: Callable[[System], Array]
     with_virial: Callable[[System], tuple[Array, Array]]
 
-    def __repr__(self) -> str:
-        """Fields, without the arrays."""
-        return fields_summary(self)
+    __repr__ = fields_summary
 
     def __call__(self, system: System) -> Array:
         """The forces, zero on fixed atoms."""
@@ -83,10 +82,9 @@ class Reversible(NamedTuple):
     """A step on a grid that the same step with the opposite sign undoes, bit for bit.
 
     Attributes:
-        memory: `memory(system, resolution, n_steps)`, a pytree of fixed size for the information that so many
-            steps would lose; empty for dynamics that lose none.
-        step: `step(state, memory, force, sign, resolution) -> state, memory` for a sign of 1 or −1. State,
-            cell and forces must be on the grids of the resolution.
+        memory: `memory(system, resolution, n_steps)`, a pytree for the information that so many steps lose.
+        step: `step(state, memory, force, sign, resolution) -> state, memory` for a sign of 1 or −1, with
+            state, cell and forces on the grids of the resolution.
     """
 
     memory: Callable[[System, Resolution, int], Any]
@@ -94,19 +92,18 @@ class Reversible(NamedTuple):
 
 
 class Integrator(NamedTuple):
-    """An integrator: a pair of pure functions, which is itself a pytree.
+    """An integrator: pure functions in a pytree.
 
-    The functions are `jax.tree_util.Partial`s, as `Partial(step, dt, temperature)`. Their numbers (dt,
-    temperature …) are leaves: changing one does not recompile, and an integrator can be mapped over replicas
-    and differentiated.
+    They are `jax.tree_util.Partial`s, as `Partial(step, dt, temperature)`. Their numbers are leaves, which do
+    not recompile when changed, and can be mapped over replicas and differentiated.
 
     Attributes:
         init: `init(system, momenta, key, force) -> MDState`.
         step: `step(state, force) -> MDState`, one time step.
         dt: time step [Å√(amu/eV)].
-        reversible: a step that can be undone bit for bit; None where there is none.
-        reservoir: `reservoir(state)`, the energy that baths have received [eV], so that U + K + reservoir is
-            constant up to the error of the steps; None where it is not available.
+        reversible: a step that can be undone bit for bit, if there is one.
+        reservoir: `reservoir(state)`, the energy that baths have received [eV], if available: U + K +
+            reservoir is constant up to the error of the steps.
     """
 
     init: Callable[[System, Array, Array, ForceFunction], MDState]
@@ -155,11 +152,7 @@ def _in_units(name: str, value: Any) -> str:
 
 def check_integrator(integrator: Any) -> None:
     """Require an `Integrator`, or raise `InputError`."""
-    if not isinstance(integrator, Integrator):
-        raise InputError(
-            f"integrator is of type {type(integrator).__name__}: make one with velocity_verlet(dt=...), "
-            "langevin(...) or another factory"
-        )
+    check_type("integrator", integrator, Integrator, "langevin(dt=...) and other factories make one")
 
 
 def check_momenta(momenta: Any, system: System) -> None:
@@ -167,9 +160,8 @@ def check_momenta(momenta: Any, system: System) -> None:
     if not (hasattr(momenta, "shape") and hasattr(momenta, "dtype")):
         raise InputError(f"momenta are a {type(momenta).__name__}: give an array [*replicas, atoms, 3]")
     if momenta.shape != system.positions.shape:
-        raise InputError(
-            f"momenta {list(momenta.shape)} and positions {list(system.positions.shape)} differ in shape"
-        )
+        shapes = [list(x.shape) for x in (momenta, system.positions)]
+        raise InputError(f"momenta {shapes[0]} and positions {shapes[1]} differ in shape")
     dtype, expected = (jax.dtypes.canonicalize_dtype(x.dtype) for x in (momenta, system.positions))
     if dtype != expected:
         raise InputError(
@@ -197,16 +189,10 @@ def state_shapes(init: Callable[..., MDState], system: System) -> MDState:
     """Shapes and dtypes of the initial state that the `init` of an integrator returns, also for replicas."""
     force = Forces(lambda system: system.positions, lambda system: (system.positions, system.cell))
 
-    def begin_single(system: System, key: Array) -> MDState:
-        return init(system, system.positions, key, force)
-
     def begin(system: System) -> MDState:
-        key = jax.random.key(0)
-        if system.positions.ndim == 2:
-            return begin_single(system, key)
-        return jax.vmap(begin_single)(system, jax.random.split(key, len(system.positions)))
+        return init(system, system.positions, jax.random.key(0), force)
 
-    return jax.eval_shape(begin, system)
+    return jax.eval_shape(begin if system.positions.ndim == 2 else jax.vmap(begin), system)
 
 
 def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:
@@ -216,12 +202,10 @@ def start(system: System, momenta: Array, key: Array, force: ForceFunction) -> M
 
 
 def start_with_virial(system: System, momenta: Array, key: Array, force: Any) -> MDState:
-    """The state at step 0 of dynamics with a barostat."""
+    """The state at step 0 of dynamics with a barostat; fixed atoms, or forces without virial, are refused."""
     if system.fixed is not None:
-        raise InputError(
-            "a barostat moves all atoms with the cell: remove System.fixed, or use an integrator at constant "
-            "volume"
-        )
+        remedy = "remove System.fixed, or use an integrator at constant volume"
+        raise InputError(f"a barostat moves all atoms with the cell: {remedy}")
     forces, virial = virial_of(force)(system)
     return MDState(system=system, momenta=momenta, forces=forces, key=key, step=jnp.int32(0), virial=virial)
 
@@ -229,9 +213,7 @@ def start_with_virial(system: System, momenta: Array, key: Array, force: Any) ->
 def virial_of(force: Any) -> Callable[[System], tuple[Array, Array]]:
     """The function `with_virial` of a force function, or raise `InputError`."""
     if not isinstance(force, Forces):
-        raise InputError(
-            "a barostat needs the virial: give a difmd.integrators.Forces, as rollout and simulate do"
-        )
+        raise InputError("a barostat needs the virial: give difmd.integrators.Forces, as rollout does")
     return force.with_virial
 
 
@@ -246,6 +228,5 @@ def check_temperature(temperature: Any) -> None:
     """Require a positive bath temperature or `ramp` of such, or raise `InputError`."""
     check_positive("temperature", values_of(temperature), "K")
     if isinstance(temperature, Schedule) and temperature.values.ndim != 1:
-        raise InputError(
-            f"temperature is a ramp of values of shape {list(temperature.values.shape[1:])}: give numbers"
-        )
+        shape = list(temperature.values.shape[1:])
+        raise InputError(f"temperature is a ramp of values of shape {shape}: give numbers")

@@ -5,28 +5,22 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from difmd.integrators.base import ForceFunction, Integrator, MDState, check_bath, start
 from difmd.integrators.momenta import degrees_of_freedom, kinetic_energy
-from difmd.integrators.schedule import Schedule, at
+from difmd.integrators.schedule import Scalar, Schedule, at
 from difmd.integrators.velocity_verlet import verlet
 from difmd.units import KB
 
 
-def berendsen(
-    *,
-    dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""] | Schedule,
-    time_constant: float | Float[Array, ""],
-) -> Integrator:
+def berendsen(*, dt: Scalar, temperature: Scalar | Schedule, time_constant: Scalar) -> Integrator:
     """Berendsen thermostat: momenta are rescaled so that the temperature relaxes to that of the bath.
 
-    After each step they are multiplied by √(1 + Δt/τ (T/T_now − 1)). This suppresses fluctuations of the
-    kinetic energy, samples no ensemble, and transfers energy into the slowest motions. Use it to equilibrate
-    only; `csvr` costs the same and is canonical.
+    After each step they are multiplied by √(1 + Δt/τ (T/T_now − 1)). This samples no ensemble, and transfers
+    energy into the slowest motions. Use it to equilibrate only; `csvr` costs the same and is canonical.
 
     Args:
         dt: time step Δt [Å√(amu/eV)].
@@ -47,14 +41,8 @@ def berendsen(
         Comput. Chem. 19, 726 (1998) (artefacts).
     """
     check_bath(dt, temperature, time_constant)
-    warnings.warn(
-        "berendsen() samples no ensemble: use it to equilibrate only, and csvr() for averages", stacklevel=2
-    )
-    return Integrator(
-        init=jax.tree_util.Partial(start),
-        step=jax.tree_util.Partial(_step, dt, temperature, time_constant),
-        dt=dt,
-    )
+    warnings.warn("berendsen() samples no ensemble: use it to equilibrate, csvr() for averages", stacklevel=2)
+    return Integrator(init=Partial(start), step=Partial(_step, dt, temperature, time_constant), dt=dt)
 
 
 def _step(dt: Array, temperature: Any, time_constant: Array, state: MDState, force: ForceFunction) -> MDState:

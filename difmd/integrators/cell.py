@@ -75,10 +75,7 @@ def exponential(strain: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
 
 
 def strained(state: MDState, strain: Float[Array, "3 3"]) -> MDState:
-    """Positions and cell times e^ε, momenta times e^{−ε}: a canonical transformation with the cell.
-
-    Unwrapped positions are strained, too, and cannot be used for mean squared displacements.
-    """
+    """Positions and cell times e^ε, momenta times e^{−ε}: a canonical transformation with the cell."""
     forward, backward = exponential(strain), exponential(-strain)
     system = state.system
     system = system.replace(positions=product(system.positions, forward), cell=product(system.cell, forward))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from difmd.errors import check_positive
@@ -20,7 +21,7 @@ from difmd.integrators.base import (
 )
 from difmd.integrators.cell import allowed, as_tensor, check_barostat, internal_pressure, strained
 from difmd.integrators.langevin import noise_of
-from difmd.integrators.schedule import Schedule, at
+from difmd.integrators.schedule import Scalar, Schedule, at
 from difmd.units import BAR, KB
 
 # Separates the noise of the cell from that of the thermostat in the same step.
@@ -32,12 +33,12 @@ WATER = 4.5e-5 / BAR
 
 def cell_rescaling(
     *,
-    dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""] | Schedule,
-    pressure: float | Float[Array | np.ndarray, "*tensor"] | Schedule,
-    friction: float | Float[Array, ""],
-    time_constant: float | Float[Array, ""],
-    compressibility: float | Float[Array, ""] = WATER,
+    dt: Scalar,
+    temperature: Scalar | Schedule,
+    pressure: Scalar | Float[Array | np.ndarray, "*tensor"] | Schedule,
+    friction: Scalar,
+    time_constant: Scalar,
+    compressibility: Scalar = WATER,
     coupling: str = "isotropic",
 ) -> Integrator:
     """Stochastic cell rescaling: Langevin dynamics at constant temperature and pressure.
@@ -47,19 +48,18 @@ def cell_rescaling(
         ε = (β_T Δt/3τ) (P_int − P) + √(2 k_BT β_T Δt/(3 V τ)) ξ,
 
     with P_int = (Σ p pᵀ/m + virial)/V, normal numbers ξ on the diagonal of ε and ξ/√2 off the diagonal. The
-    weight of a configuration is exp(−(U + PV)/k_BT) V^N for any coupling; the relaxation is first order,
-    without the oscillations of a piston. The isotropic coupling uses the mean of the diagonal.
+    weight of a configuration is exp(−(U + PV)/k_BT) V^N; the volume relaxes without oscillations. The
+    isotropic coupling uses the mean of the diagonal.
 
     Args:
         dt: time step Δt [Å√(amu/eV)].
         temperature: T [K], > 0, or a `ramp`.
-        pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress in the
-            convention of ASE; or a `ramp`. Only solids withstand unequal components.
+        pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress, for
+            solids; or a `ramp`.
         friction: of the Langevin dynamics γ [1/(Å√(amu/eV))], `1 / units.PS`.
-        time_constant: relaxation time τ of the volume [Å√(amu/eV)], if the compressibility is right; 0.5 to
-            5 ps.
-        compressibility: β_T [Å³/eV]; it affects the rate of relaxation of the volume, but not its
-            distribution. Default: that of water; for a solid use `1 / (bulk modulus)`.
+        time_constant: relaxation time τ of the volume for this compressibility [Å√(amu/eV)]; 0.5 to 5 ps.
+        compressibility: β_T [Å³/eV], which affects the relaxation of the volume, but not its distribution.
+            Default: that of water; for a solid use `1 / (bulk modulus)`.
         coupling: "isotropic", "anisotropic" or "triclinic".
 
     Returns:
@@ -79,13 +79,8 @@ def cell_rescaling(
     check_positive("time_constant", time_constant, "Å√(amu/eV)")
     check_positive("compressibility", compressibility, "Å³/eV")
     check_barostat(pressure, coupling)
-    return Integrator(
-        init=jax.tree_util.Partial(start_with_virial),
-        step=jax.tree_util.Partial(
-            _Step(coupling), dt, temperature, pressure, friction, time_constant, compressibility
-        ),
-        dt=dt,
-    )
+    step = Partial(_Step(coupling), dt, temperature, pressure, friction, time_constant, compressibility)
+    return Integrator(init=Partial(start_with_virial), step=step, dt=dt)
 
 
 class _Step(NamedTuple):

@@ -25,11 +25,8 @@ _LARGEST = 0.25
 class Bits(NamedTuple):
     """Stacks of bits, one for each number.
 
-    Attributes:
-        now: the latest bits, below a leading one; [atoms, 3].
-        full: words that have been stored, for all numbers at once; [words, atoms, 3].
-        steps: step after which each word was stored; int32 [words].
-        n_full: number of stored words; int32 [].
+    `now` holds the latest bits below a leading 1, `full` the `n_full` stored words, and `steps` the step
+    after which each was stored.
     """
 
     now: Int[Array, "atoms 3"]
@@ -39,11 +36,7 @@ class Bits(NamedTuple):
 
 
 def bits_for(shape: tuple[int, ...], dtype: np.dtype, epsilon: float | None, n_steps: int) -> Bits:
-    """Memory for the bits of `n_steps` of `contract` by ε; ε is 2 % where it is None, not known yet.
-
-    Raises:
-        InputError: ε of more than ¼.
-    """
+    """Memory for the bits of `n_steps` of `contract` by ε ≤ ¼; ε is 2 % where it is None, not known yet."""
     word = np.dtype(np.int64 if dtype == np.float64 else np.int32)
     most = _UNKNOWN if epsilon is None else epsilon
     if not most <= _LARGEST:
@@ -65,10 +58,7 @@ def bits_for(shape: tuple[int, ...], dtype: np.dtype, epsilon: float | None, n_s
 def contract(
     h: Float[Array, "atoms 3"], epsilon: Float[Array, ""], bits: Bits, step: Int[Array, ""]
 ) -> tuple[Float[Array, "atoms 3"], Bits]:
-    """Map integers h below 2^53 (2^24 in float32) to h − round(ε h), and store the bits that recover h.
-
-    0 ≤ ε ≤ ¼: for larger ε three integers may have the same image.
-    """
+    """Map integers h below 2^53 (2^24 in float32) to h − round(ε h), and store the bits that recover h."""
     image = _shrunk(h, epsilon)
     is_upper, is_lower = _shrunk(h - 1, epsilon) == image, _shrunk(h + 1, epsilon) == image
     now = jnp.where(is_upper | is_lower, 2 * bits.now + is_upper.astype(bits.now.dtype), bits.now)

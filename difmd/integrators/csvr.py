@@ -6,27 +6,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from difmd.integrators.base import ForceFunction, Integrator, MDState, check_bath, start
 from difmd.integrators.momenta import degrees_of_freedom, kinetic_energy
-from difmd.integrators.schedule import Schedule, at
+from difmd.integrators.schedule import Scalar, Schedule, at
 from difmd.integrators.velocity_verlet import verlet
 from difmd.system import System
 from difmd.units import KB
 
 
-def csvr(
-    *,
-    dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""] | Schedule,
-    time_constant: float | Float[Array, ""],
-) -> Integrator:
+def csvr(*, dt: Scalar, temperature: Scalar | Schedule, time_constant: Scalar) -> Integrator:
     """Canonical sampling by velocity rescaling: velocity Verlet, and a random rescaling after each step.
 
     The kinetic energy K relaxes to K̄ = ½ N_f k_BT with the time constant τ, and has canonical fluctuations,
-    with N_f `degrees_of_freedom`. Momenta keep their directions, so that the dynamics are little disturbed;
-    with c = e^{−Δt/τ} they are multiplied by α,
+    with N_f `degrees_of_freedom`. With c = e^{−Δt/τ} momenta are multiplied by α,
 
         α² = c + (1 − c) K̄/(N_f K) (ξ₁² + Σ_{i=2}^{N_f} ξ_i²) + 2 ξ₁ √(c (1 − c) K̄/(N_f K)).
 
@@ -40,7 +35,7 @@ def csvr(
 
     Returns:
         `Integrator`; one force evaluation a step. Initial momenta must have no net momentum and, without
-        periodic directions, no angular momentum, as those of `draw_momenta`: both count as thermal motion.
+        periodic directions, no angular momentum, as those of `draw_momenta`.
 
     Raises:
         InputError: a value that is not positive.
@@ -50,10 +45,10 @@ def csvr(
     """
     check_bath(dt, temperature, time_constant)
     return Integrator(
-        init=jax.tree_util.Partial(_init),
-        step=jax.tree_util.Partial(_step, dt, temperature, time_constant),
+        init=Partial(_init),
+        step=Partial(_step, dt, temperature, time_constant),
         dt=dt,
-        reservoir=jax.tree_util.Partial(_received),
+        reservoir=Partial(_received),
     )
 
 

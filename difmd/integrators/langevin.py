@@ -8,28 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from difmd._internal.fixed_point import Resolution, rounded
 from difmd.errors import check_not_negative, check_positive
 from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, check_temperature, start
 from difmd.integrators.contraction import Bits, bits_for, contract, expand
-from difmd.integrators.schedule import Schedule, at
+from difmd.integrators.schedule import Scalar, Schedule, at
 from difmd.system import System
 from difmd.units import KB
 
 
-def langevin(
-    *,
-    dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""] | Schedule,
-    friction: float | Float[Array, ""],
-) -> Integrator:
-    """Langevin dynamics at constant temperature, BAOAB splitting.
+def langevin(*, dt: Scalar, temperature: Scalar | Schedule, friction: Scalar) -> Integrator:
+    """Langevin dynamics at constant temperature, BAOAB splitting, weakly second order in `dt`.
 
-    One force evaluation a step, weakly second order in `dt`. The O part is
-    p ← e^{−γΔt} p + √((1 − e^{−2γΔt}) m k_B T) ξ with ξ ~ N(0, 1). The noise of step n comes from the key of
-    the state folded with n, so that interruptions do not change a trajectory.
+    The O part is p ← e^{−γΔt} p + √((1 − e^{−2γΔt}) m k_B T) ξ with ξ ~ N(0, 1). The noise of step n comes
+    from the key of the state folded with n, so that interruptions do not change a trajectory.
 
     Args:
         dt: time step Δt [Å√(amu/eV)]; write `0.5 * units.FS`.
@@ -49,12 +44,11 @@ def langevin(
     check_temperature(temperature)
     check_not_negative("friction", friction, "1/time")
     return Integrator(
-        init=jax.tree_util.Partial(start),
-        step=jax.tree_util.Partial(_step, dt, temperature, friction),
+        init=Partial(start),
+        step=Partial(_step, dt, temperature, friction),
         dt=dt,
         reversible=Reversible(
-            memory=jax.tree_util.Partial(_memory, dt, friction),
-            step=jax.tree_util.Partial(_reversible_step, dt, temperature, friction),
+            memory=Partial(_memory, dt, friction), step=Partial(_reversible_step, dt, temperature, friction)
         ),
     )
 
@@ -87,7 +81,6 @@ def noise_of(decay: Array, temperature: Any, state: MDState, step: Array) -> Arr
 
 
 def _memory(dt: Array, friction: Array, system: System, resolution: Resolution, n_steps: int) -> Bits:
-    del resolution
     is_known = not any(isinstance(x, jax.core.Tracer) for x in (dt, friction))
     lost = float(np.max(1 - np.exp(-np.asarray(friction) * np.asarray(dt)))) if is_known else None
     return bits_for(system.positions.shape, system.positions.dtype, lost, n_steps)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import check_integer
@@ -16,19 +17,13 @@ from difmd.integrators.base import Forces, Integrator, MDState, check_bath, star
 from difmd.integrators.cell import allowed, as_tensor, check_barostat, exponential, kinetic_tensor
 from difmd.integrators.momenta import degrees_of_freedom, kinetic_energy
 from difmd.integrators.nose_hoover import Bath, Chain, bath_of, chain_energy, half_step
-from difmd.integrators.schedule import Schedule, at, is_ramp
+from difmd.integrators.schedule import Scalar, Schedule, at, is_ramp
 
 _FREE = {"isotropic": 1, "anisotropic": 3, "triclinic": 6}
 
 
 class Piston(NamedTuple):
-    """Variables of barostat and thermostats.
-
-    Attributes:
-        velocity: strain rate of the cell [1/(Å√(amu/eV))]; symmetric [3, 3].
-        particles: chain of the particles.
-        cell: chain of the piston.
-    """
+    """The symmetric strain rate of the cell [1/(Å√(amu/eV))], and the chains of particles and piston."""
 
     velocity: Float[Array, "3 3"]
     particles: Chain
@@ -37,11 +32,11 @@ class Piston(NamedTuple):
 
 def martyna_tobias_klein(
     *,
-    dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""] | Schedule,
-    pressure: float | Float[Array | np.ndarray, "*tensor"] | Schedule,
-    time_constant: float | Float[Array, ""],
-    piston_time: float | Float[Array, ""],
+    dt: Scalar,
+    temperature: Scalar | Schedule,
+    pressure: Scalar | Float[Array | np.ndarray, "*tensor"] | Schedule,
+    time_constant: Scalar,
+    piston_time: Scalar,
     coupling: str = "isotropic",
     length: int = 3,
 ) -> Integrator:
@@ -52,19 +47,17 @@ def martyna_tobias_klein(
         dr/dt = p/m + v r,  dp/dt = F − (v + tr(v)/N_f) p,  dh/dt = h v,
         W dv/dt = V (P_int − P) + (1/N_f) Σ p²/m,
 
-    with a chain for the particles and one for the cell as in `nose_hoover`, in a time-reversible splitting.
-    The sum of U + K and `reservoir`, which contains PV and the energies of piston and chains, is constant up
-    to the error of the step. As the centre of mass is at rest, the weight of a configuration is
-    exp(−(U + PV)/k_BT) V^(N−1).
+    with chains for particles and cell as in `nose_hoover`, in a time-reversible splitting. U + K +
+    `reservoir`, which contains PV and the energies of piston and chains, is constant up to the error of the
+    step. Without net momentum the weight of a configuration is exp(−(U + PV)/k_BT) V^(N−1).
 
     Args:
         dt: time step Δt [Å√(amu/eV)].
-        temperature: T [K], > 0, or a `ramp`; with a ramp there is no conserved energy, and no `reservoir`.
-        pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress in the
-            convention of ASE; or a `ramp`. With unequal components there is no conserved energy.
+        temperature: T [K], > 0, or a `ramp`, with which there is no `reservoir`.
+        pressure: P outside [eV/Å³], `1 * units.BAR`; or a tensor [3, 3], the negative of a stress; or a
+            `ramp`. There is a `reservoir` for constant, equal components.
         time_constant: τ of the chains [Å√(amu/eV)], `0.1 * units.PS`.
-        piston_time: τ_p [Å√(amu/eV)], up to a factor of 2π the period of the oscillations of the volume,
-            `0.5 * units.PS`.
+        piston_time: τ_p [Å√(amu/eV)], the period of volume oscillations over 2π, `0.5 * units.PS`.
         coupling: "isotropic", "anisotropic" or "triclinic".
         length: number of thermostats in a chain.
 
@@ -85,10 +78,10 @@ def martyna_tobias_klein(
     check_barostat(pressure, coupling)
     check_integer("length", length)
     numbers = (temperature, pressure, time_constant, piston_time)
-    reservoir = jax.tree_util.Partial(_Reservoir(coupling), *numbers)
+    reservoir = Partial(_Reservoir(coupling), *numbers)
     return Integrator(
-        init=jax.tree_util.Partial(_Init(length)),
-        step=jax.tree_util.Partial(_Step(coupling), dt, *numbers),
+        init=Partial(_Init(length)),
+        step=Partial(_Step(coupling), dt, *numbers),
         dt=dt,
         reservoir=reservoir if _conserves(temperature, pressure) else None,
     )
@@ -116,10 +109,6 @@ class _Init(NamedTuple):
         return start_with_virial(system, momenta, key, force).replace(bath=piston)
 
 
-def _piston_mass(kt: Array, piston_time: Array, n_free: Array) -> Array:
-    return (n_free + 3) * kt * piston_time**2 / 3
-
-
 def _baths(
     coupling: str, state: MDState, temperature: Any, time_constant: Any, piston_time: Any
 ) -> tuple[Bath, Bath, Array]:
@@ -128,7 +117,8 @@ def _baths(
     kelvin = at(temperature, state.step)
     of_cell = jnp.asarray(_FREE[coupling], n_free.dtype)
     particles, cell = (bath_of(kelvin, time_constant, number) for number in (n_free, of_cell))
-    return particles, cell, _piston_mass(particles.kt, jnp.asarray(piston_time, n_free.dtype), n_free)
+    piston_time = jnp.asarray(piston_time, n_free.dtype)
+    return particles, cell, (n_free + 3) * particles.kt * piston_time**2 / 3
 
 
 class _Reservoir(NamedTuple):
@@ -165,13 +155,11 @@ class _Step(NamedTuple):
 
         def thermostats(state: MDState) -> MDState:
             piston: Piston = state.bath
-            factor, first = half_step(
-                step, particles, piston.particles, 2 * kinetic_energy(state.system, state.momenta)
-            )
+            twice = 2 * kinetic_energy(state.system, state.momenta)
+            factor, first = half_step(step, particles, piston.particles, twice)
             slowed, second = half_step(step, cell, piston.cell, mass * jnp.sum(piston.velocity**2))
-            return state.replace(
-                momenta=factor * state.momenta, bath=Piston(slowed * piston.velocity, first, second)
-            )
+            bath = Piston(slowed * piston.velocity, first, second)
+            return state.replace(momenta=factor * state.momenta, bath=bath)
 
         def push(state: MDState) -> MDState:
             """Half a step of the piston, driven by the difference of pressures."""

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from difmd._internal.argument_checks import check_key
-from difmd.errors import InputError, check_not_negative
+from difmd.errors import check_not_negative
 from difmd.integrators.base import check_momenta
-from difmd.system import System, check_system
+from difmd.system import System, check_single
 from difmd.units import KB
 
 
@@ -35,12 +35,12 @@ def kinetic_energy(system: System, momenta: Any) -> Any:
 def degrees_of_freedom(system: System) -> Float[Array, ""]:
     """Degrees of freedom of a system without net momentum; at least 1.
 
-    3N − 3 in a periodic cell. Without periodic directions 3N − 6, as the angular momentum is zero as well;
-    1 for two atoms. Linear molecules of three and more atoms bend, and do not count as linear. With fixed
-    atoms it is 3 for each atom that moves. Padding does not count.
+    3N − 3 in a periodic cell; without periodic directions 3N − 6, as the angular momentum is zero as well, or
+    1 for two atoms; with fixed atoms 3 for each that moves. Other linear molecules bend, and padding does not
+    count.
 
     Args:
-        system: one system; only its atomic numbers, pbc and fixed atoms count.
+        system: one system.
 
     Returns:
         The number, in the dtype of the positions.
@@ -48,7 +48,7 @@ def degrees_of_freedom(system: System) -> Float[Array, ""]:
     Raises:
         InputError: not a single system.
     """
-    _check_single(system)
+    check_single(system)
     n_atoms = jnp.sum(system.is_mobile, dtype=system.positions.dtype)
     rotations = jnp.where(n_atoms == 2, 2, jnp.where(n_atoms > 2, 3, 0)).astype(n_atoms.dtype)
     removed = 3 + jnp.where(jnp.any(system.pbc), 0, rotations)
@@ -62,10 +62,9 @@ def draw_momenta(
 ) -> Float[Array, "atoms 3"]:
     """Momenta from the Maxwell–Boltzmann distribution, without net momentum.
 
-    They are drawn from the canonical distribution conditioned on zero total momentum and, without periodic
-    directions, on zero angular momentum. With fixed atoms, which do not conserve momentum, they are not
-    conditioned. Each of the `degrees_of_freedom` has the mean energy ½kT; a linear molecule of three or more
-    atoms has one more, until it bends.
+    Without periodic directions they have no angular momentum either; with fixed atoms neither is removed.
+    Each of the `degrees_of_freedom` has the mean energy ½kT; a linear molecule of three or more atoms has one
+    more, until it bends.
 
     Args:
         key: JAX key.
@@ -82,7 +81,7 @@ def draw_momenta(
         Allen & Tildesley, Computer Simulation of Liquids, 2nd ed. 2017, §5.7.3.
     """
     check_key(key)
-    _check_single(system)
+    check_single(system)
     check_not_negative("temperature", temperature, "K")
     masses = jnp.where(system.is_mobile, system.masses, 0)[:, None]
     noise = jax.random.normal(key, system.positions.shape, system.positions.dtype)
@@ -125,14 +124,8 @@ def remove_rotation(momenta: Float[Array, "atoms 3"], system: System) -> Float[A
     return _without_rotation(momenta, system.positions, _mobile_masses(momenta, system))
 
 
-def _check_single(system: System) -> None:
-    check_system(system)
-    if system.positions.ndim != 2:
-        raise InputError(f"system holds {len(system.positions)} replicas: map over them with jax.vmap")
-
-
 def _mobile_masses(momenta: Array, system: System) -> Float[Array, "atoms 1"]:
-    _check_single(system)
+    check_single(system)
     check_momenta(momenta, system)
     return jnp.where(system.is_mobile, system.masses, 0)[:, None]
 

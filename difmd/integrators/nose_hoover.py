@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import check_integer
 from difmd.integrators.base import ForceFunction, Integrator, MDState, check_bath, start
 from difmd.integrators.momenta import degrees_of_freedom, kinetic_energy
-from difmd.integrators.schedule import Schedule, at, is_ramp
+from difmd.integrators.schedule import Scalar, Schedule, at, is_ramp
 from difmd.integrators.velocity_verlet import verlet
 from difmd.system import System
 from difmd.units import KB
@@ -22,41 +22,31 @@ _PARTS = (_PART, _PART, 1 - 4 * _PART, _PART, _PART)
 
 
 class Chain(NamedTuple):
-    """A chain of thermostats: the first acts on the momenta, and each other one on its predecessor.
-
-    Attributes:
-        positions: η; [thermostats].
-        velocities: dη/dt [1/(Å√(amu/eV))]; [thermostats].
-    """
+    """Positions η and velocities dη/dt of thermostats; the first acts on momenta, others on the previous."""
 
     positions: Float[Array, "thermostats"]
     velocities: Float[Array, "thermostats"]
 
 
 def nose_hoover(
-    *,
-    dt: float | Float[Array, ""],
-    temperature: float | Float[Array, ""] | Schedule,
-    time_constant: float | Float[Array, ""],
-    length: int = 3,
+    *, dt: Scalar, temperature: Scalar | Schedule, time_constant: Scalar, length: int = 3
 ) -> Integrator:
     """Nosé–Hoover chain: deterministic dynamics in the canonical ensemble.
 
-    A time-reversible splitting: half a step of the chain, velocity Verlet, half a step of the chain. The sum
-    of U + K and `reservoir`, the energy of the chain, is constant up to the error of the step. The masses of
-    the thermostats are Q₁ = N_f k_BT τ² and Q_k = k_BT τ², with N_f `degrees_of_freedom`. Small or harmonic
-    systems are sampled poorly, unlike with `csvr` and `langevin`.
+    A time-reversible splitting: half a step of the chain, velocity Verlet, half a step of the chain. U + K +
+    `reservoir`, the energy of the chain, is constant up to the error of the step. The masses of thermostats
+    are Q₁ = N_f k_BT τ² and Q_k = k_BT τ², with N_f `degrees_of_freedom`. Small or harmonic systems are
+    sampled poorly, unlike with `csvr` and `langevin`.
 
     Args:
         dt: time step [Å√(amu/eV)].
-        temperature: bath temperature T [K], > 0, or a `ramp`; with a ramp there is no conserved energy, and
-            no `reservoir`.
+        temperature: bath temperature T [K], > 0, or a `ramp`, with which there is no `reservoir`.
         time_constant: τ [Å√(amu/eV)], between the shortest vibrational period and `0.1 * units.PS`.
         length: number of thermostats in the chain.
 
     Returns:
         `Integrator`; one force evaluation a step. Initial momenta must have no net momentum and, without
-        periodic directions, no angular momentum, as those of `draw_momenta`: both count as thermal motion.
+        periodic directions, no angular momentum, as those of `draw_momenta`.
 
     Raises:
         InputError: a value that is not positive.
@@ -68,10 +58,10 @@ def nose_hoover(
     """
     check_bath(dt, temperature, time_constant)
     check_integer("length", length)
-    energy = jax.tree_util.Partial(_energy, temperature, time_constant)
+    energy = Partial(_energy, temperature, time_constant)
     return Integrator(
-        init=jax.tree_util.Partial(_Init(length)),
-        step=jax.tree_util.Partial(_step, dt, temperature, time_constant),
+        init=Partial(_Init(length)),
+        step=Partial(_step, dt, temperature, time_constant),
         dt=dt,
         reservoir=None if is_ramp(temperature) else energy,
     )
@@ -142,7 +132,6 @@ def half_step(dt: Array | float, bath: Bath, chain: Chain, twice_kinetic: Array)
     positions, velocities = chain
 
     def acceleration(k: int, velocities: list[Array], twice: Array) -> Array:
-        """The acceleration of thermostat k [1/(amu Å²/eV)]."""
         if k == 0:
             return (twice - n_free * kt) / masses[0]
         return (masses[k - 1] * velocities[k - 1] ** 2 - kt) / masses[k]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from jaxtyping import Array, Float
 from difmd._internal.argument_checks import real_numbers
 from difmd._internal.summaries import fields_summary
 from difmd.errors import InputError
+
+Scalar: TypeAlias = float | Float[Array, ""]
+"""A number, which may be traced."""
 
 
 @jax.tree_util.register_dataclass
@@ -53,15 +56,14 @@ def ramp(steps: Sequence[int], values: Sequence[Any]) -> Schedule:
     `ramp([0, 10_000, 20_000], [300.0, 1500.0, 300.0])` heats to 1500 K, cools, and stays at 300 K.
 
     Args:
-        steps: ascending, ≥ 0; before the first, the value is the first one.
-        values: at these steps, numbers or tensors [3, 3], in the units of the argument it replaces.
+        steps: ascending, ≥ 0; before the first step the value is the first.
+        values: at these steps, numbers or tensors [3, 3], in the units of the argument.
 
     Returns:
         `Schedule`.
 
     Raises:
-        InputError: fewer than two steps, steps that do not ascend, a different number of values, or values
-            that are not finite.
+        InputError: fewer than two steps, steps that do not ascend, or not a finite value for each.
     """
     numbers = real_numbers("ramp: steps", steps)
     points = real_numbers("ramp: values", values)

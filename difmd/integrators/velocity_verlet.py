@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from difmd._internal.fixed_point import Resolution, rounded
 from difmd.errors import check_positive
 from difmd.integrators.base import ForceFunction, Integrator, MDState, Reversible, start
+from difmd.integrators.schedule import Scalar
 from difmd.system import System
 
 
-def velocity_verlet(*, dt: float | Float[Array, ""]) -> Integrator:
+def velocity_verlet(*, dt: Scalar) -> Integrator:
     """Newton's equations by velocity Verlet: symplectic, time-reversible, second order in `dt`.
 
     p ← p + ½Δt F(r);  r ← r + Δt p/m;  p ← p + ½Δt F(r).
@@ -31,13 +32,11 @@ def velocity_verlet(*, dt: float | Float[Array, ""]) -> Integrator:
     """
     check_positive("dt", dt, "Å√(amu/eV)")
     return Integrator(
-        init=jax.tree_util.Partial(start),
-        step=jax.tree_util.Partial(verlet, dt),
+        init=Partial(start),
+        step=Partial(verlet, dt),
         dt=dt,
-        reversible=Reversible(
-            memory=jax.tree_util.Partial(_no_memory), step=jax.tree_util.Partial(_reversible_step, dt)
-        ),
-        reservoir=jax.tree_util.Partial(_zero),
+        reversible=Reversible(memory=Partial(_no_memory), step=Partial(_reversible_step, dt)),
+        reservoir=Partial(_zero),
     )
 
 
@@ -57,7 +56,6 @@ def _zero(state: MDState) -> Array:
 
 
 def _no_memory(system: System, resolution: Resolution, n_steps: int) -> tuple[()]:
-    del system, resolution, n_steps
     return ()
 
 

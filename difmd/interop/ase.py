@@ -13,7 +13,8 @@ from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import CalculatorSetupError, all_changes
 from jaxtyping import Array
 
-from difmd.errors import InputError, check_positive
+from difmd._internal.pairs import as_triple
+from difmd.errors import check_positive
 from difmd.forces import Evaluation, evaluate
 from difmd.neighbors import Neighbors, is_stale, neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
@@ -26,9 +27,9 @@ class Calculator(ASECalculator):
 
     Computes energies [eV], also per atom, forces [eV/Å], and with three periodic directions the stress
     [eV/Å³]; charges [e] of potentials that have charges, and without periodic directions the dipole [e·Å].
-    The neighbour list is reused until an atom has moved half the skin, and functions are compiled once per
-    number of atoms, unless the list has to grow. The precision is JAX's default: set `jax_enable_x64` for
-    phonons or tight relaxations. A saved network: `Calculator(*difmd.load("network.npz")[:2])`.
+    Functions are compiled once per number of atoms, unless the neighbour list has to grow. The precision is
+    JAX's default: set `jax_enable_x64` for phonons or tight relaxations. A saved network is
+    `Calculator(*difmd.load("network.npz")[:2])`.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "dipole", "charges"]
@@ -46,11 +47,6 @@ class Calculator(ASECalculator):
             InputError: a skin that is not positive, or params of another potential or not finite.
         """
         super().__init__(**kwargs)
-        if not isinstance(potential, Potential):
-            raise InputError(
-                f"potential is of type {type(potential).__name__}, but must be a Potential: write "
-                "Calculator(*difmd.load(file)[:2]) for a saved model"
-            )
         check_model(potential, params)
         check_finite(params)
         self.potential = potential
@@ -73,14 +69,13 @@ class Calculator(ASECalculator):
             system_changes: what changed since the last call.
 
         Raises:
-            InputError: species unknown to the potential, atoms that coincide, or positions that are not
-                finite.
+            InputError: species unknown to the potential, or coinciding or infinite positions.
             CalculatorSetupError: results that are not finite, or no atoms.
         """
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise CalculatorSetupError("there are no atoms to calculate for")
-        # ASE itself applies constraints to the forces.
+        # ASE applies constraints to the forces.
         free = self.atoms.copy()
         free.set_constraint()
         system = from_ase(free)
@@ -93,11 +88,8 @@ class Calculator(ASECalculator):
             raise CalculatorSetupError(
                 "energy or forces are not finite: atoms are too close to each other for this potential"
             )
-        self.results = {
-            "energy": float(evaluation.energy),
-            "free_energy": float(evaluation.energy),
-            "forces": evaluation.forces,
-        }
+        energy = float(evaluation.energy)
+        self.results = {"energy": energy, "free_energy": energy, "forces": evaluation.forces}
         if "energies" in properties:
             energies = _atomic(self.potential, self.params, system, neighbors)
             self.results["energies"] = np.asarray(energies, np.float64)
@@ -113,7 +105,7 @@ class Calculator(ASECalculator):
         """The previous list if it is valid for these atoms, or a new one."""
         previous = self._neighbors
         if previous is not None:
-            is_same = previous.periodic == tuple(bool(flag) for flag in np.asarray(system.pbc))
+            is_same = previous.periodic == as_triple(system.pbc)
             if not is_same or previous.reference_positions.shape != system.positions.shape:
                 previous = None
             elif not bool(_is_stale(system, previous)):

@@ -40,9 +40,7 @@ class JaxMDNeighbors:
     list: Neighbors
     uses_fractions: bool = dataclasses.field(default=False, metadata={"static": True})
 
-    def __repr__(self) -> str:
-        """Fields, without the arrays."""
-        return fields_summary(self)
+    __repr__ = fields_summary
 
     @property
     def did_buffer_overflow(self) -> Array:
@@ -57,7 +55,6 @@ class JaxMDNeighbors:
             box: as in jax-md; default: the cell of the system.
             unused: further arguments of jax-md.
         """
-        del unused
         system = _moved(self.system, R, box, self.uses_fractions, self.list.periodic)
         return dataclasses.replace(self, system=system, list=update(system, self.list))
 
@@ -91,24 +88,22 @@ def to_jax_md(
         neighbors = neighbors.update(state.position)
         state = step(state, neighbor=neighbors)
 
-    Lists are exact for any cell and cut-off. As in jax-md, energies are wrong after an overflow: check
-    `did_buffer_overflow`.
+    As in jax-md, energies are wrong after an overflow: check `did_buffer_overflow`.
 
     Args:
         potential: the energy model.
         params: its parameters; `energy_fn(R, neighbors, params=...)` accepts others.
         system: atoms, cell and periodic directions.
         skin: of lists [Å].
-        fractional_coordinates: whether positions are fractions of the box, as in
-            `jax_md.space.periodic_general`; gradients are then those in real space, as there.
+        fractional_coordinates: whether positions are fractions of the box, with gradients in real space, as
+            in `jax_md.space.periodic_general`.
 
     Returns:
-        `neighbor_fn` and `energy_fn(R, neighbor, params=..., box=...)` [eV]; `box` is as in jax-md, a matrix
-        with lattice vectors as columns, or their lengths.
+        `neighbor_fn` and `energy_fn(R, neighbor, params=..., box=...)` [eV]; `box` holds lattice vectors as
+        columns, or their lengths.
 
     Raises:
-        InputError: several replicas, a species unknown to the potential, or params that are not finite or
-            belong to another potential.
+        InputError: several replicas, an unknown species, or params of another potential or not finite.
     """
     validate_inputs(potential, params, system)
     check_single(system)
@@ -116,7 +111,6 @@ def to_jax_md(
     periodic = as_triple(system.pbc)
 
     def allocate(R: Array, *, box: Any = None, **unused: Any) -> JaxMDNeighbors:
-        del unused
         moved = _moved(system, R, box, fractional_coordinates, periodic)
         neighbors = neighbor_list(
             moved, cutoff=potential.cutoff, skin=skin, reverse_edges=potential.uses_reverse_edges
@@ -131,7 +125,6 @@ def to_jax_md(
     def energy_fn(
         R: Array, neighbor: JaxMDNeighbors, *, params: Params = params, box: Any = None, **unused: Any
     ) -> Array:
-        del unused
         moved = _moved(neighbor.system, R, box, fractional_coordinates, periodic)
         return potential.apply(params, moved, neighbor.list)
 
@@ -152,17 +145,16 @@ def from_jax_md(
 
     Args:
         make: `make(displacement, params) -> energy_fn(R)` [eV], with `displacement(Ra, Rb)` for the current
-            cell in real coordinates, unlike those of `jax_md.space`, whose derivatives in the cell do not
-            yield the stress.
+            cell in real coordinates.
         cutoff: range of the energy function [Å].
         init: `init(key) -> params`; default: `{}`.
 
     Returns:
-        The `Potential`, for any species, without energies of atoms and without padding.
+        The `Potential`, for any species.
 
     Raises:
-        InputError: a cutoff that is not positive. When used: padding, a cell whose heights are less than
-            twice the cut-off, as jax-md considers the nearest image only, or a request for energies of atoms.
+        InputError: a cutoff that is not positive. When used: padding, a cell lower than twice the cut-off, or
+            a request for energies of atoms.
     """
     check_positive("cutoff", cutoff, "Å")
 
@@ -185,13 +177,8 @@ def from_jax_md(
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         raise InputError("energy functions of jax-md do not provide energies of atoms")
 
-    return Potential(
-        init=(lambda key: {}) if init is None else init,
-        apply=apply,
-        atomic=atomic,
-        cutoff=float(cutoff),
-        validate=validate,
-    )
+    init = (lambda key: {}) if init is None else init
+    return Potential(init=init, apply=apply, atomic=atomic, cutoff=float(cutoff), validate=validate)
 
 
 def _displacement(cell: Array, periodic: tuple[bool, bool, bool]) -> Callable[..., Array]:
@@ -200,7 +187,6 @@ def _displacement(cell: Array, periodic: tuple[bool, bool, bool]) -> Callable[..
     inverse = invert(full)
 
     def displacement(Ra: Array, Rb: Array, **unused: Any) -> Array:
-        del unused
         apart = Ra - Rb
         turns = lax.stop_gradient(jnp.where(jnp.asarray(periodic), jnp.round(product(apart, inverse)), 0))
         return apart - product(turns, full)

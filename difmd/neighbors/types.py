@@ -19,7 +19,7 @@ from difmd._internal.gather import take
 from difmd._internal.reductions import largest
 from difmd._internal.summaries import concrete, fields_summary, summary
 from difmd.errors import Flag, InputError, Status
-from difmd.system import System, check_single, check_system
+from difmd.system import System, check_single
 
 # Coordinate of unused entries: beyond any cut-off, with a finite square.
 _FAR = 1e6
@@ -187,9 +187,8 @@ def extended_positions(system: System, neighbors: Neighbors) -> list[Float[Array
 
 def check_belongs(system: System, neighbors: Neighbors, remedy: str = "build one with neighbor_list") -> None:
     """Refuse a list of another number of atoms, and outside jit one for other periodic directions."""
-    check_system(system)
-    check_type("neighbors", neighbors, Neighbors, remedy)
     check_single(system)
+    check_type("neighbors", neighbors, Neighbors, remedy)
     if neighbors.reference_positions.shape != system.positions.shape:
         n_atoms = neighbors.reference_positions.shape[-2]
         raise InputError(

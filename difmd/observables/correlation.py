@@ -53,10 +53,9 @@ def mean_squared_displacement(positions: Float[Array, "frames atoms 3"]) -> Floa
     square = jnp.sum(positions**2, axis=(1, 2))
     cross = jnp.sum(autocorrelation(positions), axis=(1, 2))
     total = jnp.cumsum(square)
-    zero = jnp.zeros((1,), total.dtype)
     # Σ_{s<n−t} x²(s) and Σ_{s≥t} x²(s).
     heads = total[::-1]
-    tails = total[-1] - jnp.concatenate([zero, total[:-1]])
+    tails = total[-1] - jnp.concatenate([jnp.zeros((1,), total.dtype), total[:-1]])
     counts = (n - jnp.arange(n)).astype(positions.dtype)
     return ((heads + tails) / counts - 2 * cross) / positions.shape[1]
 

@@ -24,20 +24,17 @@ def elastic_constants(
         C_ij = (∂²U/∂ε_i∂ε_j − ∂²U/∂ε_i∂r · H⁻¹ · ∂²U/∂r∂ε_j) / V,    H = ∂²U/∂r∂r.
 
     The strain ε deforms positions r and cell h to r(1 + ε) and h(1 + ε); shears are engineering strains,
-    γ_yz = 2 ε_yz, as is usual. (With tensors' components, C44 to C66 are twice as large.) Fixed atoms keep
-    their fractional coordinates.
+    γ_yz = 2 ε_yz. Fixed atoms keep their fractional coordinates.
 
     Args:
         potential: the energy model.
         params: its parameters; differentiable.
-        system: at a minimum without stress, as returned by `minimize(…, strains=any_strain())`;
-            differentiable.
-        neighbors: a current list for it; default: built here, which is not possible under jit or grad of the
-            system.
+        system: a minimum without stress, as from `minimize(…, strains=any_strain())`; differentiable.
+        neighbors: a current list for it; default: built here, but not under jit or grad of the system.
 
     Returns:
-        C in Voigt's order xx, yy, zz, yz, xz, xy [eV/Å³]; [6, 6]. NaN where the crystal is not stable against
-        displacements of atoms and conjugate gradients fail.
+        C in Voigt's order xx, yy, zz, yz, xz, xy [eV/Å³]; [6, 6]. NaN for a crystal that is unstable against
+        displacements of atoms.
 
     Raises:
         InputError: as `evaluate`; an open direction.

@@ -54,8 +54,6 @@ class RadialDistribution(NamedTuple):
     def peak(self, low: float, high: float) -> float:
         """Position of the maximum of g between two distances, from a parabola through the top of the peak.
 
-        The parabola averages the scatter between bins, which would dominate the highest bin of a broad peak.
-
         Args:
             low: [Å].
             high: [Å].
@@ -99,16 +97,14 @@ def radial_distribution(
     Images are counted individually, so that `r_max` may exceed half of the cell.
 
     Args:
-        systems: a trajectory or configurations, periodic in all directions. The replicas of a trajectory are
-            averaged in each frame.
+        systems: a trajectory or configurations, periodic in all directions; averaged over replicas.
         first: symbol or atomic number of the central atoms.
         second: symbol or atomic number of the atoms around them.
         r_max: largest distance [Å].
         n_bins: number of bins of equal width.
 
     Returns:
-        `RadialDistribution`. An atom is not its own neighbour, and the mean density is N/V with all atoms
-        of the second species.
+        `RadialDistribution`. The mean density is N/V with all atoms of the second species.
 
     Raises:
         InputError: no configurations, one that is not periodic or lacks the species, or r_max or n_bins not
@@ -141,10 +137,9 @@ def _frames(source: Any) -> Iterator[list[System]]:
         for n, positions in enumerate(source.positions):
             cell = host.cell if source.cells is None else source.cells[n]
             yield _unstacked(host.replace(positions=positions, cell=cell))
-    elif isinstance(source, System) or hasattr(source, "get_atomic_numbers"):
-        yield _unstacked(as_system(source))
     else:
-        for item in source:
+        is_single = isinstance(source, System) or hasattr(source, "get_atomic_numbers")
+        for item in [source] if is_single else source:
             yield _unstacked(as_system(item))
 
 

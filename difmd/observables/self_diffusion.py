@@ -30,8 +30,7 @@ CUBIC_MADELUNG = 2.837297
 class Diffusivity:
     """Self-diffusivity by two routes over the same window.
 
-    Values are in Å²/time; divide by `units.D` for 1e-9 m²/s. They do not include the finite-size correction;
-    add `finite_size_correction`.
+    Values are in Å²/time; divide by `units.D` for 1e-9 m²/s, and add `finite_size_correction`.
 
     Attributes:
         einstein: slope of the MSD over the window, divided by 6.
@@ -131,10 +130,9 @@ def diffusivity_from_arrays(
     """Self-diffusivity with error bars from replicas and blocks (host).
 
     D = slope of MSD/6 over the window (least squares, Einstein), and D = ⅓∫₀ᵗ⟨v(0)·v(s)⟩ds (trapezoid)
-    averaged over t in the window (Green–Kubo). The drift of the centre of mass is removed from both.
-    Each trajectory is cut into `n_blocks`, which should be several times as long as the window. With 8
-    replicas or more the standard error is that of independent replicas; with fewer it is the larger of that
-    and the standard error of the blocks taken as independent.
+    averaged over t in the window (Green–Kubo), both without the drift of the centre of mass. With 8 replicas
+    or more the standard error is that of independent replicas; with fewer, the larger of that and the
+    standard error of independent blocks.
 
     Args:
         positions: unwrapped [Å]; [frames, atoms, 3] or [replicas, frames, atoms, 3].
@@ -142,14 +140,12 @@ def diffusivity_from_arrays(
         masses: [amu]; [atoms].
         interval: time between frames [Å√(amu/eV)].
         window: start and end of the fit [time]; the start past the cage, a few ps in a simple liquid.
-        n_blocks: blocks that each trajectory is cut into.
+        n_blocks: blocks that each trajectory is cut into, several times as long as the window.
         max_lag: longest lag of the curves [time]; default: twice the end of the window.
-        temperature: of the canonical ensemble that the initial states are drawn from, with the centre of
-            mass at rest [K]. In Newtonian dynamics each replica conserves its initial energy, which causes
-            much of the noise of D. Given the temperature, this noise is removed by regression on the kinetic
-            temperature, whose mean is known (`with_control`). Default: the plain mean.
-        select: the atoms to average over, for instance those of one species; the centre of mass is
-            that of all. Default: all. [atoms].
+        temperature: of the canonical ensemble that the initial states are drawn from, without net momentum
+            [K]. Regression on the kinetic temperature (`with_control`) then removes the noise of initial
+            energies, which Newtonian dynamics conserve. Default: the plain mean.
+        select: the atoms to average over; default: all. [atoms].
 
     Returns:
         `Diffusivity`.
@@ -183,7 +179,7 @@ def diffusivity_from_arrays(
     chosen = np.arange(positions.shape[-2]) if select is None else np.flatnonzero(np.asarray(select))
     if len(chosen) == 0:
         raise InputError("no atom is selected: the species is absent, or the selection is empty")
-    curves = _curves(blocks[0], blocks[1], jnp.asarray(masses), jnp.asarray(chosen))
+    curves = _curves(*blocks, jnp.asarray(masses), jnp.asarray(chosen))
     msd, vacf = (np.asarray(curve, np.float64) for curve in curves)
     times = np.arange(n_frames) * float(interval)
     inside = slice(first, last + 1)
@@ -254,7 +250,7 @@ def _curves(positions: Array, momenta: Array, masses: Array, chosen: Array) -> t
 
 @jax.jit
 def _kinetic_temperature(momenta: Array, masses: Array) -> Array:
-    """Mean of each block over its frames, with the centre of mass at rest [K]; [blocks]."""
+    """Mean of each block over its frames, without net momentum [K]; [blocks]."""
     per_atom = jnp.mean(jnp.sum(momenta**2, axis=-1), axis=1) / masses[None]
     return jnp.sum(per_atom, axis=-1) / (3 * (masses.shape[0] - 1) * KB)
 

@@ -56,8 +56,8 @@ def with_control(
 ) -> Estimate:
     """Mean of independent samples without the noise that they share with a control of known mean.
 
-    The samples are fitted by a + b (control − expected). The estimate and its standard error are those of
-    the intercept a; with fewer than 8 samples, too few for b, those of the plain mean.
+    The samples are fitted by a + b (control − expected). The estimate is that of a; with fewer than 8
+    samples, the plain mean.
 
     Args:
         samples: [replicas].
@@ -89,8 +89,8 @@ def with_control(
 def over_blocks(series: Float[np.ndarray, "frames"]) -> Estimate:
     """Mean of a correlated series; the standard error is the plateau of Flyvbjerg and Petersen.
 
-    Blocks are doubled until the error grows by no more than its uncertainty; if there is no plateau with 8
-    blocks or more, the result is the largest error so far.
+    Blocks are doubled until the error grows by no more than its uncertainty; without a plateau at 8 blocks or
+    more, the result is the largest error.
 
     Args:
         series: at equal intervals; [frames].

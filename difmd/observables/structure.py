@@ -20,27 +20,23 @@ SOLID_ABOVE = 0.35
 def crystalline_order(systems: System, *, spacing: float) -> Float[np.ndarray, "replicas"]:
     """Largest S(k)/N over the wave vectors where a crystal has its first Bragg peaks (host).
 
-    It is 1 for a perfect crystal and about 0.7 for a hot one; in a liquid it is the largest of a few hundred
-    exponentially distributed values with mean below 3, about 20/N. For 100 atoms or more.
+    It is 1 for a perfect crystal, about 0.7 for a hot one, and about 20/N in a liquid. For 100 atoms or more.
 
     Args:
         systems: replicas with a leading dimension, periodic in all directions, in the same cell.
-        spacing: distance of nearest neighbours [Å]; wave vectors from 0.85 to 1.5 × 2π/spacing are
-            searched, which covers {111} and {200} of fcc, {110} of bcc and the first three of hcp.
+        spacing: distance of nearest neighbours [Å]; wave vectors from 0.85 to 1.5 × 2π/spacing include {111}
+            and {200} of fcc, {110} of bcc and the first three of hcp.
 
     Returns:
         The order parameter of each replica; [replicas].
 
     Raises:
-        InputError: systems without a leading dimension of replicas, open directions, different cells, or a
-            spacing that is not positive or too long for the cell.
+        InputError: no replicas, open directions, different cells, or a spacing that does not suit the cell.
     """
     check_system(systems)
     check_positive("spacing", spacing, "Å")
     if systems.positions.ndim != 3:
-        raise InputError(
-            "systems must be replicas; for one system give jax.tree.map(lambda x: x[None], system)"
-        )
+        raise InputError("systems must be replicas: give jax.tree.map(lambda x: x[None], system)")
     cells = np.asarray(systems.cell, np.float64)
     if not np.asarray(systems.pbc).all() or (cells != cells[0]).any():
         raise InputError("systems must share a cell that is periodic in all directions")
