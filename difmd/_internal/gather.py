@@ -66,24 +66,25 @@ def take_runs(
 
     @gather.def_vmap
     def _(axis_size: int, in_batched: Any, values: Array, start: Array) -> tuple[Array, bool]:
-        joined, shifted = _join(axis_size, in_batched, values, start)
-        runs = take_runs(joined, shifted.reshape(-1), width)
+        values, start = _shifted(axis_size, in_batched, values, start)
+        runs = take_runs(values.reshape(-1), start.reshape(-1), width)
         return runs.reshape(axis_size, -1, width), True
 
     return gather(values, start)
 
 
-def _join(axis_size: int, is_batched: Any, values: Array, index: Array) -> tuple[Array, Array]:
-    """Batches, with their axis in front, as one array and indices into it."""
-    full_values, full_index = (
+def _shifted(
+    axis_size: int, is_batched: Any, values: Array, index: Array, size: int | None = None
+) -> tuple[Array, Array]:
+    """Batches, with their axis in front, and indices into batches of `size` joined end to end."""
+    values, index = (
         x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
         for x, batched in zip((values, index), is_batched, strict=True)
     )
-    points = full_values.shape[1]
-    _check_size(axis_size * points)
-    offset = points * jnp.arange(axis_size, dtype=index.dtype)
-    offset = offset.reshape(axis_size, *[1] * (full_index.ndim - 1))
-    return full_values.reshape(-1, *full_values.shape[2:]), full_index + offset
+    size = values.shape[1] if size is None else size
+    _check_size(axis_size * size)
+    offset = size * jnp.arange(axis_size, dtype=index.dtype)
+    return values, index + offset.reshape(axis_size, *[1] * (index.ndim - 1))
 
 
 def _check_size(size: int) -> None:
@@ -130,19 +131,14 @@ def _take_batched(args: tuple[Array, Array], dims: tuple[Any, Any]) -> tuple[Arr
     (values, index), size, is_batched = _moved(args, dims)
     if not is_batched[0]:
         return take(values, index), 0
-    return take(*_join(size, is_batched, values, index)), 0
+    values, index = _shifted(size, is_batched, values, index)
+    return take(values.reshape(-1, *values.shape[2:]), index), 0
 
 
 def _add_at_batched(args: tuple[Array, Array], dims: tuple[Any, Any], *, size: int) -> tuple[Array, int]:
     (values, index), axis_size, is_batched = _moved(args, dims)
-    values, index = (
-        x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-        for x, batched in zip((values, index), is_batched, strict=True)
-    )
-    _check_size(axis_size * size)
-    offset = size * jnp.arange(axis_size, dtype=index.dtype)
-    offset = offset.reshape(axis_size, *[1] * (index.ndim - 1))
-    result = add_at(size * axis_size, index + offset, values)
+    values, index = _shifted(axis_size, is_batched, values, index, size)
+    result = add_at(size * axis_size, index, values)
     return result.reshape(axis_size, size, *result.shape[1:]), 0
 
 

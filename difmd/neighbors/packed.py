@@ -13,15 +13,10 @@ from difmd.system import System
 
 
 class Pairs(NamedTuple):
-    """The pairs of one configuration (host).
+    """The pairs of a configuration (host), by ascending sender, with receivers among the extended positions.
 
-    Attributes:
-        senders: [pairs], in ascending order.
-        receivers: indices into the extended positions; [pairs].
-        parents: atom that each extended position is an image of, the atoms themselves first; [extended].
-        images: lattice translation of each extended position; [extended, 3].
-        n_neighbors: largest number of neighbours of an atom.
-        pair: undirected pair of each, −1 for none; [pairs].
+    `parents` and `images` are the atoms and translations of extended positions, the atoms themselves first;
+    `n_neighbors` is the largest number of an atom, and `pair` the undirected pair of each, −1 for none.
     """
 
     senders: Int[np.ndarray, "pairs"]

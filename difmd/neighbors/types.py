@@ -29,12 +29,10 @@ _LONG = 100_000
 
 
 class Grid(NamedTuple):
-    """Bins for the search of a list; all static.
+    """Bins along each lattice vector, across the cell or the atoms; static.
 
-    Attributes:
-        bins: number along each lattice vector, across the cell (or the atoms, where it is not periodic).
-        reach: number of bins that cutoff + skin spans.
-        capacity: positions that a run of 2 reach + 1 bins along the third vector may hold.
+    `reach` is the number that cutoff + skin spans; a run of 2 reach + 1 bins along the third vector may hold
+    `capacity` positions.
     """
 
     bins: tuple[int, int, int]
