@@ -87,14 +87,13 @@ def evaluate(
     # Symmetrised, as a rotation is not a deformation.
     virial = 0.5 * (virial + virial.T)
     volume = system.volume if all(neighbors.periodic) else jnp.nan
-    evaluation = Evaluation(energy, -gradient, virial / volume)
     if multipoles is None:
-        return evaluation
+        return Evaluation(energy, -gradient, virial / volume)
     if any(neighbors.periodic):
         dipole = jnp.full(3, jnp.nan, system.positions.dtype)
     else:
         dipole = total_dipole(multipoles, system, neighbors)
-    return evaluation._replace(charges=multipoles.charges, dipole=dipole)
+    return Evaluation(energy, -gradient, virial / volume, multipoles.charges, dipole)
 
 
 def forces_and_virial(
@@ -144,8 +143,7 @@ def forces(
         InputError: as `evaluate`.
     """
     check_arguments(potential, params, system, neighbors)
-    numbers = (system.atomic_numbers, system.pbc)
-    return _forces(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
+    return _forces(potential, params, system.positions, system.cell, _constants(system), neighbors)
 
 
 def plain_forces(
@@ -153,8 +151,7 @@ def plain_forces(
 ) -> Float[Array, "atoms 3"]:
     """The same as `forces` without a custom rule: also for forward mode, but slower in reverse mode."""
     check_arguments(potential, params, system, neighbors)
-    numbers = (system.atomic_numbers, system.pbc)
-    return -_gradient(potential, params, system.positions, system.cell, system.masses, numbers, neighbors)
+    return -_gradient(potential, params, system.positions, system.cell, _constants(system), neighbors)
 
 
 def prepare_inputs(
@@ -179,61 +176,54 @@ def prepare_inputs(
 
 
 def _gradient(
-    potential: Potential,
-    params: Params,
-    r: Array,
-    cell: Array,
-    masses: Array,
-    numbers: tuple[Array, Array],
-    neighbors: Neighbors,
+    potential: Potential, params: Params, r: Array, cell: Array, constants: Any, neighbors: Neighbors
 ) -> Array:
     def energy(r: Array) -> Array:
-        return potential.apply(params, _system(r, cell, masses, numbers), neighbors)
+        return potential.apply(params, _system(r, cell, constants), neighbors)
 
     return jax.grad(energy)(r)
 
 
-def _system(r: Array, cell: Array, masses: Array, numbers: tuple[Array, Array]) -> System:
-    return System(positions=r, atomic_numbers=numbers[0], masses=masses, cell=cell, pbc=numbers[1])
+def _constants(system: System) -> tuple[Array, Array, Array]:
+    return system.masses, system.atomic_numbers, system.pbc
+
+
+def _system(r: Array, cell: Array, constants: tuple[Array, Array, Array]) -> System:
+    masses, numbers, pbc = constants
+    return System(positions=r, atomic_numbers=numbers, masses=masses, cell=cell, pbc=pbc)
 
 
 # Traced once for all callers.
 @functools.partial(jax.jit, static_argnums=0)
 def _forces(
-    potential: Potential,
-    params: Params,
-    r: Array,
-    cell: Array,
-    masses: Array,
-    numbers: tuple[Array, Array],
-    neighbors: Neighbors,
+    potential: Potential, params: Params, r: Array, cell: Array, constants: Any, neighbors: Neighbors
 ) -> Array:
-    # Numbers and neighbours are arguments, as a function with a custom rule must not close over tracers.
+    # Constants and neighbours are arguments, as a function with a custom rule must not close over tracers.
     @jax.custom_vjp
-    def field(params: Params, r: Array, cell: Array, masses: Array, rest: Any) -> Array:
-        return -_gradient(potential, params, r, cell, masses, *rest)
+    def field(params: Params, r: Array, cell: Array, rest: Any) -> Array:
+        return -_gradient(potential, params, r, cell, *rest)
 
-    def forward(params: Any, r: Any, cell: Any, masses: Any, rest: Any) -> tuple[Array, Any]:
-        values = jax.tree.map(lambda p: p.value, (params, r, cell, masses, rest))
+    def forward(params: Any, r: Any, cell: Any, rest: Any) -> tuple[Array, Any]:
+        values = jax.tree.map(lambda p: p.value, (params, r, cell, rest))
         params_varies = any(leaf.perturbed for leaf in jax.tree.leaves(params))
         # The backward pass is limited to the inputs that are differentiated.
         names = ("params",) * params_varies + ("cell",) * cell.perturbed
         return field(*values), (values, dict.fromkeys(names))
 
     def backward(residuals: Any, v: Any) -> tuple[Any, ...]:
-        (params, r, cell, masses, rest), names = residuals
-        zeros = jax.tree.map(_no_gradient, (params, r, cell, masses, rest))
+        (params, r, cell, rest), names = residuals
+        zeros = jax.tree.map(_no_gradient, (params, r, cell, rest))
         if isinstance(v, jax.custom_derivatives.SymbolicZero):
             return zeros
-        system, neighbors = _system(r, cell, masses, rest[0]), rest[1]
+        constants, neighbors = rest
         if potential.pull_back is not None and "cell" not in names:
-            gradients = potential.pull_back(params, system, neighbors, v)
+            gradients = potential.pull_back(params, _system(r, cell, constants), neighbors, v)
             if gradients is not None:
                 return (gradients[0] if names else zeros[0], gradients[1], *zeros[2:])
 
         def along_v(varied: dict[str, Any]) -> Array:
             def energy(r: Array) -> Array:
-                system = _system(r, varied.get("cell", cell), masses, rest[0])
+                system = _system(r, varied.get("cell", cell), constants)
                 return potential.apply(varied.get("params", params), system, neighbors)
 
             return jax.jvp(energy, (varied.get("r", r),), (v,))[1]
@@ -244,14 +234,14 @@ def _forces(
             slopes = jax.grad(along_v)({name: inputs[name] for name in ("r", *names)})
         else:
             gradient = functools.partial(_gradient, potential, params)
-            _, hessian_v = jax.jvp(lambda r: gradient(r, cell, masses, *rest), (r,), (v,))
+            _, hessian_v = jax.jvp(lambda r: gradient(r, cell, *rest), (r,), (v,))
             slopes = jax.grad(along_v)({name: inputs[name] for name in names}) if names else {}
             slopes["r"] = hessian_v
         minus = jax.tree.map(jnp.negative, slopes)
-        return (minus.get("params", zeros[0]), minus["r"], minus.get("cell", zeros[2]), *zeros[3:])
+        return minus.get("params", zeros[0]), minus["r"], minus.get("cell", zeros[2]), zeros[3]
 
     field.defvjp(forward, backward, symbolic_zeros=True)
-    return field(params, r, cell, masses, (numbers, neighbors))
+    return field(params, r, cell, (constants, neighbors))
 
 
 def _no_gradient(x: Any) -> Any:

@@ -135,9 +135,7 @@ def host_system(
         raise InputError(f"positions must have shape [atoms ≥ 1, 3], got {list(pos.shape)}")
     numbers = np.asarray(atomic_numbers)
     if numbers.shape != pos.shape[:1]:
-        raise InputError(
-            f"atomic_numbers has shape {list(numbers.shape)} but positions has {pos.shape[0]} atoms"
-        )
+        raise InputError(f"atomic_numbers has shape {list(numbers.shape)} but positions has {len(pos)} atoms")
     if not np.issubdtype(numbers.dtype, np.integer):
         raise InputError(f"atomic_numbers must be integers, got dtype {numbers.dtype}")
     wrong = (numbers < 0) | (numbers > 118)

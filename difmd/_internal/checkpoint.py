@@ -66,9 +66,7 @@ def load_checkpoint(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
             stored = [archive[f"leaf_{n}"] for n in range(len(archive.files) - 1)]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"checkpoint {path} cannot be read ({error}): delete it to start again") from error
-    if len(stored) != len(leaves) or any(
-        x.shape != np.shape(plain(y)) for x, y in zip(stored, leaves, strict=True)
-    ):
+    if [x.shape for x in stored] != [np.shape(plain(leaf)) for leaf in leaves]:
         raise InputError(f"checkpoint {path} belongs to another fit: delete it to start again")
     restored = [as_like(x, y) for x, y in zip(stored, leaves, strict=True)]
     return jax.tree.unflatten(treedef, restored), meta

@@ -89,9 +89,7 @@ def _shifted(
 
 def _check_size(size: int) -> None:
     if size >= 2**31:
-        raise InputError(
-            f"{size} values in one batch are too many for 32-bit indices: use fewer replicas at a time"
-        )
+        raise InputError(f"{size} values in one batch are too many for 32-bit indices: use fewer replicas")
 
 
 _take = Primitive("difmd_take")
@@ -231,6 +229,5 @@ for _primitive, _other, _rule, _shape, _is_forward in (
         None,
         None,
     ]
-    batching.primitive_batchers[_primitive] = functools.partial(
-        _spread_batched, primitive=_primitive, is_forward=_is_forward
-    )
+    _batched = functools.partial(_spread_batched, primitive=_primitive, is_forward=_is_forward)
+    batching.primitive_batchers[_primitive] = _batched

@@ -33,9 +33,8 @@ def find_pairs(
     if not all(periodic):
         points = np.concatenate([points, _corners(points @ np.linalg.inv(full), periodic, cutoff) @ full])
     search = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True)
-    i, j, shifts, distances = search.compute(
-        points=points, box=full, periodic=np.asarray(periodic), quantities="ijSd"
-    )
+    flags = np.asarray(periodic)
+    i, j, shifts, distances = search.compute(points=points, box=full, periodic=flags, quantities="ijSd")
     if n_points < len(points):
         real = (i < n_points) & (j < n_points)
         i, j, shifts, distances = i[real], j[real], shifts[real], distances[real]

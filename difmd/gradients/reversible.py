@@ -176,9 +176,9 @@ def _backward(
 
     zeros = [[jnp.zeros_like(x) for x in numbers] for numbers in (varied, constant.consts)]
     cotangents = _Cotangents(constant.numbers(of_end), *zeros)
-    (recovered, cotangents), _ = lax.scan(
-        through_segment, (end, cotangents), floats(of_frames)[0], reverse=True, length=plan.n_segments
-    )
+    each = floats(of_frames)[0]
+    back = lax.scan(through_segment, (end, cotangents), each, reverse=True, length=plan.n_segments)
+    recovered, cotangents = back[0]
     same = jnp.array_equal(recovered.state.system.positions, start.state.system.positions)
     same &= jnp.array_equal(recovered.state.momenta, start.state.momenta)
     cotangents = jax.tree.map(lambda x: jnp.where(same, x, jnp.nan), cotangents)
@@ -291,9 +291,8 @@ def _step(plan: Plan, inputs: Inputs, point: _Point, sign: int) -> _Point:
         return forces
 
     dtype = point.state.momenta.dtype
-    state, memory = _reversible(inputs).step(
-        point.state, point.memory, force, _opaque(jnp.asarray(sign, dtype)), resolution_of(dtype)
-    )
+    direction, resolution = _opaque(jnp.asarray(sign, dtype)), resolution_of(dtype)
+    state, memory = _reversible(inputs).step(point.state, point.memory, force, direction, resolution)
     return _Point(state, memory, current)
 
 

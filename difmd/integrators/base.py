@@ -164,9 +164,8 @@ def check_momenta(momenta: Any, system: System) -> None:
         raise InputError(f"momenta {shapes[0]} and positions {shapes[1]} differ in shape")
     dtype, expected = (jax.dtypes.canonicalize_dtype(x.dtype) for x in (momenta, system.positions))
     if dtype != expected:
-        raise InputError(
-            f"momenta are {dtype}, but positions {expected}: give momenta.astype(system.positions.dtype)"
-        )
+        remedy = "give momenta.astype(system.positions.dtype)"
+        raise InputError(f"momenta are {dtype}, but positions {expected}: {remedy}")
 
 
 def check_state(integrator: Integrator, state: MDState) -> None:
@@ -179,10 +178,8 @@ def check_state(integrator: Integrator, state: MDState) -> None:
     for name in ("bath", "virial"):
         shapes = [jax.tree.map(np.shape, getattr(x, name)) for x in (state, expected)]
         if shapes[0] != shapes[1]:
-            raise InputError(
-                f"the {name} of this state does not belong to this integrator: make a state with "
-                "difmd.initialize from its positions and momenta"
-            )
+            remedy = "make a state with difmd.initialize from its positions and momenta"
+            raise InputError(f"the {name} of this state does not belong to this integrator: {remedy}")
 
 
 def state_shapes(init: Callable[..., MDState], system: System) -> MDState:

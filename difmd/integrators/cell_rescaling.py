@@ -113,9 +113,8 @@ class _Step(NamedTuple):
         state = strained(state, pull + width * _noise(self.coupling, state))
         state = drift(state)
         forces, virial = virial_of(force)(state.system)
-        return state.replace(
-            momenta=state.momenta + 0.5 * step * forces, forces=forces, virial=virial, step=state.step + 1
-        )
+        momenta = state.momenta + 0.5 * step * forces
+        return state.replace(momenta=momenta, forces=forces, virial=virial, step=state.step + 1)
 
 
 def _noise(coupling: str, state: MDState) -> Float[Array, "3 3"]:

@@ -44,12 +44,8 @@ def csvr(*, dt: Scalar, temperature: Scalar | Schedule, time_constant: Scalar) -
         Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007), doi:10.1063/1.2408420, equation A7.
     """
     check_bath(dt, temperature, time_constant)
-    return Integrator(
-        init=Partial(_init),
-        step=Partial(_step, dt, temperature, time_constant),
-        dt=dt,
-        reservoir=Partial(_received),
-    )
+    step = Partial(_step, dt, temperature, time_constant)
+    return Integrator(init=Partial(_init), step=step, dt=dt, reservoir=Partial(_received))
 
 
 def _init(system: System, momenta: Array, key: Array, force: ForceFunction) -> MDState:

@@ -43,14 +43,10 @@ def langevin(*, dt: Scalar, temperature: Scalar | Schedule, friction: Scalar) ->
     check_positive("dt", dt, "Å√(amu/eV)")
     check_temperature(temperature)
     check_not_negative("friction", friction, "1/time")
-    return Integrator(
-        init=Partial(start),
-        step=Partial(_step, dt, temperature, friction),
-        dt=dt,
-        reversible=Reversible(
-            memory=Partial(_memory, dt, friction), step=Partial(_reversible_step, dt, temperature, friction)
-        ),
-    )
+    step = Partial(_step, dt, temperature, friction)
+    undoable = Partial(_reversible_step, dt, temperature, friction)
+    reversible = Reversible(memory=Partial(_memory, dt, friction), step=undoable)
+    return Integrator(init=Partial(start), step=step, dt=dt, reversible=reversible)
 
 
 def _step(dt: Array, temperature: Any, friction: Array, state: MDState, force: ForceFunction) -> MDState:
@@ -64,9 +60,8 @@ def _step(dt: Array, temperature: Any, friction: Array, state: MDState, force: F
     positions = positions + 0.5 * dt * momenta / masses
     system = system.replace(positions=positions)
     forces = force(system)
-    return state.replace(
-        system=system, momenta=momenta + 0.5 * dt * forces, forces=forces, step=state.step + 1
-    )
+    momenta = momenta + 0.5 * dt * forces
+    return state.replace(system=system, momenta=momenta, forces=forces, step=state.step + 1)
 
 
 def noise_of(decay: Array, temperature: Any, state: MDState, step: Array) -> Array:

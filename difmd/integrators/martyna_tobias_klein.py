@@ -78,13 +78,9 @@ def martyna_tobias_klein(
     check_barostat(pressure, coupling)
     check_integer("length", length)
     numbers = (temperature, pressure, time_constant, piston_time)
-    reservoir = Partial(_Reservoir(coupling), *numbers)
-    return Integrator(
-        init=Partial(_Init(length)),
-        step=Partial(_Step(coupling), dt, *numbers),
-        dt=dt,
-        reservoir=reservoir if _conserves(temperature, pressure) else None,
-    )
+    step = Partial(_Step(coupling), dt, *numbers)
+    reservoir = Partial(_Reservoir(coupling), *numbers) if _conserves(temperature, pressure) else None
+    return Integrator(init=Partial(_Init(length)), step=step, dt=dt, reservoir=reservoir)
 
 
 def _conserves(temperature: Any, pressure: Any) -> bool:

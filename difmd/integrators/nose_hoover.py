@@ -58,13 +58,9 @@ def nose_hoover(
     """
     check_bath(dt, temperature, time_constant)
     check_integer("length", length)
-    energy = Partial(_energy, temperature, time_constant)
-    return Integrator(
-        init=Partial(_Init(length)),
-        step=Partial(_step, dt, temperature, time_constant),
-        dt=dt,
-        reservoir=None if is_ramp(temperature) else energy,
-    )
+    step = Partial(_step, dt, temperature, time_constant)
+    energy = None if is_ramp(temperature) else Partial(_energy, temperature, time_constant)
+    return Integrator(init=Partial(_Init(length)), step=step, dt=dt, reservoir=energy)
 
 
 class _Init(NamedTuple):

@@ -31,13 +31,9 @@ def velocity_verlet(*, dt: Scalar) -> Integrator:
         Swope et al., J. Chem. Phys. 76, 637 (1982), doi:10.1063/1.442716.
     """
     check_positive("dt", dt, "Å√(amu/eV)")
-    return Integrator(
-        init=Partial(start),
-        step=Partial(verlet, dt),
-        dt=dt,
-        reversible=Reversible(memory=Partial(_no_memory), step=Partial(_reversible_step, dt)),
-        reservoir=Partial(_zero),
-    )
+    reversible = Reversible(memory=Partial(_no_memory), step=Partial(_reversible_step, dt))
+    step, reservoir = Partial(verlet, dt), Partial(_zero)
+    return Integrator(init=Partial(start), step=step, dt=dt, reversible=reversible, reservoir=reservoir)
 
 
 def verlet(dt: Array | float, state: MDState, force: ForceFunction) -> MDState:
@@ -46,9 +42,8 @@ def verlet(dt: Array | float, state: MDState, force: ForceFunction) -> MDState:
     system = state.system
     system = system.replace(positions=system.positions + dt * momenta / system.masses[:, None])
     forces = force(system)
-    return state.replace(
-        system=system, momenta=momenta + 0.5 * dt * forces, forces=forces, step=state.step + 1
-    )
+    momenta = momenta + 0.5 * dt * forces
+    return state.replace(system=system, momenta=momenta, forces=forces, step=state.step + 1)
 
 
 def _zero(state: MDState) -> Array:

@@ -81,12 +81,11 @@ class Calculator(ASECalculator):
         system = from_ase(free)
         validate_inputs(self.potential, self.params, system)
         neighbors = self._current(system)
-        evaluation: Evaluation = jax.tree.map(
-            lambda x: np.asarray(x, np.float64), _evaluate(self.potential, self.params, system, neighbors)
-        )
+        result = _evaluate(self.potential, self.params, system, neighbors)
+        evaluation: Evaluation = jax.tree.map(lambda x: np.asarray(x, np.float64), result)
         if not (np.isfinite(evaluation.energy) and np.isfinite(evaluation.forces).all()):
             raise CalculatorSetupError(
-                "energy or forces are not finite: atoms are too close to each other for this potential"
+                "energy or forces are not finite: atoms are too close for this potential"
             )
         energy = float(evaluation.energy)
         self.results = {"energy": energy, "free_energy": energy, "forces": evaluation.forces}
@@ -110,13 +109,10 @@ class Calculator(ASECalculator):
                 previous = None
             elif not bool(_is_stale(system, previous)):
                 return previous
+        cutoff, edges = self.potential.cutoff, self.potential.uses_reverse_edges
+        # The shapes of the previous list reuse compiled functions.
         self._neighbors = neighbor_list(
-            system,
-            cutoff=self.potential.cutoff,
-            skin=self.skin,
-            # The same shapes reuse compiled functions.
-            like=previous,
-            reverse_edges=self.potential.uses_reverse_edges,
+            system, cutoff=cutoff, skin=self.skin, like=previous, reverse_edges=edges
         )
         return self._neighbors
 

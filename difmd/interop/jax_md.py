@@ -112,9 +112,8 @@ def to_jax_md(
 
     def allocate(R: Array, *, box: Any = None, **unused: Any) -> JaxMDNeighbors:
         moved = _moved(system, R, box, fractional_coordinates, periodic)
-        neighbors = neighbor_list(
-            moved, cutoff=potential.cutoff, skin=skin, reverse_edges=potential.uses_reverse_edges
-        )
+        edges = potential.uses_reverse_edges
+        neighbors = neighbor_list(moved, cutoff=potential.cutoff, skin=skin, reverse_edges=edges)
         if has_overflowed(neighbors):
             raise InputError("the capacity of the list is exceeded: give positions that are finite")
         return JaxMDNeighbors(moved, neighbors, fractional_coordinates)

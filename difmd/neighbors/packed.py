@@ -103,6 +103,5 @@ def packed(
         "too_small": np.bool_(False),
         "reverse_edges": ReverseEdges(*edges),
     }
-    return Neighbors(
-        **arrays, cutoff=float(cutoff), skin=0.0, periodic=pbc, grid=Grid((1, 1, 1), (1, 1, 1), 0)
-    )
+    grid = Grid((1, 1, 1), (1, 1, 1), 0)
+    return Neighbors(**arrays, cutoff=float(cutoff), skin=0.0, periodic=pbc, grid=grid)

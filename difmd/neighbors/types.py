@@ -189,9 +189,8 @@ def check_belongs(system: System, neighbors: Neighbors, remedy: str = "build one
     check_type("neighbors", neighbors, Neighbors, remedy)
     if neighbors.reference_positions.shape != system.positions.shape:
         n_atoms = neighbors.reference_positions.shape[-2]
-        raise InputError(
-            f"the neighbour list is for {n_atoms} atoms, but the system has {system.n_atoms}: {remedy}"
-        )
+        counts = f"{n_atoms} atoms, but the system has {system.n_atoms}"
+        raise InputError(f"the neighbour list is for {counts}: {remedy}")
     if not is_traced(system.pbc) and tuple(map(bool, np.asarray(system.pbc))) != neighbors.periodic:
         raise InputError(
             f"the neighbour list is for pbc = {list(neighbors.periodic)}, but the system has "

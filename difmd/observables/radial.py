@@ -125,9 +125,8 @@ def radial_distribution(
         raise InputError("there are no configurations")
     g = np.array(each)
     stderr = np.full(n_bins, np.nan) if len(g) < 8 else np.array([over_blocks(row).stderr for row in g.T])
-    return RadialDistribution(
-        0.5 * (edges[1:] + edges[:-1]), g.mean(axis=0), stderr, around / len(each), len(each)
-    )
+    r = 0.5 * (edges[1:] + edges[:-1])
+    return RadialDistribution(r, g.mean(axis=0), stderr, around / len(each), len(each))
 
 
 def _frames(source: Any) -> Iterator[list[System]]:
