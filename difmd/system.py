@@ -193,9 +193,8 @@ def make_system(
         The `System`.
 
     Raises:
-        InputError: inconsistent shapes, NaN or infinite values, atomic numbers outside 0..118, masses ≤ 0,
-            atoms that coincide, a singular cell, indices of fixed atoms out of range, or a dtype that is not
-            a floating-point type.
+        InputError: inconsistent shapes, values that are not finite, atomic numbers outside 0..118, masses
+            ≤ 0, coinciding atoms, a singular cell, fixed atoms out of range, or not a floating-point dtype.
     """
     check_dtype(dtype)
     host = host_system(positions, atomic_numbers, masses=masses, cell=cell, pbc=pbc, fixed=fixed)

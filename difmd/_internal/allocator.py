@@ -20,11 +20,8 @@ _HEAP = 64 * 2**20
 def keep_memory() -> bool:
     """Make glibc retain freed blocks of up to 64 MB; called by training.
 
-    By default glibc maps and unmaps blocks of some megabytes in each call of a compiled function, and the
-    system fills each page with zeros. With this setting the memory of the process stays at its peak.
-
-    Returns whether memory is retained: not with other C libraries, with `DIFMD_KEEP_MEMORY=off`, or where the
-    environment tunes malloc.
+    Otherwise each call of a compiled function maps blocks anew, which the system fills with zeros. Returns
+    False with other C libraries, with `DIFMD_KEEP_MEMORY=off`, or where the environment tunes malloc.
     """
     is_tuned = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if os.environ.get(VARIABLE, "on") in ("", "off") or is_tuned:

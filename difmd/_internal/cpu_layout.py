@@ -36,10 +36,7 @@ def n_cores() -> int:
 
 
 def split(n: int, size: int) -> tuple[Int[np.ndarray, "blocks"], int] | None:
-    """First atoms of equal blocks of about `size`, which may overlap, and their length.
-
-    None for a single block, and on a GPU.
-    """
+    """First atoms of equal blocks of about `size`, perhaps overlapping, and their length; None for one."""
     length = columns(-(-n // -(-n // size)), 1)
     n_blocks = -(-n // length)
     if n_blocks < 2 or jax.default_backend() != "cpu":

@@ -16,9 +16,7 @@ def default_float() -> np.dtype[Any]:
 
 
 def floats(values: Any, dtype: Any = None) -> Float[Array, "*shape"]:
-    """An array of `values` in `dtype`; default: JAX's default.
-
-    NumPy rounds, as JAX would compile a conversion for each shape. JAX warns of a dtype that is not enabled.
-    """
+    """An array of `values` in `dtype`; default: JAX's default."""
     dtype = default_float() if dtype is None else dtype
+    # NumPy rounds, as JAX would compile a conversion for each shape.
     return jnp.asarray(np.asarray(values, dtype), dtype)

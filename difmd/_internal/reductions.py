@@ -19,10 +19,7 @@ _ROW, _DIRECT = 128, 256
 
 
 def largest(x: Float[Array, "n"]) -> Float[Array, ""]:
-    """The maximum; NaN if any of the numbers is NaN.
-
-    XLA reduces a long array on one core.
-    """
+    """The maximum, in parts, as XLA reduces a long array on one core; NaN if any of the numbers is NaN."""
     while len(x) > _SHORT:
         length = -(-len(x) // _PARTS)
         # The last part begins early enough to fit; overlaps do not change a maximum.
@@ -42,8 +39,7 @@ def full_rows(n: int) -> int:
 def cumulative(x: Shaped[Array, "n"]) -> Shaped[Array, "n"]:
     """The cumulative sum for a length of `full_rows`; of floats, by rows and a triangular matrix.
 
-    XLA on CPU compiles it faster than `jnp.cumsum`. In float32 it is exact for integers with sums up to 2²⁴;
-    a number that is not finite makes all sums of its row NaN.
+    XLA on CPU compiles it faster than `jnp.cumsum`. In float32 it is exact for integers with sums up to 2²⁴.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return jnp.cumsum(x, dtype=x.dtype)

@@ -21,10 +21,7 @@ _SHARE = 2048
 def cond_any(
     predicate: Bool[Array, ""], if_true: Callable[..., Any], if_false: Callable[..., Any], *operands: Any
 ) -> Any:
-    """`lax.cond`, but under `vmap` a single branch for all replicas: `if_true` if any predicate is True.
-
-    Plain `lax.cond` would compute both branches. The result of `if_true` must always be valid.
-    """
+    """`lax.cond`; under `vmap` one branch for all: `if_true`, always valid, if any predicate is True."""
 
     @jax.custom_batching.custom_vmap
     def choose(predicate: Any, operands: Any) -> Any:
@@ -55,11 +52,7 @@ def _(axis_size: int, in_batched: list[bool], number: Array) -> tuple[Array, boo
 
 
 def n_shares(n_replicas: int, n_atoms: int) -> int:
-    """Number of equal shares into which replicas of `n_atoms` are divided.
-
-    One per device. On a CPU that is the only device, each core runs several shares in turn, small enough for
-    its cache, as far as the number of replicas is divisible.
-    """
+    """Number of equal shares of replicas: one per device, or several per core that fit its cache."""
     devices = jax.local_devices()
     if len(devices) > 1 or devices[0].platform != "cpu":
         return _divisor(n_replicas, len(devices))
@@ -74,10 +67,7 @@ def _divisor(n_replicas: int, most: int) -> int:
 
 
 def map_replicas(function: Callable[..., Any], n_replicas: int) -> Callable[..., Any]:
-    """`vmap` over the leading axis of every argument, in equal shares on devices of the host; for use in jit.
-
-    The number of devices in use divides that of replicas. The result is that of plain `vmap` up to rounding.
-    """
+    """`vmap` over the leading axis of every argument, in equal shares on the devices; under jit."""
     devices = jax.local_devices()
     mapped = jax.vmap(function)
     used = _divisor(n_replicas, len(devices))

@@ -194,10 +194,8 @@ def _backward(
 
 
 def _reach(neighbors: Neighbors, start: System, end: System, extent: Extent) -> tuple[Array, Array]:
-    """The positions and the cut-off of a list that holds all pairs of a segment.
-
-    Atoms move about the middle of their bounding boxes by at most half a diagonal.
-    """
+    """The positions and the cut-off of a list that holds all pairs of a segment."""
+    # Atoms move about the middle of their bounding boxes by at most half a diagonal.
     middle = 0.5 * (extent.lowest + extent.highest)
     squares = jnp.sum((0.5 * (extent.highest - extent.lowest)) ** 2, axis=-1)
     moved = jnp.sqrt(largest(jnp.where(start.atomic_numbers > 0, squares, 0)))

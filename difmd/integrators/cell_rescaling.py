@@ -66,8 +66,8 @@ def cell_rescaling(
         `Integrator`; one evaluation of forces and virial a step. Its state holds the virial.
 
     Raises:
-        InputError: a value that is not positive, or an unknown coupling. When run: a direction that is not
-            periodic, or fixed atoms.
+        InputError: a value that is not positive, an unknown coupling; when run, open directions or fixed
+            atoms.
 
     References:
         Bernetti & Bussi, J. Chem. Phys. 153, 114107 (2020), doi:10.1063/5.0020514 (isotropic); Del Tatto,

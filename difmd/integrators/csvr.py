@@ -25,8 +25,7 @@ def csvr(*, dt: Scalar, temperature: Scalar | Schedule, time_constant: Scalar) -
 
         α² = c + (1 − c) K̄/(N_f K) (ξ₁² + Σ_{i=2}^{N_f} ξ_i²) + 2 ξ₁ √(c (1 − c) K̄/(N_f K)).
 
-    The noise of step n comes from the key of the state folded with n, so that interruptions do not change a
-    trajectory. `reservoir` is the energy that the bath has received.
+    Interruptions do not change the noise. `reservoir` is the energy that the bath has received.
 
     Args:
         dt: time step Δt [Å√(amu/eV)]; write `2 * units.FS`.

@@ -65,13 +65,12 @@ def martyna_tobias_klein(
         `Integrator`; one evaluation of forces and virial a step. Its state holds the virial.
 
     Raises:
-        InputError: a value that is not positive, or an unknown coupling. When run: a direction that is not
-            periodic, or fixed atoms.
+        InputError: a value that is not positive, an unknown coupling; when run, open directions or fixed
+            atoms.
 
     References:
         Martyna, Tobias & Klein, J. Chem. Phys. 101, 4177 (1994), doi:10.1063/1.467468; Tuckerman, Alejandre,
-        López-Rendón, Jochim & Martyna, J. Phys. A 39, 5629 (2006), doi:10.1088/0305-4470/39/19/S18 (the
-        splitting).
+        López-Rendón, Jochim & Martyna, J. Phys. A 39, 5629 (2006), doi:10.1088/0305-4470/39/19/S18.
     """
     check_bath(dt, temperature, time_constant)
     check_positive("piston_time", piston_time, "Å√(amu/eV)")

@@ -135,10 +135,7 @@ def _without_drift(momenta: Array, masses: Array) -> Array:
 
 
 def _without_rotation(momenta: Array, positions: Array, masses: Array) -> Array:
-    """Project on the complement of the rotations about x, y and z, in coordinates weighted by √m.
-
-    A linear molecule has two such rotations, and an atom none.
-    """
+    """Project on the complement of the rotations about x, y and z, in coordinates weighted by √m."""
     r = positions - jnp.sum(masses * positions, axis=0, keepdims=True) / jnp.sum(masses)
     roots = jnp.sqrt(masses)
     weighted = momenta / jnp.where(masses > 0, roots, 1)

@@ -38,7 +38,7 @@ class Schedule:
         """The value at a step.
 
         Args:
-            step: its number; int [].
+            step: int [].
 
         Returns:
             The value; [...].

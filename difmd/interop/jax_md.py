@@ -31,7 +31,7 @@ class JaxMDNeighbors:
     """A list of difmd with the interface of jax-md.
 
     Attributes:
-        system: the system of the list, with the positions of its last update.
+        system: the system at the last update.
         list: the list.
         uses_fractions: whether positions are fractions of the box.
     """

@@ -147,10 +147,7 @@ def _bins(
 
 
 class _Sorted(NamedTuple):
-    """The extended positions in the order of their bins; `start` is the first of each bin, and their number.
-
-    The `bins` of centers that pad lie past the last bin.
-    """
+    """The extended positions by bin; `start` holds the first of each bin, and their number."""
 
     order: Int[Array, "columns"]
     centers: Int[Array, "columns"]

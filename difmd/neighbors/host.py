@@ -92,12 +92,9 @@ def neighbor_list(
 def allocate(
     system: System, *, cutoff: float, skin: float, capacity: int | None = None, reverse_edges: bool = False
 ) -> tuple[Neighbors, int]:
-    """A list for a run that begins with a `rebuild`, and how often it was grown to suffice (host).
-
-    Nothing is built or compiled where the density determines the capacity.
-    """
+    """A list for a run that begins with a `rebuild`, and how often it was grown to suffice (host)."""
     empty, is_sure = _sized(system, cutoff, skin, _SLACK, capacity, None, reverse_edges)
-    if is_sure:
+    if is_sure:  # nothing is built or compiled
         return _repeated(empty, system), 0
     n_growths = 0
     built = _filled(system, empty, _SLACK, capacity)
