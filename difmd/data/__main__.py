@@ -14,7 +14,6 @@ from difmd.errors import InputError
 
 def main(arguments: list[str] | None = None) -> int:
     """Examine the frames of all files together; returns the exit code."""
-    enable_cache()
     parser = argparse.ArgumentParser(prog="python -m difmd.data", description="Examine a data set.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="files or DeePMD folders, as one data set")
     parser.add_argument("--plot", metavar="PNG", help="also plot energies, forces, distances and volumes")

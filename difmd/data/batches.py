@@ -148,13 +148,9 @@ class Batches:
         if not n_padding:
             return batch
         is_real = np.arange(self.batch_size) < len(rows)
-        labels = {
-            field.name: getattr(batch.labels, field.name) & is_real
-            if field.name.startswith("has_")
-            else getattr(batch.labels, field.name)
-            for field in dataclasses.fields(Labels)
-        }
-        return batch._replace(labels=Labels(**labels), frames=np.where(is_real, batch.frames, -1))
+        has = {name: value & is_real for name, value in vars(batch.labels).items() if name.startswith("has_")}
+        labels = dataclasses.replace(batch.labels, **has)
+        return batch._replace(labels=labels, frames=np.where(is_real, batch.frames, -1))
 
     def __iter__(self) -> Iterator[Batch]:
         """All batches in the order of the data within each shape."""
@@ -204,12 +200,8 @@ def make_batches(
         for frame in frames:
             pairs.append(pairs_of(frame.system, cutoff))
             advance(1)
-    sizes = np.array(
-        [
-            [f.n_atoms, -(-max(p.n_neighbors, 1) // _GROUP) * _GROUP]
-            for f, p in zip(frames, pairs, strict=True)
-        ]
-    )
+    slots = [-(-max(p.n_neighbors, 1) // _GROUP) * _GROUP for p in pairs]
+    sizes = np.column_stack([[frame.n_atoms for frame in frames], slots])
     buckets = []
     # The periodic directions of a neighbour list are static.
     for pbc in sorted({_periodic(frame) for frame in frames}):
@@ -222,9 +214,7 @@ def make_batches(
                 n_extended=max(len(pairs[k].parents) for k in members),
                 n_pairs=max(len(pairs[k].senders) // 2 for k in members),
             )
-            rows = [
-                _padded(k, frames[k], pairs[k], shape, pbc, cutoff, references or {}, dtype) for k in members
-            ]
+            rows = [_padded(k, frames[k], pairs[k], shape, cutoff, references or {}, dtype) for k in members]
             data = jax.tree.map(lambda *x: np.stack(x), *rows)
             buckets.append(_Bucket(shape, members, data))
     return Batches(batch_size, tuple(buckets))
@@ -265,9 +255,7 @@ def _groups(sizes: np.ndarray, most: int) -> list[np.ndarray]:
     groups, end = [], n
     while g > 0:
         start = cut[g, end]
-        low = first[start]
-        high = first[end] if end < n else len(order)
-        groups.append(order[low:high])
+        groups.append(order[first[start] : first[end] if end < n else len(order)])
         g, end = g - 1, start
     return groups[::-1]
 
@@ -277,7 +265,6 @@ def _padded(
     frame: Frame,
     pairs: Pairs,
     shape: Shape,
-    pbc: tuple[bool, bool, bool],
     cutoff: float,
     references: Mapping[int, float],
     dtype: np.dtype,
@@ -287,10 +274,9 @@ def _padded(
     numbers[:n] = frame.numbers
     masses = np.ones(n_all, dtype)
     masses[:n] = frame.system.masses
-    positions, forces = np.zeros((n_all, 3), dtype), np.zeros((n_all, 3), dtype)
+    positions, forces = np.zeros((2, n_all, 3), dtype)
     positions[:n] = frame.positions
-    if frame.forces is not None:
-        forces[:n] = frame.forces
+    forces[:n] = 0 if frame.forces is None else frame.forces
     cell = np.asarray(frame.cell, dtype)
     labels: dict[str, Any] = {
         "energy": np.asarray(_relative_energy(frame, references), dtype),
@@ -300,15 +286,10 @@ def _padded(
     }
     labels |= {f"has_{name}": np.bool_(name in frame.labels) for name in tuple(labels)}
     fields: dict[str, Any] = {"positions": positions, "atomic_numbers": numbers, "masses": masses}
-    fields |= {"cell": cell, "pbc": np.array(pbc)}
     number: Any = np.int32(index)
     sizes = {"slots": shape.slots, "n_extended": shape.n_extended, "n_pairs": shape.n_pairs}
-    return Batch(
-        system=System(**fields),
-        neighbors=packed(pairs, positions, cell, pbc=pbc, cutoff=cutoff, **sizes),
-        labels=Labels(**labels),
-        frames=number,
-    )
+    neighbors = packed(pairs, positions, cell, pbc=_periodic(frame), cutoff=cutoff, **sizes)
+    return Batch(System(**fields, cell=cell, pbc=np.array(frame.pbc)), neighbors, Labels(**labels), number)
 
 
 def _relative_energy(frame: Frame, references: Mapping[int, float]) -> float:

@@ -32,16 +32,8 @@ ENERGY_FACTORS = {
 }
 """Ratio of the number in another unit to the number in eV."""
 
-_LENGTH = {
-    "Å": 1.0,
-    "A": 1.0,
-    "Angstrom": 1.0,
-    "nm": 10.0,
-    "pm": 0.01,
-    "Bohr": BOHR,
-    "bohr": BOHR,
-    "a0": BOHR,
-}
+_LENGTH = {"Å": 1.0, "A": 1.0, "Angstrom": 1.0, "nm": 10.0, "pm": 0.01}
+_LENGTH |= dict.fromkeys(("Bohr", "bohr", "a0"), BOHR)
 _PRESSURE = {
     "GPa": units.GPA,
     "MPa": 1e-3 * units.GPA,
@@ -92,28 +84,19 @@ class Factors(NamedTuple):
 
 
 def factors_of(given: Units) -> Factors:
-    """The factors that convert numbers in these units to eV, Å and e.
-
-    Raises:
-        InputError: an unknown name, or a number that is zero or not finite.
-    """
+    """The factors that convert numbers in these units to eV, Å and e."""
     energy = _factor("energy", given.energy, _ENERGY)
     length = _factor("length", given.length, _LENGTH)
     per_length = {f"{e}/{x}": a / b for e, a in _ENERGY.items() for x, b in _LENGTH.items()}
-    per_volume = {
-        f"{e}/{x}{cube}": a / b**3
-        for e, a in _ENERGY.items()
-        for x, b in _LENGTH.items()
-        for cube in ("³", "^3", "**3", "3")
-    }
+    pressures = dict(_PRESSURE)
+    for cube in ("³", "^3", "**3", "3"):
+        pressures |= {f"{e}/{x}{cube}": a / b**3 for e, a in _ENERGY.items() for x, b in _LENGTH.items()}
     moments = {f"e{dot}{x}": b for x, b in _LENGTH.items() for dot in ("·", "*", " ", "")}
     return Factors(
         energy=energy,
         length=length,
         forces=energy / length if given.forces is None else _factor("forces", given.forces, per_length),
-        stress=energy / length**3
-        if given.stress is None
-        else _factor("stress", given.stress, {**_PRESSURE, **per_volume}),
+        stress=energy / length**3 if given.stress is None else _factor("stress", given.stress, pressures),
         virial=energy if given.virial is None else _factor("virial", given.virial, _ENERGY),
         dipole=_factor("dipole", given.dipole, {**_DIPOLE, **moments}),
         charges=_factor("charges", given.charges, _CHARGE),

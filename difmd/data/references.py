@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from difmd._internal.summaries import fields_summary
 from difmd.data.frames import Frame, is_isolated_atom
 from difmd.errors import InputError
+from difmd.potentials.species import symbols
 
 _ITERATIONS = 50
 
@@ -56,24 +57,16 @@ def reference_energies(
     if not labelled:
         raise InputError(f"none of {len(frames)} frames has an energy to determine reference energies")
     elements = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)})
-    energies: dict[int, float] = {}
-    origins: dict[int, str] = {}
-    single: dict[int, list[float]] = {}
+    energies = {z: float(energy) for z, energy in (isolated or {}).items() if z in elements}
+    origins = dict.fromkeys(energies, "given")
     for frame in labelled:
-        if is_isolated_atom(frame) and frame.energy is not None:
-            single.setdefault(int(frame.numbers[0]), []).append(frame.energy)
-    for z in elements:
-        if isolated is not None and z in isolated:
-            energies[z], origins[z] = float(isolated[z]), "given"
-        elif z in single:
+        z = int(frame.numbers[0])
+        if is_isolated_atom(frame) and frame.energy is not None and origins.get(z) != "given":
             # The lowest of several, such as spin states, is the ground state.
-            energies[z], origins[z] = min(single[z]), "isolated atom"
+            energies[z], origins[z] = min(frame.energy, energies.get(z, np.inf)), "isolated atom"
     rest = [z for z in elements if z not in energies]
-    notes = [
-        f"{name}: {_symbols(origins, name)}"
-        for name in ("given", "isolated atom")
-        if name in origins.values()
-    ]
+    kinds = [kind for kind in ("given", "isolated atom") if kind in origins.values()]
+    notes = [f"{kind}: {_names(z for z in origins if origins[z] == kind)}" for kind in kinds]
     if rest:
         counts = np.array([[np.sum(frame.numbers == z) for z in elements] for frame in labelled], float)
         totals = np.array([frame.energy for frame in labelled])
@@ -84,12 +77,13 @@ def reference_energies(
         rows = counts[has_rest][:, columns] / size[:, None]
         values = (totals - counts @ known)[has_rest] / size
         if not len(rows):
-            names = _symbols(dict.fromkeys(rest, ""), "")
-            raise InputError(f"no frame with {names} has an energy: give their energies with isolated=")
+            raise InputError(
+                f"no frame with {_names(rest)} has an energy: give their energies with isolated="
+            )
         fitted, rank = least_absolute(rows, values)
         energies.update(zip(rest, map(float, fitted), strict=True))
         origins.update(dict.fromkeys(rest, "fitted"))
-        notes.append(f"fitted: {_symbols(origins, 'fitted')} to {len(rows)} frames")
+        notes.append(f"fitted: {_names(rest)} to {len(rows)} frames")
         if rank < len(rest):
             notes.append(
                 f"the compositions determine only {rank} of {len(rest)} fitted energies: add frames of "
@@ -109,26 +103,16 @@ def excess_energies(frames: Sequence[Frame], references: ReferenceEnergies) -> n
     Returns:
         [frames], in eV per atom.
     """
-    return np.array(
-        [
-            np.nan
-            if frame.energy is None
-            else (frame.energy - sum(references.energies[int(z)] for z in frame.numbers)) / frame.n_atoms
-            for frame in frames
-        ]
-    )
+    excess = np.full(len(frames), np.nan)
+    for k, frame in enumerate(frames):
+        if frame.energy is not None:
+            isolated = sum(references.energies[int(z)] for z in frame.numbers)
+            excess[k] = (frame.energy - isolated) / frame.n_atoms
+    return excess
 
 
 def least_absolute(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Least absolute deviations by reweighted least squares.
-
-    Args:
-        rows: [equations, unknowns].
-        values: [equations].
-
-    Returns:
-        The solution, of least norm if it is underdetermined [unknowns]; and the rank.
-    """
+    """Least absolute deviations by reweighted least squares: solution (of least norm) and rank."""
     rank = int(np.linalg.matrix_rank(rows))
     fitted = np.linalg.lstsq(rows, values, rcond=1e-10)[0]
     for _ in range(_ITERATIONS):
@@ -142,7 +126,5 @@ def least_absolute(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, in
     return fitted, rank
 
 
-def _symbols(origins: Mapping[int, str], name: str) -> str:
-    from ase.data import chemical_symbols
-
-    return " ".join(chemical_symbols[z] for z, origin in sorted(origins.items()) if origin == name)
+def _names(numbers: Iterable[int]) -> str:
+    return " ".join(symbols(sorted(numbers)))

@@ -24,19 +24,7 @@ def check_data(
     references: Mapping[int, float],
     replay: Sequence[Frame] = (),
 ) -> None:
-    """Refuse data on which training is impossible.
-
-    Args:
-        weights: final weights of the loss.
-        potential: the energy model.
-        frames: to train on.
-        valid: to validate with.
-        references: energy of an atom of each element [eV].
-        replay: frames of an earlier training.
-
-    Raises:
-        InputError: naming the frame.
-    """
+    """Refuse data on which training is impossible, naming the frame."""
     if not frames or not valid:
         raise InputError(
             f"there are {len(frames)} frames to train on and {len(valid)} to validate with: give at least "
@@ -70,11 +58,7 @@ def check_data(
 
 
 def check_frames(potential: Potential, frames: Sequence[Frame]) -> None:
-    """Refuse frames for which the potential cannot be evaluated.
-
-    Raises:
-        InputError: naming the frame, and the species without parameters or what `potential.validate` reports.
-    """
+    """Refuse frames for which the potential cannot be evaluated, naming the frame."""
     for frame in frames:
         try:
             validate_structure(potential, frame.system)
@@ -83,11 +67,7 @@ def check_frames(potential: Potential, frames: Sequence[Frame]) -> None:
 
 
 def check_batch(potential: Potential, params: Params, batch: Batch) -> None:
-    """Refuse a batch for which the potential cannot be evaluated; species and values outside jit only.
-
-    Raises:
-        InputError: params of another potential or not finite, or an unknown species.
-    """
+    """Refuse a batch for which the potential cannot be evaluated; species and values outside jit only."""
     check_model(potential, params)
     if is_traced(params, batch):
         return

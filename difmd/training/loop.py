@@ -48,11 +48,7 @@ def prepare(
     n_members: int | None = None,
     bootstrap: bool = False,
 ) -> Session:
-    """Check the arguments of `train` or `train_committee`, which document them, and make the batches.
-
-    Raises:
-        InputError: as `train`.
-    """
+    """Check the arguments of `train` or `train_committee`, which document them, and make the batches."""
     recipe = recipe or Recipe()
     check_recipe(recipe)
     check_data(recipe.final_weights, potential, frames, valid, references, replay)
@@ -92,11 +88,7 @@ def run(
     on_validation: Callable[[list[Entry]], None],
     result: Callable[[CommitteeResult], Any],
 ) -> Any:
-    """Train to the end or the deadline; `result` converts the result, also that of an error.
-
-    Raises:
-        TrainingError: it cannot continue; `TrainingInterrupted` on Ctrl-C.
-    """
+    """Train to the end or the deadline; `result` converts the result, also that of an error."""
     try:
         _train(session, deadline, progress, on_validation)
     except KeyboardInterrupt as interrupt:
@@ -111,11 +103,7 @@ def run(
 
 
 def deadline_of(time_limit: float | None) -> float:
-    """The time of the clock at which training must have ended [s].
-
-    Raises:
-        InputError: the limit is not positive.
-    """
+    """The time of the clock at which training must have ended [s]."""
     if time_limit is None:
         return math.inf
     if not time_limit > 0:

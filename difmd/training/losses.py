@@ -36,19 +36,12 @@ class Weights(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Numbers of labels of a batch, by which sums of errors are divided.
+    """Numbers of labels of a batch, by which sums of errors are divided."""
 
-    Attributes:
-        energy: frames with an energy.
-        forces: components of forces.
-        stress: components of stresses.
-        dipole: components of dipoles.
-    """
-
-    energy: Int[Array, ""]
-    forces: Int[Array, ""]
-    stress: Int[Array, ""]
-    dipole: Int[Array, ""]
+    energy: Int[Array, ""]  # frames with an energy
+    forces: Int[Array, ""]  # components of forces
+    stress: Int[Array, ""]  # components of stresses
+    dipole: Int[Array, ""]  # components of dipoles
 
 
 def count(batch: Batch) -> Counts:

@@ -16,25 +16,15 @@ from difmd.training.schedules import Schedule
 
 
 class Progress(NamedTuple):
-    """What a checkpoint holds besides arrays; lists have an item for each member.
+    """What a checkpoint holds besides arrays; lists have an item for each member."""
 
-    Attributes:
-        histories: entries of all validations.
-        epoch: number of completed epochs.
-        best_epochs: −1 before the first finite validation loss.
-        best_losses: lowest validation losses.
-        stale: validations since the last improvement, or since the learning rate was reduced.
-        skipped: batches in a row, up to the last, without a finite gradient.
-        is_done: whether the training has ended.
-    """
-
-    histories: list[list[Entry]]
-    epoch: int
-    best_epochs: list[int]
-    best_losses: list[float]
-    stale: list[int]
-    skipped: list[int]
-    is_done: bool
+    histories: list[list[Entry]]  # entries of all validations
+    epoch: int  # number of completed epochs
+    best_epochs: list[int]  # −1 before the first finite validation loss
+    best_losses: list[float]  # lowest validation losses
+    stale: list[int]  # validations since the last improvement, or since the learning rate was reduced
+    skipped: list[int]  # batches in a row, up to the last, without a finite gradient
+    is_done: bool  # whether the training has ended
 
 
 def no_progress(n: int) -> Progress:
@@ -45,12 +35,7 @@ def no_progress(n: int) -> Progress:
 def after_validation(
     progress: Progress, recipe: Recipe, losses: Sequence[float], entries: Sequence[Entry], rates: np.ndarray
 ) -> tuple[Progress, list[bool], np.ndarray]:
-    """Add the validation losses and history entries of the members.
-
-    Returns:
-        The progress, whether each member has improved, and the factors `rates` of the learning rates after
-        reductions on a plateau.
-    """
+    """Add losses and entries; returns which members improved, and the rates after reductions on a plateau."""
     epoch = entries[0]["epoch"]
     is_better = [loss < best for loss, best in zip(losses, progress.best_losses, strict=True)]
     best_epochs = [epoch if better else e for better, e in zip(is_better, progress.best_epochs, strict=True)]

@@ -82,11 +82,7 @@ def learning_rate_of(recipe: Recipe, n_steps: int) -> optax.Schedule:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse settings that cannot work.
-
-    Raises:
-        InputError: naming the setting.
-    """
+    """Refuse settings that cannot work."""
     weights = (*recipe.initial_weights, *recipe.final_weights)
     if any(w < 0 for w in weights) or not any(w > 0 for w in recipe.final_weights):
         raise InputError(

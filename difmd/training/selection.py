@@ -17,15 +17,10 @@ Path = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A predicate of paths; made by `only` and `all_but`.
+    """A predicate of paths; made by `only` and `all_but`."""
 
-    Attributes:
-        names: parts of keys, in lower case.
-        are_trained: whether the parameters with such a name are trained, or all others.
-    """
-
-    names: tuple[str, ...]
-    are_trained: bool
+    names: tuple[str, ...]  # parts of keys, in lower case
+    are_trained: bool  # whether the parameters with such a name are trained, or all others
 
     def __call__(self, path: Path) -> bool:
         """Whether the array at this path is trained."""
@@ -76,11 +71,7 @@ def matches(name: str, path: Path) -> bool:
 
 
 def mask_of(params: Params, is_trained: Callable[[Path], bool]) -> Any:
-    """A tree of bools with the structure of params.
-
-    Raises:
-        InputError: nothing is trained, or no parameter has a name.
-    """
+    """A tree of bools with the structure of params."""
     paths = [
         tuple(getattr(k, "key", getattr(k, "idx", k)) for k in path)
         for path, _ in jax.tree_util.tree_leaves_with_path(params)

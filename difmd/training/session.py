@@ -111,11 +111,7 @@ class Session:
         return state, best, Progress(**meta)
 
     def train_epoch(self, epoch: int, advance: Advance) -> tuple[np.ndarray, np.ndarray]:
-        """Make the steps of an epoch.
-
-        Returns:
-            The losses, and whether the gradients were finite and applied; [batches, members].
-        """
+        """Make the steps of an epoch; losses, and whether gradients were applied; [batches, members]."""
         self.epoch = epoch
         losses = []
         for selections in self.batches.epoch(epoch):
@@ -137,11 +133,7 @@ class Session:
         return values, applied
 
     def validate(self, epoch: int, values: np.ndarray, applied: np.ndarray) -> tuple[list[Entry], list[bool]]:
-        """Validate the averaged parameters after an epoch, given what `train_epoch` returned.
-
-        Returns:
-            Entries of the histories, and whether each member has improved.
-        """
+        """Validate averaged parameters, given losses and steps applied; entries, whether members improved."""
         average = self._average()
         errors = [
             residuals(functools.partial(self._predict, self._member(average, k)), self.valid).errors()

@@ -28,61 +28,35 @@ EVERYWHERE, SHARED = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("r
 
 
 class TrainState(NamedTuple):
-    """What a step changes; in a committee every array has a leading axis of members.
+    """What a step changes; in a committee every array has a leading axis of members."""
 
-    Attributes:
-        params: θ as one vector, which compiles faster than many arrays.
-        average: exponential moving average of θ.
-        opt_state: of the optimizer.
-        step: number of steps made, skipped ones included.
-        norm: running mean of the norms of the gradients.
-        rate: factor of the learning rate, reduced on a plateau.
-    """
-
-    params: Array
-    average: Array
-    opt_state: Any
-    step: Array
-    norm: Array
-    rate: Array
+    params: Array  # θ as one vector, which compiles faster than many arrays
+    average: Array  # exponential moving average of θ
+    opt_state: Any  # of the optimizer
+    step: Array  # number of steps made, skipped ones included
+    norm: Array  # running mean of the norms of the gradients
+    rate: Array  # factor of the learning rate, reduced on a plateau
 
 
 class Problem(NamedTuple):
-    """What a step depends on besides its state and its batch.
+    """What a step depends on besides its state and its batch."""
 
-    Attributes:
-        potential: the energy model.
-        recipe: how to train.
-        optimizer: of `optimizer_of`.
-        unravel: from the vector to parameters.
-        mask: which entries of the vector are trained; bools.
-        learning_rate: as a function of the step.
-        weights: of the loss, as a function of the step.
-    """
-
-    potential: Potential
-    recipe: Recipe
-    optimizer: optax.GradientTransformation
-    unravel: Callable[[Array], Params]
-    mask: Any
-    learning_rate: Callable[[Any], Any]
-    weights: Callable[[Any], Weights]
+    potential: Potential  # the energy model
+    recipe: Recipe  # how to train
+    optimizer: optax.GradientTransformation  # of `optimizer_of`
+    unravel: Callable[[Array], Params]  # from the vector to parameters
+    mask: Any  # which entries of the vector are trained; bools
+    learning_rate: Callable[[Any], Any]  # as a function of the step
+    weights: Callable[[Any], Weights]  # of the loss, as a function of the step
 
 
 class CompiledSteps(NamedTuple):
-    """Compiled functions, and the placement of their arguments.
+    """Compiled functions, and the placement of their arguments."""
 
-    Attributes:
-        step: `step(state, batch) -> state, loss, whether the gradient was finite and applied`.
-        evaluate: `evaluate(params, batch) -> Evaluation`, with the parameters of one potential.
-        put: places a state or a batch on the devices.
-        must_wait: whether a step must end before the next is queued.
-    """
-
-    step: Any
-    evaluate: Any
-    put: Callable[[Any], Any]
-    must_wait: bool
+    step: Any  # `step(state, batch) -> state, loss, whether the gradient was finite and applied`
+    evaluate: Any  # `evaluate(params, batch) -> Evaluation`, with the parameters of one potential
+    put: Callable[[Any], Any]  # places a state or a batch on the devices
+    must_wait: bool  # whether a step must end before the next is queued
 
 
 def make_problem(
@@ -119,15 +93,11 @@ def weights_of(recipe: Recipe, n_steps: int) -> Callable[[Any], Weights]:
 
 
 def compile_steps(problem: Problem, n_members: int | None = None) -> CompiledSteps:
-    """Compile a step and an evaluation.
+    """Compile a step and an evaluation for one potential (None) or for a committee.
 
     On several devices each evaluates some frames of every batch, on as many devices as divide the batch; in a
     committee each trains some members, on as many as divide their number. On a CPU the members are trained
     one after the other, which suits its cache.
-
-    Args:
-        problem: what to train.
-        n_members: of a committee; None: one potential, without an axis of members.
     """
     devices = _devices(problem.recipe.batch_size if n_members is None else n_members)
     mesh = jax.sharding.Mesh(np.asarray(devices), ("replicas",))

@@ -20,25 +20,15 @@ _REPLAYED, _RESAMPLED = 1, 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stream:
-    """Batches as a function of the epoch alone, so that a training can resume at any epoch.
+    """Batches as a function of the epoch alone, so that a training can resume at any epoch."""
 
-    Attributes:
-        data: new frames, followed by those to replay.
-        seed: of all draws; member k has seed + k.
-        new: rows of the new frames, for each shape.
-        old: rows of the frames to replay, as above.
-        n_old: number of replayed frames of each shape in an epoch.
-        n_members: of a committee; None: one potential.
-        bootstrap: whether each member trains on a sample of the new frames, drawn with replacement.
-    """
-
-    data: Batches
-    seed: int
-    new: tuple[np.ndarray, ...]
-    old: tuple[np.ndarray, ...]
-    n_old: tuple[int, ...]
-    n_members: int | None
-    bootstrap: bool
+    data: Batches  # new frames, followed by those to replay
+    seed: int  # of all draws; member k has seed + k
+    new: tuple[np.ndarray, ...]  # rows of the new frames, for each shape
+    old: tuple[np.ndarray, ...]  # rows of the frames to replay, likewise
+    n_old: tuple[int, ...]  # number of replayed frames of each shape in an epoch
+    n_members: int | None  # of a committee; None: one potential
+    bootstrap: bool  # whether each member trains on a sample of the new frames, drawn with replacement
 
     def __len__(self) -> int:
         """Number of batches of an epoch."""

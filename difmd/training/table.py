@@ -67,14 +67,7 @@ class Table:
             print(text, flush=True)
 
     def show(self, entries: Sequence[Mapping[str, Any]], *, is_best: bool, eta: float, is_last: bool) -> None:
-        """Print a line for a validation, unless there are too many; means over members.
-
-        Args:
-            entries: of the history, one for each member.
-            is_best: whether it is the best so far, marked by a star.
-            eta: remaining time [s]; NaN if unknown.
-            is_last: the last line is always shown.
-        """
+        """Print means over members of a validation if it is due or the last; a star marks the best."""
         index = entries[0]["epoch"] // self._validate_every
         is_due = self._n_lines == 0 or index // self._every != (index - 1) // self._every
         if not self.enabled or not (is_due or is_last):

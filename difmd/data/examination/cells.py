@@ -34,22 +34,13 @@ def check_cells(s: Survey) -> Finding:
                 missing_pbc.append(k)
     summary = ", ".join(f"{count} frames {name}" for name, count in counts.items() if count)
     if too_small:
-        return Finding(
-            ITEM,
-            Verdict.WRONG,
-            f"{summary}; lattice planes less than 1 Å apart in {name_frames(s.frames, too_small)}",
-            "check the unit of the cell",
-            tuple(too_small),
-        )
+        summary += f"; lattice planes less than 1 Å apart in {name_frames(s.frames, too_small)}"
+        return Finding(ITEM, Verdict.WRONG, summary, "check the unit of the cell", tuple(too_small))
     if missing_pbc:
-        return Finding(
-            ITEM,
-            Verdict.DOUBTFUL,
-            f"{summary}; {len(missing_pbc)} are not periodic, but atoms are bonded across faces of the cell: "
-            f"{name_frames(s.frames, missing_pbc)}",
-            "set pbc=True for crystals and liquids",
-            tuple(missing_pbc),
-        )
+        summary += f"; {len(missing_pbc)} are not periodic, but atoms are bonded across faces of the cell: "
+        summary += name_frames(s.frames, missing_pbc)
+        remedy = "set pbc=True for crystals and liquids"
+        return Finding(ITEM, Verdict.DOUBTFUL, summary, remedy, tuple(missing_pbc))
     if vacuum:
         summary += f"; {len(vacuum)} are mostly vacuum, such as boxes around molecules"
     return Finding(ITEM, Verdict.OK, summary)

@@ -22,6 +22,7 @@ from difmd.data.examination.unit_checks import check_absolute_units, check_mixed
 from difmd.data.frames import Frame
 from difmd.data.references import ReferenceEnergies, reference_energies
 from difmd.errors import InputError
+from difmd.potentials.species import symbols
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,9 +94,8 @@ class Examination(NamedTuple):
 
     def _repr_html_(self) -> str:
         rows = {
-            finding.item: f"{finding.verdict.value}: {finding.summary}"
-            + (f" → {finding.remedy}" if finding.remedy else "")
-            for finding in self.findings
+            f.item: f"{f.verdict.value}: {f.summary}" + (f" → {f.remedy}" if f.remedy else "")
+            for f in self.findings
         }
         return html_table(self._title(), rows)
 
@@ -120,23 +120,15 @@ class Examination(NamedTuple):
 
     def report(self) -> dict[str, Any]:
         """All findings as numbers, text and lists, for JSON."""
+        energies = None if self.references is None else self.references.energies
         return {
             "n_frames": self.n_frames,
             "n_atoms": list(self.n_atoms),
             "elements": list(self.elements),
             "verdict": self.verdict.value,
-            "reference_energies_eV": None
-            if self.references is None
-            else {str(z): energy for z, energy in self.references.energies.items()},
+            "reference_energies_eV": energies and {str(z): energy for z, energy in energies.items()},
             "findings": [
-                {
-                    "item": finding.item,
-                    "verdict": finding.verdict.value,
-                    "summary": finding.summary,
-                    "remedy": finding.remedy,
-                    "frames": [int(i) for i in finding.frames],
-                }
-                for finding in self.findings
+                {**f._asdict(), "verdict": f.verdict.value, "frames": list(f.frames)} for f in self.findings
             ],
         }
 
@@ -163,21 +155,16 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     Raises:
         InputError: there are no frames.
     """
-    from ase.data import chemical_symbols
-
     if not len(frames):
         raise InputError("there are no frames to examine")
     s = survey(frames, progress=len(frames) >= _MANY if progress is None else progress)
     findings = [check_labels(s), check_finite(s), check_cells(s), check_close_atoms(s), check_duplicates(s)]
     references, finding = _references(frames, s.usable)
     findings.append(finding)
-    outliers = list(check_outliers(s))
-    mixed = list(check_mixed_units(s))
-    findings += outliers + mixed
+    comparisons = [*check_outliers(s), *check_mixed_units(s)]
+    findings += comparisons
     # Frames with known errors would obscure the comparison of the others.
-    exclude = {
-        int(i) for finding in (*outliers, *mixed) if finding.verdict is not Verdict.OK for i in finding.frames
-    }
+    exclude = {int(i) for f in comparisons if f.verdict is not Verdict.OK for i in f.frames}
     findings += [check_net_forces(s), check_energy_forces(s, exclude), check_absolute_units(s)]
     findings += [*check_stress(s), check_energy_stress(s, exclude)]
     numbers = np.unique(np.concatenate([frame.numbers for frame in frames]))
@@ -185,14 +172,12 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
         findings=tuple(f._replace(frames=tuple(int(i) for i in f.frames)) for f in findings),
         n_frames=len(frames),
         n_atoms=(int(s.sizes.min()), int(s.sizes.max())),
-        elements=tuple(chemical_symbols[z] for z in numbers),
+        elements=tuple(symbols(numbers)),
         references=references,
     )
 
 
 def _references(frames: Sequence[Frame], usable: np.ndarray) -> tuple[ReferenceEnergies | None, Finding]:
-    from ase.data import chemical_symbols
-
     item = "reference energies"
     finite = [frame for frame, ok in zip(frames, usable, strict=True) if ok]
     if not any(frame.energy is not None for frame in finite):
@@ -201,7 +186,9 @@ def _references(frames: Sequence[Frame], usable: np.ndarray) -> tuple[ReferenceE
         references = reference_energies(finite)
     except InputError as error:
         return None, Finding(item, Verdict.UNKNOWN, str(error))
-    values = ", ".join(f"{chemical_symbols[z]} {energy:.3f}" for z, energy in references.energies.items())
+    names = symbols(references.energies)
+    energies = references.energies.values()
+    values = ", ".join(f"{name} {energy:.3f}" for name, energy in zip(names, energies, strict=True))
     return references, Finding(item, Verdict.OK, f"{values} eV ({references.note})")
 
 

@@ -28,30 +28,25 @@ def check_duplicates(s: Survey) -> Finding:
         # Frames with equal distances but different energies are duplicates only if all positions agree.
         if copy or not gap > _SAME_ENERGY:
             pairs.append((a, b, copy, float(gap)))
+    item = "duplicates"
     if not pairs:
-        return Finding("duplicates", Verdict.OK, f"no two of {int(s.usable.sum())} frames are equal")
+        return Finding(item, Verdict.OK, f"no two of {int(s.usable.sum())} frames are equal")
     differing = sorted((pair for pair in pairs if pair[3] > _SAME_ENERGY), key=lambda pair: -pair[3])
     if differing:
         first, second, _, gap = differing[0]
-        return Finding(
-            "duplicates",
-            Verdict.WRONG,
-            f"{len(differing)} frames repeat others with another energy, by up to {1e3 * gap:.3g} meV/atom: "
-            f"{name_frames(s.frames, (first, second))}",
-            "check which label is correct; levels of theory or units may be mixed",
-            tuple(sorted({k for pair in differing for k in pair[:2]})),
-        )
+        text = f"{len(differing)} frames repeat others with another energy, by up to {1e3 * gap:.3g} meV/atom"
+        text += f": {name_frames(s.frames, (first, second))}"
+        remedy = "check which label is correct; levels of theory or units may be mixed"
+        indices = tuple(sorted({k for pair in differing for k in pair[:2]}))
+        return Finding(item, Verdict.WRONG, text, remedy, indices)
     later = sorted({second for _, second, _, _ in pairs})
     exact = len({second for _, second, copy, _ in pairs if copy})
-    return Finding(
-        "duplicates",
-        Verdict.DOUBTFUL,
+    text = (
         f"{len(later)} of {len(s.frames)} frames repeat others, {exact} atom by atom and the others rotated "
-        f"or renumbered, such as "
-        f"{name_frames(s.frames, pairs[0][:2])}",
-        "remove the duplicates before splitting: otherwise training frames occur in the validation",
-        tuple(later),
+        f"or renumbered, such as {name_frames(s.frames, pairs[0][:2])}"
     )
+    remedy = "remove the duplicates before splitting: otherwise training frames occur in the validation"
+    return Finding(item, Verdict.DOUBTFUL, text, remedy, tuple(later))
 
 
 def _duplicates(s: Survey) -> Iterator[tuple[int, int, bool]]:
@@ -81,7 +76,8 @@ def _duplicates(s: Survey) -> Iterator[tuple[int, int, bool]]:
         for a, b in sorted(candidates):
             if _same_distances(s, spectra, a, b):
                 moved = displacement(s.frames[a], s.frames[b])
-                yield a, b, moved is not None and bool(np.abs(_centered(moved[0])).max() < 10 * _SAME)
+                is_copy = moved is not None and np.abs(moved[0] - moved[0].mean(axis=0)).max() < 10 * _SAME
+                yield a, b, bool(is_copy)
 
 
 def _same_distances(s: Survey, spectra: dict[int, np.ndarray], a: int, b: int) -> bool:
@@ -94,7 +90,3 @@ def _same_distances(s: Survey, spectra: dict[int, np.ndarray], a: int, b: int) -
             spectra[k] = np.sort(1e4 * (119 * low + high) + pairs.distances)
     first, second = spectra[a], spectra[b]
     return len(first) == len(second) > 0 and float(np.abs(first - second).max()) < _SAME
-
-
-def _centered(shift: np.ndarray) -> np.ndarray:
-    return shift - shift.mean(axis=0)

@@ -26,33 +26,19 @@ _TOLERANCE = 0.1
 
 
 class Slope(NamedTuple):
-    """Slope of energy differences against the work of the forces; 1 if they agree.
+    """Slope of energy differences against the work of the forces; 1 if they agree."""
 
-    Attributes:
-        value: ΔE over −½(F₁ + F₂)·Δr, weighted.
-        error: standard error, that of the trapezoidal rule included.
-        pairs: number of pairs of frames.
-        worst: first frame of each pair, the worst pair first.
-    """
-
-    value: float
-    error: float
-    pairs: int
-    worst: np.ndarray
+    value: float  # ΔE over −½(F₁ + F₂)·Δr, weighted
+    error: float  # standard error, that of the trapezoidal rule included
+    pairs: int  # number of pairs of frames
+    worst: np.ndarray  # first frame of each pair, the worst pair first
 
 
 def energy_force_slope(s: Survey, exclude: set[int]) -> Slope | None:
-    """Slope of ΔE against −½(F₁ + F₂)·Δr over consecutive frames that are close to each other.
+    """Slope of ΔE against −½(F₁ + F₂)·Δr over consecutive frames close to each other; None for too few pairs.
 
     The trapezoidal rule is exact for a harmonic energy. Its error for the pair model is subtracted with a
     fitted factor; a third of this correction enters the error.
-
-    Args:
-        s: the frames.
-        exclude: frames to exclude.
-
-    Returns:
-        The `Slope`, or None if there are too few pairs.
     """
     rows = []
     for k in range(len(s.frames) - 1):
@@ -90,12 +76,7 @@ def is_determined(slope: Slope) -> bool:
 
 
 def _fit(rows: np.ndarray) -> Slope | None:
-    """Robust weighted slope.
-
-    Args:
-        rows: ΔE, work, error of the trapezoidal rule for the model, rms and largest displacement, frame;
-            [pairs, 6].
-    """
+    """Robust slope from rows [pairs, 6]: ΔE, work, model's trapezoidal error, rms and largest Δr, frame."""
     change, work, error, size = rows.T[:4]
     weight = 1 / (size**3 + _NEAR**3) ** 2
     trust = np.ones(len(rows))
@@ -130,6 +111,7 @@ def _fit(rows: np.ndarray) -> Slope | None:
 def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
     """Compare energy differences with forces, or with the pair model if no frames are close to each other."""
     slope = energy_force_slope(s, exclude)
+    labelled = tuple(np.flatnonzero(np.isfinite(s.energies) & np.isfinite(s.force_rms)))
     if slope is not None and is_determined(slope):
         summary = (
             f"ΔE / (−½(F₁+F₂)·Δr) = {slope.value:.3f} ± {slope.error:.3f} from {slope.pairs} pairs of frames"
@@ -138,22 +120,15 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
         if off <= _TOLERANCE or off < _SIGMA * slope.error:
             return Finding(ITEM, Verdict.OK, summary)
         unit = name_factor(slope.value, 1.15)
-        return Finding(
-            ITEM,
-            Verdict.WRONG if unit or off > 0.5 else Verdict.DOUBTFUL,
-            summary + (f": {unit}" if unit else "") + f"; such as {name_frames(s.frames, slope.worst, 1)}",
-            "read with the right Units(energy=..., forces=...)"
-            if unit
-            else "check units, and whether the forces are the derivative of this energy (the free energy is)",
-            tuple(np.flatnonzero(np.isfinite(s.energies) & np.isfinite(s.force_rms))),
-        )
-    why = (
-        "no frames are close to each other"
-        if slope is None
-        else (
-            f"{slope.pairs} pairs of frames are too far apart (slope {slope.value:.2f} ± {slope.error:.2f})"
-        )
-    )
+        verdict = Verdict.WRONG if unit or off > 0.5 else Verdict.DOUBTFUL
+        summary += (f": {unit}" if unit else "") + f"; such as {name_frames(s.frames, slope.worst, 1)}"
+        remedy = "check units, and that the forces are the derivative of this energy, not of the free energy"
+        if unit:
+            remedy = "read with the right Units(energy=..., forces=...)"
+        return Finding(ITEM, verdict, summary, remedy, labelled)
+    why = "no frames are close to each other"
+    if slope is not None:
+        why = f"{slope.pairs} pairs of frames are too far apart (slope {slope.value:.2f} ± {slope.error:.2f})"
     coarse = _model_slope(s, exclude)
     if coarse is None:
         return Finding(ITEM, Verdict.UNKNOWN, why)
@@ -167,13 +142,9 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
     if ratio > 1 / 8 and correlation * ratio < 8:
         return Finding(ITEM, Verdict.OK, f"{summary}, so the units agree; 10 % would not be detected")
     unit = name_factor(ratio, 2.5)
-    return Finding(
-        ITEM,
-        Verdict.DOUBTFUL,
-        summary + (f": {unit}?" if unit else ""),
-        "check the units of energies and forces: read with Units(energy=..., forces=...)",
-        tuple(np.flatnonzero(np.isfinite(s.energies) & np.isfinite(s.force_rms))),
-    )
+    summary += f": {unit}?" if unit else ""
+    remedy = "check the units of energies and forces: read with Units(energy=..., forces=...)"
+    return Finding(ITEM, Verdict.DOUBTFUL, summary, remedy, labelled)
 
 
 def name_factor(ratio: float, within: float) -> str:

@@ -87,15 +87,13 @@ def stress_offset(frames: Sequence[Frame]) -> StressOffset:
     for frame in frames:
         if frame.energy is not None and frame.forces is not None and frame.stress is not None:
             if frame.volume is not None:
-                groups.setdefault(np.asarray(frame.numbers).tobytes(), []).append(frame)
+                groups.setdefault(frame.numbers.tobytes(), []).append(frame)
     of_groups = [_pairs(group[:: -(-len(group) // 2000)]) for group in groups.values()]
     pairs = np.concatenate([np.zeros((0, 4)), *of_groups])
-    if len(pairs) < 2:
-        return StressOffset(np.nan, np.nan, np.nan, len(pairs))
     change, work, expansion, uncertainty = pairs.T
     x, y = expansion / uncertainty, (change - work) / uncertainty
     norm = float(x @ x)
-    if norm == 0:
+    if len(pairs) < 2 or norm == 0:
         return StressOffset(np.nan, np.nan, np.nan, len(pairs))
     value = float(x @ y) / norm
     stderr = float(np.sqrt(np.mean((y - value * x) ** 2) / norm))
@@ -127,37 +125,30 @@ def check_energy_stress(s: Survey, exclude: Set[int]) -> Finding:
     if offset.n_pairs < _FEWEST or not np.isfinite(offset.value):
         return Finding(ITEM, Verdict.UNKNOWN, "too few frames are strained copies of others")
     if not abs(offset.slope - 1) < _ALIKE:
-        return Finding(
-            ITEM,
-            Verdict.UNKNOWN,
-            f"energies change by {offset.slope:.2f} times the work of forces and stresses ({offset.n_pairs} "
-            "pairs of frames): check units and signs first",
-        )
+        text = f"energies change by {offset.slope:.2f} times the work of forces and stresses ("
+        text += f"{offset.n_pairs} pairs of frames): check units and signs first"
+        return Finding(ITEM, Verdict.UNKNOWN, text)
     gpa = offset.value / units.GPA
     summary = (
         f"energies agree with stresses plus {gpa:.2f} ± {offset.stderr / units.GPA:.2f} GPa "
         f"({offset.n_pairs} pairs of frames)"
     )
-    if offset.is_significant:
-        return Finding(
-            ITEM,
-            Verdict.DOUBTFUL,
-            summary,
-            "frames = data.correct_stress(frames, data.stress_offset(frames)), or ignore the stress: a "
-            "fit to inconsistent labels deteriorates both",
-            tuple(k for k, f in enumerate(s.frames) if s.usable[k] and f.stress is not None),
-        )
-    return Finding(ITEM, Verdict.OK, summary)
+    if not offset.is_significant:
+        return Finding(ITEM, Verdict.OK, summary)
+    remedy = (
+        "frames = data.correct_stress(frames, data.stress_offset(frames)), or ignore the stress: a fit to "
+        "inconsistent labels deteriorates both"
+    )
+    stressed = tuple(k for k, f in enumerate(s.frames) if s.usable[k] and f.stress is not None)
+    return Finding(ITEM, Verdict.DOUBTFUL, summary, remedy, stressed)
 
 
 def _pairs(frames: Sequence[Frame]) -> Float[np.ndarray, "pairs 4"]:
     """For pairs of frames: change of energy, work, V tr ε and uncertainty [eV, eV, Å³, eV], per atom."""
     if len(frames) < 2:
         return np.zeros((0, 4))
-    cells = np.array([np.asarray(frame.system.cell, float) for frame in frames])
-    fractional = np.array([np.asarray(frame.system.positions, float) for frame in frames]) @ np.linalg.inv(
-        cells
-    )
+    cells = np.array([frame.cell for frame in frames], float)
+    fractional = np.array([frame.positions for frame in frames], float) @ np.linalg.inv(cells)
     forces = np.array([frame.forces for frame in frames])
     energies = np.array([frame.energy for frame in frames])
     volumes = np.abs(np.linalg.det(cells))

@@ -14,19 +14,12 @@ _FEW_ATOMS = 64
 
 
 class Pairs(NamedTuple):
-    """Pairs of a frame, each once.
+    """Pairs of a frame, each once."""
 
-    Attributes:
-        i: int [pairs].
-        j: int [pairs].
-        vectors: r_ij = r_j − r_i, including the image [Å]; [pairs, 3].
-        distances: [Å]; [pairs].
-    """
-
-    i: np.ndarray
-    j: np.ndarray
-    vectors: np.ndarray
-    distances: np.ndarray
+    i: np.ndarray  # int [pairs]
+    j: np.ndarray  # int [pairs]
+    vectors: np.ndarray  # r_ij = r_j − r_i, including the image [Å]; [pairs, 3]
+    distances: np.ndarray  # [Å]; [pairs]
 
     def within(self, cutoff: float) -> Pairs:
         """The pairs closer than `cutoff` [Å]."""
@@ -59,14 +52,9 @@ def covalent_radii(numbers: np.ndarray) -> np.ndarray:
 
 
 def nearest_ratios(frame: Frame) -> tuple[np.ndarray, tuple[int, int, float]]:
-    """Distance of each atom to its nearest neighbour, over the sum of the covalent radii.
+    """Nearest distance over the sum of covalent radii for each atom; the closest pair and its distance [Å].
 
-    Args:
-        frame: the atoms.
-
-    Returns:
-        The ratios [atoms], infinite above 2.5; and the closest pair: i, j and its distance [Å], infinite if
-        there is none.
+    Infinite above 2.5 and if there is no pair.
     """
     # Most atoms have a close neighbour, and a search twice as far costs eight times as much.
     near = _nearest_within(frame, 1.3)
@@ -87,15 +75,11 @@ def _nearest_within(frame: Frame, reach: float) -> tuple[np.ndarray, tuple[int, 
 
 
 def displacement(first: Frame, second: Frame) -> tuple[np.ndarray, np.ndarray] | None:
-    """Displacements of the atoms from one frame to another.
+    """Displacements from one frame to another [Å], [atoms, 3], and the rotation of the forces of the second.
 
-    In periodic frames of the same cell the nearest images are compared, in molecules the positions after a
-    rotation of the second onto the first (Kabsch, Acta Cryst. A 32, 922 (1976),
-    doi:10.1107/S0567739476001873).
-
-    Returns:
-        Displacements Δr [Å]; [atoms, 3], and the rotation of the second frame, to be applied to its forces as
-        `forces @ rotation`; [3, 3]. None if atoms or cells differ.
+    Periodic frames of one cell are compared by nearest images, molecules after a rotation of the second onto
+    the first (Kabsch, Acta Cryst. A 32, 922 (1976), doi:10.1107/S0567739476001873), applied to its forces as
+    `forces @ rotation`. None if atoms or cells differ.
     """
     if not np.array_equal(first.numbers, second.numbers) or not np.array_equal(first.pbc, second.pbc):
         return None

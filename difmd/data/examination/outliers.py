@@ -31,22 +31,17 @@ def check_outliers(s: Survey) -> Iterator[Finding]:
         bad = bad[np.argsort(-np.abs(residual[bad]))]
         spread = f"90 % of {len(known)} frames lie within {1e3 * _width(residual[known]):.3g} meV/atom"
         if len(bad):
-            yield Finding(
-                "energy outliers",
-                Verdict.WRONG if np.any(beyond > 3) else Verdict.DOUBTFUL,
-                f"{spread} of {unit}, but {name_frames(s.frames, bad)} by up to "
-                f"{1e3 * np.abs(residual[bad[0]]):.3g} meV/atom",
-                "check whether these calculations converged, and the unit of their energies",
-                tuple(bad),
-            )
+            verdict = Verdict.WRONG if np.any(beyond > 3) else Verdict.DOUBTFUL
+            text = f"{spread} of {unit}, but {name_frames(s.frames, bad)} by up to "
+            text += f"{1e3 * np.abs(residual[bad[0]]):.3g} meV/atom"
+            remedy = "check whether these calculations converged, and the unit of their energies"
+            yield Finding("energy outliers", verdict, text, remedy, tuple(bad))
         else:
             yield Finding("energy outliers", Verdict.OK, f"{spread} of {unit}, without outliers")
-    largest = np.array(
-        [
-            np.abs(f.forces).max() if ok and f.forces is not None and f.n_atoms > 1 else np.nan
-            for f, ok in zip(s.frames, s.usable, strict=True)
-        ]
-    )
+    largest = np.full(len(s.frames), np.nan)
+    for k, frame in enumerate(s.frames):
+        if s.usable[k] and frame.forces is not None and frame.n_atoms > 1:
+            largest[k] = np.abs(frame.forces).max()
     known = np.flatnonzero(np.isfinite(largest))
     if len(known) < _FEWEST:
         yield Finding("force outliers", Verdict.UNKNOWN, f"{len(known)} frames with forces are too few")
@@ -59,23 +54,16 @@ def check_outliers(s: Survey) -> Iterator[Finding]:
         f"below {usual:.3g}"
     )
     if len(bad):
-        yield Finding(
-            "force outliers",
-            Verdict.DOUBTFUL,
-            f"{summary}; {len(bad)} frames above 5 times that",
-            "check whether these calculations converged, or exclude such frames",
-            tuple(bad[np.argsort(-largest[bad])]),
-        )
+        summary += f"; {len(bad)} frames above 5 times that"
+        remedy = "check whether these calculations converged, or exclude such frames"
+        frames = tuple(bad[np.argsort(-largest[bad])])
+        yield Finding("force outliers", Verdict.DOUBTFUL, summary, remedy, frames)
     else:
         yield Finding("force outliers", Verdict.OK, summary)
 
 
 def energy_residuals(s: Survey) -> tuple[np.ndarray, str]:
-    """Energy per atom relative to a fit to composition and pair model [eV]; isolated atoms are ignored.
-
-    Returns:
-        Residuals, NaN without energy; [frames]. And the name of the fit.
-    """
+    """Energy per atom relative to a fit [eV], NaN for isolated atoms or without energy; name of the fit."""
     residual = _by_composition(s)
     known = np.flatnonzero(np.isfinite(residual))
     model = s.model_energies[known] / s.sizes[known]

@@ -25,52 +25,28 @@ _ROUNDS = 3
 
 
 class PairModel(NamedTuple):
-    """U = Σ_{pairs} φ_ab(r), φ_ab a cubic spline that vanishes at the cut-off.
+    """U = Σ_{pairs} φ_ab(r), φ_ab a cubic spline that vanishes at the cut-off."""
 
-    Attributes:
-        cutoff: [Å].
-        kinds: index of each pair of elements (a ≤ b).
-        starts: first knot of each pair of elements [Å]; [kinds].
-        coefficients: of the splines [eV]; [kinds, functions].
-        correlation: between fitted forces and labels, over the fitted frames.
-    """
-
-    cutoff: float
-    kinds: dict[tuple[int, int], int]
-    starts: np.ndarray
-    coefficients: np.ndarray
-    correlation: float
+    cutoff: float  # [Å]
+    kinds: dict[tuple[int, int], int]  # index of each pair of elements (a ≤ b)
+    starts: np.ndarray  # first knot of each pair of elements [Å]; [kinds]
+    coefficients: np.ndarray  # of the splines [eV]; [kinds, functions]
+    correlation: float  # between fitted forces and labels, over the fitted frames
 
 
 class Prediction(NamedTuple):
-    """Prediction of the model for one frame.
+    """Prediction of the model for one frame."""
 
-    Attributes:
-        energy: [eV].
-        forces: [eV/Å]; [atoms, 3].
-        virial: ∂U/∂strain, stress times volume [eV]; [3, 3].
-        laplacian: Σ_i ∇_i² U [eV/Å²].
-        pairs: the pairs within the cut-off.
-        stiffness: φ'' of each pair [eV/Å²]; [pairs].
-    """
-
-    energy: float
-    forces: np.ndarray
-    virial: np.ndarray
-    laplacian: float
-    pairs: Pairs
-    stiffness: np.ndarray
+    energy: float  # [eV]
+    forces: np.ndarray  # [eV/Å]; [atoms, 3]
+    virial: np.ndarray  # ∂U/∂strain, stress times volume [eV]; [3, 3]
+    laplacian: float  # Σ_i ∇_i² U [eV/Å²]
+    pairs: Pairs  # the pairs within the cut-off
+    stiffness: np.ndarray  # φ'' of each pair [eV/Å²]; [pairs]
 
 
 def fit_pair_model(frames: Sequence[Frame]) -> PairModel | None:
-    """Fit forces by weighted, regularised least squares; inconsistent frames get no weight.
-
-    Args:
-        frames: those with forces are used.
-
-    Returns:
-        The model, or None if there are too few forces.
-    """
+    """Fit forces by weighted, regularised least squares, without inconsistent frames; None for too few."""
     chosen = _sample(frames)
     if not chosen or sum(3 * frame.n_atoms for frame in chosen) < 60:
         return None
@@ -140,16 +116,7 @@ def _solve(
 
 
 def predict(model: PairModel, frame: Frame, pairs: Pairs) -> Prediction:
-    """Energy, forces, virial and stiffness of one frame, without pairs of elements that the model lacks.
-
-    Args:
-        model: the model.
-        frame: the atoms.
-        pairs: of the frame within the cut-off of the model.
-
-    Returns:
-        The `Prediction`.
-    """
+    """Energy, forces, virial and stiffness of one frame; pairs of elements not in the model are ignored."""
     known, kind = _kinds(model, frame, pairs)
     pairs = Pairs(*(field[known] for field in pairs))
     kind = kind[known]

@@ -6,7 +6,8 @@ import numpy as np
 
 from difmd.data.examination.findings import Finding, Verdict, name_frames
 from difmd.data.examination.survey import COLLIDING, Survey
-from difmd.data.frames import LABELS, Frame, is_isolated_atom
+from difmd.data.frames import LABELS, is_isolated_atom
+from difmd.potentials.species import symbols
 
 # Closest pair over the sum of covalent radii: 1.2 in H2, down to 0.78 in hot water with quantum nuclei.
 _CLOSE = 0.6
@@ -27,21 +28,14 @@ def check_labels(s: Survey) -> Finding:
     if not present:
         return Finding("labels", Verdict.WRONG, "no frame has a label", "name them with Keys(...) in read")
     others = [i for i in range(len(s.frames)) if not is_isolated_atom(s.frames[i])]
-    without = {
-        name: [i for i in others if getattr(s.frames[i], name) is None]
-        for name in present
-        if name != "stress"
-    }
+    names = [name for name in present if name != "stress"]
+    without = {name: [i for i in others if getattr(s.frames[i], name) is None] for name in names}
     lacking = {name: indices for name, indices in without.items() if 0 < len(indices) < len(others)}
     if lacking:
         name, indices = max(lacking.items(), key=lambda entry: len(entry[1]))
-        return Finding(
-            "labels",
-            Verdict.DOUBTFUL,
-            f"{summary}; no {name} in {name_frames(s.frames, indices)}",
-            "train on the existing labels, or check whether they have another name in these frames",
-            tuple(indices),
-        )
+        summary += f"; no {name} in {name_frames(s.frames, indices)}"
+        remedy = "train on the existing labels, or check whether they have another name in these frames"
+        return Finding("labels", Verdict.DOUBTFUL, summary, remedy, tuple(indices))
     return Finding("labels", Verdict.OK, summary)
 
 
@@ -50,55 +44,46 @@ def check_finite(s: Survey) -> Finding:
     if not s.faults:
         return Finding("finite values", Verdict.OK, "all positions and labels are finite")
     first, why = next(iter(s.faults.items()))
-    return Finding(
-        "finite values",
-        Verdict.WRONG,
-        f"{len(s.faults)} frames are unusable: {name_frames(s.frames, [first])}: {why}"
-        + (f"; also {name_frames(s.frames, list(s.faults)[1:])}" if len(s.faults) > 1 else ""),
-        "remove these frames; the calculation failed or was not written correctly",
-        tuple(s.faults),
-    )
+    text = f"{len(s.faults)} frames are unusable: {name_frames(s.frames, [first])}: {why}"
+    text += f"; also {name_frames(s.frames, list(s.faults)[1:])}" if len(s.faults) > 1 else ""
+    remedy = "remove these frames; the calculation failed or was not written correctly"
+    return Finding("finite values", Verdict.WRONG, text, remedy, tuple(s.faults))
 
 
 def check_close_atoms(s: Survey) -> Finding:
     """Compare distances with the sums of covalent radii, also to detect positions in bohr."""
     ratio = s.closest[:, 3]
+    item = "close atoms"
     if not np.isfinite(ratio).any():
-        return Finding("close atoms", Verdict.OK, "no two atoms are close to each other")
+        return Finding(item, Verdict.OK, "no two atoms are close to each other")
     worst = int(np.nanargmin(ratio))
     i, j, distance, r = s.closest[worst]
-    symbols = _symbols(s.frames[worst], (int(i), int(j)))
-    pair = f"atoms {int(i)} and {int(j)} ({symbols}) of {name_frames(s.frames, [worst])}, {distance:.3f} Å"
+    names = "–".join(symbols(s.frames[worst].numbers[[int(i), int(j)]].tolist()))
+    pair = f"atoms {int(i)} and {int(j)} ({names}) of {name_frames(s.frames, [worst])}, {distance:.3f} Å"
     summary = f"closest: {pair}, {r:.2f} of the sum of covalent radii"
     below = np.flatnonzero(ratio < _CLOSE)
     if r < _CLOSE:
-        return Finding(
-            "close atoms",
-            Verdict.WRONG if r < COLLIDING else Verdict.DOUBTFUL,
-            f"{summary}; {len(below)} frames are below {_CLOSE}",
-            "remove these frames, or check the unit of the positions, the cell and pbc",
-            tuple(below[np.argsort(ratio[below])]),
-        )
+        verdict = Verdict.WRONG if r < COLLIDING else Verdict.DOUBTFUL
+        summary += f"; {len(below)} frames are below {_CLOSE}"
+        remedy = "remove these frames, or check the unit of the positions, the cell and pbc"
+        return Finding(item, verdict, summary, remedy, tuple(below[np.argsort(ratio[below])]))
     bonded = [k for k, f in enumerate(s.frames) if s.usable[k] and not np.isin(f.numbers, _NOBLE).any()]
     typical = np.median(s.nearest[bonded][np.isfinite(s.nearest[bonded])]) if bonded else np.nan
     if typical > _FAR:
-        return Finding(
-            "close atoms",
-            Verdict.DOUBTFUL,
-            f"nearest neighbours are typically {typical:.2f} sums of covalent radii apart",
-            "check whether the positions are in bohr: read with Units(length='Bohr')",
-        )
-    return Finding("close atoms", Verdict.OK, summary)
+        text = f"nearest neighbours are typically {typical:.2f} sums of covalent radii apart"
+        remedy = "check whether the positions are in bohr: read with Units(length='Bohr')"
+        return Finding(item, Verdict.DOUBTFUL, text, remedy)
+    return Finding(item, Verdict.OK, summary)
 
 
 def check_net_forces(s: Survey) -> Finding:
     """Report net forces, and torques on molecules, which should vanish."""
-    typical = np.nanmedian(s.force_rms) if np.isfinite(s.force_rms).any() else np.nan
-    if not np.isfinite(typical):
-        return Finding("net forces", Verdict.UNKNOWN, "there are no forces")
-    largest = float(np.nanmax(s.force_rms))
+    item = "net forces"
+    if not np.isfinite(s.force_rms).any():
+        return Finding(item, Verdict.UNKNOWN, "there are no forces")
+    typical, largest = np.nanmedian(s.force_rms), float(np.nanmax(s.force_rms))
     if largest == 0:
-        return Finding("net forces", Verdict.UNKNOWN, "all forces are zero")
+        return Finding(item, Verdict.UNKNOWN, "all forces are zero")
     net, absolute, torque = (np.zeros(len(s.frames)) for _ in range(3))
     for k, frame in enumerate(s.frames):
         if not s.usable[k] or frame.forces is None or frame.n_atoms == 1:
@@ -118,19 +103,12 @@ def check_net_forces(s: Survey) -> Finding:
         f"{name_frames(s.frames, [worst])}"
     )
     if not len(bad):
-        return Finding("net forces", Verdict.OK, summary)
-    with_torque = f"; torque up to {100 * torque.max():.2g} %" if torque.max() > _NET else ""
-    return Finding(
-        "net forces",
-        Verdict.DOUBTFUL,
-        f"{summary}{with_torque}; {len(bad)} frames above {100 * _NET:.0f} %",
+        return Finding(item, Verdict.OK, summary)
+    summary += f"; torque up to {100 * torque.max():.2g} %" if torque.max() > _NET else ""
+    summary += f"; {len(bad)} frames above {100 * _NET:.0f} %"
+    remedy = (
         "the forces have errors of about this size: converge the calculations, subtract the mean force, or "
-        "ignore this for fixed atoms or an external field",
-        tuple(bad[np.argsort(-np.maximum(net, torque)[bad])]),
+        "ignore this for fixed atoms or an external field"
     )
-
-
-def _symbols(frame: Frame, atoms: tuple[int, int]) -> str:
-    from ase.data import chemical_symbols
-
-    return "–".join(chemical_symbols[frame.numbers[i]] for i in atoms)
+    frames = tuple(bad[np.argsort(-np.maximum(net, torque)[bad])])
+    return Finding(item, Verdict.DOUBTFUL, summary, remedy, frames)

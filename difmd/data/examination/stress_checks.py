@@ -55,13 +55,9 @@ def check_stress(s: Survey) -> Iterator[Finding]:
         return
     skew = [k for k in labelled if _skewness(s.frames[k].stress) > 0.01]
     if skew:
-        yield Finding(
-            "symmetry of the stress",
-            Verdict.DOUBTFUL,
-            f"{len(skew)} of {len(labelled)} stresses are not symmetric: {name_frames(s.frames, skew)}",
-            "check the order of the nine numbers, or use the symmetric part",
-            tuple(skew),
-        )
+        text = f"{len(skew)} of {len(labelled)} stresses are not symmetric: {name_frames(s.frames, skew)}"
+        remedy = "check the order of the nine numbers, or use the symmetric part"
+        yield Finding("symmetry of the stress", Verdict.DOUBTFUL, text, remedy, tuple(skew))
     compared = np.array([k for k in labelled if np.isfinite(s.model_stress[k]).all()], int)
     if len(compared) < _FEWEST or s.model is None or s.model.correlation < 0.6:
         yield Finding(ITEM, Verdict.UNKNOWN, "no pair potential describes the forces well enough")
@@ -86,11 +82,8 @@ def _check_scale(s: Survey, parts: _Stress) -> Finding:
     label, model = parts.label_diagonal.ravel(), parts.model_diagonal.ravel()
     correlation = _correlation(label, model)
     if abs(correlation) < _WEAK:
-        return Finding(
-            ITEM,
-            Verdict.UNKNOWN,
-            f"the correlation with the virial of a pair potential is only {correlation:.2f}",
-        )
+        text = f"the correlation with the virial of a pair potential is only {correlation:.2f}"
+        return Finding(ITEM, Verdict.UNKNOWN, text)
     slope = float(label @ model / (model @ model))
     summary = (
         f"{slope:.3g} times the virial of a pair potential, without its mean (correlation {correlation:.2f}, "
@@ -108,15 +101,14 @@ def _check_scale(s: Survey, parts: _Stress) -> Finding:
         near = [name for name, gap in gaps.items() if gap < least + 0.5 and gap < np.log(3)]
         causes.append(f"as if in {' or '.join(near)}" if near else "of an unknown unit")
         remedies.append("read with the right Units(stress=...) or Keys(virial=...)")
-    if causes:
-        return Finding(
-            ITEM, Verdict.WRONG, f"{summary}: {', '.join(causes)}", "; ".join(remedies), tuple(parts.frames)
-        )
-    return Finding(ITEM, Verdict.OK, summary)
+    if not causes:
+        return Finding(ITEM, Verdict.OK, summary)
+    summary += f": {', '.join(causes)}"
+    return Finding(ITEM, Verdict.WRONG, summary, "; ".join(remedies), tuple(parts.frames))
 
 
 def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
-    """Find the order of the off-diagonal components with the highest correlation with the model."""
+    """Determine the order of the off-diagonal components with the highest correlation with the model."""
     names = np.array(["yz", "xz", "xy"])
     label, model = parts.label_shear, parts.model_shear
     # The sign is checked separately.
@@ -138,24 +130,16 @@ def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
         if _significance((scores[best] - as_is) / size) > 5 and scores[best].sum() / norm > 0.7:
             # label[:, best] follows the model, so the stored order is the inverse permutation.
             actual = names[np.argsort(best)]
-            return Finding(
-                ORDER,
-                Verdict.WRONG,
-                f"{summary}, but {scores[best].sum() / norm:.2f} if the components yz xz xy are read as "
-                f"{' '.join(actual)}",
-                "reorder the components: ASE has xx yy zz yz xz xy, VASP xx yy zz xy yz zx",
-                tuple(parts.frames),
-            )
+            summary += f", but {scores[best].sum() / norm:.2f} if the components yz xz xy are read as "
+            summary += " ".join(actual)
+            remedy = "reorder the components: ASE has xx yy zz yz xz xy, VASP xx yy zz xy yz zx"
+            return Finding(ORDER, Verdict.WRONG, summary, remedy, tuple(parts.frames))
     # Labels uncorrelated with a shear of typical size are suspect.
     strong = np.sum(model**2) > 0.1 * len(model) * np.median(np.sum(parts.model_diagonal**2, axis=1))
     if abs(correlation) < 0.3 and strong and where and len(label) >= 2 * _FEWEST:
-        return Finding(
-            ORDER,
-            Verdict.DOUBTFUL,
-            f"{summary}: the labels are uncorrelated in any order",
-            "check convergence and order of the components of these frames, or ignore their stress",
-            tuple(parts.frames),
-        )
+        summary += ": the labels are uncorrelated in any order"
+        remedy = "check convergence and order of the components of these frames, or ignore their stress"
+        return Finding(ORDER, Verdict.DOUBTFUL, summary, remedy, tuple(parts.frames))
     others = [_significance((as_is - score) / size) for order, score in scores.items() if order != (0, 1, 2)]
     if correlation > _WEAK and min(others) > 3:
         return Finding(ORDER, Verdict.OK, summary)

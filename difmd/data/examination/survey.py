@@ -24,79 +24,42 @@ BONDED = 1.25
 
 
 class Bonds(NamedTuple):
-    """Bonded pairs of one pair of elements, over all frames.
+    """Bonded pairs of one pair of elements, over all frames."""
 
-    Attributes:
-        number: number of bonds.
-        distance: mean length [Å].
-        stiffness: mean φ'' of the pair model [eV/Å²].
-        coordination: bonds per atom of any kind, mean over the pairs.
-    """
-
-    number: int
-    distance: float
-    stiffness: float
-    coordination: float
+    number: int  # number of bonds
+    distance: float  # mean length [Å]
+    stiffness: float  # mean φ'' of the pair model [eV/Å²]
+    coordination: float  # bonds per atom of any kind, mean over the pairs
 
 
 class Survey(NamedTuple):
-    """Quantities of every frame; NaN if undefined.
+    """Quantities of every frame; NaN if undefined."""
 
-    Attributes:
-        frames: all frames.
-        usable: whether positions and labels are finite and have correct shapes; bool [frames].
-        faults: what is wrong with unusable frames, by index.
-        sizes: numbers of atoms; int [frames].
-        energies: label [eV]; [frames].
-        force_rms: root mean square of the force components [eV/Å]; [frames].
-        nearest: median over atoms of nearest distance / sum of covalent radii; [frames].
-        closest: i, j, distance [Å] and ratio of the closest pair; [frames, 4].
-        fingerprint: invariant under rotation and renumbering; [frames, functions].
-        model: pair potential fitted to the forces; None if there are too few.
-        scale: factor from the model's forces to the labels; [frames].
-        match: correlation of the model's forces with the labels; [frames].
-        model_energies: [eV]; [frames].
-        model_forces: [eV/Å]; one array per frame, or None.
-        model_stress: virial stress of the model [eV/Å³]; [frames, 3, 3].
-        laplacians: Σ_i ∇_i² U of the model [eV/Å²]; [frames].
-        bonds: by pair of elements.
-    """
-
-    frames: Sequence[Frame]
-    usable: np.ndarray
-    faults: dict[int, str]
-    sizes: np.ndarray
-    energies: np.ndarray
-    force_rms: np.ndarray
-    nearest: np.ndarray
-    closest: np.ndarray
-    fingerprint: np.ndarray
-    model: PairModel | None
-    scale: np.ndarray
-    match: np.ndarray
-    model_energies: np.ndarray
-    model_forces: list[np.ndarray | None]
-    model_stress: np.ndarray
-    laplacians: np.ndarray
-    bonds: dict[tuple[int, int], Bonds]
+    frames: Sequence[Frame]  # all frames
+    usable: np.ndarray  # whether positions and labels are finite and have correct shapes; bool [frames]
+    faults: dict[int, str]  # what is wrong with unusable frames, by index
+    sizes: np.ndarray  # numbers of atoms; int [frames]
+    energies: np.ndarray  # label [eV]; [frames]
+    force_rms: np.ndarray  # root mean square of the force components [eV/Å]; [frames]
+    nearest: np.ndarray  # median over atoms of nearest distance / sum of covalent radii; [frames]
+    closest: np.ndarray  # i, j, distance [Å] and ratio of the closest pair; [frames, 4]
+    fingerprint: np.ndarray  # invariant under rotation and renumbering; [frames, functions]
+    model: PairModel | None  # pair potential fitted to the forces; None if there are too few
+    scale: np.ndarray  # factor from the model's forces to the labels; [frames]
+    match: np.ndarray  # correlation of the model's forces with the labels; [frames]
+    model_energies: np.ndarray  # [eV]; [frames]
+    model_forces: list[np.ndarray | None]  # [eV/Å]; one array per frame, or None
+    model_stress: np.ndarray  # virial stress of the model [eV/Å³]; [frames, 3, 3]
+    laplacians: np.ndarray  # Σ_i ∇_i² U of the model [eV/Å²]; [frames]
+    bonds: dict[tuple[int, int], Bonds]  # by pair of elements
 
 
 def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
-    """Compute the quantities for the checks.
-
-    Args:
-        frames: the data.
-        progress: show a progress bar.
-
-    Returns:
-        The `Survey`.
-    """
+    """Compute the quantities for the checks."""
     n = len(frames)
     faults = {i: fault for i, frame in enumerate(frames) if (fault := _fault(frame))}
     usable = np.array([i not in faults for i in range(n)], bool)
-    columns = {
-        name: np.full(n, np.nan) for name in ("rms", "nearest", "scale", "match", "energy", "laplacian")
-    }
+    energies, rms, nearest, scale, match, model_energies, laplacians = np.full((7, n), np.nan)
     closest = np.full((n, 4), np.nan)
     fingerprint = np.full((n, len(_WIDTHS)), np.nan)
     stress = np.full((n, 3, 3), np.nan)
@@ -108,11 +71,13 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
             if not usable[i]:
                 continue
             ratios, pair = nearest_ratios(frame)
-            columns["nearest"][i] = np.median(ratios)
+            nearest[i] = np.median(ratios)
             if np.isfinite(pair[2]):
                 closest[i] = (*pair, ratios.min())
+            if frame.energy is not None:
+                energies[i] = frame.energy
             if frame.forces is not None:
-                columns["rms"][i] = np.sqrt(np.mean(frame.forces**2))
+                rms[i] = np.sqrt(np.mean(frame.forces**2))
         # Overlapping atoms would distort the reference.
         with np.errstate(invalid="ignore"):
             ordinary = usable & ~(closest[:, 3] < COLLIDING)
@@ -127,38 +92,33 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
                 continue
             guess = predict(model, frame, pairs.within(model.cutoff))
             forces[i] = guess.forces
-            columns["energy"][i] = guess.energy
-            columns["laplacian"][i] = guess.laplacian
+            model_energies[i] = guess.energy
+            laplacians[i] = guess.laplacian
             if frame.volume is not None:
                 stress[i] = guess.virial / frame.volume
             _add_bonds(sums, frame, guess.pairs, guess.stiffness)
             square = np.sum(guess.forces**2)
-            if frame.forces is not None and square > 0 and columns["rms"][i] > 0:
+            if frame.forces is not None and square > 0 and rms[i] > 0:
                 product = np.sum(guess.forces * frame.forces)
-                columns["scale"][i] = product / square
-                columns["match"][i] = product / np.sqrt(square * np.sum(frame.forces**2))
+                scale[i] = product / square
+                match[i] = product / np.sqrt(square * np.sum(frame.forces**2))
     return Survey(
         frames=frames,
         usable=usable,
         faults=faults,
         sizes=np.array([frame.n_atoms for frame in frames], int),
-        energies=np.array(
-            [
-                f.energy if ok and f.energy is not None else np.nan
-                for f, ok in zip(frames, usable, strict=True)
-            ]
-        ),
-        force_rms=columns["rms"],
-        nearest=columns["nearest"],
+        energies=energies,
+        force_rms=rms,
+        nearest=nearest,
         closest=closest,
         fingerprint=fingerprint,
         model=model,
-        scale=columns["scale"],
-        match=columns["match"],
-        model_energies=columns["energy"],
+        scale=scale,
+        match=match,
+        model_energies=model_energies,
         model_forces=forces,
         model_stress=stress,
-        laplacians=columns["laplacian"],
+        laplacians=laplacians,
         bonds={pair: Bonds(int(s[0]), *map(float, s[1:] / s[0])) for pair, s in sorted(sums.items())},
     )
 
@@ -207,13 +167,7 @@ def _add_bonds(
     code = 119 * np.minimum(a, b) + np.maximum(a, b)
     for kind in np.unique(code):
         here = code == kind
-        entry = np.array(
-            [
-                here.sum(),
-                pairs.distances[bonded][here].sum(),
-                stiffness[bonded][here].sum(),
-                0.5 * (number[i] + number[j])[here].sum(),
-            ]
-        )
+        values = pairs.distances[bonded], stiffness[bonded], 0.5 * (number[i] + number[j])
+        entry = np.array([here.sum(), *(value[here].sum() for value in values)])
         pair = (int(kind) // 119, int(kind) % 119)
         sums[pair] = sums.get(pair, 0.0) + entry

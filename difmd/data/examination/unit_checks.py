@@ -41,7 +41,7 @@ _BADGER_FORCE = 11.6  # 1.86 mdyn/Å · Å³, in eV Å
 
 
 def check_mixed_units(s: Survey) -> Iterator[Finding]:
-    """Report frames whose energies or forces differ from those of the others by the factor of a unit."""
+    """Report frames whose energies or forces differ from the others by the factor of a unit."""
     yield _mixed_energies(s)
     yield _mixed_forces(s)
 
@@ -63,15 +63,10 @@ def _mixed_energies(s: Survey) -> Finding:
         return Finding(item, Verdict.OK, "all energies have similar magnitudes for their composition")
     unit = _nearest(float(np.median(ratio[off])), ENERGY_FACTORS, 1.2)
     bad = known[off]
-    return Finding(
-        item,
-        Verdict.WRONG if unit else Verdict.DOUBTFUL,
-        f"{len(bad)} of {len(known)} energies are about {np.median(ratio[off]):.4g} times the others"
-        + (f", as if in {unit}" if unit else "")
-        + f": {name_frames(s.frames, bad)}",
-        "convert these frames, or exclude them",
-        tuple(bad),
-    )
+    text = f"{len(bad)} of {len(known)} energies are about {np.median(ratio[off]):.4g} times the others"
+    text += (f", as if in {unit}" if unit else "") + f": {name_frames(s.frames, bad)}"
+    verdict = Verdict.WRONG if unit else Verdict.DOUBTFUL
+    return Finding(item, verdict, text, "convert these frames, or exclude them", tuple(bad))
 
 
 def _mixed_forces(s: Survey) -> Finding:
@@ -89,20 +84,14 @@ def _mixed_forces(s: Survey) -> Finding:
     # The model is also inaccurate for unusual structures, without a particular factor.
     if not unit:
         low, high = np.quantile(scale, [0.01, 0.99])
-        return Finding(
-            item,
-            Verdict.OK,
-            f"forces are {low:.2f} to {high:.2f} times a pair potential in 98 % of {len(known)} frames",
-        )
+        text = f"forces are {low:.2f} to {high:.2f} times a pair potential in 98 % of {len(known)} frames"
+        return Finding(item, Verdict.OK, text)
     bad = known[off]
-    return Finding(
-        item,
-        Verdict.WRONG,
+    text = (
         f"forces of {len(bad)} of {len(known)} frames are about {factor:.3g} times as large as in the "
-        f"others, as if in {unit}" + f": {name_frames(s.frames, bad)}",
-        "convert these frames, or exclude them",
-        tuple(bad),
+        f"others, as if in {unit}: {name_frames(s.frames, bad)}"
     )
+    return Finding(item, Verdict.WRONG, text, "convert these frames, or exclude them", tuple(bad))
 
 
 def check_absolute_units(s: Survey) -> Finding:
@@ -140,13 +129,9 @@ def check_absolute_units(s: Survey) -> Finding:
         fit[name] = _surprise(stiffness, temperature, _FORCE[name])
     best = min(fit, key=lambda name: fit[name])
     if fit["eV"] - fit[best] > 8:
-        return Finding(
-            item,
-            Verdict.DOUBTFUL,
-            f"{summary}: units such as {best} would be more typical than eV/Å",
-            "check the units of energies and forces against the calculation, and read with Units(energy=...)",
-            tuple(np.flatnonzero(known)),
-        )
+        summary += f": units such as {best} would be more typical than eV/Å"
+        remedy = "compare the units of energies and forces with the calculation: read with Units(energy=...)"
+        return Finding(item, Verdict.DOUBTFUL, summary, remedy, tuple(np.flatnonzero(known)))
     return Finding(item, Verdict.OK, summary)
 
 

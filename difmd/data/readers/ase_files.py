@@ -25,13 +25,7 @@ def is_extxyz(path: Path) -> bool:
 
 
 def read_extxyz(path: Path) -> Iterator[Raw | BadFrame]:
-    """Frames of an extended XYZ file, each parsed by ASE.
-
-    The file is divided into frames here, so that an error concerns one frame, which can be named and skipped.
-
-    Raises:
-        BadFile: the file ends within a frame, its compression is broken, or a number of atoms is missing.
-    """
+    """Frames of an extended XYZ file, parsed by ASE one by one, so that an error concerns only its frame."""
     from ase.io.extxyz import read_xyz
     from ase.io.formats import open_with_compression
 
@@ -84,11 +78,7 @@ def _texts(file: IO[str]) -> Iterator[str]:
 
 
 def read_database(path: Path) -> Iterator[Raw | BadFrame]:
-    """Rows of an ASE database, with labels from its calculator, its key-value pairs and its data.
-
-    Raises:
-        BadFile: it is not a database.
-    """
+    """Rows of an ASE database, with labels from its calculator, its key-value pairs and its data."""
     from ase.db import connect
 
     try:
@@ -108,11 +98,7 @@ def read_database(path: Path) -> Iterator[Raw | BadFrame]:
 
 
 def read_other(path: Path) -> Iterator[Raw | BadFrame]:
-    """Frames of any other format of ASE: outputs of VASP, QE, aims, ORCA; trajectories.
-
-    Raises:
-        BadFile: ASE does not support the format, or cannot read the file.
-    """
+    """Frames of any other format of ASE: outputs of VASP, QE, aims, ORCA; trajectories."""
     from ase.io import iread
 
     done = 0
@@ -135,15 +121,8 @@ def _raw(atoms: ase.Atoms, name: str) -> Raw:
     values.update(atoms.info)
     if atoms.calc is not None:
         values.update({key: value for key, value in atoms.calc.results.items() if value is not None})
-    return Raw(
-        positions=atoms.positions,
-        numbers=atoms.numbers,
-        cell=np.asarray(atoms.cell),
-        pbc=atoms.pbc,
-        masses=atoms.arrays.get("masses"),
-        values=values,
-        name=name,
-    )
+    masses = atoms.arrays.get("masses")
+    return Raw(atoms.positions, atoms.numbers, np.asarray(atoms.cell), atoms.pbc, masses, values, name)
 
 
 def _explain(error: Exception) -> str:

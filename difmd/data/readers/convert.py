@@ -20,21 +20,7 @@ NO_VOLUME = "no volume"
 
 
 def to_frame(raw: Raw, path: str, keys: Keys, factors: Factors, used: dict[str, Counter[str]]) -> Frame:
-    """Check one configuration and convert it to eV, Å and e.
-
-    Args:
-        raw: content of the file.
-        path: of the file, for messages.
-        keys: names of the labels.
-        factors: of the units.
-        used: names of each label and their numbers; this frame is added.
-
-    Returns:
-        The frame.
-
-    Raises:
-        InputError: it is invalid; the message names file, frame and atom.
-    """
+    """Check one configuration, convert it to eV, Å and e, and count the names of its labels in `used`."""
     source = f"{path}, {raw.name}"
     try:
         system = host_system(

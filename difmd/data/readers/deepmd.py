@@ -9,10 +9,6 @@ import numpy as np
 
 from difmd.data.readers.raw import BadFile, BadFrame, Raw
 
-_SCALARS = {"energy": "energy"}
-_OF_ATOMS = {"force": "forces"}
-_MATRICES = {"virial": "virial"}
-
 
 def find_deepmd(path: Path) -> list[Path]:
     """Folders of DeePMD systems at or below `path`, in order of their names."""
@@ -24,13 +20,8 @@ def read_deepmd(path: Path) -> Iterator[Raw | BadFrame]:
 
     The files are `type.raw`, `type_map.raw`, `nopbc` and, in every `set.*`, `coord.npy` [frames, 3·atoms],
     `box.npy` [frames, 9], `energy.npy` [frames], `force.npy` [frames, 3·atoms], `virial.npy` [frames, 9]
-    and `real_atom_types.npy` [frames, atoms] (mixed types; −1 marks padding). Units are eV and Å.
-
-    Raises:
-        BadFile: a file is missing or has another shape, or an element is unknown.
-
-    References:
-        DeePMD-kit manual, "Formats of a system" (docs.deepmodeling.com).
+    and `real_atom_types.npy` [frames, atoms] (mixed types; −1 marks padding). Units are eV and Å: DeePMD-kit
+    manual, "Formats of a system" (docs.deepmodeling.com).
     """
     from ase.data import atomic_numbers
 
@@ -71,9 +62,11 @@ def _read_set(
         raise BadFile(
             f"{folder / 'box.npy'} is missing: add it, or an empty file nopbc if the system is not periodic"
         )
-    labels = {name: _load(folder / f"{key}.npy", n_frames, 1) for key, name in _SCALARS.items()}
-    labels |= {name: _load(folder / f"{key}.npy", n_frames, 3 * n_atoms) for key, name in _OF_ATOMS.items()}
-    labels |= {name: _load(folder / f"{key}.npy", n_frames, 9) for key, name in _MATRICES.items()}
+    labels = {
+        "energy": _load(folder / "energy.npy", n_frames, 1),
+        "forces": _load(folder / "force.npy", n_frames, 3 * n_atoms),
+        "virial": _load(folder / "virial.npy", n_frames, 9),
+    }
     mixed = _load(folder / "real_atom_types.npy", n_frames, n_atoms)
     if mixed is not None and len(mixed) and mixed.max() >= len(symbols):
         raise BadFile(

@@ -58,9 +58,8 @@ def _read_group(h5py: Any, name: str, group: Any) -> Iterator[Raw | BadFrame]:
         raise BadFile(f"{where} has no dataset atomic_numbers [atoms]")
     positions, numbers = group["positions"], group["atomic_numbers"][:]
     if positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3):
-        raise BadFile(
-            f"{where}: positions has shape {list(positions.shape)}, not [frames, {len(numbers)} atoms, 3]"
-        )
+        shape = list(positions.shape)
+        raise BadFile(f"{where}: positions has shape {shape}, not [frames, {len(numbers)} atoms, 3]")
     n_frames = len(positions)
     cell = group["cell"] if "cell" in group else None
     if cell is not None and cell.shape not in ((3, 3), (n_frames, 3, 3)):

@@ -57,25 +57,11 @@ class Keys(NamedTuple):
 
 
 def find_key(label: str, given: str | None, values: Mapping[str, Any]) -> str | None:
-    """The name of a label in `values`.
-
-    Args:
-        label: a field of `Keys`.
-        given: the name given by the user.
-        values: all content of a frame.
-
-    Returns:
-        The name, or None if the frame lacks the label.
-
-    Raises:
-        InputError: two names with different numbers.
-    """
+    """The name of a label in the content of a frame; None if the frame lacks the label."""
     if given is not None:
         return given if given in values else None
-    if label == "energy":
-        for name in _FREE:
-            if name in values:
-                return name
+    if label == "energy" and (free := [name for name in _FREE if name in values]):
+        return free[0]
     names = [name for name in _CANDIDATES[label] if name in values]
     if len(names) > 1 and label != "kind":
         first = np.asarray(values[names[0]])
@@ -92,11 +78,7 @@ def as_kind(value: Any) -> str:
 
 
 def as_matrix(name: str, value: Any) -> np.ndarray:
-    """A 3×3 tensor from 9 numbers, or from 6 in ASE's order xx yy zz yz xz xy.
-
-    Raises:
-        InputError: another number of them.
-    """
+    """A 3×3 tensor from 9 numbers, or from 6 in ASE's order xx yy zz yz xz xy."""
     array = np.asarray(value, np.float64)
     if array.size == 9:
         return array.reshape(3, 3)

@@ -11,25 +11,15 @@ from difmd.errors import InputError
 
 
 class Raw(NamedTuple):
-    """One configuration in the units of its file.
+    """One configuration in the units of its file."""
 
-    Attributes:
-        positions: [atoms, 3].
-        numbers: [atoms].
-        cell: [3, 3]; None if there is none.
-        pbc: [3].
-        masses: [amu], [atoms]; None if the file has none.
-        values: all other content by name: labels, text, numbers.
-        name: of the frame in the file, such as "frame 12 (counted from 0)".
-    """
-
-    positions: np.ndarray
-    numbers: np.ndarray
-    cell: np.ndarray | None
-    pbc: np.ndarray
-    masses: np.ndarray | None
-    values: Mapping[str, Any]
-    name: str
+    positions: np.ndarray  # [atoms, 3]
+    numbers: np.ndarray  # [atoms]
+    cell: np.ndarray | None  # [3, 3]; None if there is none
+    pbc: np.ndarray  # [3]
+    masses: np.ndarray | None  # [amu], [atoms]; None if the file has none
+    values: Mapping[str, Any]  # all other content by name: labels, text, numbers
+    name: str  # of the frame in the file, such as "frame 12 (counted from 0)"
 
 
 class BadFrame(InputError):
