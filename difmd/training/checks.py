@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
+from difmd._internal.argument_checks import is_traced
 from difmd.data.batches import Batch
 from difmd.data.frames import Frame
 from difmd.errors import InputError
@@ -69,7 +69,7 @@ def check_frames(potential: Potential, frames: Sequence[Frame]) -> None:
 def check_batch(potential: Potential, params: Params, batch: Batch) -> None:
     """Refuse a batch for which the potential cannot be evaluated; species and values outside jit only."""
     check_model(potential, params)
-    if is_traced(params, batch):
+    if is_traced((params, batch)):
         return
     check_finite(params)
     for k, place in enumerate(batch.frames):
@@ -77,11 +77,6 @@ def check_batch(potential: Potential, params: Params, batch: Batch) -> None:
             validate_structure(potential, jax.tree.map(lambda x, k=k: x[k], batch.system))
         except InputError as error:
             raise InputError(f"frame {place} of the data: {error}") from error
-
-
-def is_traced(*trees: Any) -> bool:
-    """Whether an array is traced, so that its values are not available."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def _check_dipoles(potential: Potential, frames: Sequence[Frame], valid: Sequence[Frame]) -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from difmd._internal.argument_checks import is_traced
 from difmd._internal.summaries import fields_summary
 from difmd.data.frames import Frame
 from difmd.errors import InputError
@@ -18,8 +19,7 @@ from difmd.neighbors import Neighbors, neighbor_list
 from difmd.potentials import Params, Potential
 from difmd.potentials.base import check_arguments, check_finite, check_model
 from difmd.system import System, as_system
-from difmd.training.checks import is_traced
-from difmd.training.loop import deadline_of, prepare, run
+from difmd.training.loop import run
 from difmd.training.recipe import Recipe
 from difmd.training.result import CommitteeResult
 
@@ -101,8 +101,7 @@ def train_committee(
     """
     if n_members < 2:
         raise InputError(f"n_members = {n_members} must be at least 2; train() trains one potential")
-    deadline = deadline_of(time_limit)
-    session = prepare(
+    return run(
         potential,
         frames,
         valid=valid,
@@ -113,16 +112,11 @@ def train_committee(
         replay=replay,
         replay_fraction=replay_fraction,
         folder=folder,
+        time_limit=time_limit,
         progress=progress,
+        on_validation=on_validation,
         n_members=n_members,
         bootstrap=bootstrap,
-    )
-    return run(
-        session,
-        deadline=deadline,
-        progress=progress,
-        on_validation=on_validation or (lambda entries: None),
-        result=lambda result: result,
     )
 
 
@@ -170,7 +164,5 @@ def consensus(
         neighbors = neighbor_list(system, cutoff=potential.cutoff, reverse_edges=potential.uses_reverse_edges)
     check_arguments(potential, first, system, neighbors)
     members = jax.vmap(lambda p: evaluate(potential, p, system, neighbors))(params)
-    return Consensus(
-        jax.tree.map(lambda x: jnp.mean(x, 0), members),
-        jax.tree.map(lambda x: jnp.std(x, 0, ddof=1), members),
-    )
+    mean = jax.tree.map(lambda x: jnp.mean(x, 0), members)
+    return Consensus(mean, jax.tree.map(lambda x: jnp.std(x, 0, ddof=1), members))

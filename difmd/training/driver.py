@@ -8,9 +8,9 @@ from typing import Any
 
 from difmd.data.frames import Frame
 from difmd.potentials import Params, Potential
-from difmd.training.loop import deadline_of, prepare, run
+from difmd.training.loop import run
 from difmd.training.recipe import Recipe
-from difmd.training.result import CommitteeResult, TrainingResult
+from difmd.training.result import TrainingResult
 
 
 def train(
@@ -63,8 +63,7 @@ def train(
             train on, a checkpoint of another training, or names in `is_trained` that no parameter has.
         TrainingError: too many gradients in a row that are not finite; `TrainingInterrupted` on Ctrl-C.
     """
-    deadline = deadline_of(time_limit)
-    session = prepare(
+    return run(
         potential,
         frames,
         valid=valid,
@@ -75,27 +74,7 @@ def train(
         replay=replay,
         replay_fraction=replay_fraction,
         folder=folder,
+        time_limit=time_limit,
         progress=progress,
-    )
-
-    def report_first(entries: list[dict[str, Any]]) -> None:
-        if on_validation is not None:
-            on_validation(entries[0])
-
-    return run(
-        session, deadline=deadline, progress=progress, on_validation=report_first, result=_of_one_member
-    )
-
-
-def _of_one_member(result: CommitteeResult) -> TrainingResult:
-    return TrainingResult(
-        best_params=result.best_params,
-        last_params=result.last_params,
-        references=result.references,
-        best_epoch=result.best_epochs[0],
-        history=result.histories[0],
-        n_compiled=result.n_compiled,
-        seconds=result.seconds,
-        is_complete=result.is_complete,
-        notes=result.notes,
+        on_validation=on_validation,
     )

@@ -21,7 +21,7 @@ from difmd.potentials import Params, Potential
 from difmd.potentials.base import check_finite, check_model
 from difmd.training.checks import check_data
 from difmd.training.recipe import Recipe, check_recipe
-from difmd.training.result import CommitteeResult, Entry, TrainingError, TrainingInterrupted
+from difmd.training.result import TrainingError, TrainingInterrupted
 from difmd.training.selection import Path as Keys
 from difmd.training.selection import is_not_scale
 from difmd.training.session import Session, TrainingFailure
@@ -32,7 +32,7 @@ from difmd.training.table import Table, duration
 _BETWEEN_LINES = 300.0
 
 
-def prepare(
+def run(
     potential: Potential,
     frames: Sequence[Frame],
     *,
@@ -44,11 +44,14 @@ def prepare(
     replay: Sequence[Frame],
     replay_fraction: float,
     folder: str | Path | None,
+    time_limit: float | None,
     progress: bool,
+    on_validation: Callable[[Any], None] | None,
     n_members: int | None = None,
     bootstrap: bool = False,
-) -> Session:
-    """Check the arguments of `train` or `train_committee`, which document them, and make the batches."""
+) -> Any:
+    """`train`, or `train_committee` of `n_members`; both document the arguments."""
+    deadline = _deadline(time_limit)
     recipe = recipe or Recipe()
     check_recipe(recipe)
     check_data(recipe.final_weights, potential, frames, valid, references, replay)
@@ -65,44 +68,25 @@ def prepare(
             progress=progress and len(part) > 500,
         )
 
-    batches_of_epochs = stream(
-        batches((*frames, *replay)),
-        len(frames),
-        seed=recipe.seed,
-        replay_fraction=replay_fraction,
-        n_members=n_members,
-        bootstrap=bootstrap,
+    everything = batches((*frames, *replay))
+    mixed = stream(
+        everything, len(frames), replay_fraction, seed=recipe.seed, n_members=n_members, bootstrap=bootstrap
     )
     parts = {"train": frames, "valid": valid, **({"replay": replay} if replay else {})}
-    return Session(
-        potential, recipe, batches_of_epochs, batches(valid), parts, references, params,
-        is_trained or is_not_scale, folder,
-    )  # fmt: skip
-
-
-def run(
-    session: Session,
-    *,
-    deadline: float,
-    progress: bool,
-    on_validation: Callable[[list[Entry]], None],
-    result: Callable[[CommitteeResult], Any],
-) -> Any:
-    """Train to the end or the deadline; `result` converts the result, also that of an error."""
+    chosen = is_trained or is_not_scale
+    session = Session(potential, recipe, mixed, batches(valid), parts, references, params, chosen, folder)
     try:
         _train(session, deadline, progress, on_validation)
     except KeyboardInterrupt as interrupt:
-        folder = session.folder
         remedy = "" if folder is None else f"; call it again with folder={str(folder)!r} to continue"
-        raise TrainingInterrupted(
-            f"interrupted in epoch {session.epoch}{remedy}", result(session.result())
-        ) from interrupt
+        message = f"interrupted in epoch {session.epoch}{remedy}"
+        raise TrainingInterrupted(message, session.result()) from interrupt
     except TrainingFailure as failure:
-        raise TrainingError(str(failure), result(session.result())) from None
-    return result(session.result())
+        raise TrainingError(str(failure), session.result()) from None
+    return session.result()
 
 
-def deadline_of(time_limit: float | None) -> float:
+def _deadline(time_limit: float | None) -> float:
     """The time of the clock at which training must have ended [s]."""
     if time_limit is None:
         return math.inf
@@ -112,7 +96,7 @@ def deadline_of(time_limit: float | None) -> float:
 
 
 def _train(
-    session: Session, deadline: float, progress: bool, on_validation: Callable[[list[Entry]], None]
+    session: Session, deadline: float, progress: bool, on_validation: Callable[[Any], None] | None
 ) -> None:
     recipe, n_batches = session.recipe, len(session.batches)
     began, first = time.monotonic(), session.progress.epoch
@@ -141,7 +125,8 @@ def _train(
             per_epoch = (now - compiled) / (epoch - first) if epoch > first else math.nan
             eta = per_epoch * (recipe.n_epochs - epoch - 1)
             table.show(entries, is_best=all(is_better), eta=eta, is_last=is_done or is_late)
-            on_validation(entries)
+            if on_validation is not None:
+                on_validation(entries[0] if session.n_members is None else entries)
             session.save(entries, is_better)
             if is_late and not is_done:
                 table.print(

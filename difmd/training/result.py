@@ -24,14 +24,17 @@ Entry = dict[str, Any]
 """An entry of a history, see `TrainingResult`."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class _Members(abc.ABC):
     """What results derive from the histories of their members."""
 
     best_params: Params
+    last_params: Params
+    references: Mapping[int, float]
+    n_compiled: int
     seconds: float
     is_complete: bool
-    n_compiled: int
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def _members(self) -> list[tuple[int, list[Entry]]]:
@@ -134,15 +137,8 @@ class TrainingResult(_Members):
         notes: what could not be done.
     """
 
-    best_params: Params
-    last_params: Params
-    references: Mapping[int, float]
     best_epoch: int
     history: list[Entry]
-    n_compiled: int
-    seconds: float
-    is_complete: bool
-    notes: tuple[str, ...] = ()
 
     def _members(self) -> list[tuple[int, list[Entry]]]:
         return [(self.best_epoch, self.history)]
@@ -164,15 +160,8 @@ class CommitteeResult(_Members):
         notes: what could not be done.
     """
 
-    best_params: Params
-    last_params: Params
-    references: Mapping[int, float]
     best_epochs: tuple[int, ...]
     histories: list[list[Entry]]
-    n_compiled: int
-    seconds: float
-    is_complete: bool
-    notes: tuple[str, ...] = ()
 
     def _members(self) -> list[tuple[int, list[Entry]]]:
         return list(zip(self.best_epochs, self.histories, strict=True))

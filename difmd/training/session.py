@@ -29,7 +29,7 @@ from difmd.training import model_files
 from difmd.training.metrics import residuals
 from difmd.training.progress import Progress, after_validation, count_skipped, no_progress, validation_loss
 from difmd.training.recipe import Recipe
-from difmd.training.result import CommitteeResult, Entry
+from difmd.training.result import CommitteeResult, Entry, TrainingResult
 from difmd.training.selection import Path as Keys
 from difmd.training.selection import mask_of
 from difmd.training.step import TrainState, compile_steps, initial_state, make_problem
@@ -80,11 +80,10 @@ class Session:
         hashes = {name: hash_frames(part) for name, part in parts.items()}
         counts = {name: len(part) for name, part in parts.items()}
         self.source = model_files.provenance(recipe, references, counts, hashes)
-        self.fingerprint = fingerprint(
-            params, mask, json.dumps(self.source["recipe"]), json.dumps(hashes), list(batches.n_old),
-            batches.n_members, batches.bootstrap, potential.cutoff, json.dumps(potential.description),
-            json.dumps(sorted(references.items())),
-        )  # fmt: skip
+        texts = [json.dumps(self.source["recipe"]), json.dumps(hashes)]
+        mixing = (list(batches.n_old), batches.n_members, batches.bootstrap)
+        model = (potential.cutoff, json.dumps(potential.description), json.dumps(sorted(references.items())))
+        self.fingerprint = fingerprint(params, mask, *texts, *mixing, *model)
         self.folder = None if folder is None else Path(folder)
         progress = no_progress(self.n_members or 1)
         if self.folder is not None:
@@ -185,23 +184,24 @@ class Session:
         meta = {"fingerprint": self.fingerprint, **self.progress._asdict()}
         save_checkpoint(self.folder / CHECKPOINT, (self.state, self.best), meta)
 
-    def result(self) -> CommitteeResult:
+    def result(self) -> TrainingResult | CommitteeResult:
         """The result at this point."""
         progress, last = self.progress, self._average()
         best_epochs = progress.best_epochs
         best = [self._member(self.best if e >= 0 else last, k) for k, e in enumerate(best_epochs)]
         seconds = progress.histories[0][-1]["seconds"] if progress.is_done else time.monotonic() - self.clock
-        return CommitteeResult(
-            best_params=jax.tree.map(jnp.asarray, self._stacked(best)),
-            last_params=jax.tree.map(jnp.asarray, last),
-            references=dict(self.references),
-            best_epochs=tuple(best_epochs),
-            histories=progress.histories,
-            n_compiled=self.steps.step._cache_size() + self.steps.evaluate._cache_size(),
-            seconds=seconds,
-            is_complete=progress.is_done,
-            notes=self.notes,
-        )
+        shared: dict[str, Any] = {
+            "best_params": jax.tree.map(jnp.asarray, self._stacked(best)),
+            "last_params": jax.tree.map(jnp.asarray, last),
+            "references": dict(self.references),
+            "n_compiled": self.steps.step._cache_size() + self.steps.evaluate._cache_size(),
+            "seconds": seconds,
+            "is_complete": progress.is_done,
+            "notes": self.notes,
+        }
+        if self.n_members is None:
+            return TrainingResult(best_epoch=best_epochs[0], history=progress.histories[0], **shared)
+        return CommitteeResult(best_epochs=tuple(best_epochs), histories=progress.histories, **shared)
 
     def _average(self) -> Params:
         return jax.device_get(self.unravel(self.state.average))

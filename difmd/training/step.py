@@ -69,15 +69,8 @@ def make_problem(
 
 def initial_state(params: Array, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
-    dtype = params.dtype
-    return TrainState(
-        params=params,
-        average=params,
-        opt_state=optimizer.init(params),
-        step=jnp.zeros((), jnp.int32),
-        norm=jnp.zeros((), dtype),
-        rate=jnp.ones((), dtype),
-    )
+    norm, rate = jnp.zeros((), params.dtype), jnp.ones((), params.dtype)
+    return TrainState(params, params, optimizer.init(params), jnp.zeros((), jnp.int32), norm, rate)
 
 
 def weights_of(recipe: Recipe, n_steps: int) -> Callable[[Any], Weights]:

@@ -18,7 +18,7 @@ Selection = tuple[int, np.ndarray]
 _REPLAYED, _RESAMPLED = 1, 2
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Stream:
     """Batches as a function of the epoch alone, so that a training can resume at any epoch."""
 
@@ -67,17 +67,13 @@ class Stream:
 def stream(
     data: Batches,
     n_new: int,
+    replay_fraction: float = 0.0,
     *,
     seed: int,
-    replay_fraction: float = 0.0,
     n_members: int | None = None,
     bootstrap: bool = False,
 ) -> Stream:
-    """Mix the first `n_new` frames of the data with the others; further arguments as in `train_committee`.
-
-    Raises:
-        InputError: a fraction that is not between 0 and 1, or is less than one frame.
-    """
+    """Mix the first `n_new` frames of the data with the others; further arguments as in `train_committee`."""
     new = tuple(np.flatnonzero(places < n_new) for places in data.places)
     old = tuple(np.flatnonzero(places >= n_new) for places in data.places)
     n_replayed = sum(len(rows) for rows in old)
@@ -98,15 +94,7 @@ def stream(
         exact = total * np.array([len(rows) for rows in old]) / n_replayed
         counts = np.floor(exact).astype(int)
         counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
-    return Stream(
-        data=data,
-        seed=seed,
-        new=new,
-        old=old,
-        n_old=tuple(int(n) for n in counts),
-        n_members=n_members,
-        bootstrap=bootstrap,
-    )
+    return Stream(data, seed, new, old, tuple(int(n) for n in counts), n_members, bootstrap)
 
 
 def _replayed(rows: np.ndarray, start: int, count: int, seed: list[int]) -> np.ndarray:

@@ -73,24 +73,11 @@ class Table:
         if not self.enabled or not (is_due or is_last):
             return
         if self._n_lines % _BETWEEN == 0:
-            for line in header():
-                print(line)
+            print(" ".join(c.title.rjust(c.width) for c in COLUMNS) + "  *: best")
+            print(" ".join(c.unit.rjust(c.width) for c in COLUMNS).rstrip())
         self._n_lines += 1
-        shown = {
-            name: sum(entry[name] for entry in entries) / len(entries)
-            for name in ("epoch", "seconds", "train_loss", "energy_rmse", "forces_rmse", "learning_rate")
-        }
-        shown["epoch"] = entries[0]["epoch"]
-        print(row({**shown, "eta": eta}) + ("  *" if is_best else ""), flush=True)
-
-
-def header() -> tuple[str, str]:
-    """Titles and units."""
-    titles = " ".join(column.title.rjust(column.width) for column in COLUMNS)
-    units = " ".join(column.unit.rjust(column.width) for column in COLUMNS)
-    return titles + "  *: best", units.rstrip()
-
-
-def row(entry: Mapping[str, Any]) -> str:
-    """The columns of an entry of the history."""
-    return " ".join(column.text(entry).rjust(column.width) for column in COLUMNS)
+        names = ("seconds", "train_loss", "energy_rmse", "forces_rmse", "learning_rate")
+        shown = {name: sum(entry[name] for entry in entries) / len(entries) for name in names}
+        shown |= {"epoch": entries[0]["epoch"], "eta": eta}
+        cells = (column.text(shown).rjust(column.width) for column in COLUMNS)
+        print(" ".join(cells) + ("  *" if is_best else ""), flush=True)

@@ -172,7 +172,7 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
         findings=tuple(f._replace(frames=tuple(int(i) for i in f.frames)) for f in findings),
         n_frames=len(frames),
         n_atoms=(int(s.sizes.min()), int(s.sizes.max())),
-        elements=tuple(symbols(numbers)),
+        elements=tuple(symbols(numbers.tolist())),
         references=references,
     )
 
