@@ -286,10 +286,11 @@ def _padded(
     }
     labels |= {f"has_{name}": np.bool_(name in frame.labels) for name in tuple(labels)}
     fields: dict[str, Any] = {"positions": positions, "atomic_numbers": numbers, "masses": masses}
+    fields |= {"cell": cell, "pbc": np.array(frame.pbc)}
     number: Any = np.int32(index)
     sizes = {"slots": shape.slots, "n_extended": shape.n_extended, "n_pairs": shape.n_pairs}
     neighbors = packed(pairs, positions, cell, pbc=_periodic(frame), cutoff=cutoff, **sizes)
-    return Batch(System(**fields, cell=cell, pbc=np.array(frame.pbc)), neighbors, Labels(**labels), number)
+    return Batch(System(**fields), neighbors, Labels(**labels), number)
 
 
 def _relative_energy(frame: Frame, references: Mapping[int, float]) -> float:

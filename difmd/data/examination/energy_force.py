@@ -111,7 +111,7 @@ def _fit(rows: np.ndarray) -> Slope | None:
 def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
     """Compare energy differences with forces, or with the pair model if no frames are close to each other."""
     slope = energy_force_slope(s, exclude)
-    labelled = tuple(np.flatnonzero(np.isfinite(s.energies) & np.isfinite(s.force_rms)))
+    labelled = tuple(np.flatnonzero(np.isfinite(s.energies) & np.isfinite(s.force_rms)).tolist())
     if slope is not None and is_determined(slope):
         summary = (
             f"ΔE / (−½(F₁+F₂)·Δr) = {slope.value:.3f} ± {slope.error:.3f} from {slope.pairs} pairs of frames"
