@@ -20,7 +20,7 @@ RNG = np.random.default_rng(5)
 
 def frames(sizes, pbc=True):
     """Random crystals of two elements with labels of a potential of their own."""
-    found = []
+    result = []
     for k, n in enumerate(sizes):
         cells = np.ceil(n / 4)
         cell = np.diag([4.1 * cells, 4.0, 4.2]) + 0.2 * np.tri(3, k=-1)
@@ -29,7 +29,7 @@ def frames(sizes, pbc=True):
         positions = grid @ cell + RNG.normal(0, 0.1, (n, 3))
         numbers = RNG.choice([18, 36], n)
         has = k % 3
-        found.append(
+        result.append(
             Frame(
                 system=host_system(positions, numbers, cell=cell if pbc else None),
                 energy=float(RNG.normal()) if has != 1 else None,
@@ -38,7 +38,7 @@ def frames(sizes, pbc=True):
                 source=f"frame {k}",
             )
         )
-    return found
+    return result
 
 
 @pytest.mark.parametrize("pbc", [True, False])
@@ -59,7 +59,7 @@ def test_batch_agrees_with_single_frames(make, pbc):
     compiled = jax.jit(lambda batch: predict(potential, params, batch))
     alone = jax.jit(lambda system, neighbors: evaluate(potential, params, system, neighbors))
     for batch in batches:
-        found = compiled(batch)
+        predictions = compiled(batch)
         for row, place in enumerate(batch.frames):
             if place < 0:
                 continue
@@ -67,11 +67,11 @@ def test_batch_agrees_with_single_frames(make, pbc):
             frame = data[place]
             system = make_system(frame.positions, frame.numbers, cell=frame.cell if pbc else None)
             expected = alone(system, neighbor_list(system, cutoff=CUTOFF))
-            np.testing.assert_allclose(found.energy[row], expected.energy, rtol=1e-12, atol=1e-13)
-            np.testing.assert_allclose(found.forces[row][: frame.n_atoms], expected.forces, atol=1e-12)
-            assert not np.any(found.forces[row][frame.n_atoms :])
+            np.testing.assert_allclose(predictions.energy[row], expected.energy, rtol=1e-12, atol=1e-13)
+            np.testing.assert_allclose(predictions.forces[row][: frame.n_atoms], expected.forces, atol=1e-12)
+            assert not np.any(predictions.forces[row][frame.n_atoms :])
             if pbc:
-                np.testing.assert_allclose(found.stress[row], expected.stress, atol=1e-12)
+                np.testing.assert_allclose(predictions.stress[row], expected.stress, atol=1e-12)
             labels = jax.tree.map(lambda x, row=row: x[row], batch.labels)
             assert labels.has_energy == (frame.energy is not None)
             assert labels.has_forces == (frame.forces is not None)
@@ -107,9 +107,9 @@ def test_epochs_are_shuffled_and_reproducible():
 def test_few_shapes_with_little_padding():
     sizes = RNG.permutation([4] * 20 + [5] * 20 + [16] * 6 + [40] * 3)
     data = frames(sizes)
-    one = make_batches(data, cutoff=CUTOFF, batch_size=2, max_shapes=1)
+    single = make_batches(data, cutoff=CUTOFF, batch_size=2, max_shapes=1)
     few = make_batches(data, cutoff=CUTOFF, batch_size=2, max_shapes=3)
-    assert [shape.n_atoms for shape in one.shapes] == [40]
+    assert [shape.n_atoms for shape in single.shapes] == [40]
     assert [shape.n_atoms for shape in few.shapes] == [5, 16, 40]
     assert sum(len(b.frames) for b in few._buckets) == 49
 
@@ -127,26 +127,26 @@ def test_references_are_subtracted_in_double_precision():
 
 def test_statistics_of_data():
     data = frames([4, 8, 12])
-    found = statistics(data, cutoff=CUTOFF)
-    assert found.species == (18, 36)
+    stats = statistics(data, cutoff=CUTOFF)
+    assert stats.species == (18, 36)
     forces = np.concatenate([f.forces.reshape(-1) for f in data if f.forces is not None])
-    assert found.scale == pytest.approx(np.sqrt(np.mean(forces**2)))
+    assert stats.scale == pytest.approx(np.sqrt(np.mean(forces**2)))
     counted = [neighbor_list(make_system(f.positions, f.numbers, cell=f.cell), cutoff=CUTOFF) for f in data]
     used = sum(int(np.sum(np.asarray(c.indices) < c.parents.shape[0])) for c in counted)
-    assert found.avg_num_neighbors == pytest.approx(used / 24)
+    assert stats.avg_num_neighbors == pytest.approx(used / 24)
 
 
 def test_nearest_distances_of_data():
     data = frames([4, 8, 12])
-    found = nearest_distances(data, species=(18, 36, 54), cutoff=CUTOFF)
+    nearest = nearest_distances(data, species=(18, 36, 54), cutoff=CUTOFF)
     expected = np.full((3, 3), CUTOFF)
     for frame in data:
         i, j, _, distances = find_pairs(frame.positions, frame.cell, frame.pbc, CUTOFF)
         for a, b, r in zip(frame.numbers[i] // 18 - 1, frame.numbers[j] // 18 - 1, distances, strict=True):
             expected[a, b] = min(expected[a, b], r)
-    np.testing.assert_array_equal(found, expected)
-    assert found[2, 0] == CUTOFF and (found[:2, :2] < CUTOFF).all()
-    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_array_equal(nearest, expected)
+    assert nearest[2, 0] == CUTOFF and (nearest[:2, :2] < CUTOFF).all()
+    np.testing.assert_array_equal(nearest, nearest.T)
     with pytest.raises(InputError, match="contains Kr"):
         nearest_distances(data, species=(18,), cutoff=CUTOFF)
 
@@ -193,7 +193,7 @@ def test_float32_networks_are_independent_of_padding_and_order(make):
         for frame, order in zip(data, orders, strict=True)
     ]  # fmt: skip
 
-    def found(frames, **settings):
+    def predicted(frames, **settings):
         batches = make_batches(frames, cutoff=CUTOFF, dtype=np.float32, **settings)
         values = {}
         for batch in batches:
@@ -203,9 +203,9 @@ def test_float32_networks_are_independent_of_padding_and_order(make):
                     values[int(place)] = np.asarray(done.forces[row][: frames[place].n_atoms])
         return [values[k] for k in range(len(frames))]
 
-    alone = found(data, batch_size=1, max_shapes=4)
-    together = found(data, batch_size=4, max_shapes=1)
-    other_order = found(turned, batch_size=2, max_shapes=1)
+    alone = predicted(data, batch_size=1, max_shapes=4)
+    together = predicted(data, batch_size=4, max_shapes=1)
+    other_order = predicted(turned, batch_size=2, max_shapes=1)
     expected = np.concatenate(alone)
     size = np.sqrt(np.mean(expected**2))
     assert expected.dtype == np.float32 and size > 0.01

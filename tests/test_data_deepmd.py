@@ -16,13 +16,13 @@ def write_deepmd(folder, seeds, number=0):
     (folder / "type_map.raw").write_text("O\nH\nC\n")
     part = folder / f"set.{number:03d}"
     part.mkdir()
-    found = [configuration(seed) for seed in seeds]
-    volume = found[0][0].get_volume()
-    np.save(part / "coord.npy", [atoms.positions.ravel() for atoms, _ in found])
-    np.save(part / "box.npy", [CELL.ravel() for _ in found])
-    np.save(part / "energy.npy", [labels["energy"] for _, labels in found])
-    np.save(part / "force.npy", [labels["forces"].ravel() for _, labels in found])
-    np.save(part / "virial.npy", [-labels["stress"].ravel() * volume for _, labels in found])
+    configurations = [configuration(seed) for seed in seeds]
+    volume = configurations[0][0].get_volume()
+    np.save(part / "coord.npy", [atoms.positions.ravel() for atoms, _ in configurations])
+    np.save(part / "box.npy", [CELL.ravel() for _ in configurations])
+    np.save(part / "energy.npy", [labels["energy"] for _, labels in configurations])
+    np.save(part / "force.npy", [labels["forces"].ravel() for _, labels in configurations])
+    np.save(part / "virial.npy", [-labels["stress"].ravel() * volume for _, labels in configurations])
 
 
 def test_deepmd(tmp_path):

@@ -12,14 +12,14 @@ from difmd.errors import InputError
 
 def write_hdf5(path):
     h5py = pytest.importorskip("h5py")
-    found = [configuration(seed) for seed in range(3)]
+    configurations = [configuration(seed) for seed in range(3)]
     with h5py.File(path, "w") as file:
         group = file.create_group("set/water")
-        group["atomic_numbers"] = found[0][0].numbers
-        group["positions"] = [atoms.positions for atoms, _ in found]
+        group["atomic_numbers"] = configurations[0][0].numbers
+        group["positions"] = [atoms.positions for atoms, _ in configurations]
         group["cell"] = CELL
         for name in ("energy", "forces", "stress", "dipole", "charges"):
-            group[name] = np.array([labels[name] for _, labels in found])
+            group[name] = np.array([labels[name] for _, labels in configurations])
         group.attrs["config_type"] = "liquid"
     return h5py
 

@@ -1,4 +1,4 @@
-"""The pair potential behind the examination: its derivatives, and that it finds a pair potential again."""
+"""The pair potential behind the examination: its derivatives, and recovery of a pair potential."""
 
 import numpy as np
 import pytest
@@ -101,8 +101,8 @@ def test_displacements():
     frame = make(1)
     shift = np.random.default_rng(5).normal(0, 0.1, (32, 3))
     other = make(0, frame.positions + shift + np.array([1, -2, 0]) @ CELL)
-    found, rotation = displacement(frame, other)
-    np.testing.assert_allclose(found, shift, atol=1e-12)
+    moved, rotation = displacement(frame, other)
+    np.testing.assert_allclose(moved, shift, atol=1e-12)
     np.testing.assert_array_equal(rotation, np.eye(3))
     assert displacement(frame, make(0, frame.positions, CELL * 1.001)) is None
     # A molecule is turned back, and its forces with it; a mirror image is not.
@@ -110,8 +110,8 @@ def test_displacements():
     turn = np.linalg.qr(np.random.default_rng(7).normal(size=(3, 3)))[0]
     turn *= np.sign(np.linalg.det(turn))
     second = make(0, first.positions @ turn + 3.0, periodic=False)
-    found, rotation = displacement(first, second)
-    assert np.abs(found).max() < 1e-12
+    moved, rotation = displacement(first, second)
+    assert np.abs(moved).max() < 1e-12
     np.testing.assert_allclose(turn @ rotation, np.eye(3), atol=1e-12)
     mirror = make(0, first.positions * [1, 1, -1], periodic=False)
     assert np.abs(displacement(first, mirror)[0]).max() > 0.5

@@ -76,7 +76,7 @@ def test_stress_of_nickel_is_corrected(shared_data):
 
 @pytest.mark.parametrize("name", ["lips_nequip/valid", "water_pbe0ts_deepmd/train", "rmd17_aspirin/train"])
 def test_units_of_shuffled_frames(shared_data, name):
-    """Where no two frames are near each other, the pair potential still tells a kcal/mol."""
+    """Without frames close to each other, the pair potential still distinguishes kcal/mol from eV."""
     frames = read(find(shared_data, name), progress=False)[: 20_000 // 192]
     wrong = [frame.replace(energy=frame.energy / units.KCAL_PER_MOL) for frame in frames]
     finding = examine(wrong).find("forces = −dE/dr")

@@ -1,4 +1,4 @@
-"""Splits: deterministic, block by block, kept in files that know their frames."""
+"""Splits: deterministic, in blocks, saved with a hash of their frames."""
 
 import json
 

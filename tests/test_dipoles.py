@@ -79,9 +79,10 @@ def case(request):
     frames = [Frame(system=host_system(np.asarray(r), z)) for r, z in CONFIGURATIONS.values()]
     (batch,) = make_batches(frames, cutoff=CUTOFF, batch_size=len(frames), max_shapes=1)
     predicted = jax.jit(lambda p, b: predict(potential, p, b))
-    found = predicted(params, batch)
+    evaluated = predicted(params, batch)
     rows = {
-        name: jax.tree.map(lambda x, k=k: np.asarray(x[k]), found) for k, name in enumerate(CONFIGURATIONS)
+        name: jax.tree.map(lambda x, k=k: np.asarray(x[k]), evaluated)
+        for k, name in enumerate(CONFIGURATIONS)
     }
     return SimpleNamespace(potential=potential, params=params, batch=batch, predicted=predicted, **rows)
 
@@ -92,14 +93,14 @@ def listed(positions=FORMALDEHYDE, numbers=NUMBERS, skin=0.0, **cell):
 
 
 def test_dipole_is_a_vector(case):
-    """It turns and is inverted with the molecule, and does not know where that is."""
+    """It rotates and is inverted with the molecule, and is independent of its position."""
     rest = case.rest
     assert rest.dipole.shape == (3,) and np.linalg.norm(rest.dipole) > 0.01
     assert np.all(np.abs(rest.charges[:4]) > 1e-4)
     for name, matrix in (("turned", TURN), ("inverted", -np.eye(3)), ("shifted", np.eye(3))):
-        found = getattr(case, name)
-        np.testing.assert_allclose(found.dipole, rest.dipole @ matrix, atol=1e-12)
-        np.testing.assert_allclose(found.charges, rest.charges, atol=1e-12)
+        moved = getattr(case, name)
+        np.testing.assert_allclose(moved.dipole, rest.dipole @ matrix, atol=1e-12)
+        np.testing.assert_allclose(moved.charges, rest.charges, atol=1e-12)
     np.testing.assert_allclose(case.swapped.dipole, rest.dipole, atol=1e-12)
     np.testing.assert_allclose(case.swapped.charges[:4], rest.charges[ORDER], atol=1e-12)
 
@@ -116,9 +117,9 @@ def test_separate_groups_of_atoms_are_neutral(case):
 
 def test_dipole_is_independent_of_padding_and_other_frames(case):
     system, neighbors = listed()
-    found = jax.jit(lambda p: evaluate(case.potential, p, system, neighbors))(case.params)
-    np.testing.assert_allclose(case.rest.dipole, found.dipole, atol=1e-12)
-    np.testing.assert_allclose(case.rest.charges[:4], found.charges, atol=1e-12)
+    evaluation = jax.jit(lambda p: evaluate(case.potential, p, system, neighbors))(case.params)
+    np.testing.assert_allclose(case.rest.dipole, evaluation.dipole, atol=1e-12)
+    np.testing.assert_allclose(case.rest.charges[:4], evaluation.charges, atol=1e-12)
     assert not np.any(case.rest.charges[4:])
 
 
@@ -127,12 +128,12 @@ def test_single_precision_follows_the_inputs(case):
     single = jax.tree.map(
         lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, (case.params, case.batch)
     )
-    found = case.predicted(*single)
-    assert found.dipole.dtype == np.float32 and found.charges.dtype == np.float32
+    evaluation = case.predicted(*single)
+    assert evaluation.dipole.dtype == np.float32 and evaluation.charges.dtype == np.float32
     for k, name in enumerate(CONFIGURATIONS):
         # Positions themselves are rounded to 2e-6 Å where they are large.
         close = 1e-5 if name in ("shifted", "both") else 1e-6
-        np.testing.assert_allclose(found.dipole[k], getattr(case, name).dipole, rtol=1e-6, atol=close)
+        np.testing.assert_allclose(evaluation.dipole[k], getattr(case, name).dipole, rtol=1e-6, atol=close)
 
 
 def test_charges_do_not_change_energies_and_forces(case):
@@ -149,13 +150,13 @@ def plain(case, system, neighbors):
 
 
 def test_derivatives_of_a_dipole_agree_with_central_differences(case):
-    """In positions and in weights, of which every one matters to the energy or the dipole."""
+    """In positions and in weights, each of which affects the energy or the dipole."""
     system, neighbors = listed(skin=0.5)
 
     @jax.jit
     def component(params, positions):
-        found = evaluate(case.potential, params, system.replace(positions=positions), neighbors)
-        return found.dipole @ jnp.asarray([0.3, -0.5, 0.8]), found.energy
+        evaluation = evaluate(case.potential, params, system.replace(positions=positions), neighbors)
+        return evaluation.dipole @ jnp.asarray([0.3, -0.5, 0.8]), evaluation.energy
 
     slopes, of_energy = jax.jit(jax.jacrev(component, (0, 1)))(case.params, system.positions)
     rng = np.random.default_rng(2)
@@ -176,32 +177,32 @@ def test_derivatives_of_a_dipole_agree_with_central_differences(case):
 
 def test_periodic_system_has_charges_and_no_dipole(case):
     system, neighbors = listed(cell=np.diag([5.0, 6.0, 5.5]), pbc=[False, True, False])
-    found = jax.jit(lambda p: evaluate(case.potential, p, system, neighbors))(case.params)
-    assert np.isfinite(found.charges).all() and abs(np.sum(found.charges)) < 1e-13
-    assert np.isnan(found.dipole).all()
+    evaluation = jax.jit(lambda p: evaluate(case.potential, p, system, neighbors))(case.params)
+    assert np.isfinite(evaluation.charges).all() and abs(np.sum(evaluation.charges)) < 1e-13
+    assert np.isnan(evaluation.dipole).all()
 
 
 def test_sum_has_the_charges_of_its_terms(tmp_path):
-    one, other = NETWORKS["mace with dipoles"](), NETWORKS["nequip with dipoles"]()
+    first, other = NETWORKS["mace with dipoles"](), NETWORKS["nequip with dipoles"]()
     bare = lennard_jones(["H", "C", "O"], sigma=1.0, epsilon=0.01, cutoff=CUTOFF)
     system, neighbors = listed()
 
-    def found(potential, params):
+    def evaluated(potential, params):
         return jax.jit(lambda p: evaluate(potential, p, system, neighbors))(params)
 
-    whole = (bare + one) + other
-    params = whole.init(jax.random.key(0))
-    together = found(whole, params)
-    parts = [found(p, q) for p, q in zip((bare, one, other), (*params[0], params[1]), strict=True)]
+    both = (bare + first) + other
+    params = both.init(jax.random.key(0))
+    together = evaluated(both, params)
+    parts = [evaluated(p, q) for p, q in zip((bare, first, other), (*params[0], params[1]), strict=True)]
     assert parts[0].dipole is None and parts[0].charges is None
     np.testing.assert_allclose(together.dipole, parts[1].dipole + parts[2].dipole, atol=1e-12)
     np.testing.assert_allclose(together.charges, parts[1].charges + parts[2].charges, atol=1e-12)
     np.testing.assert_allclose(together.energy, sum(p.energy for p in parts), rtol=1e-12)
     np.testing.assert_allclose(together.forces, sum(p.forces for p in parts), atol=1e-11)
     assert (bare + bare).with_multipoles is None
-    difmd.save(tmp_path / "model.npz", whole, params)
+    difmd.save(tmp_path / "model.npz", both, params)
     again, loaded, _ = difmd.load(tmp_path / "model.npz")
-    np.testing.assert_array_equal(found(again, loaded).dipole, together.dipole)
+    np.testing.assert_array_equal(evaluated(again, loaded).dipole, together.dipole)
 
 
 def test_charges_need_no_second_pass_through_the_network():

@@ -21,7 +21,7 @@ def strained():
         atoms = ase.build.bulk("Cu", cubic=True) * (2, 2, 2)
         atoms.set_cell(atoms.cell[:] @ (np.eye(3) + rng.normal(0, 0.015, (3, 3))), scale_atoms=True)
         atoms.rattle(0.01, seed=number)
-        # Neither another origin nor whole lattice vectors make a difference.
+        # Shifts of the origin and by lattice vectors make no difference.
         atoms.positions += rng.normal(0, 2, 3)
         atoms.positions += rng.integers(-1, 2, (32, 3)) @ atoms.cell[:]
         atoms.calc = EMT()
@@ -43,27 +43,27 @@ def off(frames, pressure):
 
 
 def test_correct_stresses_have_no_offset(strained):
-    found = stress_offset(strained)
-    assert found.n_pairs > 80 and not found.is_significant
+    offset = stress_offset(strained)
+    assert offset.n_pairs > 80 and not offset.is_significant
     # The third order leaves 0.18 GPa with strains of some percent.
-    assert abs(found.value) < 0.25 * units.GPA and found.slope == pytest.approx(1, abs=0.02)
-    assert all(a is b for a, b in zip(correct_stress(strained, found), strained, strict=True))
+    assert abs(offset.value) < 0.25 * units.GPA and offset.slope == pytest.approx(1, abs=0.02)
+    assert all(a is b for a, b in zip(correct_stress(strained, offset), strained, strict=True))
     assert examine(strained, progress=False).find(ITEM).verdict is Verdict.OK
 
 
 @pytest.mark.parametrize("pressure", [-2.0, 1.0])
 def test_offset_is_determined_and_corrected(strained, pressure):
     frames = off(strained, pressure * units.GPA)
-    found = stress_offset(frames)
+    offset = stress_offset(frames)
     exact = stress_offset(strained).value - pressure * units.GPA
-    assert found.is_significant and found.value == pytest.approx(exact, abs=0.05 * units.GPA)
+    assert offset.is_significant and offset.value == pytest.approx(exact, abs=0.05 * units.GPA)
     finding = examine(frames, progress=False).find(ITEM)
     assert finding.verdict is Verdict.DOUBTFUL and "correct_stress" in finding.remedy
-    assert f"{found.value / units.GPA:.2f} ±" in finding.summary and len(finding.frames) == 40
-    mended = correct_stress([*frames, frames[0].replace(stress=None)], found)
-    assert mended[-1].stress is None
-    assert np.allclose(mended[3].stress, frames[3].stress + found.value * np.eye(3), rtol=1e-12)
-    assert abs(stress_offset(mended[:-1]).value) < 0.05 * units.GPA
+    assert f"{offset.value / units.GPA:.2f} ±" in finding.summary and len(finding.frames) == 40
+    corrected = correct_stress([*frames, frames[0].replace(stress=None)], offset)
+    assert corrected[-1].stress is None
+    assert np.allclose(corrected[3].stress, frames[3].stress + offset.value * np.eye(3), rtol=1e-12)
+    assert abs(stress_offset(corrected[:-1]).value) < 0.05 * units.GPA
 
 
 def test_offset_is_undetermined_without_pairs(strained):
@@ -74,8 +74,8 @@ def test_offset_is_undetermined_without_pairs(strained):
         [frame.replace(stress=None) for frame in strained],
         [],
     ):
-        found = stress_offset(frames)
-        assert np.isnan(found.value) and not found.is_significant
+        offset = stress_offset(frames)
+        assert np.isnan(offset.value) and not offset.is_significant
     frames = [frame.replace(stress=-frame.stress) for frame in strained]
     finding = examine(frames, progress=False).find(ITEM)
     assert finding.verdict is Verdict.UNKNOWN and "units and signs" in finding.summary

@@ -161,7 +161,7 @@ def test_batch_without_a_finite_gradient_is_skipped():
 @pytest.mark.parametrize("huber", [None, 0.01])
 def test_gradient_of_the_loss_agrees_with_central_differences(huber):
     (batch,) = make_batches(TRAIN[:3], cutoff=CUTOFF, batch_size=3, references=REFERENCES, max_shapes=1)
-    measure = lambda found, part: loss(found, part, Weights(2.0, 1.0, 3.0), huber=huber)  # noqa: E731
+    measure = lambda evaluation, part: loss(evaluation, part, Weights(2.0, 1.0, 3.0), huber=huber)  # noqa: E731
     params = START.init(jax.random.key(0))
     value = jax.jit(lambda p: loss_and_gradient(START, p, batch, measure))
     _, gradient = value(params)
@@ -265,9 +265,9 @@ def test_dipoles_of_periodic_frames_are_ignored():
     batches = make_batches([in_cell], cutoff=3.0, batch_size=1)
     (batch,) = batches
     undefined = np.full((1, 3), np.nan)
-    found = Evaluation(batch.labels.energy, batch.labels.forces, batch.labels.stress, dipole=undefined)
-    assert loss(found, batch, Weights(1.0, 1.0, 0.0, 1.0)) == 0
-    assert np.isnan(residuals(lambda b: found, batches).errors().dipole_rmse)
+    evaluation = Evaluation(batch.labels.energy, batch.labels.forces, batch.labels.stress, dipole=undefined)
+    assert loss(evaluation, batch, Weights(1.0, 1.0, 0.0, 1.0)) == 0
+    assert np.isnan(residuals(lambda b: evaluation, batches).errors().dipole_rmse)
     weights = Weights(1.0, 1.0, 0.0, 1.0)
     recipe = constant_weights(weights)
     arguments = {"references": {1: 0.0, 8: 0.0}, "recipe": recipe, "progress": False}
@@ -281,7 +281,7 @@ def test_dipoles_of_periodic_frames_are_ignored():
 
 def test_gradient_of_the_dipole_loss_agrees_with_central_differences():
     (batch,) = make_batches(molecules(4), cutoff=3.0, batch_size=4)
-    measure = lambda found, part: loss(found, part, Weights(1.0, 1.0, 0.0, 3.0))  # noqa: E731
+    measure = lambda evaluation, part: loss(evaluation, part, Weights(1.0, 1.0, 0.0, 3.0))  # noqa: E731
     potential = water(charges=True)
     params = potential.init(jax.random.key(0))
     value = jax.jit(lambda p: loss_and_gradient(potential, p, batch, measure))
@@ -300,7 +300,7 @@ def test_gradient_is_finite_for_frames_without_a_volume():
     ]
     (batch,) = make_batches(free, cutoff=CUTOFF, batch_size=2, references=REFERENCES)
     params = START.init(jax.random.key(0))
-    measure = lambda found, part: loss(found, part, Weights(1.0, 1.0, 1.0))  # noqa: E731
+    measure = lambda evaluation, part: loss(evaluation, part, Weights(1.0, 1.0, 1.0))  # noqa: E731
     value, gradient = jax.jit(lambda p: loss_and_gradient(START, p, batch, measure))(params)
     assert value > 0
     for leaf in jax.tree.leaves(gradient):

@@ -151,17 +151,17 @@ def test_foreign_input_is_refused(case):
 
 def test_loss_of_predictions_of_another_batch_is_refused():
     predictions = predict(START, PARAMS, batch_of(TRAIN))
-    one = make_batches(TRAIN[:1], cutoff=CUTOFF, batch_size=1, references=REFERENCES)
+    single = make_batches(TRAIN[:1], cutoff=CUTOFF, batch_size=1, references=REFERENCES)
     with pytest.raises(InputError, match="predict returns for this batch"):
-        loss(predictions, next(iter(one)), Weights())
+        loss(predictions, next(iter(single)), Weights())
 
 
 def test_consensus_takes_atoms_and_builds_its_list():
     frame = TRAIN[0]
     with_list = committee_of(neighbors=list_of(frame))
     for structure in (system_of(frame), to_ase(system_of(frame))):
-        found = consensus(START, COMMITTEE, structure)
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(with_list), strict=True):
+        without_list = consensus(START, COMMITTEE, structure)
+        for a, b in zip(jax.tree.leaves(without_list), jax.tree.leaves(with_list), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
     assert with_list.spread.energy > 0
     with pytest.raises(InputError, match=SPECIES):

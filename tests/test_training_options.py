@@ -122,20 +122,20 @@ def test_members_equal_separate_trainings(alone):
     two = committee(n_members=2)
     members = [alone, run(dataclasses.replace(RECIPE, seed=1), potential=START)]
     for k, one in enumerate(members):
-        for found, expected in zip(
+        for prediction, expected in zip(
             jax.tree.leaves(two.last_params), jax.tree.leaves(one.last_params), strict=True
         ):
-            np.testing.assert_allclose(found[k], expected, rtol=1e-9)
+            np.testing.assert_allclose(prediction[k], expected, rtol=1e-9)
         assert two.best_epochs[k] == one.best_epoch
         assert two.histories[k][-1]["forces_rmse"] == pytest.approx(one.history[-1]["forces_rmse"], rel=1e-6)
     system = jax.tree.map(jnp.asarray, TRAIN[0].system)
     neighbors = neighbor_list(system, cutoff=CUTOFF)
-    found = jax.jit(lambda p: consensus(START, p, system, neighbors))(two.params)
+    prediction = jax.jit(lambda p: consensus(START, p, system, neighbors))(two.params)
     each = [evaluate(START, one.params, system, neighbors) for one in members]
     forces = np.stack([e.forces for e in each])
-    np.testing.assert_allclose(found.mean.forces, forces.mean(0), rtol=1e-7, atol=1e-12)
-    np.testing.assert_allclose(found.spread.forces, forces.std(0, ddof=1), rtol=1e-5, atol=1e-9)
-    assert found.spread.energy > 0
+    np.testing.assert_allclose(prediction.mean.forces, forces.mean(0), rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(prediction.spread.forces, forces.std(0, ddof=1), rtol=1e-5, atol=1e-9)
+    assert prediction.spread.energy > 0
     with pytest.raises(InputError, match="leading axes"):
         consensus(START, alone.params, system, neighbors)
 
@@ -171,8 +171,9 @@ def test_default_schedule_is_that_of_optax():
     for schedule in (warmup_cosine(warm_up=0.1, final=1.0), reduce_on_plateau(warm_up=0.1)):
         constant = learning_rate_of(Recipe(learning_rate=0.1, schedule=schedule), 100)
         np.testing.assert_allclose([constant(5), constant(10), constant(100)], [0.05, 0.1, 0.1], rtol=1e-6)
-    own = learning_rate_of(Recipe(optimizer=optax.sgd(0.1), schedule=optax.linear_schedule(1.0, 0.0, 10)), 7)
-    np.testing.assert_allclose([own(0), own(5)], [1.0, 0.5], rtol=1e-6)
+    recipe = Recipe(optimizer=optax.sgd(0.1), schedule=optax.linear_schedule(1.0, 0.0, 10))
+    factor = learning_rate_of(recipe, 7)
+    np.testing.assert_allclose([factor(0), factor(5)], [1.0, 0.5], rtol=1e-6)
 
 
 def test_optimizer_with_its_learning_rate_replaces_the_default():
@@ -263,22 +264,22 @@ def test_report_has_kinds_and_is_json(tmp_path):
     # A potential without a description is noted and is not an error.
     assert "best.npz and last.npz are not written" in result.notes[0]
     assert [path.name for path in tmp_path.iterdir()] == ["training.npz"]
-    found = report(START, result, valid=kinds, test=TRAIN)
-    assert [(row.part, row.group) for row in found.rows] == [
+    training_report = report(START, result, valid=kinds, test=TRAIN)
+    assert [(row.part, row.group) for row in training_report.rows] == [
         ("valid", "all"), ("valid", "a"), ("valid", "b"), ("test", "all"),
     ]  # fmt: skip
-    everything, a, b, _ = (row.errors for row in found.rows)
+    everything, a, b, _ = (row.errors for row in training_report.rows)
     assert everything.forces_rmse == pytest.approx(result.history[0]["forces_rmse"], rel=1e-9)
     assert everything.energy_rmse**2 == pytest.approx((a.energy_rmse**2 + b.energy_rmse**2) / 2, rel=1e-9)
-    stored = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    stored = json.loads(json.dumps(training_report.as_json(), allow_nan=False))
     assert stored["errors"][1]["kind"] == "a" and stored["errors"][1]["n_atoms"] == 8
     assert stored["errors"][0]["F_rmse_meV_A"] == pytest.approx(1e3 * everything.forces_rmse)
     assert stored["n_compiled"] == result.n_compiled and stored["wall_s"] > 0
-    assert found.summary("valid")["F_rmse_meV_A"] == stored["errors"][0]["F_rmse_meV_A"]
-    assert "dipole_error_percent" not in found.summary("test")
+    assert training_report.summary("valid")["F_rmse_meV_A"] == stored["errors"][0]["F_rmse_meV_A"]
+    assert "dipole_error_percent" not in training_report.summary("test")
     with pytest.raises(InputError, match="no part 'train', only"):
-        found.summary("train")
-    text = str(found).splitlines()
+        training_report.summary("train")
+    text = str(training_report).splitlines()
     assert text[2].startswith("valid ") and text[3].startswith("  a ")
     assert "best epoch 1 of 1" in text[-2] and text[-1] == result.notes[0]
 

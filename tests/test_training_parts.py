@@ -23,19 +23,19 @@ def data():
     rng = np.random.default_rng(0)
     sizes = [(4, 8, 8)[k % 3] for k in range(NEW + OLD)]
     systems = [host_system(rng.uniform(0, 6, (n, 3)), [18] * n, cell=[6.0] * 3) for n in sizes]
-    found = [Frame(system=system, energy=0.0) for system in systems]
-    batches = make_batches(found, cutoff=CUTOFF, batch_size=4, max_shapes=2)
+    labelled = [Frame(system=system, energy=0.0) for system in systems]
+    batches = make_batches(labelled, cutoff=CUTOFF, batch_size=4, max_shapes=2)
     assert len(batches.shapes) == 2
     return batches
 
 
 def seen(stream, number, member=0):
     """Places of the frames of an epoch."""
-    found = []
+    indices = []
     for selections in stream.epoch(number):
         b, rows = selections[member]
-        found += stream.data.places[b][rows].tolist()
-    return found
+        indices += stream.data.places[b][rows].tolist()
+    return indices
 
 
 def test_epoch_without_replay_is_that_of_the_data(data):
@@ -51,12 +51,12 @@ def test_epoch_has_all_new_frames_and_the_fraction_of_old_ones(data):
     mixed = stream(data, NEW, seed=3, replay_fraction=2 / 7)
     replayed = []
     for number in range(7):
-        found = seen(mixed, number)
-        assert sorted(place for place in found if place < NEW) == list(range(NEW))
-        old = [place for place in found if place >= NEW]
+        indices = seen(mixed, number)
+        assert sorted(place for place in indices if place < NEW) == list(range(NEW))
+        old = [place for place in indices if place >= NEW]
         assert len(old) == 4 and len(mixed.epoch(number)) == len(mixed)
         replayed += old
-        assert seen(stream(data, NEW, seed=3, replay_fraction=2 / 7), number) == found
+        assert seen(stream(data, NEW, seed=3, replay_fraction=2 / 7), number) == indices
     # 28 frames of 7: within a shape the counts differ by at most one.
     for places in data.places:
         counts = [replayed.count(place) for place in places if place >= NEW]

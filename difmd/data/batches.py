@@ -34,9 +34,9 @@ class Labels:
         stress: [eV/Å³].
         dipole: [e·Å].
         has_energy: whether a frame has an energy; False for frames that pad a batch.
-        has_forces: as above, for forces.
-        has_stress: as above, for stresses.
-        has_dipole: as above, for dipoles.
+        has_forces: whether a frame has forces.
+        has_stress: whether a frame has a stress.
+        has_dipole: whether a frame has a dipole.
     """
 
     energy: Float[Array, "*batch"]

@@ -137,12 +137,8 @@ def _blocks(members: np.ndarray, frames: Sequence[Frame], block: int) -> list[li
     blocks: list[list[int]] = []
     for i in members:
         last = blocks[-1] if blocks else []
-        if (
-            last
-            and len(last) < block
-            and last[-1] == i - 1
-            and np.array_equal(frames[i].numbers, frames[i - 1].numbers)
-        ):
+        is_next = last and len(last) < block and last[-1] == i - 1
+        if is_next and np.array_equal(frames[i].numbers, frames[i - 1].numbers):
             last.append(int(i))
         else:
             blocks.append([int(i)])

@@ -21,11 +21,11 @@ class Errors(NamedTuple):
         energy_mae: per atom [eV].
         energy_rmse: per atom [eV].
         forces_mae: over components [eV/Å].
-        forces_rmse: as above.
+        forces_rmse: over components [eV/Å].
         stress_rmse: over components [eV/Å³].
         virial_rmse: of the stress times the volume of an atom [eV].
         dipole_mae: over components [e·Å].
-        dipole_rmse: as above.
+        dipole_rmse: over components [e·Å].
         dipole_error: √⟨|Δμ|²⟩/⟨|μ|⟩, relative to the mean length of the labels.
     """
 
@@ -100,16 +100,16 @@ class Residuals(NamedTuple):
         virial = _errors(self.stress[chosen] * per_atom, self.stress_label[chosen] * per_atom)
         dipole = _errors(self.dipole[chosen], self.dipole_label[chosen])
         lengths = np.linalg.norm(self.dipole_label[chosen], axis=1)
+        mean_length = np.mean(lengths[~np.isnan(lengths)]) if np.any(lengths > 0) else np.nan
+        dipole_mae, dipole_rmse = _mae_and_rmse(dipole)
         return Errors(
-            energy_mae=_mae(energy),
-            energy_rmse=_rmse(energy),
-            forces_mae=_mae(forces),
-            forces_rmse=_rmse(forces),
-            stress_rmse=_rmse(stress),
-            virial_rmse=_rmse(virial),
-            dipole_mae=_mae(dipole),
-            dipole_rmse=_rmse(dipole),
-            dipole_error=3**0.5 * _rmse(dipole) / _mean_of_known(lengths),
+            *_mae_and_rmse(energy),
+            *_mae_and_rmse(forces),
+            stress_rmse=_mae_and_rmse(stress)[1],
+            virial_rmse=_mae_and_rmse(virial)[1],
+            dipole_mae=dipole_mae,
+            dipole_rmse=dipole_rmse,
+            dipole_error=float(3**0.5 * dipole_rmse / mean_length),
         )
 
 
@@ -183,15 +183,8 @@ def _errors(predicted: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(error), error, np.inf)
 
 
-def _mae(error: np.ndarray) -> float:
-    return float(np.mean(np.abs(error))) if error.size else float("nan")
-
-
-def _mean_of_known(values: np.ndarray) -> float:
-    """Mean of the entries that are not NaN; NaN if all of these are 0."""
-    known = values[~np.isnan(values)]
-    return float(np.mean(known)) if np.any(known > 0) else float("nan")
-
-
-def _rmse(error: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(error**2))) if error.size else float("nan")
+def _mae_and_rmse(error: np.ndarray) -> tuple[float, float]:
+    """Mean absolute and root mean square error; NaN without labels."""
+    if not error.size:
+        return float("nan"), float("nan")
+    return float(np.mean(np.abs(error))), float(np.sqrt(np.mean(error**2)))

@@ -150,7 +150,7 @@ class CommitteeResult(_Members):
 
     Attributes:
         best_params: as in `TrainingResult`, every array with a leading axis of members.
-        last_params: as above.
+        last_params: averaged parameters of all members after the last step.
         references: energy of an atom of each element [eV], to be added to energies predicted with `params`.
         best_epochs: `TrainingResult.best_epoch` of each member.
         histories: `TrainingResult.history` of each member.

@@ -25,7 +25,7 @@ class Stream:
     data: Batches  # new frames, followed by those to replay
     seed: int  # of all draws; member k has seed + k
     new: tuple[np.ndarray, ...]  # rows of the new frames, for each shape
-    old: tuple[np.ndarray, ...]  # rows of the frames to replay, likewise
+    old: tuple[np.ndarray, ...]  # rows of the frames to replay, for each shape
     n_old: tuple[int, ...]  # number of replayed frames of each shape in an epoch
     n_members: int | None  # of a committee; None: one potential
     bootstrap: bool  # whether each member trains on a sample of the new frames, drawn with replacement
