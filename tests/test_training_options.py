@@ -28,7 +28,7 @@ from difmd.training import (
     train_committee,
     warmup_cosine,
 )
-from difmd.training.describe import describe
+from difmd.training.model_files import describe
 from difmd.training.recipe import learning_rate_of
 
 OLD = frames(6, seed=5, n_atoms=(4,))

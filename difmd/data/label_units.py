@@ -41,7 +41,6 @@ _PRESSURE = {
     "kbar": 1e3 * units.BAR,
     "atm": 1.01325 * units.BAR,
 }
-_CHARGE = {"e": 1.0}
 _DIPOLE = {"Debye": 0.20819434, "D": 0.20819434, "au": BOHR, "a.u.": BOHR}
 
 
@@ -99,7 +98,7 @@ def factors_of(given: Units) -> Factors:
         stress=energy / length**3 if given.stress is None else _factor("stress", given.stress, pressures),
         virial=energy if given.virial is None else _factor("virial", given.virial, _ENERGY),
         dipole=_factor("dipole", given.dipole, {**_DIPOLE, **moments}),
-        charges=_factor("charges", given.charges, _CHARGE),
+        charges=_factor("charges", given.charges, {"e": 1.0}),
     )
 
 

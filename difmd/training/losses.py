@@ -109,12 +109,11 @@ def loss(
 def _dipole_term(
     evaluation: Evaluation, batch: Batch, weights: Weights, huber: float | None, counts: Counts
 ) -> Array:
-    if evaluation.dipole is None:
-        # A weight that changes during a training is checked at its start.
-        if not isinstance(weights.dipole, jax.core.Tracer) and weights.dipole > 0:
-            raise InputError(NO_CHARGES)
-        return jnp.zeros_like(evaluation.energy[0])
-    if any(batch.neighbors.periodic):
+    # A weight that changes during a training is checked at its start.
+    is_number = not isinstance(weights.dipole, jax.core.Tracer)
+    if evaluation.dipole is None and is_number and weights.dipole > 0:
+        raise InputError(NO_CHARGES)
+    if evaluation.dipole is None or any(batch.neighbors.periodic):
         return jnp.zeros_like(evaluation.energy[0])
     error = evaluation.dipole - batch.labels.dipole
     return weights.dipole * _mean(error, batch.labels.has_dipole[:, None], counts.dipole, huber)

@@ -17,6 +17,7 @@ from difmd.data.frames import Frame
 from difmd.errors import InputError
 from difmd.potentials import Params, Potential
 from difmd.potentials.base import check_finite, check_model
+from difmd.potentials.species import symbols
 from difmd.training.checks import check_frames
 from difmd.training.gradient import predict
 from difmd.training.metrics import Errors, Residuals, residuals
@@ -187,8 +188,6 @@ def report(
 
 
 def _rows(name: str, frames: Sequence[Frame], of_part: Residuals) -> list[Row]:
-    from ase.data import chemical_symbols
-
     rows = [Row(name, "all", "all", len(frames), len(of_part.element), of_part.errors())]
     kinds: dict[str, list[int]] = {}
     for index, frame in enumerate(frames):
@@ -199,14 +198,14 @@ def _rows(name: str, frames: Sequence[Frame], of_part: Residuals) -> list[Row]:
             rows.append(Row(name, kind, "kind", len(indices), n_atoms, of_part.errors(indices)))
     elements = np.unique(of_part.element)
     if len(elements) > 1:
-        for z in elements:
+        for z, symbol in zip(elements, symbols(elements.tolist()), strict=True):
             is_z = of_part.element == z
             errors = of_part.errors(element=int(z))
             # Only forces belong to an element.
             others = [field for field in errors._fields if not field.startswith("forces")]
             errors = errors._replace(**dict.fromkeys(others, math.nan))
             n_frames = len(np.unique(of_part.atom_frame[is_z]))
-            rows.append(Row(name, chemical_symbols[z], "element", n_frames, int(is_z.sum()), errors))
+            rows.append(Row(name, symbol, "element", n_frames, int(is_z.sum()), errors))
     return rows
 
 

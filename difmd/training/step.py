@@ -80,7 +80,7 @@ def weights_of(recipe: Recipe, n_steps: int) -> Callable[[Any], Weights]:
     def weights(step: Any) -> Weights:
         x = jnp.clip((jnp.asarray(step, default_float()) - begin) / max(n_steps - begin, 1), 0, 1)
         pairs = zip(recipe.initial_weights, recipe.final_weights, strict=True)
-        return Weights(*(_geometric(a, b, x) for a, b in pairs))
+        return Weights(*(a * (b / a) ** x if a > 0 and b > 0 else a + (b - a) * x for a, b in pairs))
 
     return weights
 
@@ -194,9 +194,3 @@ def _devices(n: int) -> list[Any]:
     """The largest number of devices of this host that divides n."""
     devices = jax.local_devices()
     return devices[: max(k for k in range(1, len(devices) + 1) if n % k == 0)]
-
-
-def _geometric(a: Any, b: Any, x: Array) -> Array:
-    if a > 0 and b > 0:
-        return a * (b / a) ** x
-    return a + (b - a) * x

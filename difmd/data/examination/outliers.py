@@ -71,8 +71,7 @@ def energy_residuals(s: Survey) -> tuple[np.ndarray, str]:
         return residual, "a fit to the composition"
     rows, values = composition(s, known)
     columns = np.column_stack([rows, model])
-    volumes = [s.frames[int(k)].volume for k in known]
-    per_atom = np.array([np.nan if v is None else v for v in volumes]) / s.sizes[known]
+    per_atom = np.array([s.frames[int(k)].volume for k in known], float) / s.sizes[known]
     if np.isfinite(per_atom).all() and np.ptp(per_atom) > 1e-3 * per_atom.mean():
         # Terms that depend on the density alone exert no forces.
         x = per_atom / np.median(per_atom)

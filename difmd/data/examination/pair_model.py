@@ -117,9 +117,9 @@ def _solve(
 
 def predict(model: PairModel, frame: Frame, pairs: Pairs) -> Prediction:
     """Energy, forces, virial and stiffness of one frame; pairs of elements not in the model are ignored."""
-    known, kind = _kinds(model, frame, pairs)
-    pairs = Pairs(*(field[known] for field in pairs))
-    kind = kind[known]
+    kind = _kinds(model, frame, pairs)
+    pairs = Pairs(*(field[kind >= 0] for field in pairs))
+    kind = kind[kind >= 0]
     first, values, slopes, bends = _splines(model, kind, pairs.distances)
     padded = np.pad(model.coefficients, ((0, 0), (0, 4)))
     coefficients = padded[kind[:, None], first[:, None] + np.arange(4)]
@@ -136,11 +136,8 @@ def predict(model: PairModel, frame: Frame, pairs: Pairs) -> Prediction:
 
 def _sample(frames: Sequence[Frame]) -> list[Frame]:
     """Evenly spaced frames with forces, with no more atoms than needed."""
-    usable = [
-        frame
-        for frame in frames
-        if frame.forces is not None and frame.n_atoms > 1 and np.isfinite(frame.forces).all()
-    ]
+    forces = [(f, f.forces) for f in frames if f.forces is not None and f.n_atoms > 1]
+    usable = [frame for frame, values in forces if np.isfinite(values).all()]
     if not usable:
         return []
     typical = max(1.0, float(np.mean([frame.n_atoms for frame in usable])))
@@ -166,12 +163,12 @@ def _elements(frame: Frame, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(a, b), np.maximum(a, b)
 
 
-def _kinds(model: PairModel, frame: Frame, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+def _kinds(model: PairModel, frame: Frame, pairs: Pairs) -> np.ndarray:
+    """Index of the pair of elements of each pair; −1 if it is not in the model."""
     table = np.full((119, 119), -1)
     for (a, b), n in model.kinds.items():
         table[a, b] = n
-    kind = table[_elements(frame, pairs)]
-    return kind >= 0, kind
+    return table[_elements(frame, pairs)]
 
 
 def _splines(
@@ -196,7 +193,7 @@ def _splines(
 
 def _design(model: PairModel, frame: Frame, pairs: Pairs) -> np.ndarray:
     """Forces of each function of each pair of elements; [3·atoms, functions]."""
-    _, kind = _kinds(model, frame, pairs)
+    kind = _kinds(model, frame, pairs)
     first, _, slopes, _ = _splines(model, kind, pairs.distances)
     n_kinds, n_functions = model.coefficients.shape
     column = np.minimum(first[:, None] + np.arange(4), n_functions - 1) + n_functions * kind[:, None]

@@ -80,7 +80,7 @@ def check_stress(s: Survey) -> Iterator[Finding]:
 def _check_scale(s: Survey, parts: _Stress) -> Finding:
     """Check sign and unit with the diagonal minus its mean, which the forces do not determine."""
     label, model = parts.label_diagonal.ravel(), parts.model_diagonal.ravel()
-    correlation = _correlation(label, model)
+    correlation = float(label @ model / (np.sqrt((label @ label) * (model @ model)) + 1e-300))
     if abs(correlation) < _WEAK:
         text = f"the correlation with the virial of a pair potential is only {correlation:.2f}"
         return Finding(ITEM, Verdict.UNKNOWN, text)
@@ -126,8 +126,8 @@ def _check_order(s: Survey, parts: _Stress, where: str) -> Finding:
     summary = (
         f"{where}correlation with the virial of a pair potential {correlation:.2f} ({len(label)} frames)"
     )
-    if best != (0, 1, 2):
-        if _significance((scores[best] - as_is) / size) > 5 and scores[best].sum() / norm > 0.7:
+    if best != (0, 1, 2) and _significance((scores[best] - as_is) / size) > 5:
+        if scores[best].sum() / norm > 0.7:
             # label[:, best] follows the model, so the stored order is the inverse permutation.
             actual = names[np.argsort(best)]
             summary += f", but {scores[best].sum() / norm:.2f} if the components yz xz xy are read as "
@@ -165,10 +165,6 @@ def _parts(s: Survey, compared: np.ndarray) -> _Stress:
 def _significance(values: np.ndarray) -> float:
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.inf
     return float(values.mean() / error) if error > 0 else 0.0
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / (np.sqrt((a @ a) * (b @ b)) + 1e-300))
 
 
 def _skewness(stress: np.ndarray | None) -> float:
