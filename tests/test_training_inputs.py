@@ -156,7 +156,7 @@ def test_loss_of_predictions_of_another_batch_is_refused():
         loss(predictions, next(iter(single)), Weights())
 
 
-def test_consensus_takes_atoms_and_builds_its_list():
+def test_consensus_accepts_atoms_and_builds_its_list():
     frame = TRAIN[0]
     with_list = committee_of(neighbors=list_of(frame))
     for structure in (system_of(frame), to_ase(system_of(frame))):

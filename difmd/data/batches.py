@@ -125,7 +125,7 @@ class Batches:
     def epoch(
         self, seed: int, number: int, rows: Sequence[np.ndarray] | None = None
     ) -> list[tuple[int, np.ndarray]]:
-        """The batches of an epoch in random order, as pairs of shape and rows; the same for the same numbers.
+        """The batches of an epoch in random order, as pairs of shape and rows; deterministic.
 
         Args:
             seed: of the order.

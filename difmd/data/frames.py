@@ -24,7 +24,7 @@ class Frame:
     A label that was not computed is None; frames of a data set may have different labels.
 
     Attributes:
-        system: the atoms; `neighbor_list` takes it as it is.
+        system: the atoms; valid as an argument of `neighbor_list`.
         energy: total energy, whose negative gradient the forces are [eV].
         forces: [eV/Å]; [atoms, 3].
         stress: tension positive, as in ASE [eV/Å³]; [3, 3].

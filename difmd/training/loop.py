@@ -143,7 +143,7 @@ def _train(
 
 
 def _initial_params(potential: Potential, params: Params | None, seed: int, n_members: int | None) -> Params:
-    """Parameters at the start, with an axis of members in a committee."""
+    """Initial parameters, with an axis of members in a committee."""
     if params is None:
         if n_members is None:
             return potential.init(jax.random.key(seed))

@@ -28,7 +28,7 @@ _DEEPEST = 40
 def provenance(
     recipe: Recipe, references: Mapping[int, float], counts: Mapping[str, int], hashes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The origin of the models of a training, as JSON holds it, with numbers and hashes of frames by part."""
+    """The origin of trained models in types of JSON, with numbers and hashes of the frames by part."""
     settings = {
         name: describe(value) if isinstance(value, tuple) or callable(value) else value
         for name, value in vars(recipe).items()
@@ -56,7 +56,7 @@ def finite_or_none(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(value: Any, depth: int = 0) -> Any:
-    """What determines a function or a container, as JSON holds it.
+    """What determines a function or a container, in types of JSON.
 
     A function is described by its name, its defaults and what it closes over; a user's function also by the
     numbers in its code. Optimizers of optax made with different numbers have different descriptions.

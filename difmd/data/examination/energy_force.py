@@ -160,7 +160,7 @@ def name_factor(ratio: float, within: float) -> str:
     least = min(apart.values())
     if least > np.log(within):
         return ""
-    # All that the data cannot distinguish.
+    # All causes that the data cannot distinguish.
     return " or ".join(name for name, gap in apart.items() if gap < least + np.log(1 + (within - 1) / 4))
 
 

@@ -111,7 +111,7 @@ def correct_stress(frames: Sequence[Frame], offset: StressOffset) -> list[Frame]
         offset: of `stress_offset`.
 
     Returns:
-        New frames; the same ones if the offset is not significant.
+        New frames; the given frames if the offset is not significant.
     """
     if not offset.is_significant:
         return list(frames)

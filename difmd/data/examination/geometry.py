@@ -45,7 +45,7 @@ def find_pairs_once(frame: Frame, cutoff: float) -> Pairs:
 
 
 def covalent_radii(numbers: np.ndarray) -> np.ndarray:
-    """Covalent radii [Å] (Cordero et al., Dalton Trans. 2008, 2832, doi:10.1039/b801115j); as `numbers`."""
+    """Covalent radii [Å] (Cordero et al., Dalton Trans. 2008, 2832, doi:10.1039/b801115j) of `numbers`."""
     from ase.data import covalent_radii as radii
 
     return np.asarray(radii)[numbers]

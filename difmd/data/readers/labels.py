@@ -39,12 +39,12 @@ class Keys(NamedTuple):
 
     Attributes:
         energy: total energy.
-        forces: one row an atom.
+        forces: one row per atom.
         stress: 9 numbers, or 6 in ASE's order xx yy zz yz xz xy.
         virial: −stress·volume, as in GAP, MACE and DeePMD; used if there is no stress.
         dipole: 3 numbers.
-        charges: one number an atom.
-        kind: text that describes what the configuration represents.
+        charges: one number per atom.
+        kind: text that describes the configuration.
     """
 
     energy: str | None = None
