@@ -35,7 +35,7 @@ def no_progress(n: int) -> Progress:
 def after_validation(
     progress: Progress, recipe: Recipe, losses: Sequence[float], entries: Sequence[Entry], rates: np.ndarray
 ) -> tuple[Progress, list[bool], np.ndarray]:
-    """Add losses and entries; returns which members improved, and the rates after reductions on a plateau."""
+    """Add losses and entries; return also which members improved, and rates after reductions on a plateau."""
     epoch = entries[0]["epoch"]
     is_better = [loss < best for loss, best in zip(losses, progress.best_losses, strict=True)]
     best_epochs = [epoch if better else e for better, e in zip(is_better, progress.best_epochs, strict=True)]

@@ -110,7 +110,7 @@ class Session:
         return state, best, Progress(**meta)
 
     def train_epoch(self, epoch: int, advance: Advance) -> tuple[np.ndarray, np.ndarray]:
-        """Make the steps of an epoch; losses, and whether gradients were applied; [batches, members]."""
+        """Make the steps of an epoch; return losses and whether each was applied; [batches, members]."""
         self.epoch = epoch
         losses = []
         for selections in self.batches.epoch(epoch):
@@ -132,7 +132,7 @@ class Session:
         return values, applied
 
     def validate(self, epoch: int, values: np.ndarray, applied: np.ndarray) -> tuple[list[Entry], list[bool]]:
-        """Validate averaged parameters, given losses and steps applied; entries, whether members improved."""
+        """Validate the averaged parameters; return entries of the histories and which members improved."""
         average = self._average()
         errors = [
             residuals(functools.partial(self._predict, self._member(average, k)), self.valid).errors()

@@ -86,7 +86,7 @@ def weights_of(recipe: Recipe, n_steps: int) -> Callable[[Any], Weights]:
 
 
 def compile_steps(problem: Problem, n_members: int | None = None) -> CompiledSteps:
-    """Compile a step and an evaluation for one potential (None) or for a committee.
+    """Compile a step and an evaluation for one potential (`n_members` None) or a committee.
 
     On several devices each evaluates some frames of every batch, on as many devices as divide the batch; in a
     committee each trains some members, on as many as divide their number. On a CPU the members are trained

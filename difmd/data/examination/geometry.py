@@ -52,9 +52,9 @@ def covalent_radii(numbers: np.ndarray) -> np.ndarray:
 
 
 def nearest_ratios(frame: Frame) -> tuple[np.ndarray, tuple[int, int, float]]:
-    """Nearest distance over the sum of covalent radii for each atom; the closest pair and its distance [Å].
+    """Nearest distance of each atom over the sum of covalent radii; the closest pair, its distance [Å].
 
-    Infinite above 2.5 and if there is no pair.
+    The ratios are infinite above 2.5, the distance is infinite if there is no pair.
     """
     # Most atoms have a close neighbour, and a search twice as far costs eight times as much.
     near = _nearest_within(frame, 1.3)
