@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from difmd._internal.dtypes import default_float
 from difmd._internal.progress import progress_bar
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.data.frames import Frame
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
@@ -23,6 +23,7 @@ from difmd.system import System
 _GROUP = 4
 
 
+@brief_repr
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Labels:
@@ -48,11 +49,8 @@ class Labels:
     has_stress: Bool[Array, "*batch"]
     has_dipole: Bool[Array, "*batch"]
 
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
-
+@brief_repr
 class Batch(NamedTuple):
     """Frames of one shape.
 
@@ -67,10 +65,6 @@ class Batch(NamedTuple):
     neighbors: Neighbors
     labels: Labels
     frames: Int[Array, "batch"]
-
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
 
 class Shape(NamedTuple):

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.system import System
 
 LABELS = ("energy", "forces", "stress", "dipole", "charges")
 """Names of the labels of a frame."""
 
 
+@brief_repr
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
     """One configuration with computed labels; NumPy arrays, float64.
@@ -42,10 +43,6 @@ class Frame:
     charges: Float[np.ndarray, "atoms"] | None = None
     kind: str = ""
     source: str = ""
-
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
     @property
     def n_atoms(self) -> int:

@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 from difmd._internal.pairs import find_pairs
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.data.frames import Frame
 from difmd.data.references import excess_energies, reference_energies
 from difmd.errors import InputError, check_positive
 from difmd.potentials.species import Species, as_species, symbols, type_table
 
 
+@brief_repr
 class Statistics(NamedTuple):
     """Arguments of a network.
 
@@ -31,10 +32,6 @@ class Statistics(NamedTuple):
     references: dict[int, float]
     scale: float
     avg_num_neighbors: float
-
-    def __repr__(self) -> str:
-        """Fields, without the arrays."""
-        return fields_summary(self)
 
 
 def statistics(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.data.frames import Frame, is_isolated_atom
 from difmd.errors import InputError
 from difmd.potentials.species import symbols
@@ -15,6 +15,7 @@ from difmd.potentials.species import symbols
 _ITERATIONS = 50
 
 
+@brief_repr
 class ReferenceEnergies(NamedTuple):
     """Energies of the atoms of each element without interaction.
 
@@ -27,10 +28,6 @@ class ReferenceEnergies(NamedTuple):
     energies: dict[int, float]
     origins: dict[int, str]
     note: str
-
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
 
 def reference_energies(

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.data.frames import Frame, hash_frames, is_isolated_atom
 from difmd.errors import InputError
 
 _FORMAT = 1
 
 
+@brief_repr
 class Split(NamedTuple):
     """Indices into one list of frames, each ascending.
 
@@ -32,10 +33,6 @@ class Split(NamedTuple):
     valid: np.ndarray
     test: np.ndarray
     seed: int
-
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
 
 class Parts(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from difmd._internal.argument_checks import is_traced
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.data.frames import Frame
 from difmd.errors import InputError
 from difmd.forces import Evaluation, evaluate
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import ase
 
 
+@brief_repr
 class Consensus(NamedTuple):
     """Prediction of a committee for one configuration.
 
@@ -38,10 +39,6 @@ class Consensus(NamedTuple):
 
     mean: Evaluation
     spread: Evaluation
-
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
 
 def train_committee(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.data.batches import Batch, Batches
 from difmd.errors import InputError
 from difmd.forces import Evaluation
@@ -40,6 +40,7 @@ class Errors(NamedTuple):
     dipole_error: float
 
 
+@brief_repr
 class Residuals(NamedTuple):
     """Predictions of a potential and the labels (host, float64).
 
@@ -73,10 +74,6 @@ class Residuals(NamedTuple):
     volume: Float[np.ndarray, "frames"]
     dipole: Float[np.ndarray, "frames 3"]
     dipole_label: Float[np.ndarray, "frames 3"]
-
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
     def errors(self, frames: Sequence[int] | None = None, element: int | None = None) -> Errors:
         """Errors of some frames (default: all), and of the forces on one element.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from difmd import units
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.data.examination.findings import Finding, Verdict
 from difmd.data.examination.survey import Survey
 from difmd.data.frames import Frame
@@ -36,6 +36,7 @@ _SIGNIFICANT = 5.0
 _ALIKE = 0.3
 
 
+@brief_repr
 class StressOffset(NamedTuple):
     """Offset of the stresses relative to the energies; made by `stress_offset`.
 
@@ -50,10 +51,6 @@ class StressOffset(NamedTuple):
     stderr: float
     slope: float
     n_pairs: int
-
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
     @property
     def is_significant(self) -> bool:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.data.frames import Frame
 
 
@@ -19,6 +19,7 @@ class Verdict(enum.Enum):
     UNKNOWN = "UNKNOWN"
 
 
+@brief_repr
 class Finding(NamedTuple):
     """Outcome of one check.
 
@@ -35,10 +36,6 @@ class Finding(NamedTuple):
     summary: str
     remedy: str = ""
     frames: tuple[int, ...] = ()
-
-    def __repr__(self) -> str:
-        """Fields with the shapes of arrays."""
-        return fields_summary(self)
 
 
 def name_frames(frames: Sequence[Frame], indices: Iterable[Any], most: int = 3) -> str:
