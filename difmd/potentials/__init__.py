@@ -5,23 +5,13 @@ from typing import TYPE_CHECKING
 from difmd._internal.lazy import importer
 from difmd.potentials import describe as _describe
 from difmd.potentials.atomic_energies import atomic_energies
-from difmd.potentials.base import (
-    Params,
-    Potential,
-    from_description,
-    validate_inputs,
-)
+from difmd.potentials.base import Params, Potential, from_description, validate_inputs
 from difmd.potentials.buckingham import buckingham
 from difmd.potentials.coulomb import coulomb_damped_shifted
 from difmd.potentials.embedded_atom import embedded_atom, read_eam
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.ewald import ewald
-from difmd.potentials.lennard_jones import (
-    geometric,
-    lennard_jones,
-    lorentz_berthelot,
-    waldman_hagler,
-)
+from difmd.potentials.lennard_jones import geometric, lennard_jones, lorentz_berthelot, waldman_hagler
 from difmd.potentials.morse import morse
 from difmd.potentials.multipoles import Multipoles, total_dipole
 from difmd.potentials.pair import pair_potential

@@ -23,14 +23,7 @@ from difmd.potentials.splines import coefficients, spline
 
 @described
 def embedded_atom(
-    species: Species,
-    *,
-    dr: float,
-    pair: Any,
-    density: Any,
-    drho: float,
-    embedding: Any,
-    cutoff: float,
+    species: Species, *, dr: float, pair: Any, density: Any, drho: float, embedding: Any, cutoff: float
 ) -> Potential:
     """U = Σ_i F_i(Σ_j ρ_ij(r_ij)) + ½ Σ_i Σ_j φ_ij(r_ij), all three functions cubic splines of tables.
 

@@ -37,12 +37,7 @@ _MOST_WAVES = 3e7
 
 @described
 def ewald(
-    species: Species,
-    *,
-    charges: SpeciesValues,
-    cell: Any,
-    cutoff: float = 10.0,
-    accuracy: float = 1e-6,
+    species: Species, *, charges: SpeciesValues, cell: Any, cutoff: float = 10.0, accuracy: float = 1e-6
 ) -> Potential:
     """The energy of point charges and all their images, surrounded by a conductor.
 

@@ -20,12 +20,7 @@ from difmd.potentials.species import Species, as_species
 
 @described
 def pair_prior(
-    species: Species,
-    *,
-    cutoff: float = 5.0,
-    n_radial: int = 8,
-    p: int = 6,
-    coefficients: Any = None,
+    species: Species, *, cutoff: float = 5.0, n_radial: int = 8, p: int = 6, coefficients: Any = None
 ) -> Potential:
     """A sum of Bessel functions with separate coefficients for each pair of species.
 

@@ -102,12 +102,7 @@ def stillinger_weber(
         return {**pairs(key), "lambda": floats(angles)}
 
     return embedding_potential(
-        terms.neighbor,
-        terms.embed,
-        init=init,
-        tables=terms.tables,
-        species=numbers,
-        cutoff=float(ends.max()),
+        terms.neighbor, terms.embed, init=init, tables=terms.tables, species=numbers, cutoff=float(ends.max())
     )
 
 

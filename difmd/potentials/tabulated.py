@@ -21,11 +21,7 @@ from difmd.potentials.truncation import Truncation
 
 @described
 def tabulated(
-    species: Species,
-    *,
-    distances: Any,
-    energies: Any,
-    truncation: Truncation | None = None,
+    species: Species, *, distances: Any, energies: Any, truncation: Truncation | None = None
 ) -> Potential:
     """A cubic spline through tabulated energies; its cut-off is the last distance.
 

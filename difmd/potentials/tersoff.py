@@ -108,8 +108,7 @@ def tersoff(
     names = symbols(numbers)
     chosen = _chosen(names, elements)
     terms = _TersoffTerms(
-        n_types=len(numbers),
-        ends=np.array([[element.R, element.S] for element in chosen.values()]),
+        n_types=len(numbers), ends=np.array([[element.R, element.S] for element in chosen.values()])
     )
     factors = _published_chi(names, chosen) if chi is None else pair_table("chi", chi, len(names))
     factors = np.where(np.eye(len(names), dtype=bool), 1, factors)

@@ -13,13 +13,7 @@ from difmd._internal.gather import take
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
-from difmd.potentials.networks.equivariant import (
-    Convolution,
-    Features,
-    Linear,
-    SpeciesLinear,
-    message_paths,
-)
+from difmd.potentials.networks.equivariant import Convolution, Features, Linear, SpeciesLinear, message_paths
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
 from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
 from difmd.potentials.networks.network import build_network

@@ -84,10 +84,7 @@ def network_potential(
     }
 
     def init(key: Array) -> Params:
-        return {
-            "network": network.weights(key),
-            **{name: floats(values) for name, values in initial.items()},
-        }
+        return {"network": network.weights(key), **{name: floats(values) for name, values in initial.items()}}
 
     return Potential(
         init=init,
