@@ -5,10 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from difmd._internal.dtypes import floats
 from difmd._internal.gather import take
 from difmd.neighbors import Neighbors
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described
 from difmd.potentials.species import (
     Species,
@@ -28,8 +27,8 @@ _CUTOFF = 1.0
 def atomic_energies(species: Species, *, energies: SpeciesValues) -> Potential:
     """E = Σ_i E₀(Z_i), to be added to a potential that was trained without these energies.
 
-    In float32 a total of many electron volts leaves few digits for changes: use float64 for the sum, or run
-    dynamics without this term, which exerts no force.
+    In float32 a large total leaves few digits for changes: use float64 for the sum, or run dynamics without
+    this term, which exerts no force.
 
     Args:
         species: symbols or atomic numbers.
@@ -44,10 +43,6 @@ def atomic_energies(species: Species, *, energies: SpeciesValues) -> Potential:
     numbers = as_species(species)
     values = species_values("energies", energies, numbers)
 
-    def init(key: Array) -> Params:
-        del key
-        return {"energies": floats(values)}
-
     def atomic(params: Params, system: System, neighbors: Neighbors) -> Array:
         del neighbors
         table = jnp.asarray(params["energies"], system.positions.dtype)
@@ -57,4 +52,5 @@ def atomic_energies(species: Species, *, energies: SpeciesValues) -> Potential:
     def apply(params: Params, system: System, neighbors: Neighbors) -> Array:
         return jnp.sum(atomic(params, system, neighbors))
 
+    init = constant_init(energies=values)
     return Potential(init=init, apply=apply, atomic=atomic, cutoff=_CUTOFF, species=frozenset(numbers))

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import check_type, is_traced
+from difmd._internal.dtypes import floats
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors, is_stale
 from difmd.neighbors.types import check_belongs
@@ -24,10 +25,6 @@ from difmd.system import System, check_system
 
 Params: TypeAlias = Any
 """A pytree of arrays."""
-
-
-def _accept(system: System) -> None:
-    del system
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -41,11 +38,11 @@ class Potential:
     Attributes:
         init: `init(key) -> params`.
         apply: `apply(params, system, neighbors) -> energy` [eV], a scalar. The list may extend beyond
-            `cutoff`; pairs farther apart than that contribute exactly nothing.
+            `cutoff`; pairs beyond it contribute exactly nothing.
         atomic: `atomic(params, system, neighbors) -> energies` [eV], [atoms]; their sum is `apply`.
         cutoff: [Å].
         with_multipoles: `with_multipoles(params, system, neighbors) -> energy, multipoles`: `apply`, and the
-            charges and dipoles of the atoms from the same pass; None for a potential without charges.
+            charges and dipoles of the atoms from the same pass; None without charges.
         species: atomic numbers it is defined for, or None for any.
         validate: `validate(system)` raises `InputError` for a system that cannot be evaluated (host).
         uses_reverse_edges: whether it evaluates each pair once, which needs lists with `reverse_edges`.
@@ -62,7 +59,7 @@ class Potential:
     cutoff: float
     with_multipoles: Callable[[Params, System, Neighbors], tuple[Float[Array, ""], Multipoles]] | None = None
     species: frozenset[int] | None = None
-    validate: Callable[[System], None] = _accept
+    validate: Callable[[System], None] = lambda system: None
     uses_reverse_edges: bool = False
     on_grid: Callable[[int], Potential] | None = None
     pull_back: Callable[[Params, System, Neighbors, Array], tuple[Params, Array] | None] | None = None
@@ -70,7 +67,7 @@ class Potential:
     description: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Let the functions check their arguments."""
+        """Make the functions check their arguments."""
         for name in ("apply", "atomic", "with_multipoles"):
             function = getattr(self, name)
             if function is not None:
@@ -111,6 +108,16 @@ class _Checked:
     def __call__(self, params: Params, system: System, neighbors: Neighbors) -> Any:
         check_arguments(self.potential, params, system, neighbors)
         return self.function(params, system, neighbors)
+
+
+def constant_init(**tables: Any) -> Callable[[Array], Params]:
+    """An `init` that returns these tables in the default precision, whatever its key."""
+
+    def init(key: Array) -> Params:
+        del key
+        return {name: floats(table) for name, table in tables.items()}
+
+    return init
 
 
 def from_description(description: Mapping[str, Any]) -> Potential:
@@ -169,9 +176,9 @@ def _sum_of(first: Potential, second: Potential) -> Potential:
         params: Params, system: System, neighbors: Neighbors, v: Array
     ) -> tuple[Params, Array] | None:
         assert first.pull_back is not None and second.pull_back is not None
-        one = first.pull_back(params[0], system, neighbors, v)
-        two = second.pull_back(params[1], system, neighbors, v)
-        return None if one is None or two is None else (type(params)((one[0], two[0])), one[1] + two[1])
+        a = first.pull_back(params[0], system, neighbors, v)
+        b = second.pull_back(params[1], system, neighbors, v)
+        return None if a is None or b is None else (type(params)((a[0], b[0])), a[1] + b[1])
 
     def validate(system: System) -> None:
         first.validate(system)
@@ -201,12 +208,7 @@ _REMEDY = "build it with neighbor_list(system, cutoff=potential.cutoff)"
 
 
 def check_arguments(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
-    """Refuse arguments of a potential that do not fit together, as far as their values are given.
-
-    Raises:
-        InputError: as `check_shapes`; outside jit also as `validate_inputs`, or a list that is stale or has
-            overflowed.
-    """
+    """As `check_shapes`; outside jit also as `validate_inputs`, and refuse a stale or overflowed list."""
     check_shapes(potential, params, system, neighbors)
     if not is_traced(system.atomic_numbers):
         check_species(potential.species, system)
@@ -228,12 +230,7 @@ def check_arguments(potential: Potential, params: Params, system: System, neighb
 
 
 def check_shapes(potential: Potential, params: Params, system: System, neighbors: Neighbors) -> None:
-    """Refuse types and shapes that do not fit together; these are given under jit, too.
-
-    Raises:
-        InputError: objects of another kind, params of another potential, several replicas, a list of another
-            number of atoms, or one that does not reach the cut-off.
-    """
+    """Refuse types and shapes that do not match, a batch of replicas, or a list with too short a cut-off."""
     check_model(potential, params)
     check_belongs(system, neighbors, _REMEDY)
     if neighbors.cutoff < potential.cutoff:
@@ -260,30 +257,14 @@ def validate_inputs(potential: Potential, params: Params, system: System) -> Non
 
 
 def validate_structure(potential: Potential, system: System) -> None:
-    """Check on the host that `potential` is defined for `system`, whatever its parameters.
-
-    Args:
-        potential: the energy model.
-        system: an atomic configuration.
-
-    Raises:
-        InputError: not a system, a species the potential is not defined for, or as `potential.validate`.
-    """
+    """Check on the host that `potential` is defined for `system`, whatever its parameters."""
     check_system(system)
     check_species(potential.species, system)
     potential.validate(system)
 
 
 def check_model(potential: Potential, params: Params) -> None:
-    """Check that params have the names and shapes that `potential.init` gives; traced ones, too.
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-
-    Raises:
-        InputError: naming those that are missing, unknown or of another shape; or not a potential.
-    """
+    """Check that params, traced or not, have the names and shapes that `potential.init` returns."""
     remedy = "lennard_jones(...), mace(...) and other factories make one; difmd.load(file).potential is one"
     check_type("potential", potential, Potential, remedy)
     expected, given = _shapes_of(potential), _shapes(params)
@@ -315,14 +296,7 @@ def _shapes_of(potential: Potential) -> dict[str, tuple[int, ...]]:
 
 
 def check_finite(params: Params) -> None:
-    """Check on the host that all parameters are real and finite.
-
-    Args:
-        params: parameters of a potential.
-
-    Raises:
-        InputError: naming the first that is not.
-    """
+    """Check on the host that all parameters are real and finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         values = np.asarray(leaf)
         if not (jnp.issubdtype(values.dtype, np.floating) or jnp.issubdtype(values.dtype, np.integer)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairValues, inverse, pair_potential, pair_tables, symmetric
 from difmd.potentials.species import Species, as_species
@@ -31,15 +31,15 @@ def buckingham(
     Args:
         species: symbols or atomic numbers.
         repulsion: A [eV], one for all pairs or a symmetric table of the species; ≥ 0.
-        range: ρ [Å], as above; > 0.
-        dispersion: C [eV Å⁶], as above; ≥ 0.
+        range: ρ [Å], in the same form; > 0.
+        dispersion: C [eV Å⁶], in the same form; ≥ 0.
         cutoff: [Å].
         truncation: `truncated()` (default), `shifted()` or `switched(onset)`.
         tail_correction: add the energy and stress beyond the cut-off for g(r) = 1.
 
     Returns:
         `Potential`; its params are `{"repulsion": …, "range": …, "dispersion": …}`, each
-        [species, species], only the symmetric part counts.
+        [species, species]; only their symmetric parts count.
 
     Raises:
         InputError: negative values, tables that are not symmetric or of another size, or as
@@ -48,13 +48,8 @@ def buckingham(
     References:
         Buckingham, Proc. R. Soc. A 168, 264 (1938), doi:10.1098/rspa.1938.0173.
     """
-    init = pair_tables(
-        len(as_species(species)),
-        may_vanish=("repulsion", "dispersion"),
-        repulsion=repulsion,
-        range=range,
-        dispersion=dispersion,
-    )
+    given = {"repulsion": repulsion, "range": range, "dispersion": dispersion}
+    tables = pair_tables(len(as_species(species)), may_vanish=("repulsion", "dispersion"), **given)
 
     def phi(pair: Params, r_squared: Array) -> Array:
         repelled = pair["repulsion"] * jnp.exp(-jnp.sqrt(r_squared) / pair["range"])
@@ -62,7 +57,7 @@ def buckingham(
 
     return pair_potential(
         phi,
-        init=init,
+        init=constant_init(**tables),
         tables=symmetric,
         species=species,
         cutoff=cutoff,

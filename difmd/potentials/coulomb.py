@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
-from difmd._internal.dtypes import floats
 from difmd.errors import InputError, check_positive
 from difmd.neighbors import Neighbors
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described
 from difmd.potentials.pair import PairFunction, pair_potential
 from difmd.potentials.species import Species, SpeciesValues, as_species, species_values, types_of
@@ -28,7 +27,7 @@ def coulomb_damped_shifted(
 
         φ(r) = k q_i q_j [erfc(αr)/r − erfc(αR)/R + (erfc(αR)/R² + 2α e^{−α²R²}/(√π R)) (r − R)],
 
-    R being the cut-off, and −k q_i² (erfc(αR)/2R + α/√π) for each atom. It approximates the energy of all
+    with the cut-off R, and −k q_i² (erfc(αR)/2R + α/√π) for each atom. It approximates the energy of all
     images of a neutral system; `ewald` is exact. Energy and forces are zero at the cut-off.
 
     Args:
@@ -77,23 +76,9 @@ def coulomb_damped_shifted(
 def charged_pairs(
     phi: PairFunction, species: Species, *, charges: SpeciesValues, cutoff: float
 ) -> tuple[Potential, Callable[[Params, System], Float[Array, "atoms"]]]:
-    """Σ φ(q_i q_j, r²) over pairs, with params `{"charges": [species]}`; and the charges of the atoms [e].
-
-    Args:
-        phi: `phi(product, r_squared)` [eV].
-        species: symbols or atomic numbers.
-        charges: q of each species, or of all [e].
-        cutoff: [Å].
-
-    Raises:
-        InputError: charges that do not match `species`, or as `pair_potential`.
-    """
+    """Σ φ(q_i q_j, r²) over pairs, with params `{"charges": [species]}`; and the charges of the atoms [e]."""
     numbers = as_species(species)
     values = species_values("charges", charges, numbers)
-
-    def init(key: Array) -> Params:
-        del key
-        return {"charges": floats(values)}
 
     def tables(params: Params) -> Array:
         return params["charges"][:, None] * params["charges"][None, :]
@@ -102,5 +87,5 @@ def charged_pairs(
         charge = jnp.asarray(params["charges"], system.positions.dtype)
         return jnp.where(system.atomic_numbers > 0, charge[types_of(numbers, system.atomic_numbers)], 0)
 
-    pairs = pair_potential(phi, init=init, tables=tables, species=species, cutoff=cutoff)
-    return pairs, charges_of
+    init = constant_init(charges=values)
+    return pair_potential(phi, init=init, tables=tables, species=species, cutoff=cutoff), charges_of

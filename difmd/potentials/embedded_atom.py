@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd._internal.dtypes import floats
 from difmd.errors import InputError, check_positive
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import symmetric
@@ -60,14 +59,10 @@ def embedded_atom(
     dr, drho, cutoff = float(dr), float(drho), float(cutoff)
     # Files often give a cut-off one spacing beyond their last point.
     if cutoff > n_r * dr * (1 + 1e-9):
+        end = f"{(n_r - 1) * dr:.6g} Å"
         raise InputError(
-            f"cutoff = {cutoff} Å lies more than a spacing beyond the tables, "
-            f"which end at {(n_r - 1) * dr:.6g} Å"
+            f"cutoff = {cutoff} Å lies more than a spacing beyond the tables, which end at {end}"
         )
-
-    def init(key: Array) -> Params:
-        del key
-        return {name: floats(x) for name, x in start.items()}
 
     def tables(params: Params, dtype: Any) -> dict[str, Array]:
         symmetrised = {**params, **symmetric({"pair": params["pair"]})}
@@ -91,11 +86,12 @@ def embedded_atom(
         slope = 0.5 * (row.at(last) - row.at(last - 2))
         return spline(row, within, n_rho) + slope * (x - within)
 
+    init = constant_init(**start)
     return embedding_potential(neighbor, embed, init=init, tables=tables, species=numbers, cutoff=cutoff)
 
 
 def _spline_tables(n_types: int, pair: Any, density: Any, embedding: Any) -> dict[str, np.ndarray]:
-    """Coefficients of the splines, from tables that are checked."""
+    """Check the tables, and return the coefficients of their splines."""
     phi, rho, f = (np.asarray(x, np.float64) for x in (pair, density, embedding))
     n_r, n_rho = phi.shape[-1], f.shape[-1]
     if rho.ndim == 2:
@@ -116,7 +112,7 @@ def _spline_tables(n_types: int, pair: Any, density: Any, embedding: Any) -> dic
 
 
 def read_eam(path: str | os.PathLike[str], species: Species | None = None) -> Potential:
-    """`embedded_atom` from a file `.eam`, `.alloy` or `.fs`, as LAMMPS and ASE read them.
+    """`embedded_atom` from a file `.eam`, `.alloy` or `.fs` of LAMMPS and ASE.
 
     Args:
         path: the file; its suffix is the format.
@@ -151,11 +147,8 @@ def read_eam(path: str | os.PathLike[str], species: Species | None = None) -> Po
     upper = np.asarray(table.rphi_data) * (27.2 * 0.529 / (Bohr * Hartree) if file.suffix == ".eam" else 1)
     phi = upper + np.where(np.eye(len(elements), dtype=bool)[:, :, None], 0, upper.swapaxes(0, 1))
     density = np.asarray(table.density_data)
-    if density.ndim == 3:
-        # The first index is the atom that makes the density, the second the atom at which it acts.
-        density = density[np.ix_(at, at)].swapaxes(0, 1)
-    else:
-        density = density[at]
+    # With two indices, the first is the atom that makes the density, the second the atom at which it acts.
+    density = density[np.ix_(at, at)].swapaxes(0, 1) if density.ndim == 3 else density[at]
     return embedded_atom(
         names,
         dr=table.dr,

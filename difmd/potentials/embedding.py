@@ -78,14 +78,14 @@ def embedding_potential(
         embed: `embed(tables, i, sums) -> F_i`; an atom without neighbours has its energy F_i(0).
         init: `init(key) -> params`.
         tables: `tables(params, dtype)` → first argument of both functions.
-        species: as `slot_potential`, in whose order the tables are.
-        cutoff: as above [Å].
+        species: symbols or atomic numbers, in the order of the tables.
+        cutoff: [Å].
 
     Returns:
         The `Potential`.
 
     Raises:
-        InputError: as `slot_potential`.
+        InputError: cut-off not positive, an unknown or repeated species.
 
     References:
         Daw & Baskes, Phys. Rev. B 29, 6443 (1984), doi:10.1103/PhysRevB.29.6443 (the form).

@@ -31,7 +31,6 @@ _STRETCH = 1.1
 # Waves summed at a time: enough for vector instructions, few enough to stay in the cache.
 _BLOCK = 16
 
-# Largest number of candidate waves.
 _MOST_WAVES = 3e7
 
 
@@ -61,8 +60,8 @@ def ewald(
 
     Raises:
         InputError: charges that do not match `species`, an accuracy not between 0 and 0.1, a cell without
-            volume, too many waves, or as `pair_potential`. When evaluated: a
-            system that is not periodic in three directions, or whose cell is too long; under jit NaN.
+            volume, too many waves, or as `pair_potential`. When evaluated: a system that is not periodic in
+            three directions, or whose cell is too long; under jit NaN.
 
     References:
         Ewald, Ann. Phys. 369, 253 (1921), doi:10.1002/andp.19213690304; Kolafa & Perram, Mol. Simul. 9, 351
@@ -84,13 +83,9 @@ def ewald(
         return COULOMB * product * erfc(alpha * r) / r
 
     pairs, charges_of = charged_pairs(phi, species, charges=charges, cutoff=cutoff)
-    terms = _EwaldTerms(
-        pairs=pairs,
-        charges_of=charges_of,
-        alpha=alpha,
-        waves=_waves(reference, _STRETCH * 2 * alpha * reach),
-        inverse_root=np.linalg.inv(np.linalg.cholesky(reference @ reference.T)),
-    )
+    waves = _waves(reference, _STRETCH * 2 * alpha * reach)
+    root = np.linalg.cholesky(reference @ reference.T)
+    terms = _EwaldTerms(pairs, charges_of, alpha, waves, np.linalg.inv(root))
     return Potential(
         init=pairs.init,
         apply=terms.apply,
@@ -103,15 +98,7 @@ def ewald(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _EwaldTerms:
-    """The functions of `ewald`.
-
-    Attributes:
-        pairs: the sum over pairs.
-        charges_of: `charges_of(params, system)` → charges of the atoms [e].
-        alpha: α [1/Å].
-        waves: integer multiples of the reciprocal vectors; [blocks, block, 3].
-        inverse_root: L⁻¹ with L Lᵀ = h hᵀ of the reference cell h.
-    """
+    """The functions of `ewald`: α in 1/Å, waves in reciprocal vectors, L⁻¹ with L Lᵀ = h hᵀ of the cell h."""
 
     pairs: Potential
     charges_of: Callable[[Params, System], Float[Array, "atoms"]]
@@ -159,7 +146,7 @@ class _EwaldTerms:
 
         _, (real, imaginary) = lax.scan(lambda _, block: (None, factors(block)), None, turns)
         squares = (2 * jnp.pi) ** 2 * jnp.sum(product(turns, inverse.T) ** 2, axis=-1)
-        # Each wave stands for that of the opposite direction, too. Those that fill up a block do not count.
+        # Each wave represents the opposite one, too. Waves that fill up a block do not count.
         used = jnp.any(turns != 0, axis=-1)
         safe = jnp.where(used, squares, 1)
         prefactor = 4 * jnp.pi * COULOMB / system.volume

@@ -9,22 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd._internal.dtypes import floats
 from difmd.errors import InputError
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described, named
 from difmd.potentials.pair import inverse, pair_potential
 from difmd.potentials.species import Species, SpeciesValues, as_species, species_values
 from difmd.potentials.truncation import Truncation
 
-MixingRule: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
-"""`mix(sigma, epsilon) -> (sigma, epsilon)`: [species] each to [species, species] each."""
+_Values: TypeAlias = Float[Array, "species"]
+_Pairs: TypeAlias = tuple[Float[Array, "species species"], Float[Array, "species species"]]
+
+MixingRule: TypeAlias = Callable[[_Values, _Values], _Pairs]
+"""`mix(sigma, epsilon) -> (sigma, epsilon)`."""
 
 
 @named
-def lorentz_berthelot(
-    sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
-) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
+def lorentz_berthelot(sigma: _Values, epsilon: _Values) -> _Pairs:
     """σ_ij = (σ_i + σ_j)/2, ε_ij = √(ε_i ε_j).
 
     Args:
@@ -38,9 +38,7 @@ def lorentz_berthelot(
 
 
 @named
-def geometric(
-    sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
-) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
+def geometric(sigma: _Values, epsilon: _Values) -> _Pairs:
     """σ_ij = √(σ_i σ_j), ε_ij = √(ε_i ε_j), as in OPLS.
 
     Args:
@@ -54,9 +52,7 @@ def geometric(
 
 
 @named
-def waldman_hagler(
-    sigma: Float[Array, "species"], epsilon: Float[Array, "species"]
-) -> tuple[Float[Array, "species species"], Float[Array, "species species"]]:
+def waldman_hagler(sigma: _Values, epsilon: _Values) -> _Pairs:
     """σ_ij⁶ = (σ_i⁶ + σ_j⁶)/2, ε_ij = √(ε_i ε_j) σ_i³σ_j³/σ_ij⁶ (doi:10.1002/jcc.540140909).
 
     Args:
@@ -104,16 +100,12 @@ def lennard_jones(
         Jones, Proc. R. Soc. A 106, 463 (1924), doi:10.1098/rspa.1924.0082.
     """
     numbers = as_species(species)
-    values = {
-        "sigma": species_values("sigma", sigma, numbers, positive=True),
-        "epsilon": species_values("epsilon", epsilon, numbers, positive=True),
-    }
+    init = constant_init(
+        sigma=species_values("sigma", sigma, numbers, positive=True),
+        epsilon=species_values("epsilon", epsilon, numbers, positive=True),
+    )
     if not callable(mixing):
         raise InputError(f"mixing = {mixing!r} must be a function such as lorentz_berthelot or geometric")
-
-    def init(key: Array) -> Params:
-        del key
-        return {name: floats(value) for name, value in values.items()}
 
     def tables(params: Params) -> tuple[Array, Array]:
         return mixing(params["sigma"], params["epsilon"])
@@ -134,7 +126,7 @@ def lennard_jones(
     )
 
 
-def _geometric(values: Float[Array, "species"]) -> Float[Array, "species species"]:
+def _geometric(values: _Values) -> Float[Array, "species species"]:
     # A like pair has the value itself, without a root that would cost half of its digits near zero.
     like = np.eye(len(values), dtype=bool)
     product = jnp.where(like, 1, values[:, None] * values[None, :])

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd._internal.argument_checks import real_numbers
-from difmd._internal.dtypes import floats
 from difmd._internal.fixed_point import rounded
 from difmd._internal.gather import take
 from difmd.errors import InputError, check_positive
@@ -212,12 +211,12 @@ class _PairTerms:
         """φ' and φ'' in r², and the derivatives of φ' in each number of `pair`; 0 beyond the cut-off."""
         inside = r_squared < self.cutoff**2
         safe = jnp.where(inside, r_squared, self.cutoff**2)
-        one = jnp.ones_like(safe)
+        unit = jnp.ones_like(safe)
 
         def slope_of(s: Array, pair: Any) -> Array:
-            return jax.jvp(lambda s: self.ended(pair, s), (s,), (one,))[1]
+            return jax.jvp(lambda s: self.ended(pair, s), (s,), (unit,))[1]
 
-        slope, curvature = jax.jvp(lambda s: slope_of(s, pair), (safe,), (one,))
+        slope, curvature = jax.jvp(lambda s: slope_of(s, pair), (safe,), (unit,))
         flat, tree = jax.tree.flatten(pair)
         of_pair = [
             jax.jvp(
@@ -265,6 +264,20 @@ def _by_type(sums: Array, types: Array | None, n_types: int) -> Float[Array, "sp
     return jnp.stack([jnp.sum(jnp.where(types == t, sums, 0), axis=1) for t in range(n_types)])
 
 
+def polynomial_envelope(r: Float[Array, "*pairs"], cutoff: float, p: int) -> Float[Array, "*pairs"]:
+    """1 − (p+1)(p+2)/2 xᵖ + p(p+2) xᵖ⁺¹ − p(p+1)/2 xᵖ⁺² for x = r/r_c < 1, else 0.
+
+    Value, slope and curvature vanish at the cut-off.
+
+    References:
+        Gasteiger, Groß & Günnemann, ICLR 2020, arXiv:2003.03123, equation 8.
+    """
+    is_inside = r < cutoff
+    x = jnp.where(is_inside, r, cutoff) / cutoff
+    value = 1 - x**p * ((p + 1) * (p + 2) / 2 - x * (p * (p + 2) - x * (p * (p + 1) / 2)))
+    return jnp.where(is_inside, value, 0)
+
+
 @jax.custom_jvp
 def inverse(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """1/x, whose derivative −(1/x)² needs no second division."""
@@ -277,33 +290,16 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return value, -(value * value) * tangents[0]
 
 
-def pair_tables(
-    n_species: int, *, may_vanish: Sequence[str] = (), **values: Any
-) -> Callable[[Array], dict[str, Array]]:
-    """`init` of a potential whose params are tables of the species, from one value or table each.
-
-    Raises:
-        InputError: as `pair_table`.
-    """
-    tables = {
+def pair_tables(n_species: int, *, may_vanish: Sequence[str] = (), **values: Any) -> dict[str, np.ndarray]:
+    """`pair_table` of each value."""
+    return {
         name: pair_table(name, value, n_species, may_vanish=name in may_vanish)
         for name, value in values.items()
     }
 
-    def init(key: Array) -> dict[str, Array]:
-        del key
-        return {name: floats(table) for name, table in tables.items()}
-
-    return init
-
 
 def pair_table(name: str, value: Any, n_species: int, *, may_vanish: bool = False) -> np.ndarray:
-    """A table of the species from one value or a table (host); float64 [species, species].
-
-    Raises:
-        InputError: a table that is not [species, species] and symmetric, or a value that is not positive
-            (or negative, if it `may_vanish`).
-    """
+    """A symmetric table of positive numbers from one value or a table (host); float64 [species, species]."""
     array = real_numbers(name, value)
     table = np.broadcast_to(array, (n_species, n_species)) if array.ndim == 0 else array
     if table.shape != (n_species, n_species) or not np.array_equal(table, table.T, equal_nan=True):

@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd._internal.dtypes import floats
 from difmd.errors import InputError
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Potential, constant_init
 from difmd.potentials.describe import described
-from difmd.potentials.envelope import polynomial_envelope
-from difmd.potentials.pair import pair_potential, symmetric
+from difmd.potentials.pair import pair_potential, polynomial_envelope, symmetric
 from difmd.potentials.species import Species, as_species
 
 
@@ -40,8 +38,8 @@ def pair_prior(
             [species, species, n_radial]; default: 0.
 
     Returns:
-        `Potential`; its params are `{"coefficients": [species, species, n_radial]}`; only the
-        symmetric part counts.
+        `Potential`; its params are `{"coefficients": [species, species, n_radial]}`; only their symmetric
+        part counts.
 
     Raises:
         InputError: no functions, p < 1, coefficients that are not finite, not symmetric or of another size,
@@ -56,19 +54,12 @@ def pair_prior(
     shape = (n_types, n_types, n_radial)
     start = np.zeros(n_radial) if coefficients is None else np.asarray(coefficients, np.float64)
     start = np.broadcast_to(start, shape) if start.shape == shape[2:] else start
-    if (
-        start.shape != shape
-        or not np.isfinite(start).all()
-        or not np.array_equal(start, start.swapaxes(0, 1))
-    ):
+    is_valid = start.shape == shape and np.isfinite(start).all()
+    if not is_valid or not np.array_equal(start, start.swapaxes(0, 1)):
         raise InputError(
             f"coefficients of shape {list(start.shape)}: give {n_radial} finite numbers, or a symmetric "
             f"table {list(shape)}"
         )
-
-    def init(key: Array) -> Params:
-        del key
-        return {"coefficients": floats(start)}
 
     def phi(pair: Any, r_squared: Array) -> Array:
         x = jnp.sqrt(r_squared) / cutoff
@@ -79,4 +70,5 @@ def pair_prior(
             above, now = now, pair["coefficients"].at(jnp.int32(n)) + twice * now - above
         return math.sqrt(2) * jnp.sin(math.pi * x) / x * now * polynomial_envelope(x, 1.0, p)
 
+    init = constant_init(coefficients=start)
     return pair_potential(phi, init=init, tables=symmetric, species=species, cutoff=cutoff)

@@ -1,9 +1,9 @@
 """Energies summed over the slots of a neighbour list, with explicit forces.
 
 The pairs of a list are visited a slot at a time: the k-th neighbour of all atoms at once. XLA vectorises the
-element-wise body of a scan over slots on CPU, which it does not do for a gather followed by a reduction; and
-forces summed over a full list need no scatter. Potentials of this kind therefore bring their derivative
-along, and `slot_potential` registers it as the derivative rule of JAX.
+element-wise body of a scan over slots on CPU, but not a gather followed by a reduction; forces summed over
+a full list need no scatter. Such potentials therefore have an explicit derivative, which `slot_potential`
+registers as the derivative rule of JAX.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from difmd.system import System
 # out of registers in float64.
 _UNROLL = 4
 
-# Twice as many in systems whose loops are so short that waking a second core costs as much as their work.
-# With more sums than forces need, that gains little and takes longer to compile.
+# Twice as many in loops so short that waking a second core costs as much as their work. With more sums than
+# forces need, that gains little and takes longer to compile.
 _SHORT = 16_500
 _FEW = 3
 
@@ -88,21 +88,7 @@ def slot_potential(
     species: Species,
     cutoff: float,
 ) -> Potential:
-    """A potential from energies of the centers of a list and their derivative.
-
-    Args:
-        energies: differentiable in `params` by JAX.
-        derivative: −∂U/∂r and the virial, differentiable by JAX.
-        init: `init(key) -> params`.
-        species: symbols or atomic numbers, in the order of the tables.
-        cutoff: [Å].
-
-    Returns:
-        The `Potential`.
-
-    Raises:
-        InputError: cutoff not positive, an unknown or repeated species.
-    """
+    """A potential from energies of the centers of a list and their derivative, both differentiable by JAX."""
     check_positive("cutoff", cutoff, "Å")
     numbers = as_species(species)
 
@@ -110,9 +96,8 @@ def slot_potential(
         periodic = neighbors.periodic
 
         def extend(r: Array, cell: Array, sites: Sites) -> list[Array]:
-            moved = system.replace(positions=r, cell=cell)
             current = neighbors.replace(parents=sites.parents, images=sites.images)
-            return extended_positions(moved, current)
+            return extended_positions(system.replace(positions=r, cell=cell), current)
 
         @jax.custom_jvp
         def energy(params: Params, r: Array, cell: Array, sites: Sites) -> Array:
@@ -141,17 +126,14 @@ def slot_potential(
                     strain = product(invert(complete), jnp.where(rows, cell_dot, 0))
                     change = change + jnp.sum(tensor * strain) + jnp.sum(forces * product(r, strain))
             leaves, tree = jax.tree.flatten(params)
-            dots = jax.tree.leaves(params_dot, is_leaf=_is_symbolic_zero)
+            dots = jax.tree.leaves(params_dot, is_leaf=lambda x: isinstance(x, SymbolicZero))
             if any(not isinstance(dot, SymbolicZero) for dot in dots):
                 filled = [
                     jnp.zeros_like(x) if isinstance(dot, SymbolicZero) else dot
                     for x, dot in zip(leaves, dots, strict=True)
                 ]
-                _, through = jax.jvp(
-                    lambda p: jnp.sum(energies(p, positions, sites)),
-                    (params,),
-                    (jax.tree.unflatten(tree, filled),),
-                )
+                tangent = jax.tree.unflatten(tree, filled)
+                _, through = jax.jvp(lambda p: jnp.sum(energies(p, positions, sites)), (params,), (tangent,))
                 change = change + through
             return value, change
 
@@ -172,16 +154,9 @@ def slot_potential(
 
 def sites_of(numbers: Sequence[int], system: System, neighbors: Neighbors) -> Sites:
     """The `Sites` of a system and its list."""
-    return Sites(
-        types=types_of(numbers, system.atomic_numbers),
-        most=of_all_replicas(neighbors.n_neighbors),
-        indices=neighbors.indices,
-        centers=neighbors.centers,
-        order=neighbors.order,
-        rank=neighbors.rank,
-        parents=neighbors.parents,
-        images=neighbors.images,
-    )
+    types, most = types_of(numbers, system.atomic_numbers), of_all_replicas(neighbors.n_neighbors)
+    lists = ("indices", "centers", "order", "rank", "parents", "images")
+    return Sites(types, most, *(getattr(neighbors, name) for name in lists))
 
 
 def sum_over_slots(
@@ -191,13 +166,10 @@ def sum_over_slots(
     *,
     unroll: int | None = None,
 ) -> list[Float[Array, "columns"]]:
-    """Σ_k term(center_data, extended index of the k-th neighbour of every center).
+    """Σ_k term(center_data, extended index of the k-th neighbour of every center), element-wise.
 
-    Args:
-        term: element-wise in data and indices of one slot, of all centers or of some.
-        center_data: first argument of `term`, a pytree of [columns].
-        sites: the list.
-        unroll: slots per loop iteration; default: tuned for the forces of a pair potential.
+    `center_data` is a pytree of [columns]. `unroll` is the number of slots per loop iteration; its default is
+    tuned for the forces of a pair potential.
     """
     term = jax.checkpoint(term)
     # Slots beyond those in use are skipped, where a condition costs less than the work.
@@ -253,17 +225,17 @@ def separation(
 
 
 def virial_terms(
-    pull: Sequence[Float[Array, "*pairs"]], apart: Sequence[Float[Array, "*pairs"]], *, seen: int = 2
+    pull: Sequence[Float[Array, "*pairs"]], apart: Sequence[Float[Array, "*pairs"]], *, counted: int = 2
 ) -> list[Float[Array, "*pairs"]]:
-    """Virial [eV] from ∂U/∂r_ij [eV/Å] and r_ij [Å] of a pair that is summed `seen` times."""
-    return [pull[a] * apart[b] / seen for a, b in _VIRIAL]
+    """Virial [eV] from ∂U/∂r_ij [eV/Å] and r_ij [Å] of a pair that is summed `counted` times."""
+    return [pull[a] * apart[b] / counted for a, b in _VIRIAL]
 
 
 def types_of_pairs(n_types: int, sites: Sites) -> tuple[Any, Callable[[Array], Any]]:
     """Types of the centers, and a function from indices to types of neighbours; None for one type."""
     if n_types == 1:
         return None, lambda j: None
-    # The last two extended positions are not atoms; their type is arbitrary, as they are out of reach.
+    # The last two extended positions are not atoms and out of reach; their type is arbitrary.
     extended = jnp.concatenate([take(sites.types, sites.parents), jnp.zeros(2, jnp.int32)])
     return take(sites.types, sites.order), lambda j: take(extended, j)
 
@@ -278,11 +250,7 @@ def entry(table: Float[Array, "species species *deep"], i: Any, j: Any) -> Any:
 
 
 def checked_tables(tables: Any, n_types: int, dtype: Any) -> Any:
-    """Tables, a pytree of [species, species, …], in the precision of the positions.
-
-    Raises:
-        InputError: a table that does not have an entry for each pair of species.
-    """
+    """Tables, a pytree of [species, species, …], in the precision of the positions."""
     cast = jax.tree.map(lambda x: jnp.asarray(x, dtype), tables)
     for leaf in jax.tree.leaves(cast):
         if leaf.shape[:2] != (n_types, n_types):
@@ -291,7 +259,3 @@ def checked_tables(tables: Any, n_types: int, dtype: Any) -> Any:
                 "give one entry per species, as `init` does"
             )
     return cast
-
-
-def _is_symbolic_zero(x: Any) -> bool:
-    return isinstance(x, SymbolicZero)

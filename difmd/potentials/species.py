@@ -22,17 +22,7 @@ SpeciesValues: TypeAlias = float | Sequence[float] | np.ndarray
 
 
 def as_species(species: Species) -> tuple[int, ...]:
-    """Atomic numbers of one or several symbols or numbers.
-
-    Args:
-        species: such as "Ar", 18 or ["H", "O"].
-
-    Returns:
-        Atomic numbers, in the given order.
-
-    Raises:
-        InputError: no species, an unknown one, or a repeated one.
-    """
+    """Atomic numbers, in the given order, of symbols or numbers such as "Ar", 18 or ["H", "O"]."""
     from ase.data import atomic_numbers
 
     names = [species] if isinstance(species, str | int | np.integer) else species
@@ -61,11 +51,7 @@ def symbols(numbers: Iterable[int]) -> list[str]:
 def species_values(
     name: str, values: SpeciesValues, numbers: Sequence[int], *, positive: bool = False
 ) -> Float[np.ndarray, "species"]:
-    """One finite value for each species, from one for all or one for each (host).
-
-    Raises:
-        InputError: another number of values, or values that are not finite, or not positive if they must be.
-    """
+    """One finite value for each species, from one for all or one for each (host)."""
     array = real_numbers(name, values)
     if array.ndim == 0:
         array = np.full(len(numbers), array)
@@ -79,14 +65,14 @@ def species_values(
 
 
 def type_table(numbers: Sequence[int]) -> Int[np.ndarray, "119"]:
-    """Index of each element in `numbers`, −1 for those that are not there."""
+    """Index of each element in `numbers`, −1 if it is absent."""
     table = np.full(119, -1, np.int32)
     table[list(numbers)] = np.arange(len(numbers))
     return table
 
 
 def types_of(numbers: Sequence[int], atomic_numbers: Int[Array, "atoms"]) -> Int[Array, "atoms"]:
-    """Index of each atom's species in `numbers`; 0 for padding and for species that are not there."""
+    """Index of each atom's species in `numbers`; 0 for padding and absent species."""
     return jnp.maximum(jnp.asarray(type_table(numbers))[atomic_numbers], 0)
 
 
@@ -94,16 +80,12 @@ def nan_if_unknown(numbers: Sequence[int], system: System) -> Float[Array, ""]:
     """1, or NaN if an atom's species is not in `numbers`: nothing can be raised under jit."""
     unknown = (system.atomic_numbers > 0) & (jnp.asarray(type_table(numbers))[system.atomic_numbers] < 0)
     dtype = system.positions.dtype
-    # A maximum of floats, as a run takes others, and need compile no reduction of its own.
+    # A maximum of floats, which a run has compiled for other uses.
     return jnp.where(largest(unknown.astype(dtype)) > 0, jnp.nan, 1).astype(dtype)
 
 
 def check_species(numbers: Iterable[int] | None, system: System) -> None:
-    """Refuse atoms of a species that is not in `numbers`, None for any (host).
-
-    Raises:
-        InputError: naming the species.
-    """
+    """Refuse atoms of a species that is not in `numbers`, None for any (host)."""
     if numbers is None:
         return
     present = {int(z) for z in np.unique(np.asarray(system.atomic_numbers))} - {0}

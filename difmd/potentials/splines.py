@@ -14,13 +14,8 @@ from difmd.potentials.slots import Row
 def coefficients(values: Any) -> np.ndarray:
     """Coefficients of the spline through `values` with the not-a-knot condition at both ends (host).
 
-    With f = (c₋ + 4c + c₊)/6 and f″ = c₋ − 2c + c₊ at a knot, in units of the spacing, c = f − f″/6.
-
-    Args:
-        values: at evenly spaced points; [*tables, points], at least four.
-
-    Returns:
-        [*tables, points + 2].
+    [*tables, points] → [*tables, points + 2], from at least four points. With f = (c₋ + 4c + c₊)/6 and
+    f″ = c₋ − 2c + c₊ at a knot, in units of the spacing, c = f − f″/6.
 
     References:
         de Boor, A Practical Guide to Splines, 1978, ch. IV and IX.
@@ -37,15 +32,7 @@ def coefficients(values: Any) -> np.ndarray:
 
 
 def spline(row: Row, x: Float[Array, "..."], points: int) -> Float[Array, "..."]:
-    """The spline at `x`, counted in grid spacings from the first point.
-
-    Outside the grid the outermost polynomials continue.
-
-    Args:
-        row: coefficients.
-        x: in grid spacings; any shape.
-        points: number of points of the grid.
-    """
+    """The spline at `x`, in grid spacings from the first of `points`; the outermost polynomials continue."""
     k = jnp.clip(jnp.floor(x), 0, points - 2)
     u = x - k
     k = k.astype(jnp.int32)

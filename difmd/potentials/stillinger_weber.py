@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Array
 
 from difmd._internal.argument_checks import real_numbers
-from difmd._internal.dtypes import floats
 from difmd._internal.gather import take
 from difmd.errors import InputError
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described
 from difmd.potentials.embedding import Contribution, embedding_potential
 from difmd.potentials.pair import PairValues, pair_table, pair_tables, symmetric
@@ -54,11 +53,11 @@ def stillinger_weber(
     Args:
         species: symbols or atomic numbers.
         epsilon: ε [eV], one for all pairs or a symmetric table of the species. Silicon: 2.1683.
-        sigma: σ [Å], as above. Silicon: 2.0951.
+        sigma: σ [Å], in the same form. Silicon: 2.0951.
         lambda_: λ, one for all or a table [i, j, k] of the center and its two neighbours.
         a: cut-off over σ, one for all pairs or a symmetric table.
-        A: strength of the pairs, as above.
-        B: their repulsion, as above; may be zero.
+        A: strength of the pairs, in the same form.
+        B: their repulsion, in the same form; may be zero.
         gamma: γ.
         cos_theta: cos θ₀.
         p: exponent of the repulsion.
@@ -66,7 +65,7 @@ def stillinger_weber(
 
     Returns:
         `Potential`; its params are `{"epsilon", "sigma", "A", "B"}`, each [species, species], and
-        `"lambda"`, [species, species, species], only the symmetric part counts.
+        `"lambda"`, [species, species, species]; only their symmetric parts count.
 
     Raises:
         InputError: values not positive, tables of another size or not symmetric, or as
@@ -98,9 +97,7 @@ def stillinger_weber(
     ends = reach * pair_table("sigma", sigma, n_types)
     terms = _Terms(n_types, ends, float(gamma), float(cos_theta), p, q)
 
-    def init(key: Array) -> Params:
-        return {**pairs(key), "lambda": floats(angles)}
-
+    init = constant_init(**pairs, **{"lambda": angles})
     return embedding_potential(
         terms.neighbor, terms.embed, init=init, tables=terms.tables, species=numbers, cutoff=float(ends.max())
     )

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Array
 
 from difmd._internal.argument_checks import real_numbers
-from difmd._internal.dtypes import floats
 from difmd.errors import InputError
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Potential, constant_init
 from difmd.potentials.describe import described
 from difmd.potentials.pair import pair_potential, symmetric
 from difmd.potentials.species import Species, as_species
@@ -67,11 +66,7 @@ def tabulated(
         )
     if not np.isfinite(table).all():
         raise InputError("energies must be finite: begin the table where they are")
-    start = coefficients(table)
-
-    def init(key: Array) -> Params:
-        del key
-        return {"coefficients": floats(start)}
+    init = constant_init(coefficients=coefficients(table))
 
     def phi(pair: Any, r_squared: Array) -> Array:
         return spline(pair["coefficients"], (jnp.sqrt(r_squared) - first) / spacing, points)

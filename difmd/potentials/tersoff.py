@@ -13,10 +13,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from difmd._internal.dtypes import floats
 from difmd._internal.gather import add_at, take
 from difmd.errors import InputError
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described
 from difmd.potentials.lennard_jones import lorentz_berthelot
 from difmd.potentials.pair import PairValues, pair_table
@@ -37,8 +36,8 @@ class TersoffElement(NamedTuple):
         c: strength of the dependence on angles.
         d: its width.
         h: cosine of the angle with the strongest bonds.
-        R: begin of the cut-off [Å].
-        S: end of the cut-off [Å].
+        R: distance at which the cut-off begins [Å].
+        S: distance at which it ends [Å].
     """
 
     A: float
@@ -96,10 +95,10 @@ def tersoff(
 
     Returns:
         `Potential`; its params are `{"A", "B", "lambda", "mu", "beta", "n", "c", "d", "h"}`, each [species],
-        and `"chi"`, [species, species], only the symmetric off-diagonal part counts.
+        and `"chi"`, [species, species]; only its symmetric part off the diagonal counts.
 
     Raises:
-        InputError: an element without parameters, values out of range, or as `slot_potential`.
+        InputError: an element without parameters, values out of range, or an unknown or repeated species.
 
     References:
         Tersoff, Phys. Rev. B 39, 5566 (1989), doi:10.1103/PhysRevB.39.5566; erratum 41, 3248 (1990).
@@ -107,23 +106,14 @@ def tersoff(
     numbers = as_species(species)
     names = symbols(numbers)
     chosen = _chosen(names, elements)
-    terms = _TersoffTerms(
-        n_types=len(numbers), ends=np.array([[element.R, element.S] for element in chosen.values()])
-    )
+    terms = _TersoffTerms(len(numbers), np.array([[element.R, element.S] for element in chosen.values()]))
     factors = _published_chi(names, chosen) if chi is None else pair_table("chi", chi, len(names))
     factors = np.where(np.eye(len(names), dtype=bool), 1, factors)
 
-    def init(key: Array) -> Params:
-        del key
-        single = {
-            name.rstrip("_"): floats([getattr(element, name) for element in chosen.values()])
-            for name in _FITTED
-        }
-        return single | {"chi": floats(factors)}
-
-    return slot_potential(
-        terms.energies, terms.derivative, init=init, species=numbers, cutoff=float(terms.ends[:, 1].max())
-    )
+    values = {name.rstrip("_"): [getattr(element, name) for element in chosen.values()] for name in _FITTED}
+    init = constant_init(**values, chi=factors)
+    cutoff = float(terms.ends[:, 1].max())
+    return slot_potential(terms.energies, terms.derivative, init=init, species=numbers, cutoff=cutoff)
 
 
 def _chosen(
@@ -135,7 +125,7 @@ def _chosen(
             f"no parameters for {', '.join(missing)}: pass them as elements, a mapping of symbols; there are "
             f"{', '.join(elements)}"
         )
-    # Loaded from a file they are plain numbers.
+    # A file contains plain numbers.
     chosen = {name: TersoffElement(*elements[name]) for name in names}
     for name, element in chosen.items():
         positive = [x for key, x in element._asdict().items() if key != "h"]
@@ -149,12 +139,9 @@ def _chosen(
 def _published_chi(names: Sequence[str], chosen: Mapping[str, TersoffElement]) -> np.ndarray:
     """χ of pairs of elements with the parameters of the paper, 1 for others."""
     published = {name for name in names if chosen[name] == TERSOFF_1989.get(name)}
-    return np.array(
-        [
-            [_CHI_1989.get(frozenset((a, b)), 1.0) if {a, b} <= published else 1.0 for b in names]
-            for a in names
-        ]
-    )
+    pairs = [{a, b} for a in names for b in names]
+    chi = [_CHI_1989.get(frozenset(pair), 1.0) if pair <= published else 1.0 for pair in pairs]
+    return np.reshape(chi, (len(names), len(names)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -251,7 +238,7 @@ class _TersoffTerms:
             forces.append(jnp.sum(slope, axis=0) - take(on_atoms, sites.order))
         if not with_virial:
             return forces, None
-        return forces, [jnp.sum(x, axis=0) for x in virial_terms(pull, apart, seen=1)]
+        return forces, [jnp.sum(x, axis=0) for x in virial_terms(pull, apart, counted=1)]
 
 
 def _edges(xyz: list[Array], sites: Sites) -> list[Array]:

@@ -82,7 +82,7 @@ def switched(onset: float) -> Truncation:
     square root.
 
     Args:
-        onset: begin of the switch [Å], below the cut-off.
+        onset: distance at which the switch begins [Å], below the cut-off.
 
     Returns:
         The `Truncation`.
@@ -107,8 +107,8 @@ def switched(onset: float) -> Truncation:
         def at(r: Array) -> Array:
             return r**2 * (phi(pair, r**2) - ended(pair, r**2))
 
-        terms = [w * at(_like(pair, r)) for r, w in zip(nodes, weights, strict=True)]
-        return sum(terms[1:], terms[0])
+        first, *others = (w * at(_like(pair, r)) for r, w in zip(nodes, weights, strict=True))
+        return sum(others, first)
 
     return Truncation(end=end, missing=missing, onset=float(onset), jumps=False)
 
@@ -140,25 +140,18 @@ def tail_energy(
     U = (2π/V) Σ_ab N_a N_b ∫ r² (φ_ab − φ_used,ab) dr. Its derivative in V is the usual correction of
     the pressure, −(2π/3V²) Σ_ab N_a N_b ∫_rc^∞ r³ φ'_ab dr, when φ_used is continuous. A potential that
     jumps at the cut-off has a virial that misses the impulse there; the derivative then includes it.
-
-    Args:
-        phi: the pair function without a cut-off; must decay faster than r⁻³.
-        table: pytree of [species, species].
-        counts: number of atoms of each species.
-        cell: [Å]; [3, 3], periodic in all directions.
-        cutoff: [Å].
-        truncation: how φ ends.
+    φ, without a cut-off, must decay faster than r⁻³; `table` is a pytree of [species, species].
     """
     volume = jnp.abs(signed_volume(cell))
     nodes, weights = _gauss_legendre(0.0, 1.0)
 
     def beyond(pair: Any) -> Array:
         # r = rc/u: for a sum of inverse powers the integrand is a polynomial, and the rule is exact.
-        terms = [
+        first, *others = (
             w * cutoff**3 / u**4 * phi(pair, _like(pair, (cutoff / u) ** 2))
             for u, w in zip(nodes, weights, strict=True)
-        ]
-        return sum(terms[1:], terms[0])
+        )
+        return sum(others, first)
 
     pairs = 2 * jnp.pi * counts[:, None] * counts[None, :]
     each = jax.vmap(jax.vmap(lambda p: beyond(p) + truncation.missing(phi, p, cutoff)))(table)

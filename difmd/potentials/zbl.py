@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Array
 
 from difmd.errors import InputError, check_positive
-from difmd.potentials.base import Params, Potential
+from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described
-from difmd.potentials.envelope import polynomial_envelope
-from difmd.potentials.pair import PairValues, pair_potential, pair_table
+from difmd.potentials.pair import PairValues, pair_potential, pair_table, polynomial_envelope
 from difmd.potentials.species import Species, as_species
 from difmd.units import BOHR, COULOMB
 
@@ -38,8 +37,8 @@ def zbl(
         S(x) = 0.1818 e^{−3.2x} + 0.5099 e^{−0.9423x} + 0.2802 e^{−0.4028x} + 0.02817 e^{−0.2016x},
 
     with the envelope u of `polynomial_envelope`: energy, force and curvature vanish at R_ij. Added to a
-    network, `zbl(...) + mace(...)`, it keeps atoms apart where the network extrapolates. Train the sum: the
-    network then learns the difference from the data.
+    network, `zbl(...) + mace(...)`, it keeps atoms apart where the network extrapolates. Train the sum, so
+    that the network learns the rest.
 
     Args:
         species: symbols or atomic numbers.
@@ -75,14 +74,6 @@ def zbl(
         "inverse_reach": 1 / reach,
     }
 
-    def init(key: Array) -> Params:
-        del key
-        return {}
-
-    def tables(params: Params) -> Params:
-        del params
-        return constants
-
     def phi(pair: Params, r_squared: Array) -> Array:
         r = jnp.sqrt(r_squared)
         x = r * pair["inverse_screening"]
@@ -90,7 +81,10 @@ def zbl(
         end = polynomial_envelope(r * pair["inverse_reach"], 1.0, p)
         return pair["strength"] / r * sum(others, first) * end
 
-    return pair_potential(phi, init=init, tables=tables, species=species, cutoff=float(np.max(reach)))
+    longest = float(np.max(reach))
+    return pair_potential(
+        phi, init=constant_init(), tables=lambda _: constants, species=species, cutoff=longest
+    )
 
 
 def _bonds(numbers: Sequence[int]) -> np.ndarray:

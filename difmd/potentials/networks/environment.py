@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +16,13 @@ from difmd.neighbors.types import ReverseEdges
 from difmd.potentials.species import types_of
 from difmd.system import System
 
+_Slots: TypeAlias = Float[Array, "centers slots"]
+
 
 class Environment(NamedTuple):
     """Centers of a list, in its order, and the neighbours of each in a row of slots.
 
-    Sums over neighbours are then contractions over a dense axis, and nothing is scattered.
+    Sums over neighbours are contractions over a dense axis, without a scatter.
 
     Attributes:
         types: index of each center's species in the potential; int [centers].
@@ -35,10 +37,8 @@ class Environment(NamedTuple):
     types: Int[Array, "centers"]
     is_atom: Bool[Array, "centers"]
     senders: Int[Array, "centers slots"]
-    vectors: tuple[
-        Float[Array, "centers slots"], Float[Array, "centers slots"], Float[Array, "centers slots"]
-    ]
-    distances: Float[Array, "centers slots"]
+    vectors: tuple[_Slots, _Slots, _Slots]
+    distances: _Slots
     reverse_edges: ReverseEdges
     lengths: Float[Array, "pairs"]
 
@@ -51,19 +51,10 @@ def environment(
     cutoff: float,
     nearest: np.ndarray | None = None,
 ) -> tuple[Environment, Int[Array, "atoms"]]:
-    """The environment of every center of a list.
+    """The environment of every center of a list, and the center of each atom.
 
-    Args:
-        system: the configuration.
-        neighbors: a current list for it.
-        numbers: atomic numbers of the potential, in its order.
-        cutoff: [Å]; neighbours beyond it are put at twice that distance, where all functions are zero and
-            have finite derivatives.
-        nearest: lower limits [Å] of `lengths` for pairs of species, see `held_above`; None: `lengths` are the
-            distances. [species, species].
-
-    Returns:
-        The `Environment`, and the center that each atom is.
+    Neighbours beyond the cut-off are moved to twice that distance, where all functions are zero and have
+    finite derivatives. `nearest` are lower limits of `lengths`, see `held_above`; [species, species].
     """
     xyz = extended_positions(system, neighbors)
     n_extended = neighbors.parents.shape[0]
@@ -74,30 +65,22 @@ def environment(
     away = jnp.asarray(2 * cutoff, squared.dtype)
     x, y, z = (jnp.where(is_near, a, away if axis == 2 else 0) for axis, a in enumerate(apart))
     distances = jnp.sqrt(jnp.where(is_near, squared, away**2))
-    reverse_edges = (
-        find_reverse_edges(neighbors) if neighbors.reverse_edges is None else neighbors.reverse_edges
-    )
+    listed = neighbors.reverse_edges
+    reverse_edges = find_reverse_edges(neighbors) if listed is None else listed
     # The two entries of an unused pair are the same.
     is_pair = reverse_edges.entries[0] != reverse_edges.entries[1]
-    lengths = jnp.where(is_pair, take(distances.reshape(-1), reverse_edges.entries[0]), away)
+    first = reverse_edges.entries[0]
+    lengths = jnp.where(is_pair, take(distances.reshape(-1), first), away)
     # The two extended positions that are not atoms map to center 0, whose contribution is zero there.
     center_of = jnp.concatenate([take(neighbors.rank, neighbors.parents), jnp.zeros(2, jnp.int32)])
     types = take(types_of(numbers, system.atomic_numbers), neighbors.order)
     senders = jnp.where(is_near, take(center_of, indices), 0)
     if nearest is not None:
-        first = reverse_edges.entries[0]
         here, there = take(types, first // indices.shape[1]), take(types, take(senders.reshape(-1), first))
         table = jnp.asarray(nearest, lengths.dtype).reshape(-1)
         lengths = held_above(lengths, take(table, here * len(numbers) + there))
-    env = Environment(
-        types=types,
-        is_atom=neighbors.centers < n_extended,
-        senders=senders,
-        vectors=(x, y, z),
-        distances=distances,
-        reverse_edges=reverse_edges,
-        lengths=lengths,
-    )
+    is_atom = neighbors.centers < n_extended
+    env = Environment(types, is_atom, senders, (x, y, z), distances, reverse_edges, lengths)
     return env, neighbors.rank
 
 

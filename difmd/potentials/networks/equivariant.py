@@ -49,7 +49,7 @@ class SpeciesLinear(nn.Module):
 
     Attributes:
         channels: as in `Linear`.
-        n_species: how many there are.
+        n_species: number of species.
     """
 
     channels: Mapping[Irrep, int]

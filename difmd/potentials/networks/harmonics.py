@@ -50,18 +50,10 @@ def spherical_harmonics(
     vectors: tuple[Float[Array, "*pairs"], Float[Array, "*pairs"], Float[Array, "*pairs"]],
     distances: Float[Array, "*pairs"],
 ) -> list[Float[Array, "*pairs m"]]:
-    """Real spherical harmonics of r/|r| up to `l_max`, with Σ_m Y_lm² = 2l + 1.
+    """Real spherical harmonics of r/|r| up to `l_max`, with Σ_m Y_lm² = 2l + 1; one array for each degree.
 
-    Y_l follows from Y_1 ⊗ Y_{l−1} by the recursion of the couplings, written out in the components that
-    are not zero.
-
-    Args:
-        l_max: largest degree.
-        vectors: x, y and z [Å].
-        distances: |r| [Å], not zero.
-
-    Returns:
-        One array for each degree, in the order of e3nn, which is x, y, z for l = 1.
+    Y_l follows from Y_1 ⊗ Y_{l−1} by the recursion of the couplings, in the components that are not zero.
+    The order is that of e3nn, which is x, y, z for l = 1.
     """
     x, y, z = (v / distances for v in vectors)
     degrees = [[jnp.ones_like(x)]]

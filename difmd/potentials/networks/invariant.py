@@ -113,7 +113,7 @@ def invariant(
         p: power of the envelope; the half cosine of PaiNN has a discontinuous curvature.
         avg_num_neighbors: sums over neighbours are divided by its root.
         scale: [eV], see `network_potential`.
-        shift: [eV], as above; energies of isolated atoms.
+        shift: [eV], in the same form; energies of isolated atoms.
         nearest: [Å], see `network_potential`; shortest distances of pairs in the data.
 
     Returns:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from difmd._internal.gather import take
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
-from difmd.potentials.networks.equivariant import Convolution, Features, Linear, SpeciesLinear
+from difmd.potentials.networks.equivariant import Linear, SpeciesLinear
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
-from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
+from difmd.potentials.networks.heads import ChargeReadout, EquivariantNetwork, Outputs
 from difmd.potentials.networks.network import build_network
 from difmd.potentials.networks.product_basis import SymmetricContraction
 from difmd.potentials.networks.radial import silu
@@ -21,31 +20,19 @@ from difmd.potentials.pair import PairValues
 from difmd.potentials.species import Species, SpeciesValues
 
 
-class MACE(nn.Module):
+class MACE(EquivariantNetwork):
     """Site energies and charges of MACE with residual interaction blocks; `mace` explains the settings."""
 
-    n_species: int
-    cutoff: float
-    n_features: int
-    n_layers: int
-    l_max: int
     l_max_features: int
     correlation: int
-    n_radial: int
-    radial_hidden: Sequence[int]
     readout_hidden: int
-    p: int
-    avg_num_neighbors: float
-    charges: bool = False
-    atomic_dipoles: bool = False
 
     @nn.compact
     def __call__(self, env: Environment) -> Outputs:
         """ε of each center, and its charge and dipole."""
         dtype = env.distances.dtype
         harmonics = spherical_harmonics(self.l_max, env.vectors, env.distances)
-        embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, self.n_features))
-        h: Features = {natural(0): take(embedding.astype(dtype), env.types)[:, None, :]}
+        h = self.initial_features(env)
         edges = {natural(l): self.n_features for l in range(self.l_max + 1)}  # noqa: E741
         total, latent = jnp.zeros(len(env.types), dtype), jnp.zeros(len(env.types), dtype)
         dipoles = jnp.zeros((len(env.types), 3), dtype)
@@ -56,22 +43,13 @@ class MACE(nn.Module):
             widths: dict[Irrep, int] = {natural(l): self.n_features for l in range(most + 1)}  # noqa: E741
             skipped = SpeciesLinear(widths, self.n_species, name=f"skip_{t}")(h, env.types)
             sent = Linear(dict.fromkeys(h, self.n_features), name=f"up_{t}")(h)
-            messages = Convolution(
-                outputs=list(edges),
-                hidden=self.radial_hidden,
-                n_radial=self.n_radial,
-                p=self.p,
-                cutoff=self.cutoff,
-                name=f"convolution_{t}",
-            )(sent, harmonics, env)
-            messages = {
-                irrep: x / self.avg_num_neighbors
-                for irrep, x in Linear(edges, name=f"down_{t}")(messages).items()
-            }
-            products = SymmetricContraction(
+            messages = self.convolution(t, list(edges))(sent, harmonics, env)
+            messages = Linear(edges, name=f"down_{t}")(messages)
+            scaled = {irrep: x / self.avg_num_neighbors for irrep, x in messages.items()}
+            contraction = SymmetricContraction(
                 list(widths), self.correlation, self.n_species, name=f"product_{t}"
-            )(messages, env.types)
-            mixed = Linear(widths, name=f"mix_{t}")(products)
+            )
+            mixed = Linear(widths, name=f"mix_{t}")(contraction(scaled, env.types))
             h = {irrep: x + skipped[irrep] if irrep in skipped else x for irrep, x in mixed.items()}
             if self.charges:
                 hidden = self.readout_hidden if is_last else None
@@ -82,12 +60,7 @@ class MACE(nn.Module):
                 inner = Linear({natural(0): self.readout_hidden}, name="readout_hidden")(scalars)
                 scalars = {natural(0): silu(inner[natural(0)])}
             total = total + Linear({natural(0): 1}, name=f"readout_{t}")(scalars)[natural(0)][:, 0, 0]
-        if not self.charges:
-            return Outputs(total)
-        charges = charges_of(
-            latent, env, cutoff=self.cutoff, p=self.p, avg_num_neighbors=self.avg_num_neighbors
-        )
-        return Outputs(total, charges, dipoles if self.atomic_dipoles else None)
+        return self.outputs(total, latent, dipoles, env) if self.charges else Outputs(total)
 
 
 @described
@@ -119,7 +92,7 @@ def mace(
         n_features: channels of each representation (`num_channels`).
         n_layers: message-passing layers (`num_interactions`).
         l_max: largest degree of the spherical harmonics (`max_ell`).
-        l_max_features: largest degree of the features that atoms send (`max_L`).
+        l_max_features: largest degree of the features in messages (`max_L`).
         correlation: factors of the product basis; body order less one.
         n_radial: Bessel functions (`num_radial_basis`).
         radial_hidden: widths of the radial network (`radial_MLP`).
@@ -127,9 +100,9 @@ def mace(
         p: power of the envelope (`num_cutoff_basis`).
         avg_num_neighbors: divisor of sums over neighbours.
         scale: [eV], see `network_potential`.
-        shift: [eV], as above; energies of isolated atoms.
+        shift: [eV], in the same form; energies of isolated atoms.
         charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
-        atomic_dipoles: whether they have dipoles too, which come from vectors of the last layer.
+        atomic_dipoles: whether they also have dipoles, from vectors of the last layer.
         nearest: [Å], see `network_potential`; shortest distances of pairs in the data.
 
     Returns:

@@ -9,13 +9,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from difmd._internal.gather import take
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
-from difmd.potentials.networks.equivariant import Convolution, Features, Linear, SpeciesLinear, message_paths
+from difmd.potentials.networks.equivariant import Features, Linear, SpeciesLinear, message_paths
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
-from difmd.potentials.networks.heads import ChargeReadout, Outputs, charges_of
+from difmd.potentials.networks.heads import ChargeReadout, EquivariantNetwork, Outputs
 from difmd.potentials.networks.network import build_network
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
@@ -27,30 +26,17 @@ _SCALAR = Irrep(0, 1)
 _TANH = 1.5937
 
 
-class NequIP(nn.Module):
+class NequIP(EquivariantNetwork):
     """Site energies and charges of NequIP; `nequip` explains the settings."""
 
-    n_species: int
-    cutoff: float
-    n_features: int
-    n_layers: int
-    l_max: int
     parity: bool
-    n_radial: int
-    radial_hidden: Sequence[int]
-    p: int
-    avg_num_neighbors: float
-    charges: bool = False
-    atomic_dipoles: bool = False
 
     @nn.compact
     def __call__(self, env: Environment) -> Outputs:
         """ε of each center, and its charge and dipole."""
-        dtype = env.distances.dtype
         n = self.n_features
         harmonics = spherical_harmonics(self.l_max, env.vectors, env.distances)
-        embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, n))
-        h: Features = {_SCALAR: take(embedding.astype(dtype), env.types)[:, None, :]}
+        h = self.initial_features(env)
         read = [_SCALAR, natural(1)] if self.atomic_dipoles else [_SCALAR]
         for t, outputs in enumerate(_representations(self.l_max, self.parity, self.n_layers, read)):
             gated = [irrep for irrep in outputs if irrep.l > 0]
@@ -58,14 +44,7 @@ class NequIP(nn.Module):
             skipped = SpeciesLinear(channels, self.n_species, name=f"skip_{t}")(h, env.types)
             received = [irrep for irrep in h if message_paths([irrep], self.l_max, outputs)]
             sent = Linear(dict.fromkeys(received, n), name=f"up_{t}")(h)
-            messages = Convolution(
-                outputs=outputs,
-                hidden=self.radial_hidden,
-                n_radial=self.n_radial,
-                p=self.p,
-                cutoff=self.cutoff,
-                name=f"convolution_{t}",
-            )(sent, harmonics, env)
+            messages = self.convolution(t, outputs)(sent, harmonics, env)
             mixed = Linear(channels, name=f"down_{t}")(messages)
             scale = 1 / math.sqrt(self.avg_num_neighbors)
             x = {i: scale * m + skipped[i] if i in skipped else scale * m for i, m in mixed.items()}
@@ -75,10 +54,7 @@ class NequIP(nn.Module):
         if not self.charges:
             return Outputs(energy)
         latent, dipoles = ChargeReadout(max(n // 2, 1), self.atomic_dipoles, name="charges")(h)
-        charges = charges_of(
-            latent, env, cutoff=self.cutoff, p=self.p, avg_num_neighbors=self.avg_num_neighbors
-        )
-        return Outputs(energy, charges, dipoles if self.atomic_dipoles else None)
+        return self.outputs(energy, latent, dipoles, env)
 
 
 def _representations(l_max: int, parity: bool, n_layers: int, read: list[Irrep]) -> list[list[Irrep]]:
@@ -137,15 +113,15 @@ def nequip(
         n_features: channels of each representation (`num_features`).
         n_layers: convolutions (`num_layers`).
         l_max: largest degree of features and spherical harmonics; 0 is an invariant network.
-        parity: whether there are features of both parities; False: only those of the harmonics' parity.
+        parity: whether features have both parities, or only those of the harmonics.
         n_radial: Bessel functions (`num_bessels_per_basis`).
         radial_hidden: widths of the radial network (`invariant_layers`, `invariant_neurons`).
         p: power of the envelope (`PolynomialCutoff_p`).
         avg_num_neighbors: sums over neighbours are divided by its root.
         scale: [eV], see `network_potential`.
-        shift: [eV], as above; energies of isolated atoms.
+        shift: [eV], in the same form; energies of isolated atoms.
         charges: whether atoms have charges, to be fitted to dipoles; see `charges_of`.
-        atomic_dipoles: whether they have dipoles too, which come from vectors of the last layer.
+        atomic_dipoles: whether they also have dipoles, from vectors of the last layer.
         nearest: [Å], see `network_potential`; shortest distances of pairs in the data.
 
     Returns:

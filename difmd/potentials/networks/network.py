@@ -52,12 +52,11 @@ def network_potential(
         species: symbols or atomic numbers, in the order of `Environment.types`.
         cutoff: [Å].
         scale: [eV], one for all or one per species; a typical force times 1 Å is a good choice.
-        shift: [eV], as above; energies of isolated atoms.
+        shift: [eV], in the same form; energies of isolated atoms.
         charges: whether the module returns `Outputs` with charges.
         nearest: [Å], one distance for all pairs of species or a symmetric table: the shortest distances in
-            the data. The network sees pairs that come closer at 0.95 to 1 times that distance
-            (`held_above`), because it extrapolates there. Add a repulsion such as `zbl`, which then acts
-            alone. None: distances are as they are.
+            the data. Closer pairs, where the network would extrapolate, are evaluated at 0.95 to 1 times
+            that distance: add a repulsion such as `zbl`, which then acts alone. None: distances unchanged.
 
     Returns:
         `Potential`; its params are `{"network": weights, "scale": [species], "shift": [species]}`.
@@ -72,19 +71,12 @@ def network_potential(
     """
     check_positive("cutoff", cutoff, "Å")
     numbers = as_species(species)
-    network = _Network(
-        module=module,
-        numbers=numbers,
-        cutoff=float(cutoff),
-        nearest=None if nearest is None else pair_table("nearest", nearest, len(numbers)),
-    )
-    initial = {
-        "scale": species_values("scale", scale, numbers),
-        "shift": species_values("shift", shift, numbers),
-    }
+    table = None if nearest is None else pair_table("nearest", nearest, len(numbers))
+    network = _Network(module, numbers, float(cutoff), table)
+    scale, shift = species_values("scale", scale, numbers), species_values("shift", shift, numbers)
 
     def init(key: Array) -> Params:
-        return {"network": network.weights(key), **{name: floats(values) for name, values in initial.items()}}
+        return {"network": network.weights(key), "scale": floats(scale), "shift": floats(shift)}
 
     return Potential(
         init=init,
@@ -100,18 +92,7 @@ def network_potential(
 def build_network(
     module: type[nn.Module], species: Species, settings: Mapping[str, Any], **options: Any
 ) -> Potential:
-    """`network_potential` of a module with these settings, which are checked first.
-
-    Args:
-        module: the class; `settings` and `n_species` are its fields.
-        species: symbols or atomic numbers.
-        settings: integers but for `cutoff`, `avg_num_neighbors`, flags and sequences of integers.
-        options: of `network_potential`.
-
-    Raises:
-        InputError: a setting that is not positive, atomic dipoles without charges or vectors, or as
-            `network_potential`.
-    """
+    """`network_potential` of a module whose fields are `n_species` and these settings, which are checked."""
     checked: dict[str, Any] = {}
     for name, value in settings.items():
         checked[name] = value
@@ -136,14 +117,7 @@ def build_network(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Network:
-    """The functions of a potential that is a network.
-
-    Attributes:
-        module: returns ε, or `Outputs`, for an `Environment`.
-        numbers: atomic numbers, in the order of types.
-        cutoff: [Å].
-        nearest: [species, species], see `network_potential`.
-    """
+    """The functions of `network_potential`; `nearest` is a table."""
 
     module: nn.Module
     numbers: tuple[int, ...]
@@ -154,13 +128,11 @@ class _Network:
         """Initial weights in the default precision."""
         dtype = default_float()
         initialize = self._traced_init if isinstance(key, jax.core.Tracer) else self._init
-        return jax.tree.map(
-            lambda w: w.astype(dtype),
-            initialize(key, _isolated(len(self.numbers), self.cutoff, dtype))["params"],
-        )
+        variables = initialize(key, _isolated(len(self.numbers), self.cutoff, dtype))
+        return jax.tree.map(lambda w: w.astype(dtype), variables["params"])
 
-    # Compiled, which takes less time than one operation after the other; and without the optimisations that
-    # pay where a program runs more than once, an option that JAX allows outside of other programs only.
+    # Compiled, which takes less time than separate operations; and without optimisations that pay only for
+    # repeated runs, an option that JAX allows only outside of other programs.
     @functools.cached_property
     def _init(self) -> Any:
         return jax.jit(self.module.init, compiler_options={"xla_backend_optimization_level": 0})

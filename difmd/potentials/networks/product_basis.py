@@ -26,7 +26,7 @@ class SymmetricContraction(nn.Module):
     Attributes:
         outputs: representations of the products.
         correlation: largest number of factors.
-        n_species: how many there are.
+        n_species: number of species.
 
     References:
         Batatia et al., NeurIPS 2022, arXiv:2206.07697, equations 10 and 11.
@@ -89,10 +89,8 @@ def _coefficients(
     placed[tuple(place)] = table
     if correlation > 1:
         i, j = np.triu_indices(n)
-        twice = placed + np.where(np.eye(n) > 0, 0, 1).reshape(n, n, *[1] * (placed.ndim - 3)) * np.swapaxes(
-            placed, 1, 2
-        )
-        placed = twice[:, i, j]
+        unlike = np.where(np.eye(n) > 0, 0, 1).reshape(n, n, *[1] * (placed.ndim - 3))
+        placed = (placed + unlike * np.swapaxes(placed, 1, 2))[:, i, j]
     return placed.reshape(len(table), -1)
 
 
@@ -100,17 +98,9 @@ def _coefficients(
 def symmetric_couplings(l_max: int, order: int, output: Irrep) -> Float[np.ndarray, "paths *components m"]:
     """An orthonormal basis of the equivariant maps from symmetric products of Y_0 … Y_lmax to `output`.
 
-    It spans the symmetrised couplings of all ways to add the angular momenta up. Coefficients in any other
-    basis of the same maps, such as that of the authors of MACE, translate into coefficients of this one.
-
-    Args:
-        l_max: largest degree of the factors, which have natural parity.
-        order: number of factors.
-        output: representation of the product.
-
-    Returns:
-        [paths, (l_max + 1)², …, 2l + 1], one axis of components for each factor, normalised so that each path
-        maps independent components of unit variance to components of unit variance.
+    It spans the symmetrised couplings of all ways to add the angular momenta of `order` factors up. Shape
+    [paths, (l_max + 1)², …, 2l + 1], one axis of components for each factor. Each path maps independent
+    components of unit variance to components of unit variance.
     """
     n = (l_max + 1) ** 2
     maps = []

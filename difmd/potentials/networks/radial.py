@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.potentials.envelope import polynomial_envelope
+from difmd.potentials.pair import polynomial_envelope
 
 # 1/√⟨silu(x)²⟩ for x ~ N(0, 1): activations then keep the second moment, as in e3nn.
 _SILU = 1.6791767
-
 
 # Distances that go through the network together. For gradients of weights XLA transposes activations while it
 # computes them, which is slow where a matrix is larger than the cache.
@@ -32,8 +31,7 @@ def bessel_functions(
 ) -> Float[Array, "*pairs functions"]:
     """√(2/r_c) sin(nπr/r_c)/r for n = 1 … n_radial [Å^−3/2].
 
-    sin(nx) follows from sin(x) and cos(x) by the recursion of Chebyshev, which costs two evaluations
-    instead of n.
+    sin(nx) follows from sin(x) and cos(x) by Chebyshev's recursion.
 
     References:
         Gasteiger, Groß & Günnemann, ICLR 2020, arXiv:2003.03123, equation 7.
