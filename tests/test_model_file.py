@@ -157,14 +157,14 @@ def test_potentials_and_files_that_are_refused(tmp_path):
         save(path, potential, params, provenance={"when": object()})
     assert not path.exists()
     save(path, potential, params)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     with np.load(path) as archive:
         arrays = dict(archive)
     meta = arrays["meta"].tobytes().replace(b'"format": 2', b'"format": 1')
     np.savez(path, **{**arrays, "meta": np.frombuffer(meta, np.uint8)})
     with pytest.raises(InputError, match="has format 1, but this version reads 2: save the model again"):
         load(path)
-    for damaged in (whole[: len(whole) // 2], b"", b"something else"):
+    for damaged in (content[: len(content) // 2], b"", b"something else"):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="damaged"):
             load(path)

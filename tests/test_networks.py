@@ -264,9 +264,9 @@ def test_atomic_energies_add_and_exert_no_force():
     found = evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
     assert found.energy == pytest.approx(4 * -13.6 + 2 * -430.0)
     assert not np.any(found.forces) and not np.any(found.stress)
-    whole = potential + NETWORKS["mace"]()
-    params = whole.init(jax.random.key(0))
-    both = jax.jit(lambda p: evaluate(whole, p, system, neighbors))(params)
+    total = potential + NETWORKS["mace"]()
+    params = total.init(jax.random.key(0))
+    both = jax.jit(lambda p: evaluate(total, p, system, neighbors))(params)
     np.testing.assert_allclose(
         both.energy,
         found.energy + jax.jit(NETWORKS["mace"]().apply)(params[1], system, neighbors),

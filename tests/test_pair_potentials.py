@@ -63,18 +63,18 @@ def test_sums_in_blocks_agree_with_a_single_sum(monkeypatch):
         neighbors = difmd.neighbor_list(system, cutoff=potential.cutoff)
 
         def work(params, neighbors=neighbors, potential=potential):
-            found = difmd.evaluate(potential, params, system, neighbors)
-            return jnp.sum(found.forces**2) + jnp.sum(found.stress**2), found
+            result = difmd.evaluate(potential, params, system, neighbors)
+            return jnp.sum(result.forces**2) + jnp.sum(result.stress**2), result
 
-        found = []
+        results = []
         for size in (cpu_layout.SUMMED, 4):
             with monkeypatch.context() as patch:
                 patch.setattr(cpu_layout, "SUMMED", size)
                 patch.setattr(slots, "_UNROLL", 1)
                 # A new function each time, so that it is traced anew.
-                found.append(jax.jit(jax.grad(lambda p, work=work: work(p), has_aux=True))(params))
-        whole, parts = found
-        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+                results.append(jax.jit(jax.grad(lambda p, work=work: work(p), has_aux=True))(params))
+        unsplit, parts = results
+        for one, other in zip(jax.tree.leaves(unsplit), jax.tree.leaves(parts), strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-13)
 
 

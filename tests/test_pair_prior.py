@@ -95,5 +95,5 @@ def test_params_of_another_potential_are_refused():
     with pytest.raises(InputError, match=r"expected \[1, 1, 8\]"):
         difmd.evaluate(potential, {"coefficients": jnp.ones((1, 1, 7))}, system, neighbors)
     with pytest.raises(InputError, match=r"list reaches 2.0 Å, the potential 3.0 Å"):
-        nearer = difmd.neighbor_list(system, cutoff=2.0)
-        difmd.evaluate(potential, potential.init(jax.random.key(0)), system, nearer)
+        short = difmd.neighbor_list(system, cutoff=2.0)
+        difmd.evaluate(potential, potential.init(jax.random.key(0)), system, short)

@@ -91,14 +91,14 @@ def test_settings_of_mace():
 def test_sum_with_a_network_follows_the_precision_of_the_inputs():
     network = invariant(["H", "O"], cutoff=3.0, n_features=2, n_layers=1, l_max=0)
     prior = zbl(["O", "H"])
-    whole = prior + network
-    params = whole.init(jax.random.key(0))
+    total = prior + network
+    params = total.init(jax.random.key(0))
     system = difmd.make_system([[0.0, 0.0, 0.0], [0.6, 0.0, 0.0], [0.0, 1.1, 0.3]], [8, 1, 1])
-    neighbors = difmd.neighbor_list(system, cutoff=whole.cutoff)
+    neighbors = difmd.neighbor_list(system, cutoff=total.cutoff)
     both, one, two = jax.jit(
         lambda p, s: [
             difmd.evaluate(part, q, s, neighbors)[:2]
-            for part, q in ((whole, p), (prior, p[0]), (network, p[1]))
+            for part, q in ((total, p), (prior, p[0]), (network, p[1]))
         ]
     )(params, system)
     assert one[0] > 1

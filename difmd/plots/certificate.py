@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,33 +27,33 @@ def plot_certificate(certificate: Certificate, *, path: str | Path | None = None
     Returns:
         A Matplotlib figure with four panels.
     """
+    panels: tuple[tuple[str, str, Callable[[Any, Any], None], Any], ...] = (
+        ("time step [fs]", "fluctuation, total / kinetic energy", _plot_time_steps, certificate.time_steps),
+        ("kinetic energy / (N_f kT/2)", "probability density", _plot_kinetic, certificate.kinetic),
+        ("interatomic distance [Å]", "energy [meV], force [meV/Å]", _plot_scans, certificate.scans),
+        ("pressure [bar]", "mean volume ⟨V⟩ [Å³]", _plot_volumes, certificate.volumes),
+    )
     figure, axes = new_figure(2, 2, size=(9.5, 7))
-    _plot_time_steps(axes[0], certificate.time_steps)
-    _plot_kinetic(axes[1], certificate.kinetic)
-    _plot_scans(axes[2], certificate.scans)
-    _plot_volumes(axes[3], certificate.volumes)
+    for axis, (xlabel, ylabel, plot, results) in zip(axes, panels, strict=True):
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+        if results:
+            plot(axis, results)
+            axis.legend(frameon=False, fontsize="small")
+        else:
+            note(axis, "not checked")
     return finish(figure, path)
 
 
-def _plot_time_steps(axis: Any, steps: TimeSteps | None) -> None:
-    axis.set(xlabel="time step [fs]", ylabel="fluctuation, total / kinetic energy")
-    if steps is None:
-        note(axis, "not checked")
-        return
+def _plot_time_steps(axis: Any, steps: TimeSteps) -> None:
     dt = steps.dt / units.FS
     axis.errorbar(dt, steps.fluctuation, steps.stderr, fmt="o", capsize=3, label="velocity Verlet")
     axis.plot(dt, steps.fluctuation[-1] * (dt / dt[-1]) ** 2, "k--", lw=0.8, label="∝ dt²")
     axis.axvline(steps.largest_dt / units.FS, color="C1", ls=":", label="largest time step")
     axis.set(xscale="log", yscale="log")
     few_ticks(axis)
-    axis.legend(frameon=False, fontsize="small")
 
 
-def _plot_kinetic(axis: Any, kinetic: KineticEnergies | None) -> None:
-    axis.set(xlabel="kinetic energy / (N_f kT/2)", ylabel="probability density")
-    if kinetic is None:
-        note(axis, "not checked")
-        return
+def _plot_kinetic(axis: Any, kinetic: KineticEnergies) -> None:
     from scipy.stats import gamma
 
     half = kinetic.n_free.sum() / 2
@@ -61,35 +61,24 @@ def _plot_kinetic(axis: Any, kinetic: KineticEnergies | None) -> None:
     axis.hist(samples, bins=50, density=True, alpha=0.5, label="sampled with a thermostat")
     x = np.linspace(samples.min(), samples.max(), 200)
     axis.plot(x, gamma(half, scale=1 / half).pdf(x), "k", lw=1, label="gamma distribution")
-    axis.legend(frameon=False, fontsize="small")
 
 
 def _plot_scans(axis: Any, scans: Sequence[CutoffScan]) -> None:
-    axis.set(xlabel="interatomic distance [Å]", ylabel="energy [meV], force [meV/Å]")
-    if not scans:
-        note(axis, "not checked")
-        return
     heights = []
     for k, scan in enumerate(scans):
         name = "–".join(scan.pair)
-        for values, style, label in (
-            (scan.energies, "-", f"{name}, {scan.kind}"), (scan.forces, "--", f"force, {name}"),
-        ):  # fmt: skip
-            axis.plot(scan.distances, 1e3 * values, style, color=f"C{k}", lw=1.2, label=label)
-            # The limits of the axis follow the last tenth, next to the cut-off.
-            late = scan.distances > 0.9 * scan.distances[-1]
-            heights.append(1e3 * np.max(np.abs(values[late])))
+        energies, forces = 1e3 * scan.energies, 1e3 * scan.forces
+        axis.plot(scan.distances, energies, "-", color=f"C{k}", lw=1.2, label=f"{name}, {scan.kind}")
+        axis.plot(scan.distances, forces, "--", color=f"C{k}", lw=1.2, label=f"force, {name}")
+        # The limits of the axis follow the last tenth, next to the cut-off.
+        late = scan.distances > 0.9 * scan.distances[-1]
+        heights.append(np.max(np.abs([energies[late], forces[late]])))
     limit = 1.3 * max(heights) or 1.0
     axis.set(xlim=(0.88 * scans[0].distances[-1], scans[0].distances[-1]), ylim=(-limit, limit))
     axis.axhline(0, color="k", lw=0.5)
-    axis.legend(frameon=False, fontsize="small")
 
 
-def _plot_volumes(axis: Any, volumes: Volumes | None) -> None:
-    axis.set(xlabel="pressure [bar]", ylabel="mean volume ⟨V⟩ [Å³]")
-    if volumes is None:
-        note(axis, "not checked")
-        return
+def _plot_volumes(axis: Any, volumes: Volumes) -> None:
     from difmd.validation.histograms import jackknife
 
     pressure = volumes.pressures / units.BAR
@@ -99,4 +88,3 @@ def _plot_volumes(axis: Any, volumes: Volumes | None) -> None:
     slope = -jackknife(np.var, volumes.samples[1]).value / (units.KB * volumes.temperature) * units.BAR
     line = values[1] + slope * (pressure - pressure[1])
     axis.plot(pressure, line, "k--", lw=0.8, label="slope −⟨δV²⟩/kT")
-    axis.legend(frameon=False, fontsize="small")

@@ -35,10 +35,8 @@ def plot_energy(run: Trajectory, *, path: str | Path | None = None) -> Figure:
         raise InputError("plot_energy needs at least two frames: simulate with a smaller save_every")
     n_atoms = np.sum(np.asarray(run.system.atomic_numbers) > 0, axis=-1)
     figure, axes = new_figure(1, 2, size=(8.5, 3.4))
-    for axis, energy, name in (
-        (axes[0], run.total_energy, "total"),
-        (axes[1], run.potential_energy.astype(np.float64), "potential"),
-    ):
+    energies = {"total": run.total_energy, "potential": run.potential_energy.astype(np.float64)}
+    for axis, (name, energy) in zip(axes, energies.items(), strict=True):
         change = 1e3 * (energy - energy[0]) / n_atoms
         axis.plot(run.time, change.reshape(len(change), -1), lw=0.7)
         axis.set(xlabel="time [ps]", ylabel=f"change of {name} energy [meV/atom]")
@@ -50,8 +48,8 @@ def plot_relaxation(
 ) -> Figure:
     """Plot the energy above the final energy, and the largest force, against the step.
 
-    With a free cell under pressure, the enthalpy takes the place of the energy. Differences below its
-    rounding error are left out.
+    With a free cell under pressure, the enthalpy replaces the energy. Differences below its rounding error
+    are omitted.
 
     Args:
         relaxation: from `difmd.relax`: one structure, a batch, or a list.
@@ -81,7 +79,7 @@ def plot_relaxation(
 
 
 def _structures(relaxation: Relaxation | Sequence[Relaxation]) -> list[Relaxation]:
-    """Each structure by itself."""
+    """The structures as separate objects."""
     from difmd.relaxation import Relaxation
 
     if not isinstance(relaxation, Relaxation):

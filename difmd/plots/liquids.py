@@ -42,18 +42,15 @@ def plot_diffusivities(
     Returns:
         A Matplotlib figure.
     """
-    figure, axes = new_figure(1, 1, size=(5.5, 4.2))
-    axis = axes[0]
+    figure, (axis,) = new_figure(1, 1, size=(5.5, 4.2))
     order = np.argsort(temperatures)
     t = np.asarray(temperatures)[order]
     fitted = np.isin(t, fitted_at)
     new, error = np.asarray(after)[order], np.asarray(stderr)[order]
     axis.plot(t, np.asarray(before)[order], "^--", color="0.6", label="before the fit")
-    for mask, fill, label in (
-        (fitted, "C0", "after the fit: fitted temperatures"),
-        (~fitted, "white", "after the fit: predictions"),
-    ):
-        axis.errorbar(t[mask], new[mask], error[mask], fmt="o", color="C0", mfc=fill, capsize=3, label=label)
+    for mask, fill, kind in ((fitted, "C0", "fitted temperatures"), (~fitted, "white", "predictions")):
+        style = {"fmt": "o", "color": "C0", "mfc": fill, "capsize": 3, "label": f"after the fit: {kind}"}
+        axis.errorbar(t[mask], new[mask], error[mask], **style)
     axis.plot(t, np.asarray(experiment)[order], "s", color="k", ms=4, label="experiment")
     axis.set(xlabel="temperature [K]", ylabel="D [10⁻⁹ m²/s]")
     axis.legend(frameon=False)
@@ -146,24 +143,21 @@ def plot_correlations(diffusivity: Diffusivity, *, title: str = "", path: str | 
     """
     figure, axes = new_figure(1, 2, size=(8, 3.4))
     t = diffusivity.times / units.PS
-    scale = units.PS**2
-    for axis, curve, error, label in (
-        (axes[0], diffusivity.msd, diffusivity.msd_stderr, "MSD [Å²]"),
-        (axes[1], diffusivity.vacf * scale, diffusivity.vacf_stderr * scale, "VACF [Å²/ps²]"),
+    einstein, green_kubo, scale = diffusivity.einstein, diffusivity.green_kubo, units.PS**2
+    vacf, vacf_stderr = diffusivity.vacf * scale, diffusivity.vacf_stderr * scale
+    for axis, curve, stderr, label, route, estimate in (
+        (axes[0], diffusivity.msd, diffusivity.msd_stderr, "MSD [Å²]", "Einstein", einstein),
+        (axes[1], vacf, vacf_stderr, "VACF [Å²/ps²]", "Green–Kubo", green_kubo),
     ):
-        axis.fill_between(t, curve - 2 * error, curve + 2 * error, alpha=0.3, lw=0)
+        axis.fill_between(t, curve - 2 * stderr, curve + 2 * stderr, alpha=0.3, lw=0)
         axis.plot(t, curve)
         axis.axvspan(*(edge / units.PS for edge in diffusivity.window), color="C1", alpha=0.2, lw=0)
         axis.set(xlabel="time [ps]", ylabel=label)
-    slope = 6 * float(diffusivity.einstein.value)
+        value, error = estimate.value / units.D, estimate.stderr / units.D
+        axis.set_title(f"{title} {route}, D = {value:.3f} ± {error:.3f} · 10⁻⁹ m²/s".strip(), fontsize=9)
+    slope = 6 * float(einstein.value)
     inside = (diffusivity.times >= diffusivity.window[0]) & (diffusivity.times <= diffusivity.window[1])
     offset = np.mean(diffusivity.msd[inside] - slope * diffusivity.times[inside])
     axes[0].plot(t, offset + slope * diffusivity.times, "k--", lw=0.8)
     axes[1].axhline(0, color="k", lw=0.5)
-    for axis, route, estimate in (
-        (axes[0], "Einstein", diffusivity.einstein),
-        (axes[1], "Green–Kubo", diffusivity.green_kubo),
-    ):
-        value, error = estimate.value / units.D, estimate.stderr / units.D
-        axis.set_title(f"{title} {route}, D = {value:.3f} ± {error:.3f} · 10⁻⁹ m²/s".strip(), fontsize=9)
     return finish(figure, path)

@@ -98,20 +98,20 @@ def plot_training(result: TrainingResult | CommitteeResult, *, path: str | Path 
     """
     from difmd.training import CommitteeResult
 
-    is_committee = isinstance(result, CommitteeResult)
-    histories = result.histories if isinstance(result, CommitteeResult) else [result.history]
-    bests = result.best_epochs if isinstance(result, CommitteeResult) else (result.best_epoch,)
+    style: dict[str, Any] = {"lw": 1.4}
+    if isinstance(result, CommitteeResult):
+        histories, bests, style = result.histories, result.best_epochs, {"lw": 0.9, "alpha": 0.7}
+    else:
+        histories, bests = [result.history], (result.best_epoch,)
     if not histories[0]:
         raise InputError("there is nothing to plot: training ended before its first validation")
     figure, axes = new_figure(1, 3, size=(11.5, 3.4))
     epochs = [entry["epoch"] + 1 for entry in histories[0]]
-    style: dict[str, Any] = {"lw": 0.9, "alpha": 0.7} if is_committee else {"lw": 1.4}
     style["marker"] = "." if len(epochs) <= 30 else None
     for k, (history, best) in enumerate(zip(histories, bests, strict=True)):
         _plot_curves(axes, epochs, history, best, is_labelled=k == 0, style=style)
-    axes[0].set(xlabel="epoch", ylabel="loss", yscale="log")
-    axes[1].set(xlabel="epoch", ylabel="validation RMSE", yscale="log")
-    axes[2].set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    for axis, label in zip(axes, ("loss", "validation RMSE", "learning rate"), strict=True):
+        axis.set(xlabel="epoch", ylabel=label, yscale="log")
     weights = axes[2].twinx()
     for name, entry in histories[0][0]["weights"].items():
         values = [entry["weights"][name] for entry in histories[0]]
@@ -184,25 +184,24 @@ def plot_parity(
     energies, labels = residuals.energy / residuals.n_atoms, residuals.energy_label / residuals.n_atoms
     figure, (left, right) = new_figure(1, 2, size=(9, 4.4))
     _plot_panel(left, labels, energies, kinds, "energy − reference energies [eV/atom]")
-    left.set_title(f"energy: {_in_milli(errors.energy_rmse, errors.energy_mae)} meV/atom", fontsize=9)
     forces, labels = residuals.forces.ravel(), residuals.forces_label.ravel()
     _plot_panel(right, labels, forces, np.repeat(groups, 3), "force component [eV/Å]")
-    right.set_title(f"forces: {_in_milli(errors.forces_rmse, errors.forces_mae)} meV/Å", fontsize=9)
+    for axis, name, rmse, mae, unit in (
+        (left, "energy", errors.energy_rmse, errors.energy_mae, "meV/atom"),
+        (right, "forces", errors.forces_rmse, errors.forces_mae, "meV/Å"),
+    ):
+        axis.set_title(f"{name}: RMSE {1e3 * rmse:.3g}, MAE {1e3 * mae:.3g} {unit}", fontsize=9)
     return finish(figure, path)
-
-
-def _in_milli(rmse: float, mae: float) -> str:
-    return f"RMSE {1e3 * rmse:.3g}, MAE {1e3 * mae:.3g}"
 
 
 def _plot_panel(axis: Any, label: np.ndarray, value: np.ndarray, group: np.ndarray, quantity: str) -> None:
     """Predictions against labels, or a note that there are none."""
-    is_known = np.isfinite(label) & np.isfinite(value)
+    is_finite = np.isfinite(label) & np.isfinite(value)
     axis.set(xlabel=f"label: {quantity}", ylabel=f"prediction: {quantity}")
-    if not is_known.any():
+    if not is_finite.any():
         note(axis, "none in the data")
         return
-    label, value, group = label[is_known], value[is_known], group[is_known]
+    label, value, group = label[is_finite], value[is_finite], group[is_finite]
     low, high = min(label.min(), value.min()), max(label.max(), value.max())
     margin = 0.04 * (high - low) or 0.5
     low, high = low - margin, high + margin
@@ -215,13 +214,12 @@ def _plot_panel(axis: Any, label: np.ndarray, value: np.ndarray, group: np.ndarr
     else:
         names, counts = np.unique(group, return_counts=True)
         names = names[np.argsort(-counts, kind="stable")]
-        size = 14 if len(label) < 500 else 5
-        for k, name in enumerate(names[:COLORED]):
-            chosen = group == name
-            axis.scatter(label[chosen], value[chosen], s=size, alpha=0.6, lw=0, color=f"C{k}", label=name)
+        style = {"s": 14 if len(label) < 500 else 5, "alpha": 0.6, "lw": 0}
+        sets = [(group == name, name, f"C{k}") for k, name in enumerate(names[:COLORED])]
         if len(names) > COLORED:
-            chosen = np.isin(group, names[COLORED:])
-            axis.scatter(label[chosen], value[chosen], s=size, alpha=0.6, lw=0, color="0.5", label="others")
+            sets.append((np.isin(group, names[COLORED:]), "others", "0.5"))
+        for chosen, name, color in sets:
+            axis.scatter(label[chosen], value[chosen], color=color, label=name, **style)
         if len(names) > 1:
             axis.legend(frameon=False, fontsize=7, markerscale=1.5)
     axis.set(xlim=(low, high), ylim=(low, high), aspect="equal")

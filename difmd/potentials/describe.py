@@ -56,11 +56,7 @@ def named(function: _Function) -> _Function:
 
 
 def made_from(description: Mapping[str, Any]) -> Any:
-    """The object of a description: a potential, or a part of one such as a truncation.
-
-    Raises:
-        InputError: an unknown factory, or arguments that it refuses.
-    """
+    """The object of a description: a potential, or a part of one such as a truncation."""
     name = description.get("name")
     if name == "sum":
         first, second = (made_from(term) for term in description["terms"])

@@ -44,10 +44,9 @@ class Model(NamedTuple):
 def save(
     path: str | Path, potential: Potential, params: Params, *, provenance: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a potential with its parameters, without pickle; the file is complete or absent.
+    """Write a potential with its parameters to a NumPy archive without pickle; it is complete or absent.
 
-    The file is a NumPy archive: the arrays of `params`, and JSON with the factory of the potential, its
-    arguments and the units (eV, Å, amu).
+    It contains the arrays of `params`, and JSON with the factory of the potential, its arguments and units.
 
     Args:
         path: such as "methane.npz".
@@ -68,7 +67,6 @@ def save(
             "rule, …): keep the code that makes it, and save its parameters with numpy.savez"
         )
     check_finite(params)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
     meta = {
         "format": _FORMAT,
         "potential": potential.description,
@@ -80,7 +78,7 @@ def save(
         text = json.dumps(meta, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"provenance cannot be written as JSON: {error}") from error
-    arrays = {f"leaf_{n}": np.asarray(leaf) for n, (_, leaf) in enumerate(leaves)}
+    arrays = {f"leaf_{n}": np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(params))}
     arrays["meta"] = np.frombuffer(text.encode(), np.uint8)
     write_archive(path, arrays)
 

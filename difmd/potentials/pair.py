@@ -197,11 +197,10 @@ class _PairTerms:
             return [*of_apart, *(jnp.where(neighbor_type == t, x, 0) for x in leaves for t in range(n_types))]
 
         centers = ([[take(x, sites.centers) for x in axes] for axes in (xyz, velocities)], types)
-        # More numbers a slot than forces have, which leave the cache sooner.
+        # More numbers in a slot than forces have, which leave the cache sooner.
         sums = sum_over_slots(term, centers, sites, unroll=8 if sites.indices.shape[1] < 8000 else 4)
-        of_table = [
-            -0.5 * _by_type(x, types, n_types) for x in jnp.stack(sums[3:]).reshape(-1, n_types, len(sums[0]))
-        ]
+        by_leaf = jnp.stack(sums[3:]).reshape(-1, n_types, len(sums[0]))
+        of_table = [-0.5 * _by_type(x, types, n_types) for x in by_leaf]
         (of_params,) = to_params(jax.tree.unflatten(jax.tree.structure(table), of_table))
         factor = nan_if_unknown(self.numbers, system)
         of_positions = factor * jnp.stack([take(x, sites.rank) for x in sums[:3]], axis=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from difmd.potentials.species import Species, as_species, symbols
 
 
 class TersoffElement(NamedTuple):
-    """Parameters of an element, named as in the paper.
+    """Parameters of an element with the names of the paper.
 
     Attributes:
         A: repulsion [eV].
@@ -66,6 +66,8 @@ TERSOFF_1989: Mapping[str, TersoffElement] = {
 }
 """Table I of Tersoff, Phys. Rev. B 39, 5566 (1989), and B of carbon from its erratum, Phys. Rev. B 41, 3248
 (1990)."""
+
+_Tables: TypeAlias = tuple[dict[str, Array], dict[str, Array]]
 
 _FITTED = ("A", "B", "lambda_", "mu", "beta", "n", "c", "d", "h")
 _CHI_1989 = {frozenset(("C", "Si")): 0.9776, frozenset(("Si", "Ge")): 1.00061}
@@ -151,7 +153,7 @@ class _TersoffTerms:
     n_types: int
     ends: np.ndarray
 
-    def tables(self, params: Params, dtype: Any) -> tuple[dict[str, Array], dict[str, Array]]:
+    def tables(self, params: Params, dtype: Any) -> _Tables:
         """Parameters of centers and of pairs."""
         single = {name.rstrip("_"): jnp.asarray(params[name.rstrip("_")], dtype) for name in _FITTED}
         chi = jnp.asarray(params["chi"], dtype)
@@ -169,9 +171,7 @@ class _TersoffTerms:
         }
         return single, pair
 
-    def parameters(
-        self, params: Params, sites: Sites, dtype: Any
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
+    def parameters(self, params: Params, sites: Sites, dtype: Any) -> _Tables:
         """Parameters of each center, and of each of its neighbours."""
         single, pair = self.tables(params, dtype)
         if self.n_types == 1:

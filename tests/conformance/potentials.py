@@ -44,7 +44,7 @@ class Row:
         numbers: atomic numbers of the eight atoms.
         smooth: derivatives that are continuous at the cut-off: −1 none, 0 the energy, 1 the force too,
             2 up to the second.
-        additive: whether far fragments add; a tail correction knows the mean density only.
+        additive: whether far fragments add; a tail correction depends on the mean density only.
         third: whether third derivatives are continuous, on which the error of differences depends.
         any_cell: whether the cell may be far from that of `liquid`.
         stress_is_derivative: whether the stress is the derivative of the energy returned; a tail with a

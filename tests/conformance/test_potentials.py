@@ -128,13 +128,13 @@ def test_permutation(case):
 def test_two_far_fragments_add(case):
     needs_any_cell(case)
     if not case.row.additive:
-        whole, first, second = fragments(case)
-        assert abs(whole.energy - first.energy - second.energy) > 1e-6
+        together, first, second = fragments(case)
+        assert abs(together.energy - first.energy - second.energy) > 1e-6
         return
-    whole, first, second = fragments(case)
+    together, first, second = fragments(case)
     assert abs(first.energy) > 1e-3 and abs(second.energy) > 1e-3
-    np.testing.assert_allclose(whole.energy, first.energy + second.energy, rtol=1e-12)
-    np.testing.assert_allclose(whole.forces, first.forces + second.forces, atol=1e-12)
+    np.testing.assert_allclose(together.energy, first.energy + second.energy, rtol=1e-12)
+    np.testing.assert_allclose(together.forces, first.forces + second.forces, atol=1e-12)
 
 
 def needs_any_cell(case):
