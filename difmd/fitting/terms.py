@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError, check_positive
 from difmd.potentials import Params
 
@@ -19,6 +19,7 @@ Weight = float | Callable[[int], float]
 """A number, or a function of the iteration, counted from 0, such as an optax schedule."""
 
 
+@brief_repr
 class Residuals(NamedTuple):
     """Dimensionless numbers whose squares add up to the loss of a term.
 
@@ -35,11 +36,8 @@ class Residuals(NamedTuple):
     jacobian_stderr: Any
     noise: Float[Array, "residuals"]
 
-    def __repr__(self) -> str:
-        """Shapes, without the arrays."""
-        return fields_summary(self)
 
-
+@brief_repr
 class Evaluation(NamedTuple):
     """The value of a term at the parameters of an iteration.
 
@@ -55,11 +53,8 @@ class Evaluation(NamedTuple):
     residuals: Residuals | None
     record: dict[str, Any]
 
-    def __repr__(self) -> str:
-        """Shapes, without the arrays."""
-        return fields_summary(self)
 
-
+@brief_repr
 class Term(NamedTuple):
     """A part of an objective, with a state that passes from one iteration to the next (host).
 
@@ -86,10 +81,6 @@ class Term(NamedTuple):
     settings: Callable[[Params], Any]
     weight: Weight = 1.0
     n_visits: int = 1
-
-    def __repr__(self) -> str:
-        """The fields in a few lines."""
-        return fields_summary(self)
 
 
 def sum_of_squares(residuals: Residuals, record: dict[str, Any]) -> Evaluation:

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError
 
 
+@brief_repr
 class Transform(NamedTuple):
     """A change of variables between parameters and the coordinates of the optimiser.
 
@@ -24,10 +25,6 @@ class Transform(NamedTuple):
 
     to_free: Callable[[Any], Any]
     from_free: Callable[[Any], Any]
-
-    def __repr__(self) -> str:
-        """The fields in a few lines."""
-        return fields_summary(self)
 
 
 def logarithmic() -> Transform:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from difmd._internal.gather import take
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.potentials.base import Params, Potential
 from difmd.potentials.slots import (
     Sites,
@@ -33,6 +33,7 @@ from difmd.potentials.species import Species, as_species
 _UNROLL = 1
 
 
+@brief_repr
 class Contribution(NamedTuple):
     """Contribution of atom i and its neighbour j.
 
@@ -45,10 +46,6 @@ class Contribution(NamedTuple):
     pair: Float[Array, "*pairs"]
     sums: list[Float[Array, "*pairs"]]
     back: list[Float[Array, "*pairs"]]
-
-    def __repr__(self) -> str:
-        """Shapes of the arrays."""
-        return fields_summary(self)
 
 
 Neighbor: TypeAlias = Callable[[Any, Any, Any, list[Array]], Contribution]

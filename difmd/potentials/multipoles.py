@@ -7,12 +7,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors
 from difmd.system import System
 
 
+@brief_repr
 class Multipoles(NamedTuple):
     """Charge and dipole of each atom; 0 for padding.
 
@@ -23,10 +24,6 @@ class Multipoles(NamedTuple):
 
     charges: Float[Array, "atoms"]
     dipoles: Float[Array, "atoms 3"]
-
-    def __repr__(self) -> str:
-        """Shapes of the arrays."""
-        return fields_summary(self)
 
 
 def total_dipole(multipoles: Multipoles, system: System, neighbors: Neighbors) -> Float[Array, "3"]:

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError, check_positive
 from difmd.units import KB
 
 
+@brief_repr
 class EquilibriumGradient(NamedTuple):
     """⟨A⟩ and its derivative in the parameters, with standard errors over replicas.
 
@@ -31,10 +32,6 @@ class EquilibriumGradient(NamedTuple):
     gradient_stderr: Any
     along: Any
     initial: Any
-
-    def __repr__(self) -> str:
-        """Shapes, without the arrays."""
-        return fields_summary(self)
 
 
 def equilibrium_gradient(

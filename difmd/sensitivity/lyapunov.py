@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError, Status
 from difmd.forces import plain_forces
 from difmd.gradients.segment import Carry, Inputs, Plan, segment
@@ -23,6 +23,7 @@ from difmd.sensitivity.arguments import check_rebuildable
 from difmd.system import System
 
 
+@brief_repr
 class TangentGrowth(NamedTuple):
     """Size of an infinitesimal difference between two trajectories, relative to its initial size.
 
@@ -35,10 +36,6 @@ class TangentGrowth(NamedTuple):
     times: Float[Array, "segments"]
     log_growth: Float[Array, "segments"]
     status: Status
-
-    def __repr__(self) -> str:
-        """Shapes, without the arrays."""
-        return fields_summary(self)
 
 
 def tangent_growth(

@@ -11,7 +11,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError, Status, check_positive
 from difmd.neighbors import Neighbors, rebuild
 from difmd.neighbors.types import check
@@ -62,6 +62,7 @@ def reweighting(*, least_effective: float = 0.5) -> Reweighting:
     return Reweighting(least_effective)
 
 
+@brief_repr
 class Reweighted(NamedTuple):
     """Averages over weighted states.
 
@@ -74,10 +75,6 @@ class Reweighted(NamedTuple):
     value: Any
     weights: Float[Array, "samples"]
     effective: Float[Array, ""]
-
-    def __repr__(self) -> str:
-        """Shapes, without the arrays."""
-        return fields_summary(self)
 
 
 def reweighted(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import check_positive
 from difmd.fitting.liquids.replicas import Replicas, check_replicas
 from difmd.fitting.liquids.sampling import CHUNK, Sampling
@@ -20,6 +20,7 @@ from difmd.simulation.engine import run_chunks
 from difmd.system import System
 
 
+@brief_repr
 class Production(NamedTuple):
     """Newtonian trajectories of all replicas.
 
@@ -34,10 +35,6 @@ class Production(NamedTuple):
     momenta: Array
     energies: Any
     energy_gradients: Any
-
-    def __repr__(self) -> str:
-        """Shapes, without the arrays."""
-        return fields_summary(self)
 
 
 def equilibrate(

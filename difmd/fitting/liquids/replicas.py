@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from difmd import units
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError
 from difmd.fitting.liquids.sampling import Sampling
 from difmd.neighbors import Neighbors, neighbor_list
@@ -24,6 +24,7 @@ from difmd.system import System
 _SKIN = 0.15
 
 
+@brief_repr
 class Replicas(NamedTuple):
     """Equilibrated boxes of one state point.
 
@@ -36,10 +37,6 @@ class Replicas(NamedTuple):
     systems: System
     neighbors: Neighbors
     n_refrozen: int = 0
-
-    def __repr__(self) -> str:
-        """Sizes, without the arrays."""
-        return fields_summary(self)
 
 
 def given_replicas(potential: Potential, systems: Sequence[System], *, sampling: Sampling) -> Replicas:

@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 
 from difmd import units
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError, check_positive
 
 CHUNK = 252
 """Long runs consist of chunks of this many steps, which share one compiled function."""
 
 
+@brief_repr
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Sampling:
     """How a liquid is simulated at a state point; the defaults suit simple liquids near 100 K.
@@ -100,10 +101,6 @@ class Sampling:
                 f"production_time = {self.production_time / units.PS:.3g} ps is too short for {name}, "
                 f"which ends at {end / units.PS:.3g} ps: make it at least {needed / units.PS:.3g} ps"
             )
-
-    def __repr__(self) -> str:
-        """Fields in a few lines."""
-        return fields_summary(self)
 
     @property
     def is_simple(self) -> bool:

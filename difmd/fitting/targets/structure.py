@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError, check_positive
 from difmd.fitting.liquids.melting import box_length
 from difmd.fitting.liquids.sampling import Sampling
@@ -24,6 +24,7 @@ from difmd.potentials import Params
 from difmd.system import System
 
 
+@brief_repr
 class Structure(NamedTuple):
     """g(r) of a liquid of one species.
 
@@ -41,10 +42,6 @@ class Structure(NamedTuple):
     gradient: Any
     gradient_stderr: Any
     effective: float = 1.0
-
-    def __repr__(self) -> str:
-        """Shapes, without the arrays."""
-        return fields_summary(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)

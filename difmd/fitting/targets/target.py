@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Array, Key
 
-from difmd._internal.summaries import fields_summary
+from difmd._internal.summaries import brief_repr
 from difmd.fitting.liquids.dynamics import Production
 from difmd.fitting.liquids.replicas import Replicas
 from difmd.fitting.liquids.sampling import Sampling
@@ -24,6 +24,7 @@ Residual = Callable[[Any, Any], Any]
 """`residual(values, measured)` of arrays [targets], such as `relative_residual`."""
 
 
+@brief_repr
 class Setup(NamedTuple):
     """What the simulations of all state points have in common.
 
@@ -41,11 +42,8 @@ class Setup(NamedTuple):
     initial_state_term: bool = True
     gradient: GradientMethod | None = None
 
-    def __repr__(self) -> str:
-        """The fields in a few lines."""
-        return fields_summary(self)
 
-
+@brief_repr
 class StatePointRun(NamedTuple):
     """The simulation of a state point at the current parameters, which its targets share.
 
@@ -67,11 +65,8 @@ class StatePointRun(NamedTuple):
     production: Production | None
     key: Key[Array, ""]
 
-    def __repr__(self) -> str:
-        """Shapes, without the arrays."""
-        return fields_summary(self)
 
-
+@brief_repr
 class Target(abc.ABC):
     """A measured quantity of one state point, in internal units; subclasses are frozen dataclasses.
 
@@ -163,7 +158,3 @@ class Target(abc.ABC):
             type(self).__qualname__,
             *(np.asarray(x) if isinstance(x, list | np.ndarray) else x for x in values),
         )
-
-    def __repr__(self) -> str:
-        """Fields in a few lines."""
-        return fields_summary(self)
