@@ -255,14 +255,9 @@ def _groups(sizes: np.ndarray, most: int) -> list[np.ndarray]:
 
 
 def _padded(
-    index: int,
-    frame: Frame,
-    pairs: Pairs,
-    shape: Shape,
-    cutoff: float,
-    references: Mapping[int, float],
+    index: int, frame: Frame, pairs: Pairs, shape: Shape, cutoff: float, references: Mapping[int, float],
     dtype: np.dtype,
-) -> Batch:
+) -> Batch:  # fmt: skip
     n, n_all = frame.n_atoms, shape.n_atoms
     numbers = np.zeros(n_all, np.int32)
     numbers[:n] = frame.numbers

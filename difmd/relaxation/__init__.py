@@ -10,16 +10,6 @@ from difmd.relaxation.result import Relaxation
 from difmd.relaxation.strains import any_strain, axial_strain, deform, isotropic_strain
 
 __all__ = [
-    "Minimum",
-    "Optimizer",
-    "Point",
-    "Relaxation",
-    "any_strain",
-    "axial_strain",
-    "deform",
-    "fire",
-    "isotropic_strain",
-    "lbfgs",
-    "minimize",
-    "relax",
-]
+    "Minimum", "Optimizer", "Point", "Relaxation", "any_strain", "axial_strain", "deform", "fire",
+    "isotropic_strain", "lbfgs", "minimize", "relax",
+]  # fmt: skip

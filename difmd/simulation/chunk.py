@@ -110,15 +110,9 @@ def _checks(integrator: Integrator, state: MDState, neighbors: Neighbors, energy
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def run_chunk(
-    potential: Potential,
-    n_steps: int,
-    save_every: int,
-    record: Record,
-    params: Params,
-    integrator: Integrator,
-    state: MDState,
-    neighbors: Neighbors,
-) -> Rollout:
+    potential: Potential, n_steps: int, save_every: int, record: Record, params: Params,
+    integrator: Integrator, state: MDState, neighbors: Neighbors,
+) -> Rollout:  # fmt: skip
     """Advance by some steps, after an evaluation of the forces at step 0; frames are records and `Checks`.
 
     The list depends on the state and on its capacity alone, so that replays and continuations are the same.
@@ -154,13 +148,9 @@ def run_chunk(
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=_ONCE)
 def step_by_step(
-    potential: Potential,
-    params: Params,
-    state: MDState,
-    integrator: Integrator,
-    neighbors: Neighbors,
+    potential: Potential, params: Params, state: MDState, integrator: Integrator, neighbors: Neighbors,
     n_steps: Int[Array, ""] | int,
-) -> MDState:
+) -> MDState:  # fmt: skip
     """The state after any number of steps of a chunk, whatever is wrong with it."""
     plan = Plan(potential, forces, lambda *_: None, save_every=1, n_frames=1, n_segments=1, rebuilds=False)
 

@@ -45,19 +45,10 @@ _LIMITS = Limits()
 
 
 def run_chunks(
-    potential: Potential,
-    params: Params,
-    state: MDState,
-    integrator: Integrator,
-    neighbors: Neighbors,
-    *,
-    n_steps: int,
-    save_every: int,
-    chunk_steps: int = 500,
-    limits: Limits = _LIMITS,
-    record: Record = record_frame,
-    before: Checks | None = None,
-) -> Iterator[Chunk]:
+    potential: Potential, params: Params, state: MDState, integrator: Integrator, neighbors: Neighbors, *,
+    n_steps: int, save_every: int, chunk_steps: int = 500, limits: Limits = _LIMITS,
+    record: Record = record_frame, before: Checks | None = None,
+) -> Iterator[Chunk]:  # fmt: skip
     """Advance one system or replicas chunk by chunk, and check every frame (host).
 
     The caller ends the run by leaving the loop. Every chunk rebuilds the list at its beginning, so that

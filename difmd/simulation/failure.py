@@ -29,16 +29,9 @@ _NEAR = 0.5
 
 
 def states_at(
-    potential: Potential,
-    params: Params,
-    start: MDState,
-    integrator: Integrator,
-    neighbors: Neighbors,
-    status: Status,
-    *,
-    frames: Any = None,
-    save_every: int = 1,
-) -> tuple[MDState, ...]:
+    potential: Potential, params: Params, start: MDState, integrator: Integrator, neighbors: Neighbors,
+    status: Status, *, frames: Any = None, save_every: int = 1,
+) -> tuple[MDState, ...]:  # fmt: skip
     """The states before and at the first bad step or frame of a chunk, of the first replica to fail (host).
 
     `frames` [*replicas, frames, ...] are those recorded where a frame failed and not a step. Where no step

@@ -117,14 +117,9 @@ class Recorder:
         last = int(np.max(np.asarray(self.state.step)))
         steps = last - self.save_every * np.arange(len(frames.positions))[::-1]
         return Trajectory(
-            system=self.system,
-            frames=frames,
-            steps=steps,
-            dt=self.dt,
-            state=self.state,
-            n_replays=self.n_replays,
-            skin=self.skin,
-        )
+            system=self.system, frames=frames, steps=steps, dt=self.dt, state=self.state,
+            n_replays=self.n_replays, skin=self.skin,
+        )  # fmt: skip
 
 
 class ProgressNote:

@@ -51,13 +51,9 @@ def checked_system(
 
 
 def state_of(
-    start: Any,
-    system: System,
-    integrator: Integrator,
-    temperature: float | None,
-    momenta: Array | None,
+    start: Any, system: System, integrator: Integrator, temperature: float | None, momenta: Array | None,
     key: Array | None,
-) -> MDState:
+) -> MDState:  # fmt: skip
     """The state that a run begins with: a given one, or one with given or drawn momenta."""
     if isinstance(start, MDState):
         if not (temperature is None and momenta is None and key is None):

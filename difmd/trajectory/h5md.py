@@ -55,15 +55,9 @@ class Damaged(Exception):
 
 
 def write(
-    path: Path,
-    system: System,
-    read: Callable[[str, int, int], np.ndarray],
-    end: End,
-    *,
-    dt: float,
-    every: int,
-    previous: Path | None = None,
-) -> None:
+    path: Path, system: System, read: Callable[[str, int, int], np.ndarray], end: End, *, dt: float,
+    every: int, previous: Path | None = None,
+) -> None:  # fmt: skip
     """Write a file, completely or not at all, and move an existing one to `previous`.
 
     Its bytes depend on its contents alone. `read(name, low, high)` returns frames `low` to `high` of a

@@ -8,12 +8,5 @@ from difmd.validation.energy_conservation import TimeSteps
 from difmd.validation.ensembles import KineticEnergies, Volumes
 
 __all__ = [
-    "GROUPS",
-    "Certificate",
-    "Check",
-    "CutoffScan",
-    "KineticEnergies",
-    "TimeSteps",
-    "Volumes",
-    "validate",
-]
+    "GROUPS", "Certificate", "Check", "CutoffScan", "KineticEnergies", "TimeSteps", "Volumes", "validate",
+]  # fmt: skip

@@ -87,13 +87,9 @@ def evaluated(potential: Potential, params: Params, system: System, neighbors: N
 
 @functools.partial(jax.jit, static_argnums=0)
 def energies_of(
-    potential: Potential,
-    params: Params,
-    system: System,
-    neighbors: Neighbors,
-    displacements: Array,
+    potential: Potential, params: Params, system: System, neighbors: Neighbors, displacements: Array,
     strains: Array,
-) -> Array:
+) -> Array:  # fmt: skip
     """Energies after displacements [n, atoms, 3] [Å], then strains [n, 3, 3]; the list must hold."""
 
     def energy(change: Any) -> Array:

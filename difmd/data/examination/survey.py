@@ -103,24 +103,12 @@ def survey(frames: Sequence[Frame], *, progress: bool = False) -> Survey:
                 scale[i] = product / square
                 match[i] = product / np.sqrt(square * np.sum(frame.forces**2))
     return Survey(
-        frames=frames,
-        usable=usable,
-        faults=faults,
-        sizes=np.array([frame.n_atoms for frame in frames], int),
-        energies=energies,
-        force_rms=rms,
-        nearest=nearest,
-        closest=closest,
-        fingerprint=fingerprint,
-        model=model,
-        scale=scale,
-        match=match,
-        model_energies=model_energies,
-        model_forces=forces,
-        model_stress=stress,
-        laplacians=laplacians,
+        frames=frames, usable=usable, faults=faults, sizes=np.array([frame.n_atoms for frame in frames], int),
+        energies=energies, force_rms=rms, nearest=nearest, closest=closest, fingerprint=fingerprint,
+        model=model, scale=scale, match=match, model_energies=model_energies, model_forces=forces,
+        model_stress=stress, laplacians=laplacians,
         bonds={pair: Bonds(int(s[0]), *map(float, s[1:] / s[0])) for pair, s in sorted(sums.items())},
-    )
+    )  # fmt: skip
 
 
 def _fault(frame: Frame) -> str:

@@ -82,14 +82,10 @@ def _read_set(
         if "forces" in values:
             values["forces"] = values["forces"].reshape(-1, 3)[real]
         yield Raw(
-            positions=positions[index].reshape(-1, 3)[real],
-            numbers=symbols[kinds[real]],
-            cell=None if cells is None else cells[index].reshape(3, 3),
-            pbc=np.full(3, periodic),
-            masses=None,
-            values=values,
-            name=f"{folder.name}, frame {index} (counted from 0)",
-        )
+            positions=positions[index].reshape(-1, 3)[real], numbers=symbols[kinds[real]],
+            cell=None if cells is None else cells[index].reshape(3, 3), pbc=np.full(3, periodic), masses=None,
+            values=values, name=f"{folder.name}, frame {index} (counted from 0)",
+        )  # fmt: skip
 
 
 def _load(path: Path, n_frames: int | None, width: int) -> np.ndarray | None:

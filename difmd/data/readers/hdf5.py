@@ -74,11 +74,9 @@ def _read_group(h5py: Any, name: str, group: Any) -> Iterator[Raw | BadFrame]:
         series[key] = item.asstr() if h5py.check_string_dtype(item.dtype) else item
     for index in range(n_frames):
         yield Raw(
-            positions=positions[index],
-            numbers=numbers,
-            cell=None if cell is None else (cell[()] if cell.ndim == 2 else cell[index]),
-            pbc=pbc,
+            positions=positions[index], numbers=numbers,
+            cell=None if cell is None else (cell[()] if cell.ndim == 2 else cell[index]), pbc=pbc,
             masses=group["masses"][:] if "masses" in group else None,
             values={**dict(group.attrs), **{key: item[index] for key, item in series.items()}},
             name=f"{where}, frame {index} (counted from 0)",
-        )
+        )  # fmt: skip
