@@ -10,7 +10,7 @@ import numpy as np
 
 from difmd.data.frames import Frame
 from difmd.data.label_units import Factors
-from difmd.data.readers.labels import Keys, as_kind, as_matrix, find_key
+from difmd.data.readers.labels import Keys, as_matrix, find_key
 from difmd.data.readers.raw import Raw
 from difmd.errors import InputError
 from difmd.system import System, host_system
@@ -48,16 +48,17 @@ def _labels(
         if name is not None and values[name] is not None:
             raw_labels[label] = values[name]
             used.setdefault(label, Counter())[name] += 1
-    kind = as_kind(raw_labels.pop("kind", ""))
-    n_atoms = system.n_atoms
+    kind = raw_labels.pop("kind", "")
+    kind = kind.item() if isinstance(kind, np.ndarray) and kind.size == 1 else kind
     labels: dict[str, Any] = {}
     if "energy" in raw_labels:
         energy = _numbers("energy", raw_labels["energy"])
         if energy.size != 1:
             raise InputError(f"energy has shape {list(energy.shape)}, not one number per frame")
         labels["energy"] = float(energy.ravel()[0]) * factors.energy
-    if "forces" in raw_labels:
-        labels["forces"] = _shaped("forces", raw_labels["forces"], (n_atoms, 3)) * factors.forces
+    for name, shape in {"forces": (system.n_atoms, 3), "dipole": (3,), "charges": (system.n_atoms,)}.items():
+        if name in raw_labels:
+            labels[name] = _shaped(name, raw_labels[name], shape) * getattr(factors, name)
     if "stress" in raw_labels:
         labels["stress"] = as_matrix("stress", _numbers("stress", raw_labels["stress"])) * factors.stress
     elif "virial" in raw_labels and system.pbc.all():
@@ -65,11 +66,7 @@ def _labels(
         labels["stress"] = -virial / abs(np.linalg.det(system.cell))
     elif "virial" in raw_labels:
         used.setdefault(NO_VOLUME, Counter())["virial"] += 1
-    if "dipole" in raw_labels:
-        labels["dipole"] = _shaped("dipole", raw_labels["dipole"], (3,)) * factors.dipole
-    if "charges" in raw_labels:
-        labels["charges"] = _shaped("charges", raw_labels["charges"], (n_atoms,)) * factors.charges
-    return labels, kind
+    return labels, str(kind)
 
 
 def _shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -10,11 +10,6 @@ import numpy as np
 from difmd.data.readers.raw import BadFile, BadFrame, Raw
 
 
-def find_deepmd(path: Path) -> list[Path]:
-    """Folders of DeePMD systems at or below `path`, in order of their names."""
-    return sorted(file.parent for file in path.rglob("type.raw"))
-
-
 def read_deepmd(path: Path) -> Iterator[Raw | BadFrame]:
     """Frames of one DeePMD system, its sets in order of their names.
 

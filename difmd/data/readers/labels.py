@@ -72,11 +72,6 @@ def find_key(label: str, given: str | None, values: Mapping[str, Any]) -> str | 
     return names[0] if names else None
 
 
-def as_kind(value: Any) -> str:
-    """The kind as text."""
-    return str(value.item() if isinstance(value, np.ndarray) and value.size == 1 else value)
-
-
 def as_matrix(name: str, value: Any) -> np.ndarray:
     """A 3×3 tensor from 9 numbers, or from 6 in ASE's order xx yy zz yz xz xy."""
     array = np.asarray(value, np.float64)

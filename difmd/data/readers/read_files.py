@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from difmd._internal.argument_checks import as_path
@@ -16,7 +17,7 @@ from difmd.data.frames import Frame
 from difmd.data.label_units import Units, factors_of
 from difmd.data.readers.ase_files import is_extxyz, read_database, read_extxyz, read_other
 from difmd.data.readers.convert import NO_VOLUME, to_frame
-from difmd.data.readers.deepmd import find_deepmd, read_deepmd
+from difmd.data.readers.deepmd import read_deepmd
 from difmd.data.readers.hdf5 import read_hdf5
 from difmd.data.readers.labels import Keys
 from difmd.data.readers.raw import BadFile, BadFrame, Raw
@@ -58,24 +59,19 @@ def read(
             frame has a label. The message names file, frame and remedy.
     """
     path = as_path("path", path)
-    skipped: list[str] = []
-    used: dict[str, Counter[str]] = {}
     frames = []
-    stream = _stream(path, keys, units, skip_bad, skipped, used)
     began = time.monotonic()
     # The number of frames is unknown until the end of the file.
     bar = progress_bar(f"reading {path.name}", None)
     with ExitStack() as stack:
         advance = stack.enter_context(bar) if progress else None
-        for frame in stream:
+        for frame in _stream(path, keys, units, skip_bad, stacklevel=3):
             frames.append(frame)
             if advance is None and progress is None and time.monotonic() - began > _LONG:
                 advance = stack.enter_context(bar)
                 advance(len(frames) // 100 * 100)
             elif advance is not None and len(frames) % 100 == 0:
                 advance(100)
-    for message in _remarks(path, len(frames), skipped, used):
-        warnings.warn(message, stacklevel=2)
     return frames
 
 
@@ -100,25 +96,15 @@ def stream(
     Raises:
         InputError: as `read`, when the iteration reaches the invalid frame.
     """
-    return _stream_and_warn(as_path("path", path), keys, units, skip_bad)
+    return _stream(as_path("path", path), keys, units, skip_bad, stacklevel=2)
 
 
-def _stream_and_warn(path: Path, keys: Keys, units: Units, skip_bad: bool) -> Iterator[Frame]:
-    skipped: list[str] = []
-    used: dict[str, Counter[str]] = {}
-    done = 0
-    for frame in _stream(path, keys, units, skip_bad, skipped, used):
-        done += 1
-        yield frame
-    for message in _remarks(path, done, skipped, used):
-        warnings.warn(message, stacklevel=2)
-
-
-def _stream(
-    path: Path, keys: Keys, units: Units, skip_bad: bool, skipped: list[str], used: dict[str, Counter[str]]
-) -> Iterator[Frame]:
-    """Yield frames; record skipped frames and the names of labels in `skipped` and `used`."""
+def _stream(path: Path, keys: Keys, units: Units, skip_bad: bool, *, stacklevel: int) -> Iterator[Frame]:
+    """Yield frames, and warn at the end of what was skipped or ignored."""
     factors = factors_of(units)
+    skipped: list[str] = []
+    # Names of each label, and of all content, with the number of frames that have them.
+    used: dict[str, Counter[str]] = {}
     seen: Counter[str] = Counter()
     done = labelled = 0
     for name_of_source, source in _sources(path):
@@ -160,6 +146,8 @@ def _stream(
             raise InputError(
                 f"{path}: Keys({label}={name!r}) is in none of {done} frames; available are {', '.join(near)}"
             )
+    for message in _remarks(path, done, skipped, used):
+        warnings.warn(message, stacklevel=stacklevel)
 
 
 def _sources(path: Path) -> list[tuple[str, Callable[[], Iterator[Raw | BadFrame]]]]:
@@ -168,34 +156,23 @@ def _sources(path: Path) -> list[tuple[str, Callable[[], Iterator[Raw | BadFrame
         folder = path.parent
         names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
         near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {', '.join(near)}?"
-            if near
-            else f"{folder} "
-            + (f"holds {', '.join(names[:8]) or 'nothing'}" if folder.is_dir() else "does not exist either")
-        )
+        holds = f"holds {', '.join(names[:8]) or 'nothing'}" if folder.is_dir() else "does not exist either"
+        hint = f"did you mean {', '.join(near)}?" if near else f"{folder} {holds}"
         raise InputError(f"there is no file {path}: {hint}")
     if path.is_dir():
-        folders = find_deepmd(path)
+        folders = sorted(file.parent for file in path.rglob("type.raw"))
         if not folders:
             names = sorted(item.name for item in path.iterdir())
             raise InputError(
                 f"{path} is a folder without a DeePMD system (type.raw); give one of its files: "
                 f"{', '.join(names[:8]) or 'it is empty'}"
             )
-        return [
-            (str(Path(path.name) / folder.relative_to(path)), lambda folder=folder: read_deepmd(folder))  # type: ignore[misc]
-            for folder in folders
-        ]
+        return [(str(path.name / each.relative_to(path)), partial(read_deepmd, each)) for each in folders]
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty: 0 bytes; copy or write it again")
-    if is_extxyz(path):
-        return [(path.name, lambda: read_extxyz(path))]
-    if path.suffix in (".h5", ".hdf5"):
-        return [(path.name, lambda: read_hdf5(path))]
-    if path.suffix == ".db":
-        return [(path.name, lambda: read_database(path))]
-    return [(path.name, lambda: read_other(path))]
+    of_suffix = {".h5": read_hdf5, ".hdf5": read_hdf5, ".db": read_database}
+    reader = read_extxyz if is_extxyz(path) else of_suffix.get(path.suffix, read_other)
+    return [(path.name, partial(reader, path))]
 
 
 def _remarks(path: Path, done: int, skipped: list[str], used: dict[str, Counter[str]]) -> Iterator[str]:
