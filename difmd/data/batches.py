@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from difmd._internal.dtypes import default_float
+from difmd._internal.pairs import as_triple
 from difmd._internal.progress import progress_bar
 from difmd._internal.summaries import brief_repr
 from difmd.data.frames import Frame
@@ -198,8 +199,9 @@ def make_batches(
     sizes = np.column_stack([[frame.n_atoms for frame in frames], slots])
     buckets = []
     # The periodic directions of a neighbour list are static.
-    for pbc in sorted({_periodic(frame) for frame in frames}):
-        alike = np.array([k for k, frame in enumerate(frames) if _periodic(frame) == pbc])
+    periodic = [as_triple(frame.pbc) for frame in frames]
+    for pbc in sorted(set(periodic)):
+        alike = np.array([k for k, directions in enumerate(periodic) if directions == pbc])
         for group in _groups(sizes[alike], max_shapes):
             members = np.sort(alike[group])
             shape = Shape(
@@ -212,11 +214,6 @@ def make_batches(
             data = jax.tree.map(lambda *x: np.stack(x), *rows)
             buckets.append(_Bucket(shape, members, data))
     return Batches(batch_size, tuple(buckets))
-
-
-def _periodic(frame: Frame) -> tuple[bool, bool, bool]:
-    a, b, c = (bool(flag) for flag in frame.pbc)
-    return a, b, c
 
 
 def _parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -278,7 +275,7 @@ def _padded(
     fields |= {"cell": cell, "pbc": np.array(frame.pbc)}
     number: Any = np.int32(index)
     sizes = {"slots": shape.slots, "n_extended": shape.n_extended, "n_pairs": shape.n_pairs}
-    neighbors = packed(pairs, positions, cell, pbc=_periodic(frame), cutoff=cutoff, **sizes)
+    neighbors = packed(pairs, positions, cell, pbc=as_triple(frame.pbc), cutoff=cutoff, **sizes)
     return Batch(System(**fields), neighbors, Labels(**labels), number)
 
 

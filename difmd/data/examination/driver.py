@@ -18,7 +18,7 @@ from difmd.data.examination.outliers import check_outliers
 from difmd.data.examination.quality import check_close_atoms, check_finite, check_labels, check_net_forces
 from difmd.data.examination.stress_checks import check_stress
 from difmd.data.examination.survey import survey
-from difmd.data.examination.unit_checks import check_absolute_units, check_mixed_units
+from difmd.data.examination.unit_checks import check_absolute_units, check_mixed_energies, check_mixed_forces
 from difmd.data.frames import Frame
 from difmd.data.references import ReferenceEnergies, reference_energies
 from difmd.errors import InputError
@@ -161,7 +161,7 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     findings = [check_labels(s), check_finite(s), check_cells(s), check_close_atoms(s), check_duplicates(s)]
     references, finding = _references(frames, s.usable)
     findings.append(finding)
-    comparisons = [*check_outliers(s), *check_mixed_units(s)]
+    comparisons = [*check_outliers(s), check_mixed_energies(s), check_mixed_forces(s)]
     findings += comparisons
     # Frames with known errors would obscure the comparison of the others.
     exclude = {int(i) for f in comparisons if f.verdict is not Verdict.OK for i in f.frames}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from difmd.data.examination.findings import Finding, Verdict, name_frames
-from difmd.data.examination.geometry import displacement, find_pairs_once
+from difmd.data.examination.geometry import displacement, find_pairs_once, pair_codes
 from difmd.data.examination.survey import Survey
 
 # Distances of duplicates agree to within this [Å]; files round positions to about 1e-5.
@@ -83,10 +83,8 @@ def _duplicates(s: Survey) -> Iterator[tuple[int, int, bool]]:
 def _same_distances(s: Survey, spectra: dict[int, np.ndarray], a: int, b: int) -> bool:
     for k in (a, b):
         if k not in spectra:
-            frame = s.frames[k]
-            pairs = find_pairs_once(frame, 6.0)
+            pairs = find_pairs_once(s.frames[k], 6.0)
             # Separate ranges for the distances of each pair of elements.
-            low, high = np.sort([frame.numbers[pairs.i], frame.numbers[pairs.j]], axis=0)
-            spectra[k] = np.sort(1e4 * (119 * low + high) + pairs.distances)
+            spectra[k] = np.sort(1e4 * pair_codes(s.frames[k], pairs) + pairs.distances)
     first, second = spectra[a], spectra[b]
     return len(first) == len(second) > 0 and float(np.abs(first - second).max()) < _SAME

@@ -21,10 +21,13 @@ class Pairs(NamedTuple):
     vectors: np.ndarray  # r_ij = r_j − r_i, including the image [Å]; [pairs, 3]
     distances: np.ndarray  # [Å]; [pairs]
 
+    def select(self, mask: np.ndarray) -> Pairs:
+        """The pairs for which `mask` is true."""
+        return Pairs(*(field[mask] for field in self))
+
     def within(self, cutoff: float) -> Pairs:
         """The pairs closer than `cutoff` [Å]."""
-        near = self.distances < cutoff
-        return Pairs(*(field[near] for field in self))
+        return self.select(self.distances < cutoff)
 
 
 def find_pairs_once(frame: Frame, cutoff: float) -> Pairs:
@@ -34,14 +37,19 @@ def find_pairs_once(frame: Frame, cutoff: float) -> Pairs:
         i, j = np.triu_indices(frame.n_atoms, 1)
         vectors = positions[j] - positions[i]
         distances = np.sqrt(np.einsum("pk,pk->p", vectors, vectors))
-        near = distances < cutoff
-        return Pairs(i[near], j[near], vectors[near], distances[near])
+        return Pairs(i, j, vectors, distances).within(cutoff)
     i, j, shifts, distances = find_pairs(positions, frame.cell, frame.pbc, cutoff)
     first = np.where(shifts[:, 0] != 0, shifts[:, 0], np.where(shifts[:, 1] != 0, shifts[:, 1], shifts[:, 2]))
     once = (i < j) | ((i == j) & (first > 0))
     i, j, shifts, distances = i[once], j[once], shifts[once], distances[once]
     vectors = positions[j] - positions[i] + shifts @ frame.cell
     return Pairs(i, j, vectors, distances)
+
+
+def pair_codes(frame: Frame, pairs: Pairs) -> np.ndarray:
+    """Codes of the elements a ≤ b of pairs, which are `divmod(code, 119)`; int [pairs]."""
+    low, high = np.sort([frame.numbers[pairs.i], frame.numbers[pairs.j]], axis=0)
+    return 119 * low + high
 
 
 def covalent_radii(numbers: np.ndarray) -> np.ndarray:

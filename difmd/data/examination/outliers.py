@@ -25,7 +25,7 @@ def check_outliers(s: Survey) -> Iterator[Finding]:
         yield Finding("energy outliers", Verdict.UNKNOWN, f"{len(known)} energies are too few")
     else:
         # If a model explains most of the energy, long tails of the residuals are harmless.
-        wide = 0.5 * _width(_by_composition(s)[known])
+        wide = 0.5 * _width(composition_residuals(s)[known])
         beyond = np.where(np.abs(residual[known]) > wide, _beyond(residual[known]), 0.0)
         bad = known[beyond > 1]
         bad = bad[np.argsort(-np.abs(residual[bad]))]
@@ -64,12 +64,12 @@ def check_outliers(s: Survey) -> Iterator[Finding]:
 
 def energy_residuals(s: Survey) -> tuple[np.ndarray, str]:
     """Energy per atom relative to a fit [eV], NaN for isolated atoms or without energy; name of the fit."""
-    residual = _by_composition(s)
+    residual = composition_residuals(s)
     known = np.flatnonzero(np.isfinite(residual))
     model = s.model_energies[known] / s.sizes[known]
     if len(known) <= 20 or not np.isfinite(model).all():
         return residual, "a fit to the composition"
-    rows, values = composition(s, known)
+    rows, values = _composition(s, known)
     columns = np.column_stack([rows, model])
     per_atom = np.array([s.frames[int(k)].volume for k in known], float) / s.sizes[known]
     if np.isfinite(per_atom).all() and np.ptp(per_atom) > 1e-3 * per_atom.mean():
@@ -83,19 +83,20 @@ def energy_residuals(s: Survey) -> tuple[np.ndarray, str]:
     return residual, "a fit to composition, density and a pair potential"
 
 
-def composition(s: Survey, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _composition(s: Survey, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Atomic fractions of the elements in frames, and their energies per atom [eV]."""
     elements = np.unique(np.concatenate([s.frames[int(k)].numbers for k in known]))
     rows = np.array([[np.mean(s.frames[int(k)].numbers == z) for z in elements] for k in known])
     return rows, s.energies[known] / s.sizes[known]
 
 
-def _by_composition(s: Survey) -> np.ndarray:
+def composition_residuals(s: Survey) -> np.ndarray:
+    """Energy per atom relative to a fit to the composition [eV]; NaN for isolated atoms or without energy."""
     residual = np.full(len(s.frames), np.nan)
     is_single = np.array([is_isolated_atom(frame) for frame in s.frames], bool)
     known = np.flatnonzero(np.isfinite(s.energies) & ~is_single)
     if len(known):
-        rows, values = composition(s, known)
+        rows, values = _composition(s, known)
         residual[known] = values - rows @ least_absolute(rows, values)[0]
     return residual
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from difmd.data.examination.geometry import Pairs, find_pairs_once
+from difmd.data.examination.geometry import Pairs, find_pairs_once, pair_codes
 from difmd.data.frames import Frame
 
 # Distance of the knots [Å].
@@ -89,11 +89,10 @@ def _shortest(frames: Sequence[Frame], pairs_of: Sequence[Pairs]) -> dict[tuple[
     """Shortest distance of every pair of elements [Å]."""
     shortest: dict[tuple[int, int], float] = {}
     for frame, pairs in zip(frames, pairs_of, strict=True):
-        low, high = _elements(frame, pairs)
-        for code in np.unique(119 * low + high):
+        codes = pair_codes(frame, pairs)
+        for code in np.unique(codes):
             pair = divmod(int(code), 119)
-            here = float(pairs.distances[(low == pair[0]) & (high == pair[1])].min())
-            shortest[pair] = min(shortest.get(pair, np.inf), here)
+            shortest[pair] = min(shortest.get(pair, np.inf), float(pairs.distances[codes == code].min()))
     return shortest
 
 
@@ -118,8 +117,7 @@ def _solve(
 def predict(model: PairModel, frame: Frame, pairs: Pairs) -> Prediction:
     """Energy, forces, virial and stiffness of one frame; pairs of elements not in the model are ignored."""
     kind = _kinds(model, frame, pairs)
-    pairs = Pairs(*(field[kind >= 0] for field in pairs))
-    kind = kind[kind >= 0]
+    pairs, kind = pairs.select(kind >= 0), kind[kind >= 0]
     first, values, slopes, bends = _splines(model, kind, pairs.distances)
     padded = np.pad(model.coefficients, ((0, 0), (0, 4)))
     coefficients = padded[kind[:, None], first[:, None] + np.arange(4)]
@@ -158,17 +156,12 @@ def _cutoff(frames: Sequence[Frame]) -> float:
     return float(np.clip(2 * np.median(nearest), 4.0, 8.0)) if nearest else 4.0
 
 
-def _elements(frame: Frame, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    a, b = frame.numbers[pairs.i], frame.numbers[pairs.j]
-    return np.minimum(a, b), np.maximum(a, b)
-
-
 def _kinds(model: PairModel, frame: Frame, pairs: Pairs) -> np.ndarray:
     """Index of the pair of elements of each pair; −1 if it is not in the model."""
     table = np.full((119, 119), -1)
-    for (a, b), n in model.kinds.items():
-        table[a, b] = n
-    return table[_elements(frame, pairs)]
+    for pair, n in model.kinds.items():
+        table[pair] = n
+    return table.ravel()[pair_codes(frame, pairs)]
 
 
 def _splines(

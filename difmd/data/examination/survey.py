@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from difmd._internal.progress import progress_bar
-from difmd.data.examination.geometry import Pairs, covalent_radii, find_pairs_once, nearest_ratios
+from difmd.data.examination.geometry import Pairs, covalent_radii, find_pairs_once, nearest_ratios, pair_codes
 from difmd.data.examination.pair_model import PairModel, fit_pair_model, predict
 from difmd.data.frames import LABELS, Frame
 
@@ -148,14 +148,13 @@ def _add_bonds(
     sums: dict[tuple[int, int], np.ndarray], frame: Frame, pairs: Pairs, stiffness: np.ndarray
 ) -> None:
     radii = covalent_radii(frame.numbers)
-    bonded = pairs.distances < BONDED * (radii[pairs.i] + radii[pairs.j])
-    i, j = pairs.i[bonded], pairs.j[bonded]
-    number = np.bincount(np.concatenate([i, j]), minlength=frame.n_atoms)
-    a, b = frame.numbers[i], frame.numbers[j]
-    code = 119 * np.minimum(a, b) + np.maximum(a, b)
-    for kind in np.unique(code):
-        here = code == kind
-        values = pairs.distances[bonded], stiffness[bonded], 0.5 * (number[i] + number[j])
+    is_bonded = pairs.distances < BONDED * (radii[pairs.i] + radii[pairs.j])
+    bonded = pairs.select(is_bonded)
+    number = np.bincount(np.concatenate([bonded.i, bonded.j]), minlength=frame.n_atoms)
+    values = (bonded.distances, stiffness[is_bonded], 0.5 * (number[bonded.i] + number[bonded.j]))
+    codes = pair_codes(frame, bonded)
+    for code in np.unique(codes):
+        here = codes == code
         entry = np.array([here.sum(), *(value[here].sum() for value in values)])
-        pair = (int(kind) // 119, int(kind) % 119)
+        pair = divmod(int(code), 119)
         sums[pair] = sums.get(pair, 0.0) + entry

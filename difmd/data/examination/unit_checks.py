@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from difmd import units
 from difmd.data.examination.findings import Finding, Verdict, name_frames
-from difmd.data.examination.outliers import composition
+from difmd.data.examination.outliers import composition_residuals
 from difmd.data.examination.survey import Survey
-from difmd.data.frames import is_isolated_atom
 from difmd.data.label_units import ENERGY_FACTORS, HARTREE
-from difmd.data.references import least_absolute
 from difmd.units import BOHR
 
 _FORCE = {f"{name}/Å": factor for name, factor in ENERGY_FACTORS.items()} | {
@@ -40,21 +36,16 @@ _BADGER = np.array([0.0, 0.34, 0.62, 0.8, 0.92, 0.96, 1.0])
 _BADGER_FORCE = 11.6  # 1.86 mdyn/Å · Å³, in eV Å
 
 
-def check_mixed_units(s: Survey) -> Iterator[Finding]:
-    """Report frames whose energies or forces differ from the others by the factor of a unit."""
-    yield _mixed_energies(s)
-    yield _mixed_forces(s)
-
-
-def _mixed_energies(s: Survey) -> Finding:
+def check_mixed_energies(s: Survey) -> Finding:
+    """Report frames whose energies differ from the others by the factor of a unit."""
     item = "consistent unit of energy"
-    is_single = np.array([is_isolated_atom(frame) for frame in s.frames], bool)
-    known = np.flatnonzero(np.isfinite(s.energies) & ~is_single)
+    residual = composition_residuals(s)
+    known = np.flatnonzero(np.isfinite(residual))
     if len(known) < 10:
         return Finding(item, Verdict.UNKNOWN, f"{len(known)} energies are too few")
-    rows, values = composition(s, known)
-    expected = rows @ least_absolute(rows, values)[0]
-    spread = 1.4826 * np.median(np.abs(values - expected))
+    values = s.energies[known] / s.sizes[known]
+    expected = values - residual[known]
+    spread = 1.4826 * np.median(np.abs(residual[known]))
     if not np.median(np.abs(expected)) > 5 * spread:
         return Finding(item, Verdict.UNKNOWN, "energies vary too much to detect a factor")
     ratio = values / expected
@@ -69,7 +60,8 @@ def _mixed_energies(s: Survey) -> Finding:
     return Finding(item, verdict, text, "convert these frames, or exclude them", tuple(bad))
 
 
-def _mixed_forces(s: Survey) -> Finding:
+def check_mixed_forces(s: Survey) -> Finding:
+    """Report frames whose forces differ from the others by the factor of a unit."""
     item = "consistent unit of force"
     typical = np.nanmedian(s.force_rms) if np.isfinite(s.force_rms).any() else np.nan
     with np.errstate(invalid="ignore"):
