@@ -54,21 +54,14 @@ class Check(NamedTuple):
 
 
 class Tolerances(NamedTuple):
-    """Tolerances that the rounding of a precision allows.
+    """Tolerances that the rounding of a precision allows."""
 
-    Attributes:
-        same: relative difference of values that should be equal.
-        derivative: relative error of central differences with displacements `step` [Å] and strains `strain`.
-        jump: jump at the cut-off, relative to the largest force [eV/Å], or to that times 1 Å [eV].
-        gap: spacing of the points from which values at the cut-off are extrapolated [Å].
-    """
-
-    same: float
-    derivative: float
-    step: float
-    strain: float
-    jump: float
-    gap: float
+    same: float  # relative difference of values that should be equal
+    derivative: float  # relative error of central differences
+    step: float  # displacements of these [Å]
+    strain: float  # strains of these
+    jump: float  # jump at the cut-off, relative to the largest force [eV/Å], or to that times 1 Å [eV]
+    gap: float  # spacing of the points from which values at the cut-off are extrapolated [Å]
 
 
 def tolerances(dtype: Any) -> Tolerances:
@@ -88,14 +81,15 @@ def judged(
 
 
 def judged_with_error(
-    group: str, name: str, value: float, error: float, remedy: str, *, allowance: float, resolution: float,
-    longer: str, expected: float = 0.0, unit: str = "", note: str = "",
+    group: str, name: str, estimate: tuple[Any, Any], remedy: str, *, allowance: float, resolution: float,
+    longer: str = LONGER, expected: float = 0.0, unit: str = "", note: str = "",
 ) -> Check:  # fmt: skip
-    """A check of a value with a standard error.
+    """A check of a value and its standard error.
 
     A deviation beyond 5 σ plus an allowance fails, however large σ is; a smaller one passes if 5 σ is below
     the resolution, and is inconclusive otherwise, with the remedy `longer`.
     """
+    value, error = map(float, estimate)
     bound = SIGMAS * error + allowance
     if not np.isfinite(value) or not np.isfinite(error):
         outcome, advice = "inconclusive", longer
@@ -106,7 +100,7 @@ def judged_with_error(
     else:
         outcome, advice = "passed", ""
     text = "; ".join(filter(None, (note, advice)))
-    return Check(group, name, float(value), float(bound), unit, outcome, text, float(expected), float(error))
+    return Check(group, name, value, float(bound), unit, outcome, text, float(expected), error)
 
 
 def without_value(group: str, outcome: str, reason: str, name: str = "") -> Check:

@@ -16,6 +16,7 @@ from difmd._internal.summaries import brief_repr
 from difmd.errors import InputError
 from difmd.neighbors import Neighbors, find_pairs, neighbor_list
 from difmd.potentials import Params, Potential
+from difmd.potentials.species import symbols
 from difmd.system import System, make_system
 from difmd.validation.checks import Check, judged, tolerances, without_value
 from difmd.validation.configuration import Configuration, list_of
@@ -65,8 +66,6 @@ def check_cutoff(
     distances, such as the cut-off of one term of a sum. If energy or force is not finite, both checks fail.
     Returns two checks for each pair of species, and the scans with finite values.
     """
-    from ase.data import chemical_symbols
-
     limits = tolerances(at.system.positions.dtype)
     numbers = np.asarray(at.system.atomic_numbers)
     eps = float(np.finfo(at.system.positions.dtype).eps)
@@ -74,8 +73,8 @@ def check_cutoff(
     pairs = _close_pairs(potential, at)
     start = 0.9 * float(pairs[3].min(initial=0.8 * potential.cutoff))
     for first, second in combinations_with_replacement(np.unique(numbers[numbers > 0]), 2):
-        pair = (chemical_symbols[first], chemical_symbols[second])
-        names = [f"{what} {'–'.join(pair)}" for what in ("energy jump", "force jump")]
+        pair = "–".join(symbols((first, second)))
+        names = [f"energy jump {pair}", f"force jump {pair}"]
         moved = _moved_to_cutoff(at, potential.cutoff, pairs, int(first), int(second))
         if moved is None:
             reason = "no such pair can be moved to the cut-off distance: give a larger system"
@@ -113,8 +112,7 @@ def check_cutoff(
             ),
         ]  # fmt: skip
         if scan is not None:
-            energies = curve.energies - curve.energies[-1]
-            scans.append(CutoffScan(pair, kind, curve.distances, energies, curve.forces))
+            scans.append(curve._replace(kind=kind, energies=curve.energies - curve.energies[-1]))
     return rows, tuple(scans)
 
 
@@ -180,18 +178,10 @@ def _along(
     return jax.lax.map(jax.value_and_grad(energy), amounts)
 
 
-class _Curve(NamedTuple):
-    """Distances [Å], energies [eV] and forces −dU/dr [eV/Å]; each [points]."""
-
-    distances: np.ndarray
-    energies: np.ndarray
-    forces: np.ndarray
-
-
 def _scanner(
     potential: Potential, params: Params, at: Configuration, first: int, second: int
-) -> Callable[[float, float], _Curve] | None:
-    """`scan(low, high)` of an isolated pair; None where the potential does not accept it."""
+) -> Callable[[float, float], CutoffScan] | None:
+    """`scan(low, high)` of an isolated pair, not judged yet; None where the potential does not accept it."""
     dtype = at.system.positions.dtype
     near = 0.1 * potential.cutoff
     try:
@@ -202,27 +192,31 @@ def _scanner(
     except InputError:
         return None
     direction = jnp.asarray([[0, 0, 0], [1, 0, 0]], dtype)
+    a, b = symbols((first, second))
 
-    def scan(low: float, high: float) -> _Curve:
+    def scan(low: float, high: float) -> CutoffScan:
         distances = np.linspace(low, high, _POINTS)
         amounts = jnp.asarray(distances - near, dtype)
         energies, slopes = _along(potential, params, system, neighbors, direction, amounts)
-        return _Curve(distances, np.asarray(energies, np.float64), -np.asarray(slopes, np.float64))
+        values = (np.asarray(energies, np.float64), -np.asarray(slopes, np.float64))
+        return CutoffScan((a, b), "", distances, *values)
 
     return scan
 
 
-def _largest_jump(scan: Callable[[float, float], _Curve], curve: _Curve, n_zooms: int) -> tuple[float, float]:
+def _largest_jump(
+    scan: Callable[[float, float], CutoffScan], curve: CutoffScan, n_zooms: int
+) -> tuple[float, float]:
     """The largest jump of the energy [eV] and its distance [Å]; infinite for values that are not finite.
 
     The error of the trapezoidal rule for the force is of third order where the energy is smooth, and the jump
     where it is not; intervals with larger errors than their neighbours are refined.
     """
 
-    def broken(curve: _Curve) -> np.ndarray:
+    def broken(curve: CutoffScan) -> np.ndarray:
         return curve.distances[~(np.isfinite(curve.energies) & np.isfinite(curve.forces))]
 
-    def errors(curve: _Curve) -> np.ndarray:
+    def errors(curve: CutoffScan) -> np.ndarray:
         width = np.diff(curve.distances)
         return np.abs(np.diff(curve.energies) + width * (curve.forces[1:] + curve.forces[:-1]) / 2)
 

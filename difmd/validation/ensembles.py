@@ -10,7 +10,7 @@ from jaxtyping import Float
 from difmd import units
 from difmd._internal.summaries import brief_repr
 from difmd.observables.statistics import Estimate, over_replicas
-from difmd.validation.checks import LONGER, SIGMAS, Check, judged_with_error
+from difmd.validation.checks import SIGMAS, Check, judged_with_error
 from difmd.validation.histograms import jackknife, log_ratio_slope
 
 # Acceptable relative deviation of kinetic energies due to the time step, (ωΔt)²/4 for the fastest vibration;
@@ -56,18 +56,16 @@ class Volumes(NamedTuple):
 def check_kinetic_energy(energies: KineticEnergies) -> list[Check]:
     """Check mean and variance of the gamma distribution, N_f/2 in units of k_BT and of (k_BT)²."""
     half = energies.n_free.sum() / 2
-    mean = jackknife(lambda k: k.mean() / half, energies.total)
-    variance = jackknife(lambda k: k.var() / half, energies.total)
     return [
         judged_with_error(
-            "kinetic_energy", "mean / (N_f kT/2)", float(mean.value), float(mean.stderr),
+            "kinetic_energy", "mean / (N_f kT/2)", jackknife(lambda k: k.mean() / half, energies.total),
             "the temperature differs from that of the bath: use a smaller dt, and look at forces and masses",
-            expected=1.0, allowance=_STEP_BIAS, resolution=0.05, longer=LONGER,
+            expected=1.0, allowance=_STEP_BIAS, resolution=0.05,
         ),
         judged_with_error(
-            "kinetic_energy", "variance / (N_f (kT)²/2)", float(variance.value), float(variance.stderr),
+            "kinetic_energy", "variance / (N_f (kT)²/2)", jackknife(lambda k: k.var() / half, energies.total),
             "kinetic energies are not gamma distributed: use a smaller dt, and a canonical thermostat",
-            expected=1.0, allowance=2 * _STEP_BIAS, resolution=0.3, longer=LONGER,
+            expected=1.0, allowance=2 * _STEP_BIAS, resolution=0.3,
         ),
     ]  # fmt: skip
 
@@ -79,14 +77,13 @@ def check_equipartition(energies: KineticEnergies) -> list[Check]:
         mean = samples.mean(axis=0)
         return (mean / energies.n_free) / (mean.sum() / energies.n_free.sum())
 
-    value, stderr = jackknife(ratios, energies.samples)
     return [
         judged_with_error(
-            "equipartition", f"T({label}) / T", float(value[k]), float(stderr[k]),
+            "equipartition", f"T({label}) / T", (value, error),
             "kinds of atoms differ in temperature: use a smaller dt, and look at their forces and masses",
-            expected=1.0, allowance=_STEP_BIAS, resolution=0.1, longer=LONGER,
+            expected=1.0, allowance=_STEP_BIAS, resolution=0.1,
         )
-        for k, label in enumerate(energies.labels)
+        for label, value, error in zip(energies.labels, *jackknife(ratios, energies.samples), strict=True)
     ]  # fmt: skip
 
 
@@ -116,15 +113,13 @@ def check_volume(volumes: Volumes) -> list[Check]:
     response = (low.mean() - high.mean()) / width / middle.mean()
     return [
         judged_with_error(
-            "volume", "slope of ln p(V) ratio / −2ΔP/kT", float(slopes.value), float(slopes.stderr), remedy,
-            expected=1.0, allowance=0.02, resolution=0.75, longer=LONGER,
-            note=f"ΔP = {width / 2 / units.BAR:.3g} bar",
+            "volume", "slope of ln p(V) ratio / −2ΔP/kT", slopes, remedy, expected=1.0, allowance=0.02,
+            resolution=0.75, note=f"ΔP = {width / 2 / units.BAR:.3g} bar",
         ),
         # The third derivative of V(P) makes the finite difference too large by a few per cent.
         judged_with_error(
-            "volume", "compressibility: fluctuation / response", float(ratios.value), float(ratios.stderr),
-            remedy, expected=1.0, allowance=0.05, resolution=0.75, longer=LONGER,
-            note=f"−(1/V) dV/dP = {response * units.GPA:.3g} /GPa",
+            "volume", "compressibility: fluctuation / response", ratios, remedy, expected=1.0, allowance=0.05,
+            resolution=0.75, note=f"−(1/V) dV/dP = {response * units.GPA:.3g} /GPa",
         ),
     ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from difmd.errors import SimulationError
 from difmd.integrators import MDState, cell_rescaling, langevin, velocity_verlet
 from difmd.integrators.cell_rescaling import WATER
 from difmd.potentials import Params, Potential
+from difmd.potentials.species import symbols
 from difmd.simulation.driver import simulate
 from difmd.simulation.limits import Limits
 from difmd.system import System
@@ -76,15 +77,13 @@ def kinetic_energies(
 
 def kinds(system: System) -> tuple[tuple[str, ...], list[np.ndarray]]:
     """Labels of the kinds of mobile atoms, which differ in species or mass, and the atoms of each kind."""
-    from ase.data import chemical_symbols
-
     numbers, masses = np.asarray(system.atomic_numbers), np.asarray(system.masses, np.float64)
     mobile = np.asarray(system.is_mobile)
     unique = np.unique(np.stack([numbers[mobile], masses[mobile]], axis=1), axis=0)
-    symbols = [chemical_symbols[int(z)] for z, _ in unique]
+    names = symbols(unique[:, 0].astype(int))
     labels = tuple(
-        symbol if symbols.count(symbol) == 1 else f"{symbol} of {mass:g} amu"
-        for symbol, (_, mass) in zip(symbols, unique, strict=True)
+        name if names.count(name) == 1 else f"{name} of {mass:g} amu"
+        for name, mass in zip(names, unique[:, 1], strict=True)
     )
     return labels, [np.flatnonzero(mobile & (numbers == z) & (masses == mass)) for z, mass in unique]
 
