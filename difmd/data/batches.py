@@ -122,10 +122,7 @@ class Batches:
     ) -> list[tuple[int, np.ndarray]]:
         """The batches of an epoch in random order, as pairs of shape and rows; deterministic.
 
-        Args:
-            seed: of the order.
-            number: of the epoch.
-            rows: rows of each shape in the epoch; default: all.
+        The order depends on `seed` and the number of the epoch; the default of `rows` is all of each shape.
         """
         rng = np.random.default_rng([seed, number])
         selections = []

@@ -78,8 +78,7 @@ class Relaxation(NamedTuple):
     def to_ase(self) -> list[ase.Atoms]:
         """The frames of one structure with their energies, as for `ase.io.write("relaxation.extxyz", …)`.
 
-        Returns:
-            `ase.Atoms` without padding; step and largest force are in `info`.
+        They are without padding; step and largest force are in `info`.
 
         Raises:
             InputError: a batch.
@@ -97,13 +96,7 @@ class Relaxation(NamedTuple):
         return frames
 
     def at(self, k: int) -> Relaxation:
-        """Structure `k` of a batch.
-
-        Args:
-            k: its index.
-
-        Returns:
-            `Relaxation` of one structure.
+        """The relaxation of structure `k` of a batch, counted from 0.
 
         Raises:
             InputError: not a batch.

@@ -21,15 +21,13 @@ from difmd.neighbors import Neighbors, allocate, automatic_skin
 from difmd.potentials import Params, Potential
 from difmd.simulation.engine import has_bad_start, run_chunks
 from difmd.simulation.failure import NAME, failure_message
-from difmd.simulation.limits import Limits
+from difmd.simulation.limits import DEFAULT_LIMITS, Limits
 from difmd.simulation.recorder import ProgressNote, Recorder
 from difmd.simulation.start import check_steps, checked_system, state_of
 from difmd.simulation.unit_warnings import suspicious_units
 from difmd.system import System
 from difmd.trajectory.run_folder import RunFolder, terminable
 from difmd.trajectory.trajectory import Trajectory
-
-_LIMITS = Limits()
 
 
 class _Run(NamedTuple):
@@ -67,7 +65,7 @@ def simulate(
     progress: bool = True,
     folder: str | Path | None = None,
     load: bool = True,
-    limits: Limits = _LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Trajectory:
     """Run molecular dynamics and store frames, in memory or on disk.
 

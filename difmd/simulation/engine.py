@@ -21,7 +21,7 @@ from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.simulation.chunk import Checks, Record, checks_of_start, record_frame, run_chunk
 from difmd.simulation.failure import states_at
-from difmd.simulation.limits import Limits, has_heated, status_of_frames
+from difmd.simulation.limits import DEFAULT_LIMITS, Limits, has_heated, status_of_frames
 from difmd.simulation.replay import replay
 from difmd.simulation.rollouts import Rollout
 
@@ -41,12 +41,9 @@ class Chunk(NamedTuple):
     n_replays: int
 
 
-_LIMITS = Limits()
-
-
 def run_chunks(
     potential: Potential, params: Params, state: MDState, integrator: Integrator, neighbors: Neighbors, *,
-    n_steps: int, save_every: int, chunk_steps: int = 500, limits: Limits = _LIMITS,
+    n_steps: int, save_every: int, chunk_steps: int = 500, limits: Limits = DEFAULT_LIMITS,
     record: Record = record_frame, before: Checks | None = None,
 ) -> Iterator[Chunk]:  # fmt: skip
     """Advance one system or replicas chunk by chunk, and check every frame (host).

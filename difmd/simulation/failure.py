@@ -65,13 +65,13 @@ def _state_of(start: MDState, frames: Frames, n: int, save_every: int) -> MDStat
 
 def failure_message(states: tuple[MDState, ...], folder: Path | None) -> str:
     """Write the states to `failed.extxyz` if there is a folder, and return a text about them (host)."""
-    text = ""
+    text, held = "", "`states` of this error holds the states before and at that step"
     for state in states:
         pair = nearest_pair(state.system)
         if pair is not None and pair.relative < _NEAR:
             text = f"; {pair} at step {int(state.step)}"
     if folder is None:
-        return f"{text}; `states` of this error holds the states before and at that step"
+        return f"{text}; {held}"
     from ase.io import write
 
     images = []
@@ -85,5 +85,5 @@ def failure_message(states: tuple[MDState, ...], folder: Path | None) -> str:
         with atomically(folder / NAME, what="frames ") as partial:
             write(partial, images, format="extxyz")
     except InputError as error:
-        return f"{text}; `states` of this error holds the states before and at that step ({error})"
+        return f"{text}; {held} ({error})"
     return f"{text}; the states before and at that step are in {folder / NAME}"

@@ -41,6 +41,9 @@ class Limits(NamedTuple):
     closest: float = 0.3
 
 
+DEFAULT_LIMITS = Limits()
+
+
 def check_limits(limits: Limits) -> None:
     """Require limits that are numbers and not negative, or raise `InputError`."""
     check_type("limits", limits, Limits, "write difmd.Limits(energy_jump=..., closest=...)")

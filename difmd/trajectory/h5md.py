@@ -61,10 +61,8 @@ def write(
     """Write a file, completely or not at all, and move an existing one to `previous`.
 
     Its bytes depend on its contents alone. `read(name, low, high)` returns frames `low` to `high` of a
-    series, counted from 0; `every` is the number of steps between frames.
-
-    Raises:
-        InputError: the file cannot be written; an existing one is unchanged.
+    series, counted from 0; `every` is the number of steps between frames. Raises `InputError` if the file
+    cannot be written; an existing one is then unchanged.
     """
     with atomically(path, what="trajectory ", previous=previous) as partial:
         with h5py().File(partial, "w") as file:

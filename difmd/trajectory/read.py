@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from difmd._internal.argument_checks import as_path
 from difmd._internal.checkpoint import as_like
@@ -86,7 +85,8 @@ def _read(path: Path, frames: slice, integrator: Integrator | None) -> Trajector
     with h5md.joined([file.path for file in files]) as read:
         stored = h5md.frames_of(lambda name: _selected(read, name, numbers), system)
     steps = end.meta["step"] - end.meta["save_every"] * (end.last - first - 1 - np.array(numbers, int))
-    system = jax.tree.map(_in_jax, system)
+    # Rounded to float32 where float64 is not enabled.
+    system = jax.tree.map(lambda x: jnp.asarray(x.astype(jax.dtypes.canonicalize_dtype(x.dtype))), system)
     state = _state(end.leaves, system, integrator)
     meta = {name: end.meta[name] for name in ("dt", "n_replays", "skin")}
     return Trajectory(system=system, frames=stored, steps=steps, state=state, **meta)
@@ -126,11 +126,6 @@ def _selected(read: Callable[[str, int, int], np.ndarray], name: str, numbers: r
         low, high = some.min(), some.max() + 1
         parts.append(read(name, int(low), int(high))[some - low])
     return np.concatenate(parts)
-
-
-def _in_jax(stored: np.ndarray) -> Array:
-    """A JAX array, rounded to float32 where float64 is not enabled."""
-    return jnp.asarray(stored.astype(jax.dtypes.canonicalize_dtype(stored.dtype)))
 
 
 def _state(leaves: list[np.ndarray], system: System, integrator: Integrator | None) -> MDState | None:

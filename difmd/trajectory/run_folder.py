@@ -45,8 +45,7 @@ class RunFolder:
     def __init__(self, folder: str | Path, system: System, settings: str, *, every: int, dt: float) -> None:
         """Open or create the folder of a run; `settings` is a fingerprint of everything its frames depend on.
 
-        Raises:
-            InputError: h5py is not installed, or the folder is not writable or holds another run.
+        Raises `InputError` if h5py is not installed, or the folder is not writable or holds another run.
         """
         h5md.h5py()
         self.folder = Path(folder)
@@ -123,10 +122,8 @@ class RunFolder:
 def files_in(folder: Path, settings: str | None = None) -> tuple[list[File], list[str]]:
     """The consecutive files of a run from its first frame on, and messages about damaged or missing ones.
 
-    Frames after a gap are not used, since they may not continue the same run.
-
-    Raises:
-        InputError: the fingerprint of a file is not `settings`.
+    Frames after a gap are not used, since they may not continue the same run. A file whose fingerprint is not
+    `settings` raises `InputError`.
     """
     files: list[File] = []
     damaged: dict[Path, str] = {}

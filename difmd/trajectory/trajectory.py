@@ -125,13 +125,7 @@ class Trajectory:
         return pressure(self.kinetic_energy, self.stress, self.volume)
 
     def replica(self, number: int) -> Trajectory:
-        """The trajectory of one replica.
-
-        Args:
-            number: from 0; negative numbers count from the end.
-
-        Returns:
-            A trajectory without the axis of replicas.
+        """The trajectory of one replica, without their axis; negative numbers count from the end.
 
         Raises:
             InputError: there is no such replica.
@@ -146,14 +140,7 @@ class Trajectory:
         return dataclasses.replace(self, system=system, frames=frames, state=state)
 
     def to_ase(self, *, replica: int | None = None, frames: slice = slice(None)) -> list[ase.Atoms]:
-        """Frames as `ase.Atoms`, to view or to export (host).
-
-        Args:
-            replica: which replica, for a trajectory of several.
-            frames: which frames.
-
-        Returns:
-            `Snapshot.to_ase` of each frame.
+        """Frames of the trajectory, or of one of several replicas, by `Snapshot.to_ase` (host).
 
         Raises:
             InputError: no such replica, or none given for several.

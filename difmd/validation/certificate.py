@@ -105,8 +105,7 @@ class Certificate(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """A flat dictionary for a file, with the value of a check under "group.name.value" and so on.
 
-        Returns:
-            Values of JSON types; NaN is None. Times are in fs, pressures in bar.
+        Values have JSON types; NaN is None. Times are in fs, pressures in bar.
         """
         flat: dict[str, Any] = {"passed": self.passed}
         flat |= {name: getattr(self, name) for name in ("potential", "composition", "precision")}

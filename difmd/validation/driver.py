@@ -14,18 +14,10 @@ from jaxtyping import Array, Key
 from difmd import units
 from difmd._internal.argument_checks import check_integer, check_key, real_numbers, warn_of_pressure
 from difmd._internal.progress import Advance, progress_bar
-from difmd.errors import (
-    REMEDIES,
-    Flag,
-    InputError,
-    SimulationError,
-    SimulationInterrupted,
-    check_positive,
-    flags_of,
-)
+from difmd.errors import REMEDIES, Flag, InputError, SimulationError, SimulationInterrupted, check_positive
 from difmd.integrators import MDState
 from difmd.potentials import Params, Potential, validate_inputs
-from difmd.simulation.limits import Limits, check_limits, nearest_pair
+from difmd.simulation.limits import DEFAULT_LIMITS, Limits, check_limits, nearest_pair
 from difmd.system import System, as_system, to_ase, validate_system
 from difmd.validation import ensembles, sampling
 from difmd.validation.certificate import Certificate
@@ -42,8 +34,6 @@ if TYPE_CHECKING:
 
 # Steps of a run are a multiple of this, so that its blocks and their halves hold complete frames.
 _MULTIPLE = 100
-
-_LIMITS = Limits()
 
 _LIST = (
     "the neighbour list kept overflowing, or atoms left it: look for a time step that is too large, or atoms "
@@ -105,7 +95,7 @@ def validate(
     n_steps: int = 4000,
     n_replicas: int = 16,
     only: Sequence[str] | None = None,
-    limits: Limits = _LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
     key: Key[Array, ""] | None = None,
     progress: bool = True,
 ) -> Certificate:
@@ -326,6 +316,6 @@ def reason(error: SimulationError | InputError) -> str:
     if status is None:
         return str(error)
     flags, steps = np.asarray(status.flags).reshape(-1), np.asarray(status.first_bad_step).reshape(-1)
-    is_bad = flags != 0
-    text = "; ".join(_REMEDIES[flag] for flag in Flag if flags_of(status) & flag)
+    is_bad, union = flags != 0, int(np.bitwise_or.reduce(flags))
+    text = "; ".join(_REMEDIES[flag] for flag in Flag if union & flag)
     return f"{text} (first at step {steps[is_bad].min()}, in {is_bad.sum()} of {len(flags)} replicas)"

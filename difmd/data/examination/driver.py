@@ -108,11 +108,7 @@ class Examination(NamedTuple):
         return buffer.getvalue()
 
     def raise_if_wrong(self) -> None:
-        """Raise an error if a verdict is WRONG.
-
-        Raises:
-            InputError: with the findings and their remedies.
-        """
+        """Raise an `InputError` with the findings and their remedies if a verdict is WRONG."""
         wrong = [finding for finding in self.findings if finding.verdict is Verdict.WRONG]
         if wrong:
             lines = [f"{finding.item}: {finding.summary}; {finding.remedy}" for finding in wrong]
