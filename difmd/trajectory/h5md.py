@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -41,10 +41,11 @@ class End(NamedTuple):
 
 
 # The series of a file by their H5MD names, and their units.
-_OF_PARTICLES = {"position": "Angstrom", "velocity": "Angstrom ps-1", "box/edges": "Angstrom"}
 _OBSERVED = {"potential_energy": "eV", "stress": "eV Angstrom-3", "reservoir": "eV"}
-_SERIES = {**_OF_PARTICLES, **_OBSERVED}
+_SERIES = {"position": "Angstrom", "velocity": "Angstrom ps-1", "box/edges": "Angstrom", **_OBSERVED}
 
+Read: TypeAlias = Callable[[str, int, int], np.ndarray]
+"""`read(name, low, high)` → frames `low` to `high` of a series, counted from 0."""
 
 # What HDF5 raises for a truncated or modified file.
 _UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
@@ -55,14 +56,12 @@ class Damaged(Exception):
 
 
 def write(
-    path: Path, system: System, read: Callable[[str, int, int], np.ndarray], end: End, *, dt: float,
-    every: int, previous: Path | None = None,
-) -> None:  # fmt: skip
+    path: Path, system: System, read: Read, end: End, *, dt: float, every: int, previous: Path | None = None
+) -> None:
     """Write a file, completely or not at all, and move an existing one to `previous`.
 
-    Its bytes depend on its contents alone. `read(name, low, high)` returns frames `low` to `high` of a
-    series, counted from 0; `every` is the number of steps between frames. Raises `InputError` if the file
-    cannot be written; an existing one is then unchanged.
+    Its bytes depend on its contents alone. `every` is the number of steps between frames. Raises `InputError`
+    if the file cannot be written; an existing one is then unchanged.
     """
     with atomically(path, what="trajectory ", previous=previous) as partial:
         with h5py().File(partial, "w") as file:
@@ -143,9 +142,7 @@ def series(file: Any, name: str, low: int, high: int) -> np.ndarray:
     return parts[0] if groups == ["all"] else np.stack(parts, axis=1)
 
 
-def _fill(
-    file: Any, system: System, read: Callable[[str, int, int], np.ndarray], end: End, dt: float, every: int
-) -> None:
+def _fill(file: Any, system: System, read: Read, end: End, dt: float, every: int) -> None:
     """Write everything in a fixed order."""
     file.create_group("h5md").attrs["version"] = _VERSION
     for role in ("author", "creator"):
@@ -154,8 +151,10 @@ def _fill(
     steps = every * np.arange(end.first + 1, end.last + 1)
     times = steps * (dt / PS)
     numbers, masses, pbc = (np.asarray(x) for x in (system.atomic_numbers, system.masses, system.pbc))
-    batched = numbers.ndim == 2
-    names = [f"replica_{r:04d}" for r in range(len(numbers))] if batched else ["all"]
+    # The groups of particles, and the index of each among the replicas.
+    places: dict[str, tuple[int, ...]] = {"all": ()}
+    if numbers.ndim == 2:
+        places = {f"replica_{r:04d}": (r,) for r in range(len(numbers))}
     n_frames = end.last - end.first
 
     def element(place: str, value: np.ndarray, unit: str) -> Any:
@@ -166,31 +165,24 @@ def _fill(
         dataset.attrs["unit"] = unit
         return dataset
 
-    for r, name in enumerate(names):
+    for name, at in places.items():
         particles = file.create_group(f"particles/{name}")
-        at = (r,) if batched else ()
         particles["species"], particles["mass"] = numbers[at], masses[at]
         particles["mass"].attrs["unit"] = "amu"
         box = particles.create_group("box")
         box.attrs["dimension"] = 3
         box.attrs["boundary"] = [b"periodic" if p else b"none" for p in pbc[at]]
-    for series_name, unit in _SERIES.items():
-        first = read(series_name, 0, 1)[0]
-        if series_name in _OBSERVED:
-            targets = [element(f"observables/{series_name}", first, unit)]
+    for key, unit in _SERIES.items():
+        first = read(key, 0, 1)[0]
+        if key in _OBSERVED:
+            targets = {(): element(f"observables/{key}", first, unit)}
         else:
-            targets = [
-                element(f"particles/{name}/{series_name}", first[r] if batched else first, unit)
-                for r, name in enumerate(names)
-            ]
+            targets = {at: element(f"particles/{name}/{key}", first[at], unit) for name, at in places.items()}
         for low in range(0, n_frames, _BLOCK):
             high = min(low + _BLOCK, n_frames)
-            block = read(series_name, low, high)
-            if len(targets) == 1 and not (batched and series_name in _OF_PARTICLES):
-                targets[0][low:high] = block
-            else:
-                for r, target in enumerate(targets):
-                    target[low:high] = block[:, r]
+            block = read(key, low, high)
+            for at, target in targets.items():
+                target[low:high] = block[:, *at]
     group = file.create_group("difmd")
     for key in ("positions", "cell", "fixed"):
         if getattr(system, key) is not None:
@@ -203,7 +195,7 @@ def _fill(
     group.attrs["sha256"] = _digest(read, end, system)
 
 
-def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System) -> str:
+def _digest(read: Read, end: End, start: System) -> str:
     """The checksum of all series and of the rest of a file."""
     digest = hashlib.sha256()
     n_frames = end.last - end.first
@@ -217,8 +209,8 @@ def _digest(read: Callable[[str, int, int], np.ndarray], end: End, start: System
 
 
 @contextlib.contextmanager
-def joined(paths: Sequence[Path]) -> Iterator[Callable[[str, int, int], np.ndarray]]:
-    """`read(name, low, high)` over the frames of consecutive files; raises `Damaged` with the reason."""
+def joined(paths: Sequence[Path]) -> Iterator[Read]:
+    """`Read` over the frames of consecutive files; raises `Damaged` with the reason."""
     with contextlib.ExitStack() as stack:
         try:
             files = [stack.enter_context(h5py().File(path, "r")) for path in paths]

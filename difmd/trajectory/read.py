@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def _files(path: Path) -> Sequence[File]:
         ) from error
 
 
-def _selected(read: Callable[[str, int, int], np.ndarray], name: str, numbers: range) -> np.ndarray:
+def _selected(read: h5md.Read, name: str, numbers: range) -> np.ndarray:
     """Some frames of a series, read in blocks."""
     at_once = max(1, _BLOCK // abs(numbers.step))
     parts = []

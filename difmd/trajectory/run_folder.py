@@ -104,17 +104,10 @@ class RunFolder:
 
     def provenance(self, **more: Any) -> None:
         """Append a line to `provenance.jsonl` about the versions, the devices and the call."""
-        entry = {
-            "begins_after_frame": self.n_frames,
-            "settings": self.settings,
-            **more,
-            "difmd": __version__,
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-            "devices": [str(device) for device in jax.devices()],
-            "command": sys.argv,
-            "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        }
+        entry: dict[str, Any] = {"begins_after_frame": self.n_frames, "settings": self.settings, **more}
+        entry |= {"difmd": __version__, "jax": jax.__version__, "python": platform.python_version()}
+        entry |= {"devices": [str(device) for device in jax.devices()], "command": sys.argv}
+        entry["date"] = time.strftime("%Y-%m-%dT%H:%M:%S")
         with open(self.folder / "provenance.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 

@@ -166,15 +166,12 @@ class Trajectory:
             frames = jax.tree.map(lambda x: x[index], self.frames)
             return dataclasses.replace(self, frames=frames, steps=self.steps[index])
         step = int(self.steps[index])
-        host = jax.tree.map(np.asarray, self.system)
+        system = jax.tree.map(np.asarray, self.system)
+        system = system.replace(positions=self.positions[index], cell=self.cells[index])
         return Snapshot(
-            system=host.replace(positions=self.positions[index], cell=self.cells[index]),
-            momenta=self.momenta[index],
-            step=step,
-            time=step * self.dt / PS,
-            potential_energy=self.potential_energy[index],
-            stress=self.stress[index],
-        )
+            system=system, momenta=self.momenta[index], step=step, time=step * self.dt / PS,
+            potential_energy=self.potential_energy[index], stress=self.stress[index],
+        )  # fmt: skip
 
     def __iter__(self) -> Iterator[Snapshot]:
         """The frames, one after the other."""
