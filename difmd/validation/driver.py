@@ -247,61 +247,54 @@ def _omitted(request: _Request) -> dict[str, tuple[str, str]]:
     return omitted
 
 
-def _settings(request: _Request) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in ("temperature", "dt", "n_steps", "limits")}
-
-
-def _run_conservation(request: _Request, start: MDState, key: Array, results: _Results) -> None:
-    settings = _settings(request) | {"n_steps": request.n_steps // 2, "key": key}
-    checks, data = check_energy_conservation(request.potential, request.params, start, **settings)
-    results.rows["energy_conservation"], results.data["time_steps"] = checks, data
-
-
-def _run_kinetic(request: _Request, start: MDState, key: Array, results: _Results) -> None:
-    del key
-    samples = sampling.kinetic_energies(request.potential, request.params, start, **_settings(request))
-    results.data["kinetic"] = samples
-    if "kinetic_energy" in request.groups:
-        results.rows["kinetic_energy"] = ensembles.check_kinetic_energy(samples)
-    if "equipartition" in request.groups and len(samples.labels) > 1:
-        results.rows["equipartition"] = ensembles.check_equipartition(samples)
-
-
-def _run_volumes(request: _Request, start: MDState, key: Array, results: _Results) -> None:
-    settings = _settings(request) | {"pressure": request.pressure, "key": key}
-    samples = sampling.volumes(request.potential, request.params, start, **settings)
-    results.data["volumes"] = samples
-    results.rows["volume"] = ensembles.check_volume(samples)
-
-
 def _dynamic_checks(request: _Request, results: _Results, advance: Advance) -> None:
+    rows, data = results
     omitted = {group: why for group, why in _omitted(request).items() if group in request.groups}
-    results.rows.update({group: [without_value(group, *why)] for group, why in omitted.items()})
+    rows.update({group: [without_value(group, *why)] for group, why in omitted.items()})
     advance(len(omitted))
     groups = [group for group in DYNAMIC if group in request.groups and group not in omitted]
     if not groups:
         return
     keys = jax.random.split(request.key, 4)
+    model = (request.potential, request.params)
+    settings = {name: getattr(request, name) for name in ("temperature", "dt", "n_steps", "limits")}
+
+    def conserve_energy(start: MDState) -> None:
+        half = settings | {"n_steps": request.n_steps // 2, "key": keys[1]}
+        rows["energy_conservation"], data["time_steps"] = check_energy_conservation(*model, start, **half)
+
+    def sample_momenta(start: MDState) -> None:
+        samples = data["kinetic"] = sampling.kinetic_energies(*model, start, **settings)
+        if "kinetic_energy" in groups:
+            rows["kinetic_energy"] = ensembles.check_kinetic_energy(samples)
+        if "equipartition" in groups:
+            rows["equipartition"] = ensembles.check_equipartition(samples)
+
+    def sample_volumes(start: MDState) -> None:
+        more = {"pressure": request.pressure, "key": keys[2]}
+        data["volumes"] = sampling.volumes(*model, start, **settings, **more)
+        rows["volume"] = ensembles.check_volume(data["volumes"])
+
     advance(0, "equilibration")
-    settings = _settings(request) | {"n_replicas": request.n_replicas, "key": keys[0]}
     try:
-        start = sampling.equilibrated(request.potential, request.params, request.system, **settings)
+        more = {"n_replicas": request.n_replicas, "key": keys[0]}
+        start = sampling.equilibrated(*model, request.system, **settings, **more)
     except SimulationInterrupted:
         raise
     except (SimulationError, InputError) as error:
         results.fail(groups, f"equilibration failed: {reason(error)}")
         return
-    for run, key, served in (
-        (_run_conservation, keys[1], ("energy_conservation",)),
-        (_run_kinetic, keys[1], ("kinetic_energy", "equipartition")),
-        (_run_volumes, keys[2], ("volume",)),
+    for run, served in (
+        (conserve_energy, ("energy_conservation",)),
+        (sample_momenta, ("kinetic_energy", "equipartition")),
+        (sample_volumes, ("volume",)),
     ):
         requested = [group for group in served if group in groups]
         if not requested:
             continue
         advance(0, requested[0].replace("_", " "))
         try:
-            run(request, start, key, results)
+            run(start)
         except SimulationInterrupted:
             raise
         except (SimulationError, InputError) as error:

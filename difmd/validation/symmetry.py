@@ -65,9 +65,8 @@ def check_symmetry(
         rows.append(without_value(_GROUP, "not applicable", reason, "permutation"))
     else:
         compare(
-            "permutation", placed(r[order]), "use the same function for all atoms of a species",
-            order=order,
-        )  # fmt: skip
+            "permutation", placed(r[order]), "use the same function for all atoms of a species", order=order
+        )
     if pbc.any():
         shift = np.where(pbc, [2, -1, 3], 0) @ cell
         atom = rng.choice(np.flatnonzero(numbers > 0))
@@ -89,12 +88,10 @@ def _padded(system: System, where: np.ndarray) -> System:
         tail = np.broadcast_to(np.asarray(fill, x.dtype), (_N_PADDING, *x.shape[1:]))
         return jnp.concatenate([x, jnp.asarray(tail)])
 
-    return system.replace(
-        positions=longer(system.positions, where),
-        atomic_numbers=longer(system.atomic_numbers, 0),
-        masses=longer(system.masses, 1),
-        fixed=None if system.fixed is None else longer(system.fixed, False),
-    )
+    positions, masses = longer(system.positions, where), longer(system.masses, 1)
+    numbers, fixed = longer(system.atomic_numbers, 0), system.fixed
+    fixed = None if fixed is None else longer(fixed, False)
+    return system.replace(positions=positions, atomic_numbers=numbers, masses=masses, fixed=fixed)
 
 
 def _difference(
