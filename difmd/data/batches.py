@@ -192,8 +192,8 @@ def make_batches(
         for frame in frames:
             pairs.append(pairs_of(frame.system, cutoff))
             advance(1)
-    slots = [-(-max(p.n_neighbors, 1) // _GROUP) * _GROUP for p in pairs]
-    sizes = np.column_stack([[frame.n_atoms for frame in frames], slots])
+    rounded = [-(-max(p.n_neighbors, 1) // _GROUP) * _GROUP for p in pairs]
+    sizes = np.column_stack([[frame.n_atoms for frame in frames], rounded])
     buckets = []
     # The periodic directions of a neighbour list are static.
     periodic = [as_triple(frame.pbc) for frame in frames]
@@ -201,12 +201,9 @@ def make_batches(
         alike = np.array([k for k, directions in enumerate(periodic) if directions == pbc])
         for group in _groups(sizes[alike], max_shapes):
             members = np.sort(alike[group])
-            shape = Shape(
-                n_atoms=int(sizes[members, 0].max()),
-                slots=int(sizes[members, 1].max()),
-                n_extended=max(len(pairs[k].parents) for k in members),
-                n_pairs=max(len(pairs[k].senders) // 2 for k in members),
-            )
+            n_atoms, slots = sizes[members].max(axis=0).tolist()
+            n_extended = max(len(pairs[k].parents) for k in members)
+            shape = Shape(n_atoms, slots, n_extended, max(len(pairs[k].senders) // 2 for k in members))
             rows = [_padded(k, frames[k], pairs[k], shape, cutoff, references or {}, dtype) for k in members]
             data = jax.tree.map(lambda *x: np.stack(x), *rows)
             buckets.append(_Bucket(shape, members, data))

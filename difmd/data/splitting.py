@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -178,14 +178,9 @@ def save_split(path: str | Path, chosen: Split, frames: Sequence[Frame]) -> None
     apply_split(frames, chosen)
     # The name of a frame in its file follows the first comma.
     files = list(dict.fromkeys(frame.source.split(", ")[0] for frame in frames))
-    content = {
-        "format": _FORMAT,
-        "files": files,
-        "n_frames": len(frames),
-        "sha256": hash_frames(frames),
-        "seed": int(chosen.seed),
-        **{name: getattr(chosen, name).tolist() for name in ("train", "valid", "test")},
-    }
+    content: dict[str, Any] = {"format": _FORMAT, "files": files, "n_frames": len(frames)}
+    content |= {"sha256": hash_frames(frames), "seed": int(chosen.seed)}
+    content |= {name: getattr(chosen, name).tolist() for name in ("train", "valid", "test")}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(content) + "\n")
 

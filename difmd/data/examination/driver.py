@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from difmd._internal.summaries import html_table, summary
-from difmd.data.examination.cells import check_cells
+from difmd.data.examination import quality
 from difmd.data.examination.duplicates import check_duplicates
 from difmd.data.examination.energy_force import check_energy_forces
 from difmd.data.examination.energy_stress import check_energy_stress
 from difmd.data.examination.findings import Finding, Verdict
 from difmd.data.examination.outliers import check_outliers
-from difmd.data.examination.quality import check_close_atoms, check_finite, check_labels, check_net_forces
 from difmd.data.examination.stress_checks import check_stress
 from difmd.data.examination.survey import survey
 from difmd.data.examination.unit_checks import check_absolute_units, check_mixed_energies, check_mixed_forces
@@ -154,14 +153,14 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     if not len(frames):
         raise InputError("there are no frames to examine")
     s = survey(frames, progress=len(frames) >= _MANY if progress is None else progress)
-    findings = [check_labels(s), check_finite(s), check_cells(s), check_close_atoms(s), check_duplicates(s)]
     references, finding = _references(frames, s.usable)
-    findings.append(finding)
+    findings = [quality.check_labels(s), quality.check_finite(s), quality.check_cells(s)]
+    findings += [quality.check_close_atoms(s), check_duplicates(s), finding]
     comparisons = [*check_outliers(s), check_mixed_energies(s), check_mixed_forces(s)]
     findings += comparisons
     # Frames with known errors would obscure the comparison of the others.
     exclude = {int(i) for f in comparisons if f.verdict is not Verdict.OK for i in f.frames}
-    findings += [check_net_forces(s), check_energy_forces(s, exclude), check_absolute_units(s)]
+    findings += [quality.check_net_forces(s), check_energy_forces(s, exclude), check_absolute_units(s)]
     findings += [*check_stress(s), check_energy_stress(s, exclude)]
     numbers = np.unique(np.concatenate([frame.numbers for frame in frames]))
     return Examination(

@@ -41,12 +41,9 @@ class Finding(NamedTuple):
 def name_frames(frames: Sequence[Frame], indices: Iterable[Any], most: int = 3) -> str:
     """Names of the first frames, and the number of the others."""
     indices = [int(i) for i in indices]
-    names = [_name(frames[i].source, i) for i in indices[:most]]
-    more = f" and {len(indices) - most} more" if len(indices) > most else ""
-    return "; ".join(names) + more
-
-
-def _name(source: str, index: int) -> str:
-    here = f"frame {index} (counted from 0)"
-    # In a list from several files the number in the file is not the index in the list.
-    return source if here in source else f"{here} of the list" + (f" ({source})" if source else "")
+    names = []
+    for i in indices[:most]:
+        source, here = frames[i].source, f"frame {i} (counted from 0)"
+        # In a list from several files the number in the file is not the index in the list.
+        names.append(source if here in source else f"{here} of the list" + (f" ({source})" if source else ""))
+    return "; ".join(names) + (f" and {len(indices) - most} more" if len(indices) > most else "")

@@ -96,9 +96,7 @@ def _shortest(frames: Sequence[Frame], pairs_of: Sequence[Pairs]) -> dict[tuple[
     return shortest
 
 
-def _solve(
-    model: PairModel, frames: Sequence[Frame], pairs_of: Sequence[Pairs], weight: np.ndarray
-) -> PairModel:
+def _solve(model: PairModel, frames: list[Frame], pairs_of: list[Pairs], weight: np.ndarray) -> PairModel:
     """The model with coefficients of regularised weighted least squares."""
     width = model.coefficients.size
     matrix: np.ndarray = np.zeros((width, width))

@@ -1,12 +1,13 @@
-"""Checks of individual frames: labels, finite values, close atoms, net forces."""
+"""Checks of individual frames: labels, finite values, cells, close atoms, net forces."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from difmd.data.examination.findings import Finding, Verdict, name_frames
-from difmd.data.examination.survey import COLLIDING, Survey
-from difmd.data.frames import LABELS, is_isolated_atom
+from difmd.data.examination.geometry import covalent_radii, find_pairs_once
+from difmd.data.examination.survey import BONDED, COLLIDING, Survey
+from difmd.data.frames import LABELS, Frame, is_isolated_atom
 from difmd.potentials.species import symbols
 
 # Closest pair over the sum of covalent radii: 1.2 in H2, down to 0.78 in hot water with quantum nuclei.
@@ -48,6 +49,42 @@ def check_finite(s: Survey) -> Finding:
     text += f"; also {name_frames(s.frames, list(s.faults)[1:])}" if len(s.faults) > 1 else ""
     remedy = "remove these frames; the calculation failed or was not written correctly"
     return Finding("finite values", Verdict.WRONG, text, remedy, tuple(s.faults))
+
+
+def check_cells(s: Survey) -> Finding:
+    """Report cells that are too small, and frames that look periodic but have no periodic directions."""
+    item = "cells"
+    too_small, missing_pbc, vacuum = [], [], []
+    counts = {"periodic": 0, "partly periodic": 0, "not periodic": 0}
+    for k, frame in enumerate(s.frames):
+        if not s.usable[k]:
+            continue
+        pbc = frame.pbc
+        counts["periodic" if pbc.all() else "partly periodic" if pbc.any() else "not periodic"] += 1
+        if pbc.any():
+            # The distance of an atom to its images is at least that of the lattice planes.
+            planes = 1 / np.linalg.norm(np.linalg.pinv(frame.cell[pbc]), axis=0)
+            if planes.min() < 1.0:
+                too_small.append(k)
+            filled = np.sum(4 / 3 * np.pi * covalent_radii(frame.numbers) ** 3)
+            if pbc.all() and frame.n_atoms > 1 and filled < 0.02 * abs(np.linalg.det(frame.cell)):
+                vacuum.append(k)
+        elif np.linalg.norm(frame.cell, axis=1).min() > 0 and frame.n_atoms > 1:
+            full = frame.replace(system=frame.system.replace(pbc=np.ones(3, bool)))
+            if abs(np.linalg.det(frame.cell)) > 1e-3 and _bonds(full) > _bonds(frame):
+                missing_pbc.append(k)
+    summary = ", ".join(f"{count} frames {name}" for name, count in counts.items() if count)
+    if too_small:
+        summary += f"; lattice planes less than 1 Å apart in {name_frames(s.frames, too_small)}"
+        return Finding(item, Verdict.WRONG, summary, "check the unit of the cell", tuple(too_small))
+    if missing_pbc:
+        summary += f"; {len(missing_pbc)} are not periodic, but atoms are bonded across faces of the cell: "
+        summary += name_frames(s.frames, missing_pbc)
+        remedy = "set pbc=True for crystals and liquids"
+        return Finding(item, Verdict.DOUBTFUL, summary, remedy, tuple(missing_pbc))
+    if vacuum:
+        summary += f"; {len(vacuum)} are mostly vacuum, such as boxes around molecules"
+    return Finding(item, Verdict.OK, summary)
 
 
 def check_close_atoms(s: Survey) -> Finding:
@@ -112,3 +149,9 @@ def check_net_forces(s: Survey) -> Finding:
     )
     frames = tuple(bad[np.argsort(-np.maximum(net, torque)[bad])])
     return Finding(item, Verdict.DOUBTFUL, summary, remedy, frames)
+
+
+def _bonds(frame: Frame) -> int:
+    radii = covalent_radii(frame.numbers)
+    pairs = find_pairs_once(frame, BONDED * 2 * float(radii.max()))
+    return int(np.sum(pairs.distances < BONDED * (radii[pairs.i] + radii[pairs.j])))

@@ -23,13 +23,9 @@ def to_frame(raw: Raw, path: str, keys: Keys, factors: Factors, used: dict[str, 
     """Check one configuration, convert it to eV, Å and e, and count the names of its labels in `used`."""
     source = f"{path}, {raw.name}"
     try:
-        system = host_system(
-            np.asarray(raw.positions, np.float64) * factors.length,
-            np.asarray(raw.numbers),
-            masses=raw.masses,
-            cell=None if raw.cell is None else np.asarray(raw.cell, np.float64) * factors.length,
-            pbc=np.asarray(raw.pbc, bool),
-        )
+        positions, numbers = np.asarray(raw.positions, np.float64) * factors.length, np.asarray(raw.numbers)
+        cell = None if raw.cell is None else np.asarray(raw.cell, np.float64) * factors.length
+        system = host_system(positions, numbers, masses=raw.masses, cell=cell, pbc=np.asarray(raw.pbc, bool))
         if not (system.atomic_numbers > 0).all():
             i = int(np.argmin(system.atomic_numbers))
             raise InputError(f"atom {i} has no element (atomic number 0, or the symbol X): remove it")
