@@ -162,9 +162,7 @@ def _check_structure(potential: Potential, params: Params, structure: Structure,
         raise InputError(f"{structure.name}: {error}") from None
 
 
-def _relax_all(
-    structures: Sequence[Structure], plan: _Plan, result: Callable[[], Any], progress: bool
-) -> None:
+def _relax_all(structures: list[Structure], plan: _Plan, result: Callable[[], Any], progress: bool) -> None:
     """Relax all structures, group by group; errors have the completed part."""
     is_single = len(structures) == 1
     bar = ("relaxation", plan.max_steps) if is_single else ("relaxations", len(structures))

@@ -126,9 +126,7 @@ def padded_batch(group: Sequence[Structure]) -> System:
     return jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *(padded(each.system) for each in group))
 
 
-def collected(
-    structures: Sequence[Structure], systems: Any, tolerance: float
-) -> Relaxation | list[Relaxation]:
+def collected(structures: list[Structure], systems: Any, tolerance: float) -> Relaxation | list[Relaxation]:
     """The result of `relax`, in the form of its argument `systems` (host)."""
     relaxations = [structure.relaxation(tolerance) for structure in structures]
     if isinstance(systems, Sequence):

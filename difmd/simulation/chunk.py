@@ -99,13 +99,8 @@ def _received(integrator: Integrator, state: MDState, like: Array) -> Array:
 
 
 def _checks(integrator: Integrator, state: MDState, neighbors: Neighbors, energy: Array) -> Checks:
-    return Checks(
-        potential_energy=energy,
-        kinetic_energy=kinetic_energy(state.system, state.momenta),
-        reservoir=_received(integrator, state, energy),
-        cell=state.system.cell,
-        closest=closeness(state.system, neighbors),
-    )
+    kinetic, closest = kinetic_energy(state.system, state.momenta), closeness(state.system, neighbors)
+    return Checks(energy, kinetic, _received(integrator, state, energy), state.system.cell, closest)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -55,12 +55,8 @@ def states_at(
 def _state_of(start: MDState, frames: Frames, n: int, save_every: int) -> MDState:
     """A frame as a state without forces."""
     positions, momenta, cell = (np.asarray(x[n]) for x in (frames.positions, frames.momenta, frames.cells))
-    return start.replace(
-        system=start.system.replace(positions=positions, cell=cell),
-        momenta=momenta,
-        step=start.step + (n + 1) * save_every,
-        forces=np.full_like(momenta, np.nan),
-    )
+    system, step = start.system.replace(positions=positions, cell=cell), start.step + (n + 1) * save_every
+    return start.replace(system=system, momenta=momenta, step=step, forces=np.full_like(momenta, np.nan))
 
 
 def failure_message(states: tuple[MDState, ...], folder: Path | None) -> str:

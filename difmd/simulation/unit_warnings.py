@@ -64,10 +64,7 @@ def suspicious_units(integrator: Integrator, system: System) -> Iterator[str]:
                 f"{name} = {time:.3g} Å√(amu/eV) is {time / PS:.3g} ps with a time step of {dt / PS:.3g} ps: "
                 f"if that is not meant, write `{name}={guess:.3g} * units.PS`"
             )
-    yield from _suspicious_pressure(settings.get("pressure"), system)
-
-
-def _suspicious_pressure(pressure: float | None, system: System) -> Iterator[str]:
+    pressure = settings.get("pressure")
     n_atoms = np.sum(np.asarray(system.atomic_numbers) > 0, axis=-1)
     volume = float(np.min(np.asarray(system.volume) / n_atoms))
     # `warn_of_pressure` of the barostats is about larger ones.
