@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from difmd.validation import ensembles, sampling
 from difmd.validation.certificate import Certificate
 from difmd.validation.checks import DYNAMIC, GROUPS, LEAST_REPLICAS, STATIC, Check, without_value
 from difmd.validation.configuration import check_finite, displaced
-from difmd.validation.cutoff import check_cutoff
+from difmd.validation.cutoff import CutoffScan, check_cutoff
 from difmd.validation.derivatives import check_derivatives
 from difmd.validation.energy_conservation import check_energy_conservation
 from difmd.validation.symmetry import check_symmetry
@@ -57,19 +57,12 @@ _REMEDIES = REMEDIES | {
 }
 
 
-class _Results(NamedTuple):
-    """Checks of each group, and further fields of the certificate."""
-
-    rows: dict[str, list[Check]]
-    data: dict[str, Any]
-
-    def fail(self, groups: Iterable[str], note: str) -> None:
-        """Set a failed check without a value for each group."""
-        self.rows.update({group: [without_value(group, "failed", note)] for group in groups})
+_Rows: TypeAlias = dict[str, list[Check]]
+"""The checks of each group."""
 
 
 class _Request(NamedTuple):
-    """Arguments of `validate` after validation."""
+    """Arguments of `validate`."""
 
     potential: Potential
     params: Params
@@ -135,20 +128,22 @@ def validate(
         SimulationInterrupted: Ctrl-C in a run.
     """
     began = time.perf_counter()
-    request = _checked(
-        potential, params, jax.tree.map(jnp.asarray, as_system(system)), temperature, pressure, dt, n_steps,
-        n_replicas, only, limits, jax.random.key(0) if key is None else key,
-    )  # fmt: skip
+    system = jax.tree.map(jnp.asarray, as_system(system))
+    key = jax.random.key(0) if key is None else key
+    request = _checked(_Request(
+        potential, params, system, _groups(only, temperature, pressure), temperature, pressure, dt, n_steps,
+        n_replicas, limits, key,
+    ))  # fmt: skip
     with progress_bar("validate", len(request.groups), enabled=progress) as advance:
-        results = _Results({}, {})
-        _static_checks(request, results, advance)
-        _dynamic_checks(request, results, advance)
+        rows: _Rows = {}
+        scans = _static_checks(request, rows, advance)
+        data = _dynamic_checks(request, rows, advance)
     return Certificate(
-        checks=tuple(check for group in GROUPS for check in results.rows.get(group, ())),
+        checks=tuple(check for group in GROUPS for check in rows.get(group, ())),
         potential=repr(potential), composition=to_ase(request.system).get_chemical_formula(),
         precision=str(request.system.positions.dtype), temperature=request.temperature,
         pressure=request.pressure, dt=request.dt, seed=_seed(request.key),
-        seconds=time.perf_counter() - began, **results.data,
+        seconds=time.perf_counter() - began, scans=scans, **data,
     )  # fmt: skip
 
 
@@ -156,17 +151,15 @@ def _seed(key: Array) -> tuple[int, ...]:
     return tuple(int(x) for x in np.asarray(jax.random.key_data(key)).ravel())
 
 
-def _checked(
-    potential: Potential, params: Params, system: System, temperature: float | None, pressure: float | None,
-    dt: float, n_steps: int, n_replicas: int, only: Sequence[str] | None, limits: Limits, key: Array,
-) -> _Request:  # fmt: skip
-    """The request, after validation of the arguments."""
+def _checked(request: _Request) -> _Request:
+    """The request after validation, with `n_steps` rounded up."""
+    system, temperature, pressure = request.system, request.temperature, request.pressure
     if system.positions.ndim != 2:
         raise InputError("system must be a single system, without replicas")
     validate_system(system)
-    validate_inputs(potential, params, system)
-    check_positive("potential.cutoff", potential.cutoff, "Å")
-    for name, value, unit in (("temperature", temperature, "K"), ("dt", dt, "Å√(amu/eV)")):
+    validate_inputs(request.potential, request.params, system)
+    check_positive("potential.cutoff", request.potential.cutoff, "Å")
+    for name, value, unit in (("temperature", temperature, "K"), ("dt", request.dt, "Å√(amu/eV)")):
         if value is not None or name == "dt":
             _check_scalar(name, value)
             check_positive(name, value, unit)
@@ -175,19 +168,16 @@ def _checked(
         if not np.isfinite(pressure):
             raise InputError(f"pressure = {pressure} eV/Å³ must be finite; write 1 * units.BAR")
         warn_of_pressure(pressure)
-    check_integer("n_steps", n_steps, least=_MULTIPLE)
-    check_integer("n_replicas", n_replicas, least=LEAST_REPLICAS)
-    check_limits(limits)
+    check_integer("n_steps", request.n_steps, least=_MULTIPLE)
+    check_integer("n_replicas", request.n_replicas, least=LEAST_REPLICAS)
+    check_limits(request.limits)
     close = nearest_pair(system)
-    if close is not None and close.relative < limits.closest:
+    if close is not None and close.relative < request.limits.closest:
         raise InputError(f"{close}: give a structure near equilibrium, or limits=difmd.Limits(closest=0)")
-    groups = _groups(only, temperature, pressure)
-    check_key(key)
-    n_steps = -(-n_steps // _MULTIPLE) * _MULTIPLE
+    check_key(request.key)
+    n_steps = -(-request.n_steps // _MULTIPLE) * _MULTIPLE
     temperature, pressure = (None if x is None else float(x) for x in (temperature, pressure))
-    return _Request(
-        potential, params, system, groups, temperature, pressure, float(dt), n_steps, n_replicas, limits, key
-    )
+    return request._replace(temperature=temperature, pressure=pressure, dt=float(request.dt), n_steps=n_steps)
 
 
 def _check_scalar(name: str, value: Any) -> None:
@@ -211,8 +201,9 @@ def _groups(only: Any, temperature: float | None, pressure: float | None) -> tup
     return groups
 
 
-def _static_checks(request: _Request, results: _Results, advance: Advance) -> None:
-    rows = results.rows
+def _static_checks(request: _Request, rows: _Rows, advance: Advance) -> tuple[CutoffScan, ...]:
+    """Add the static checks, and return the scans through the cut-off."""
+    scans: tuple[CutoffScan, ...] = ()
     model = (request.potential, request.params)
     at = displaced(*model, request.system, jax.random.fold_in(request.key, 0))
     finite = check_finite(at)
@@ -227,8 +218,9 @@ def _static_checks(request: _Request, results: _Results, advance: Advance) -> No
         elif group == "derivatives":
             rows[group] += check_derivatives(*model, at, rng)
         else:
-            rows[group], results.data["scans"] = check_cutoff(*model, at)
+            rows[group], scans = check_cutoff(*model, at)
         advance(1)
+    return scans
 
 
 def _omitted(request: _Request) -> dict[str, tuple[str, str]]:
@@ -247,14 +239,15 @@ def _omitted(request: _Request) -> dict[str, tuple[str, str]]:
     return omitted
 
 
-def _dynamic_checks(request: _Request, results: _Results, advance: Advance) -> None:
-    rows, data = results
+def _dynamic_checks(request: _Request, rows: _Rows, advance: Advance) -> dict[str, Any]:
+    """Add the checks with dynamics, and return further fields of the certificate."""
+    data: dict[str, Any] = {}
     omitted = {group: why for group, why in _omitted(request).items() if group in request.groups}
     rows.update({group: [without_value(group, *why)] for group, why in omitted.items()})
     advance(len(omitted))
     groups = [group for group in DYNAMIC if group in request.groups and group not in omitted]
     if not groups:
-        return
+        return data
     keys = jax.random.split(request.key, 4)
     model = (request.potential, request.params)
     settings = {name: getattr(request, name) for name in ("temperature", "dt", "n_steps", "limits")}
@@ -282,8 +275,9 @@ def _dynamic_checks(request: _Request, results: _Results, advance: Advance) -> N
     except SimulationInterrupted:
         raise
     except (SimulationError, InputError) as error:
-        results.fail(groups, f"equilibration failed: {reason(error)}")
-        return
+        note = f"equilibration failed: {reason(error)}"
+        rows.update({group: [without_value(group, "failed", note)] for group in groups})
+        return data
     for run, served in (
         (conserve_energy, ("energy_conservation",)),
         (sample_momenta, ("kinetic_energy", "equipartition")),
@@ -299,8 +293,9 @@ def _dynamic_checks(request: _Request, results: _Results, advance: Advance) -> N
             raise
         except (SimulationError, InputError) as error:
             # As arguments are valid, an InputError is due to initial forces that are not finite.
-            results.fail(requested, reason(error))
+            rows.update({group: [without_value(group, "failed", reason(error))] for group in requested})
         advance(len(requested))
+    return data
 
 
 def reason(error: SimulationError | InputError) -> str:
