@@ -52,7 +52,6 @@ def statistics(
     """
     check_positive("cutoff", cutoff, "Å")
     references = reference_energies(frames, isolated)
-    species = tuple(sorted({int(z) for frame in frames for z in np.unique(frame.numbers)}))
     forces = [frame.forces.reshape(-1) for frame in frames if frame.forces is not None]
     if forces:
         scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
@@ -64,7 +63,8 @@ def statistics(
     neighbors = pairs / sum(frame.n_atoms for frame in sample)
     if neighbors == 0:
         raise InputError(f"no atom has a neighbour within {cutoff} Å: check the unit of the positions")
-    return Statistics(species, references.energies, scale if scale > 0 else 1.0, float(neighbors))
+    energies = references.energies
+    return Statistics(tuple(energies), energies, scale if scale > 0 else 1.0, float(neighbors))
 
 
 def nearest_distances(

@@ -117,15 +117,13 @@ class Examination(NamedTuple):
         """All findings as numbers, text and lists, for JSON."""
         energies = None if self.references is None else self.references.energies
         return {
-            "n_frames": self.n_frames,
-            "n_atoms": list(self.n_atoms),
-            "elements": list(self.elements),
+            "n_frames": self.n_frames, "n_atoms": list(self.n_atoms), "elements": list(self.elements),
             "verdict": self.verdict.value,
             "reference_energies_eV": energies and {str(z): energy for z, energy in energies.items()},
             "findings": [
                 {**f._asdict(), "verdict": f.verdict.value, "frames": list(f.frames)} for f in self.findings
             ],
-        }
+        }  # fmt: skip
 
     def _title(self) -> str:
         low, high = self.n_atoms
@@ -163,13 +161,9 @@ def examine(frames: Sequence[Frame], *, progress: bool | None = None) -> Examina
     findings += [quality.check_net_forces(s), check_energy_forces(s, exclude), check_absolute_units(s)]
     findings += [*check_stress(s), check_energy_stress(s, exclude)]
     numbers = np.unique(np.concatenate([frame.numbers for frame in frames]))
-    return Examination(
-        findings=tuple(f._replace(frames=tuple(int(i) for i in f.frames)) for f in findings),
-        n_frames=len(frames),
-        n_atoms=(int(s.sizes.min()), int(s.sizes.max())),
-        elements=tuple(symbols(numbers.tolist())),
-        references=references,
-    )
+    found = tuple(f._replace(frames=tuple(int(i) for i in f.frames)) for f in findings)
+    n_atoms, elements = (int(s.sizes.min()), int(s.sizes.max())), tuple(symbols(numbers.tolist()))
+    return Examination(found, len(frames), n_atoms, elements, references)
 
 
 def _references(frames: Sequence[Frame], usable: np.ndarray) -> tuple[ReferenceEnergies | None, Finding]:

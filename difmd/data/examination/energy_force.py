@@ -113,15 +113,14 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
     slope = energy_force_slope(s, exclude)
     labelled = tuple(np.flatnonzero(np.isfinite(s.energies) & np.isfinite(s.force_rms)).tolist())
     if slope is not None and is_determined(slope):
-        summary = (
-            f"ΔE / (−½(F₁+F₂)·Δr) = {slope.value:.3f} ± {slope.error:.3f} from {slope.pairs} pairs of frames"
-        )
-        off = abs(slope.value - 1)
-        if off <= _TOLERANCE or off < _SIGMA * slope.error:
+        value, error, n_pairs, worst = slope
+        summary = f"ΔE / (−½(F₁+F₂)·Δr) = {value:.3f} ± {error:.3f} from {n_pairs} pairs of frames"
+        off = abs(value - 1)
+        if off <= _TOLERANCE or off < _SIGMA * error:
             return Finding(ITEM, Verdict.OK, summary)
-        unit = name_factor(slope.value, 1.15)
+        unit = name_factor(value, 1.15)
         verdict = Verdict.WRONG if unit or off > 0.5 else Verdict.DOUBTFUL
-        summary += (f": {unit}" if unit else "") + f"; such as {name_frames(s.frames, slope.worst, 1)}"
+        summary += (f": {unit}" if unit else "") + f"; such as {name_frames(s.frames, worst, 1)}"
         remedy = "check units, and that the forces are the derivative of this energy, not of the free energy"
         if unit:
             remedy = "read with the right Units(energy=..., forces=...)"
@@ -151,11 +150,9 @@ def name_factor(ratio: float, within: float) -> str:
     """The wrong unit of energies or forces that explains a ratio, "" if none does."""
     candidates = {f"energies in {name} instead of eV": f for name, f in ENERGY_FACTORS.items()}
     candidates |= {f"forces in {name}/Å instead of eV/Å": 1 / f for name, f in ENERGY_FACTORS.items()}
-    candidates["forces in hartree/bohr instead of eV/Å"] = HARTREE / BOHR
-    candidates["forces in eV/bohr instead of eV/Å"] = 1 / BOHR
-    candidates["positions in bohr"] = BOHR
+    candidates |= {"forces in hartree/bohr instead of eV/Å": HARTREE / BOHR, "positions in bohr": BOHR}
+    candidates |= {"forces in eV/bohr instead of eV/Å": 1 / BOHR, "forces of opposite sign": -1.0}
     candidates["energies in hartree and forces in hartree/bohr"] = 1 / BOHR
-    candidates["forces of opposite sign"] = -1.0
     apart = {name: abs(np.log(ratio / f)) if ratio * f > 0 else np.inf for name, f in candidates.items()}
     least = min(apart.values())
     if least > np.log(within):

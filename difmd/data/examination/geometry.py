@@ -41,9 +41,8 @@ def find_pairs_once(frame: Frame, cutoff: float) -> Pairs:
     i, j, shifts, distances = find_pairs(positions, frame.cell, frame.pbc, cutoff)
     first = np.where(shifts[:, 0] != 0, shifts[:, 0], np.where(shifts[:, 1] != 0, shifts[:, 1], shifts[:, 2]))
     once = (i < j) | ((i == j) & (first > 0))
-    i, j, shifts, distances = i[once], j[once], shifts[once], distances[once]
     vectors = positions[j] - positions[i] + shifts @ frame.cell
-    return Pairs(i, j, vectors, distances)
+    return Pairs(i, j, vectors, distances).select(once)
 
 
 def pair_codes(frame: Frame, pairs: Pairs) -> np.ndarray:

@@ -107,8 +107,12 @@ def _solve(model: PairModel, frames: list[Frame], pairs_of: list[Pairs], weight:
             design = _design(model, frame, pairs)
             matrix += w * (design.T @ design)
             vector += w * (design.T @ frame.forces.ravel())
+    # A penalty on second differences of the coefficients of each spline.
+    n_kinds, n_functions = model.coefficients.shape
+    difference = np.diff(np.eye(n_functions), 2, axis=0)
+    smoothing = np.kron(np.eye(n_kinds), difference.T @ difference)
     size = np.trace(matrix) / width
-    solution = np.linalg.solve(matrix + size * (1e-3 * _smoothing(model) + 1e-7 * np.eye(width)), vector)
+    solution = np.linalg.solve(matrix + size * (1e-3 * smoothing + 1e-7 * np.eye(width)), vector)
     return model._replace(coefficients=solution.reshape(model.coefficients.shape))
 
 
@@ -198,10 +202,3 @@ def _design(model: PairModel, frame: Frame, pairs: Pairs) -> np.ndarray:
         flat = row * width + column[:, :, None]
         design += np.bincount(flat.ravel(), (sign * pull).ravel(), minlength=len(design))
     return design.reshape(-1, width)
-
-
-def _smoothing(model: PairModel) -> np.ndarray:
-    """Penalty on second differences of the coefficients of each spline."""
-    n_kinds, n_functions = model.coefficients.shape
-    difference = np.diff(np.eye(n_functions), 2, axis=0)
-    return np.kron(np.eye(n_kinds), difference.T @ difference)

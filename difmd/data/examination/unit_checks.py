@@ -11,10 +11,8 @@ from difmd.data.examination.survey import Survey
 from difmd.data.label_units import ENERGY_FACTORS, HARTREE
 from difmd.units import BOHR
 
-_FORCE = {f"{name}/Å": factor for name, factor in ENERGY_FACTORS.items()} | {
-    "hartree/bohr": BOHR / HARTREE,
-    "rydberg/bohr": 2 * BOHR / HARTREE,
-}
+_FORCE = {f"{name}/Å": factor for name, factor in ENERGY_FACTORS.items()}
+_FORCE |= {"hartree/bohr": BOHR / HARTREE, "rydberg/bohr": 2 * BOHR / HARTREE}
 
 # Below this fraction of the typical force the direction of a force is unreliable.
 _SMALL = 0.1

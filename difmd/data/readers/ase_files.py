@@ -50,13 +50,10 @@ def _texts(file: IO[str]) -> Iterator[str]:
             f"{done} frames before it are complete: copy or write the file again, or read them with "
             "skip_bad=True"
         )
-        lines: list[str] = []
-        n_atoms = None
         try:
             header = file.readline()
             if not header.strip():
-                rest = header + file.read(200)
-                if rest.strip():
+                if file.read(200).strip():
                     raise BadFile(f"{name}: an empty line instead of a number of atoms; {remedy}")
                 return
             try:
@@ -115,9 +112,8 @@ def read_other(path: Path) -> Iterator[Raw | BadFrame]:
 
 
 def _raw(atoms: ase.Atoms, name: str) -> Raw:
-    values: dict[str, Any] = {
-        key: value for key, value in atoms.arrays.items() if key not in ("positions", "numbers", "masses")
-    }
+    known = ("positions", "numbers", "masses")
+    values: dict[str, Any] = {key: value for key, value in atoms.arrays.items() if key not in known}
     values.update(atoms.info)
     if atoms.calc is not None:
         values.update({key: value for key, value in atoms.calc.results.items() if value is not None})

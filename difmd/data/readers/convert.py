@@ -52,9 +52,15 @@ def _labels(
         if energy.size != 1:
             raise InputError(f"energy has shape {list(energy.shape)}, not one number per frame")
         labels["energy"] = float(energy.ravel()[0]) * factors.energy
-    for name, shape in {"forces": (system.n_atoms, 3), "dipole": (3,), "charges": (system.n_atoms,)}.items():
+    n_atoms = system.n_atoms
+    shapes = {"forces": (n_atoms, 3), "dipole": (3,), "charges": (n_atoms,)}
+    texts = {"forces": f"[{n_atoms} atoms, 3]", "dipole": "[3]", "charges": f"[{n_atoms} atoms]"}
+    for name, shape in shapes.items():
         if name in raw_labels:
-            labels[name] = _shaped(name, raw_labels[name], shape) * getattr(factors, name)
+            array = _numbers(name, raw_labels[name])
+            if array.shape != shape:
+                raise InputError(f"{name} has shape {list(array.shape)}, not {texts[name]}")
+            labels[name] = array * getattr(factors, name)
     if "stress" in raw_labels:
         labels["stress"] = as_matrix("stress", _numbers("stress", raw_labels["stress"])) * factors.stress
     elif "virial" in raw_labels and system.pbc.all():
@@ -63,14 +69,6 @@ def _labels(
     elif "virial" in raw_labels:
         used.setdefault(NO_VOLUME, Counter())["virial"] += 1
     return labels, str(kind)
-
-
-def _shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = _numbers(name, value)
-    if array.shape != shape:
-        expected = f"[{shape[0]}{' atoms' if name != 'dipole' else ''}{', 3' if len(shape) == 2 else ''}]"
-        raise InputError(f"{name} has shape {list(array.shape)}, not {expected}")
-    return array
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:

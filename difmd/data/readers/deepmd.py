@@ -44,9 +44,7 @@ def read_deepmd(path: Path) -> Iterator[Raw | BadFrame]:
         yield from _read_set(folder, types, symbols, periodic)
 
 
-def _read_set(
-    folder: Path, types: np.ndarray, symbols: np.ndarray, periodic: bool
-) -> Iterator[Raw | BadFrame]:
+def _read_set(folder: Path, types: np.ndarray, symbols: np.ndarray, periodic: bool) -> Iterator[Raw]:
     n_atoms = len(types)
     positions = _load(folder / "coord.npy", None, 3 * n_atoms)
     if positions is None:
