@@ -73,8 +73,7 @@ def minimize(
         strains: modes in which the cell is free: `any_strain()`, `axial_strain()`, `isotropic_strain()`, or
             others; None: the cell is fixed.
         pressure: P, if the cell is free [eV/Å³].
-        force_tolerance: largest force f on an atom or strain coordinate at convergence [eV/Å]; stresses are
-            then below f L/V, with the length L of `relaxation.strains`.
+        force_tolerance: largest force on an atom or strain coordinate at convergence [eV/Å].
         max_steps: largest number of steps; the flag `NOT_CONVERGED` is set if they do not suffice.
         optimizer: `fire()`, the default, or `lbfgs()`.
 

@@ -1,9 +1,8 @@
 """Strain modes of a cell, the deformation of a system by a strain, and springs that regularise a Hessian.
 
-A strain ε deforms positions r and cell h to r(1 + ε) and h(1 + ε). In a relaxation, the coordinate of the
-strain ε_k in mode k is s = L ε_k with L = V^{1/3} N^{1/6}, so that its stiffness is comparable to that of an
-atom. Its force is −∂(U + P V)/∂s. A residual stress τ exerts the force τ V/L: forces below f imply stresses
-below f L/V.
+In a relaxation, the coordinate of the strain ε_k in mode k is s = L ε_k with L = V^{1/3} N^{1/6}, so that its
+stiffness is comparable to that of an atom. Its force is −∂(U + P V)/∂s. A residual stress τ exerts the force
+τ V/L: forces below f imply stresses below f L/V.
 """
 
 from __future__ import annotations

@@ -43,26 +43,17 @@ class Structure:
         """As returned by `relax`; before its first frame the initial structure, with NaN for its energy."""
         initial = Frame(0, self.system.positions, self.system.cell, np.nan, np.inf)  # type: ignore[arg-type]
         frames = self.frames or [initial]
-        end = frames[-1]
-        first_bad = end.step if self.flags else -1
-        cells = np.stack([frame.cell for frame in frames])
-        volumes = np.abs(np.linalg.det(cells.astype(np.float64)))
-        energies = np.array([frame.enthalpy for frame in frames], np.float64) - self.pressure * volumes
-        largest_forces = np.array([frame.largest_force for frame in frames], np.float64)
+        steps, positions, cells, enthalpies, forces = (np.array(x) for x in zip(*frames, strict=True))
+        energies = enthalpies - self.pressure * np.abs(np.linalg.det(cells.astype(np.float64)))
+        steps = steps.astype(np.int32)
+        first_bad = steps[-1] if self.flags else np.int32(-1)
+        system = self.system.replace(positions=positions[-1], cell=cells[-1])
         return Relaxation(
-            system=jax.tree.map(jnp.asarray, self.system.replace(positions=end.positions, cell=end.cell)),
-            energy=energies[-1],
-            largest_force=largest_forces[-1],
-            n_steps=np.int32(end.step),
-            status=Status(flags=np.int32(self.flags), first_bad_step=np.int32(first_bad)),  # type: ignore[arg-type]
-            pressure=np.float64(self.pressure),
-            force_tolerance=tolerance,
-            steps=np.array([frame.step for frame in frames], np.int32),
-            positions=np.stack([frame.positions for frame in frames]),
-            cells=cells,
-            energies=energies,
-            largest_forces=largest_forces,
-        )
+            system=jax.tree.map(jnp.asarray, system), energy=energies[-1], largest_force=forces[-1],
+            n_steps=steps[-1], status=Status(flags=np.int32(self.flags), first_bad_step=first_bad),  # type: ignore
+            pressure=np.float64(self.pressure), force_tolerance=tolerance, steps=steps, positions=positions,
+            cells=cells, energies=energies, largest_forces=forces,
+        )  # fmt: skip
 
 
 def structures_of(systems: Any, pressure: Any) -> list[Structure]:
@@ -147,11 +138,8 @@ def _stacked(relaxations: Sequence[Relaxation], batch: System) -> Relaxation:
     def of_ends(name: str) -> Any:
         return jax.tree.map(lambda *x: np.stack(x), *(getattr(each, name) for each in relaxations))
 
-    system = batch.replace(
-        positions=jnp.stack([each.system.positions for each in relaxations]),
-        cell=jnp.stack([each.system.cell for each in relaxations]),
-    )
+    ends = {name: jnp.stack([getattr(x.system, name) for x in relaxations]) for name in ("positions", "cell")}
+    system = jax.tree.map(jnp.asarray, batch.replace(**ends))
     fields = {name: of_ends(name) for name in ("energy", "largest_force", "n_steps", "status", "pressure")}
     fields |= {name: of_frames(name) for name in ("positions", "cells", "energies", "largest_forces")}
-    system = jax.tree.map(jnp.asarray, system)
     return Relaxation(system=system, force_tolerance=relaxations[0].force_tolerance, steps=steps, **fields)

@@ -43,10 +43,6 @@ class _Run(NamedTuple):
     folder: Path | None
     progress: bool
 
-    @property
-    def frames_per_chunk(self) -> int:
-        return max(1, round(self.chunk_steps / self.save_every))
-
 
 def simulate(
     potential: Potential,
@@ -148,7 +144,7 @@ def _prepare(
         return recorder, neighbors
     settings = fingerprint(
         str(potential), run.params, *_identity(integrator), state.replace(forces=()), dt, skin,
-        run.save_every, run.frames_per_chunk,
+        run.save_every, max(1, round(run.chunk_steps / run.save_every)),
     )  # fmt: skip
     disk = RunFolder(run.folder, system, settings, every=run.save_every, dt=dt)
     neighbors = recorder.attach(disk, neighbors)

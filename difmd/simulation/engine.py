@@ -1,8 +1,4 @@
-"""`run_chunks`: the MD engine of `simulate`, fits and analyses; each chunk is a call of a compiled function.
-
-If the neighbour list overflowed, it is enlarged and the chunk is repeated from the same state; a chunk that
-violates the `Limits`, or whose numbers are not finite, ends the run with a `SimulationError`.
-"""
+"""`run_chunks`: the MD engine of `simulate`, fits and analyses; a chunk is a call of a compiled function."""
 
 from __future__ import annotations
 
@@ -48,12 +44,11 @@ def run_chunks(
 ) -> Iterator[Chunk]:  # fmt: skip
     """Advance one system or replicas chunk by chunk, and check every frame (host).
 
-    The caller ends the run by leaving the loop. Every chunk rebuilds the list at its beginning, so that
-    replays and continued runs are the same bit for bit. Replicas run in equal shares on all devices or CPU
-    cores. Each length of chunk, shape, potential and `record` is compiled once; parameters, temperatures and
-    time steps do not recompile, so make `n_steps` a multiple of the chunk, and pass the `neighbors` of an
-    earlier run to keep their shapes; the list need not be current. `before` are the checks of the frame
-    before the first one, None at the start of a run.
+    The caller ends the run by leaving the loop. A chunk whose list overflowed is repeated with a larger one.
+    Replicas run in equal shares on all devices or CPU cores. Each length of chunk, shape, potential and
+    `record` is compiled once; parameters, temperatures and time steps do not recompile, so make `n_steps` a
+    multiple of the chunk, and pass the `neighbors` of an earlier run to keep their shapes; the list need not
+    be current. `before` are the checks of the frame before the first one, None at the start of a run.
 
     Raises:
         SimulationError: a flag of the rollout or of the limits, or a list that overflowed too often.

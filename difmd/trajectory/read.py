@@ -27,6 +27,7 @@ _BLOCK = 64
 # Attempts to read a run in progress, whose parts may be joined while they are read.
 _ATTEMPTS = 5
 
+_GIVE = f"give the folder= of simulate, or its {TRAJECTORY}"
 _REMEDY = "copy it again, or make the same call of simulate again, which computes what is missing"
 
 
@@ -103,12 +104,10 @@ def _files(path: Path) -> Sequence[File]:
         if lost:
             raise InputError(f"{'; '.join(lost)}: {_REMEDY}")
         if not files:
-            raise InputError(
-                f"{path} holds no frame of a run: give the folder= of simulate, or its {TRAJECTORY}"
-            )
+            raise InputError(f"{path} holds no frame of a run: {_GIVE}")
         return files
     if not path.exists():
-        raise InputError(f"there is no trajectory {path}: give the folder= of simulate, or its {TRAJECTORY}")
+        raise InputError(f"there is no trajectory {path}: {_GIVE}")
     try:
         return [File(path, h5md.read_end(path))]
     except h5md.Damaged as error:
