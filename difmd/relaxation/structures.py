@@ -47,12 +47,12 @@ class Structure:
         energies = enthalpies - self.pressure * np.abs(np.linalg.det(cells.astype(np.float64)))
         steps = steps.astype(np.int32)
         first_bad = steps[-1] if self.flags else np.int32(-1)
+        status = Status(flags=np.int32(self.flags), first_bad_step=first_bad)  # type: ignore[arg-type]
         system = self.system.replace(positions=positions[-1], cell=cells[-1])
         return Relaxation(
             system=jax.tree.map(jnp.asarray, system), energy=energies[-1], largest_force=forces[-1],
-            n_steps=steps[-1], status=Status(flags=np.int32(self.flags), first_bad_step=first_bad),  # type: ignore
-            pressure=np.float64(self.pressure), force_tolerance=tolerance, steps=steps, positions=positions,
-            cells=cells, energies=energies, largest_forces=forces,
+            n_steps=steps[-1], status=status, pressure=np.float64(self.pressure), force_tolerance=tolerance,
+            steps=steps, positions=positions, cells=cells, energies=energies, largest_forces=forces,
         )  # fmt: skip
 
 
