@@ -152,7 +152,7 @@ def _fill(file: Any, system: System, read: Read, end: End, dt: float, every: int
     times = steps * (dt / PS)
     numbers, masses, pbc = (np.asarray(x) for x in (system.atomic_numbers, system.masses, system.pbc))
     # The groups of particles, and the index of each among the replicas.
-    places: dict[str, tuple[int, ...]] = {"all": ()}
+    places: dict[str, Any] = {"all": ()}
     if numbers.ndim == 2:
         places = {f"replica_{r:04d}": (r,) for r in range(len(numbers))}
     n_frames = end.last - end.first
@@ -175,14 +175,14 @@ def _fill(file: Any, system: System, read: Read, end: End, dt: float, every: int
     for key, unit in _SERIES.items():
         first = read(key, 0, 1)[0]
         if key in _OBSERVED:
-            targets = {(): element(f"observables/{key}", first, unit)}
+            targets: dict[Any, Any] = {(): element(f"observables/{key}", first, unit)}
         else:
             targets = {at: element(f"particles/{name}/{key}", first[at], unit) for name, at in places.items()}
         for low in range(0, n_frames, _BLOCK):
             high = min(low + _BLOCK, n_frames)
             block = read(key, low, high)
             for at, target in targets.items():
-                target[low:high] = block[:, *at]
+                target[low:high] = block[(slice(None), *at)]
     group = file.create_group("difmd")
     for key in ("positions", "cell", "fixed"):
         if getattr(system, key) is not None:

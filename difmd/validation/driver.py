@@ -128,11 +128,9 @@ def validate(
         SimulationInterrupted: Ctrl-C in a run.
     """
     began = time.perf_counter()
-    system = jax.tree.map(jnp.asarray, as_system(system))
-    key = jax.random.key(0) if key is None else key
     request = _checked(_Request(
-        potential, params, system, _groups(only, temperature, pressure), temperature, pressure, dt, n_steps,
-        n_replicas, limits, key,
+        potential, params, jax.tree.map(jnp.asarray, as_system(system)), _groups(only, temperature, pressure),
+        temperature, pressure, dt, n_steps, n_replicas, limits, jax.random.key(0) if key is None else key,
     ))  # fmt: skip
     with progress_bar("validate", len(request.groups), enabled=progress) as advance:
         rows: _Rows = {}
@@ -250,7 +248,8 @@ def _dynamic_checks(request: _Request, rows: _Rows, advance: Advance) -> dict[st
         return data
     keys = jax.random.split(request.key, 4)
     model = (request.potential, request.params)
-    settings = {name: getattr(request, name) for name in ("temperature", "dt", "n_steps", "limits")}
+    names = ("temperature", "dt", "n_steps", "limits")
+    settings: dict[str, Any] = {name: getattr(request, name) for name in names}
 
     def conserve_energy(start: MDState) -> None:
         half = settings | {"n_steps": request.n_steps // 2, "key": keys[1]}
@@ -264,14 +263,14 @@ def _dynamic_checks(request: _Request, rows: _Rows, advance: Advance) -> dict[st
             rows["equipartition"] = ensembles.check_equipartition(samples)
 
     def sample_volumes(start: MDState) -> None:
-        more = {"pressure": request.pressure, "key": keys[2]}
-        data["volumes"] = sampling.volumes(*model, start, **settings, **more)
+        more = settings | {"pressure": request.pressure, "key": keys[2]}
+        data["volumes"] = sampling.volumes(*model, start, **more)
         rows["volume"] = ensembles.check_volume(data["volumes"])
 
     advance(0, "equilibration")
     try:
-        more = {"n_replicas": request.n_replicas, "key": keys[0]}
-        start = sampling.equilibrated(*model, request.system, **settings, **more)
+        more = settings | {"n_replicas": request.n_replicas, "key": keys[0]}
+        start = sampling.equilibrated(*model, request.system, **more)
     except SimulationInterrupted:
         raise
     except (SimulationError, InputError) as error:

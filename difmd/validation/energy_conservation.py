@@ -80,7 +80,8 @@ def check_energy_conservation(
     drift = over_replicas(slopes[0] / n_atoms)
     kT_per_ns = units.KB * temperature / (1000 * units.PS)
     largest = float(dt * min(_BEYOND, np.sqrt(_ACCEPTABLE / fluctuation.value[0])))
-    steps = TimeSteps(dt / np.array(_PARTS), *fluctuation, *map(float, drift), largest)
+    estimates = (fluctuation.value, fluctuation.stderr, float(drift.value), float(drift.stderr))
+    steps = TimeSteps(dt / np.array(_PARTS), *estimates, largest)
     eps = float(np.finfo(start.momenta.dtype).eps)
     hidden = np.mean(fluctuations[-1]) < 20 * eps * size
     checks = [_exponent(exponent, hidden), check_fluctuation(steps)]
