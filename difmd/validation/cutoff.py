@@ -72,10 +72,10 @@ def check_cutoff(
     rows, scans = [], []
     pairs = _close_pairs(potential, at)
     start = 0.9 * float(pairs[3].min(initial=0.8 * potential.cutoff))
-    for first, second in combinations_with_replacement(np.unique(numbers[numbers > 0]), 2):
+    for first, second in combinations_with_replacement(np.unique(numbers[numbers > 0]).tolist(), 2):
         pair = "–".join(symbols((first, second)))
         names = [f"energy jump {pair}", f"force jump {pair}"]
-        moved = _moved_to_cutoff(at, potential.cutoff, pairs, int(first), int(second))
+        moved = _moved_to_cutoff(at, potential.cutoff, pairs, first, second)
         if moved is None:
             reason = "no such pair can be moved to the cut-off distance: give a larger system"
             rows += [without_value(_GROUP, "not applicable", reason, name) for name in names]
@@ -83,7 +83,7 @@ def check_cutoff(
         energy, force = _jumps(potential, params, *moved, limits.gap)
         location = potential.cutoff
         broken = None if np.isfinite([energy, force]).all() else location
-        scan = _scanner(potential, params, at, int(first), int(second))
+        scan = _scanner(potential, params, at, first, second)
         if scan is not None:
             curve = scan(start, 1.05 * potential.cutoff)
             # In float32 a second refinement would reach the spacing of floating-point distances.

@@ -80,7 +80,7 @@ def kinds(system: System) -> tuple[tuple[str, ...], list[np.ndarray]]:
     numbers, masses = np.asarray(system.atomic_numbers), np.asarray(system.masses, np.float64)
     mobile = np.asarray(system.is_mobile)
     unique = np.unique(np.stack([numbers[mobile], masses[mobile]], axis=1), axis=0)
-    names = symbols(unique[:, 0].astype(int))
+    names = symbols(unique[:, 0].astype(int).tolist())
     labels = tuple(
         name if names.count(name) == 1 else f"{name} of {mass:g} amu"
         for name, mass in zip(names, unique[:, 1], strict=True)
