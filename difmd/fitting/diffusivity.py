@@ -40,10 +40,8 @@ def fit_diffusivity(
 ) -> FitResult:
     """Fit parameters so that the simulated diffusivities match measured ones.
 
-    The loss is the mean over targets of the squared residual; D includes the finite-size correction of each
-    target. Its gradient goes through the trajectories and through the distribution of their initial states.
-    Each iteration relaxes the replicas at the new parameters, integrates Newton's equations, and makes one
-    step of the optimiser.
+    This is `fit` with `state_points` as its only term, named "diffusivity". The loss is the mean over targets
+    of the squared residual; D includes the finite-size correction of each target.
 
     Args:
         potential: the energy model.
@@ -52,30 +50,24 @@ def fit_diffusivity(
         sampling: how the liquid is simulated.
         n_iterations: steps of the optimiser.
         key: seed of everything random, `jax.random.key(0)`.
-        optimizer: any optax transformation, on the coordinates of `transform`; default
-            `gauss_newton()`, for many parameters rather `optax.adam(...)`.
-        transform: coordinates of the optimiser; default `logarithmic()`.
-        residual: `residual(D, D_measured)` of arrays [targets], differentiable; default
-            `relative_residual`, ln(D/D_measured). `absolute_residual` is plain least squares in D.
-        replicas: equilibrated liquids, one for each state point; default: melted here.
-        initial_state_term: include the change of the distribution of initial states in the gradient.
-        gradient: how trajectories are differentiated: any method of `difmd.gradients`, such as
-            `reversible()`; default `checkpointed()`.
-        folder: write a checkpoint there after every iteration and resume from it; default: none.
+        optimizer: as in `fit`.
+        transform: as in `fit`.
+        residual: as in `state_points`; `absolute_residual` is plain least squares in D.
+        replicas: as in `state_points`.
+        initial_state_term: as in `state_points`.
+        gradient: as in `state_points`.
+        folder: as in `fit`.
         progress: show a progress bar.
         on_iteration: called with each entry of the history.
 
     Returns:
-        `FitResult`; an entry of its history has, in addition to those of `fit`, under "diffusivity":
-        `D_1e-9_m2_s`, `D_stderr_1e-9_m2_s`, `replaced` (replicas that had crystallised), and the gradient of
-        D by parameter name and target, `gradient`, `gradient_stderr`, and its two terms `along` and `initial`
-        [1e-9 m²/s per unit of the parameter].
+        `FitResult`; an entry of its history has, in addition to those of `fit`, the record of `state_points`
+        under "diffusivity".
 
     Raises:
         InputError: bad arguments, or a checkpoint of a different fit.
         DifmdError: melting failed.
-        FitError: a non-finite loss or gradient, a failed simulation, or a checkpoint that cannot be written;
-            `partial_result` and the last checkpoint hold the completed iterations.
+        FitError: as in `fit`.
         FitInterrupted: Ctrl-C; resumes to the same result as an uninterrupted fit.
     """
     term = state_points(

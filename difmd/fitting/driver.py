@@ -45,16 +45,9 @@ class _Fit(NamedTuple):
     transform: Transform
     optimizer: optax.GradientTransformationExtraArgs
     n_iterations: int
-    folder: str | Path | None
+    n_visits: int
+    path: Path | None
     settings: str
-
-    @property
-    def path(self) -> Path | None:
-        return None if self.folder is None else Path(self.folder) / CHECKPOINT
-
-    @property
-    def n_visits(self) -> int:
-        return sum(term.n_visits for term in self.terms)
 
 
 def fit(
@@ -113,17 +106,19 @@ def fit(
     optimizer = gauss_newton() if optimizer is None else optimizer
     transform = logarithmic() if transform is None else transform
     free = transform.to_free(params)
-    settings = ""
+    path, settings = None, ""
     if folder is not None:
         ensure_writable(Path(folder))
+        path = Path(folder) / CHECKPOINT
         settings = fingerprint(
             str(jax.tree.structure(params)), params, free,
             [(term.name, term.settings(params)) for term in terms], jax.random.key_data(key),
             [name_of(function) for function in (transform.from_free, optimizer.update)],
         )  # fmt: skip
-    plan = _Fit(terms, transform, optax.with_extra_args_support(optimizer), n_iterations, folder, settings)
+    optimizer, n_visits = optax.with_extra_args_support(optimizer), sum(term.n_visits for term in terms)
+    plan = _Fit(terms, transform, optimizer, n_iterations, n_visits, path, settings)
     begin_key, run_key = jax.random.split(key)
-    with progress_bar("fit", n_iterations * plan.n_visits, enabled=progress) as advance:
+    with progress_bar("fit", n_iterations * n_visits, enabled=progress) as advance:
         initial = _State(free, plan.optimizer.init(free), [], [], None)
         state = _begin(plan, params, initial, begin_key, advance)
         try:
@@ -134,10 +129,8 @@ def fit(
                     on_iteration(state.history[-1])
         except KeyboardInterrupt:
             where = f"; run again with folder={str(folder)!r} to continue" if folder else ""
-            raise FitInterrupted(
-                f"interrupted after {len(state.history)} of {n_iterations} iterations{where}",
-                _result(plan, state),
-            ) from None
+            message = f"interrupted after {len(state.history)} of {n_iterations} iterations{where}"
+            raise FitInterrupted(message, _result(plan, state)) from None
         except DifmdError as error:
             raise FitError(f"iteration {iteration + 1}: {error}", _result(plan, state)) from error
     return _result(plan, state)
@@ -158,12 +151,7 @@ def _check(terms: Sequence[Term], n_iterations: int) -> None:
 
 
 def _begin(plan: _Fit, params: Params, state: _State, key: Array, advance: Callable[..., None]) -> _State:
-    """The state after the checkpoint, or before the first iteration.
-
-    Raises:
-        InputError: the checkpoint of another fit.
-        FitInterrupted: Ctrl-C.
-    """
+    """The state after the checkpoint, or before the first iteration."""
     if plan.path is not None and plan.path.exists():
         state = _resumed(plan, plan.path, state)
         advance(min(len(state.history), plan.n_iterations) * plan.n_visits, "resumed")
@@ -171,9 +159,8 @@ def _begin(plan: _Fit, params: Params, state: _State, key: Array, advance: Calla
     try:
         of_terms = [term.begin(params, _key_of(key, k), advance) for k, term in enumerate(plan.terms)]
     except KeyboardInterrupt:
-        raise FitInterrupted(
-            "interrupted before the first iteration; the same call starts again", _result(plan, state)
-        ) from None
+        message = "interrupted before the first iteration; the same call starts again"
+        raise FitInterrupted(message, _result(plan, state)) from None
     state = state._replace(of_terms=of_terms)
     _save(plan, state)
     return state
@@ -188,7 +175,7 @@ def _save(plan: _Fit, state: _State) -> None:
 
 def _result(plan: _Fit, state: _State) -> FitResult:
     last = plan.transform.from_free(state.free)
-    best, loss = _best(state.history, plan.terms, plan.n_iterations, last)
+    best, loss = _best(plan, state.history, last)
     covariance = None if state.covariance is None else np.asarray(state.covariance, np.float64)
     return FitResult(
         params=last if averages(state.opt_state) else best, best_params=best, last_params=last,
@@ -197,11 +184,7 @@ def _result(plan: _Fit, state: _State) -> FitResult:
 
 
 def _resumed(plan: _Fit, path: Path, state: _State) -> _State:
-    """The state of the checkpoint.
-
-    Raises:
-        InputError: it belongs to another fit.
-    """
+    """The state of the checkpoint; an `InputError` if it belongs to another fit."""
     terms = plan.terms
     like = (state.free, state.opt_state, [term.example() for term in terms])
     (free, opt_state, stored), meta = load_checkpoint(path, like)
@@ -218,13 +201,12 @@ def _resumed(plan: _Fit, path: Path, state: _State) -> _State:
 
 
 def _iterate(plan: _Fit, state: _State, iteration: int, key: Array, advance: Callable[..., None]) -> _State:
-    """Evaluate all terms and make a step.
-
-    Raises:
-        DifmdError: an error of a term, or numbers that are not finite.
-    """
+    """Evaluate all terms and make a step; raises `DifmdError` for numbers that are not finite."""
     params = plan.transform.from_free(state.free)
-    noted = _noted(advance, f"iteration {iteration + 1}")
+
+    def noted(steps: int, of_term: str = "") -> None:
+        advance(steps, f"iteration {iteration + 1}" + (f", {of_term}" if of_term else ""))
+
     evaluated = [
         term.evaluate(params, old, _key_of(key, k), noted)
         for k, (term, old) in enumerate(zip(plan.terms, state.of_terms, strict=True))
@@ -237,10 +219,8 @@ def _iterate(plan: _Fit, state: _State, iteration: int, key: Array, advance: Cal
             f"loss {total.loss} or its gradient is not finite; the parameters of the previous iteration are "
             "kept. Shorten the window, use smaller steps, or check the targets"
         )
-    updates, opt_state = plan.optimizer.update(
-        total.gradient, state.opt_state, state.free, residuals=total.residuals, jacobian=total.jacobian,
-        jacobian_stderr=total.jacobian_stderr,
-    )  # fmt: skip
+    extra = {name: getattr(total, name) for name in ("residuals", "jacobian", "jacobian_stderr")}
+    updates, opt_state = plan.optimizer.update(total.gradient, state.opt_state, state.free, **extra)
     moved = optax.apply_updates(state.free, updates)
     if not _is_finite(moved):
         raise DifmdError(
@@ -254,23 +234,19 @@ def _iterate(plan: _Fit, state: _State, iteration: int, key: Array, advance: Cal
         "weights": _named(plan.terms, weights),
         **_named(plan.terms, [e.record for e in evaluations]),
     }
-    return _State(
-        moved, opt_state, [new for _, new in evaluated], [*state.history, entry],
-        covariance_of(total, plan.transform, state.free),
-    )  # fmt: skip
+    covariance = covariance_of(total, plan.transform, state.free)
+    return _State(moved, opt_state, [new for _, new in evaluated], [*state.history, entry], covariance)
 
 
 def _named(terms: Sequence[Term], values: Sequence[Any]) -> dict[str, Any]:
     return {term.name: value for term, value in zip(terms, values, strict=True)}
 
 
-def _best(
-    history: list[dict[str, Any]], terms: Sequence[Term], n_iterations: int, last: Params
-) -> tuple[Params, float]:
+def _best(plan: _Fit, history: list[dict[str, Any]], last: Params) -> tuple[Params, float]:
     """Parameters with the lowest loss, by the weights of the last iteration."""
     if not history:
         return last, np.inf
-    final = _named(terms, weights_of(terms, n_iterations - 1))
+    final = _named(plan.terms, weights_of(plan.terms, plan.n_iterations - 1))
     losses = [sum(final[name] * loss for name, loss in entry["losses"].items()) for entry in history]
     best = int(np.argmin(losses))
     leaves, tree = jax.tree.flatten(last)
@@ -282,13 +258,6 @@ def _best(
 def _key_of(key: Array, number: int) -> Array:
     """The key of a term; the first term uses that of the fit."""
     return key if number == 0 else jax.random.fold_in(key, _TERMS + number)
-
-
-def _noted(advance: Callable[..., None], note: str) -> Callable[..., None]:
-    def noted(steps: int, of_term: str = "") -> None:
-        advance(steps, f"{note}, {of_term}" if of_term else note)
-
-    return noted
 
 
 def _is_finite(tree: Any) -> bool:

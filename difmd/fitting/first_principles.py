@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,6 @@ from jaxtyping import Array
 from difmd.data.batches import Batch, make_batches
 from difmd.data.frames import Frame, hash_frames
 from difmd.fitting.terms import Evaluation, Term, Weight, stateless
-from difmd.forces import Evaluation as Prediction
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.training.checks import check_data
 from difmd.training.gradient import loss_and_gradient, predict
@@ -60,24 +60,17 @@ def first_principles(
 
     @jax.jit
     def both(params: Params, batch: Batch) -> tuple[tuple[Array, Params], Array]:
-        counts = count(batch)
-
-        def measure(found: Prediction, part: Batch) -> Array:
-            return loss(found, part, weights, counts=counts)
+        measure = functools.partial(loss, weights=weights, counts=count(batch))
 
         of_forces = loss(predict(potential, params, batch), batch, Weights(0.0, 1.0, 0.0, 0.0))
         return loss_and_gradient(potential, params, batch, measure), of_forces
 
-    def evaluate(
-        params: Params, state: tuple[()], key: Any, advance: Callable[..., None]
-    ) -> tuple[Evaluation, Any]:
-        advance(0, name)
+    def evaluate(params: Params, key: Any) -> Evaluation:
         # The first batch of an epoch in the order of the key.
         batch = batches.batch(batches.epoch(int(jax.random.bits(key)), 0)[0])
         (value, gradient), of_forces = both(params, batch)
         record = {"value": float(value), "F_rmse_meV_A": 1e3 * float(jnp.sqrt(of_forces))}
-        advance(1, name)
-        return Evaluation(value, gradient, None, record), state
+        return Evaluation(value, gradient, None, record)
 
     def settings(params: Params) -> Any:
         del params

@@ -52,15 +52,9 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
         return GaussNewtonState(jnp.int32(0))
 
     def update(
-        updates: Any,
-        state: GaussNewtonState,
-        params: Any = None,
-        *,
-        residuals: Float[Array, "targets"] | None,
-        jacobian: Any,
-        jacobian_stderr: Any,
-        **extra: Any,
-    ) -> tuple[Any, GaussNewtonState]:
+        updates: Any, state: GaussNewtonState, params: Any = None, *,
+        residuals: Float[Array, "targets"] | None, jacobian: Any, jacobian_stderr: Any, **extra: Any,
+    ) -> tuple[Any, GaussNewtonState]:  # fmt: skip
         del params, extra
         if residuals is None:
             raise InputError(
@@ -68,9 +62,8 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
                 "optax.adam(1e-2)"
             )
         _, restore = ravel_pytree(updates)
-        slopes = jax.vmap(lambda tree: ravel_pytree(tree)[0])(jacobian)
-        errors = jax.vmap(lambda tree: ravel_pytree(tree)[0])(jacobian_stderr)
-        damping = jnp.max(jnp.sum(errors**2, axis=0))
+        slopes = rows(jacobian)
+        damping = jnp.max(jnp.sum(rows(jacobian_stderr) ** 2, axis=0))
         normal = slopes.T @ slopes + damping * jnp.eye(slopes.shape[1], dtype=slopes.dtype)
         step = -jnp.linalg.solve(normal, slopes.T @ residuals)
         step = step * jnp.minimum(1.0, max_step / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30))
@@ -78,6 +71,11 @@ def gauss_newton(*, max_step: float = 0.1, full_steps: int = 3) -> optax.Gradien
         return restore(gain * step), GaussNewtonState(state.steps + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def rows(jacobian: Any) -> Float[Array, "targets parameters"]:
+    """A Jacobian as a matrix, from a pytree of [targets, ...]."""
+    return jax.vmap(lambda row: ravel_pytree(row)[0])(jacobian)
 
 
 def averages(opt_state: Any) -> bool:

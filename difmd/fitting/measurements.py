@@ -41,8 +41,8 @@ def measure_diffusivity(
         sampling: how the liquid is simulated.
         key: seed.
         with_gradient: also differentiate.
-        initial_state_term: include the change of the distribution of initial states in the gradient.
-        gradient: how trajectories are differentiated; default `difmd.gradients.checkpointed()`.
+        initial_state_term: as in `measure`.
+        gradient: as in `measure`.
 
     Returns:
         The diffusivity, and the replicas at the end of their trajectories.
@@ -81,8 +81,7 @@ def measure(
         sampling: how the liquid is simulated.
         key: seed.
         with_gradient: also differentiate.
-        initial_state_term: include the change of the distribution of initial states in gradients of
-            diffusivities.
+        initial_state_term: include the change of the distribution of initial states in ∂D/∂θ.
         gradient: how trajectories are differentiated; default `difmd.gradients.checkpointed()`.
 
     Returns:

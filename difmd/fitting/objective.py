@@ -12,8 +12,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from difmd.errors import InputError
+from difmd.fitting.gauss_newton import rows
 from difmd.fitting.result import MOST
-from difmd.fitting.terms import Evaluation, Term
+from difmd.fitting.terms import Evaluation, Term, concatenated
 from difmd.fitting.transforms import Transform
 
 
@@ -40,11 +41,7 @@ class Objective(NamedTuple):
 
 
 def weights_of(terms: Sequence[Term], iteration: int) -> list[float]:
-    """Weights of the terms in an iteration.
-
-    Raises:
-        InputError: a weight that is negative or not finite.
-    """
+    """Weights of the terms in an iteration; an `InputError` for one that is negative or not finite."""
     weights = [float(t.weight(iteration)) if callable(t.weight) else float(t.weight) for t in terms]
     for term, weight in zip(terms, weights, strict=True):
         if not (np.isfinite(weight) and weight >= 0):
@@ -57,28 +54,19 @@ def objective(
 ) -> Objective:
     """The `Objective` of evaluated terms."""
     _, pull = jax.vjp(transform.from_free, free)
-    loss = sum(w * float(e.loss) for w, e in zip(weights, evaluations, strict=True))
-    gradients = [
-        jax.tree.map(lambda g, w=w: w * g, e.gradient) for w, e in zip(weights, evaluations, strict=True)
-    ]
+    weighted = list(zip(weights, evaluations, strict=True))
+    loss = sum(w * float(e.loss) for w, e in weighted)
+    gradients = [jax.tree.map(lambda g, w=w: w * g, e.gradient) for w, e in weighted]
     (gradient,) = pull(jax.tree.map(lambda *g: sum(g), *gradients))
-    parts = [e.residuals for e in evaluations if e.residuals is not None]
-    if len(parts) < len(evaluations):
+    if any(e.residuals is None for e in evaluations):
         return Objective(loss, gradient, None, None, None, None, np.zeros(0))
-    roots = [math.sqrt(w) for w in weights]
-
-    def stacked(trees: list[Any]) -> Any:
-        return jax.tree.map(
-            lambda *x: jnp.concatenate([root * part for root, part in zip(roots, x, strict=True)]), *trees
-        )
-
-    (jacobian,) = jax.vmap(pull)(stacked([p.jacobian for p in parts]))
-    (errors,) = jax.vmap(pull)(stacked([p.jacobian_stderr for p in parts]))
-    return Objective(
-        loss, gradient, stacked([p.values for p in parts]), jacobian, jax.tree.map(jnp.abs, errors),
-        stacked([p.noise for p in parts]),
-        np.concatenate([np.full(len(p.values), k) for k, p in enumerate(parts)]),
-    )  # fmt: skip
+    parts = [jax.tree.map(lambda x, w=w: math.sqrt(w) * x, e.residuals) for w, e in weighted]
+    terms = np.concatenate([np.full(len(part.values), k) for k, part in enumerate(parts)])
+    residuals = concatenated(parts)
+    (jacobian,) = jax.vmap(pull)(residuals.jacobian)
+    (errors,) = jax.vmap(pull)(residuals.jacobian_stderr)
+    errors = jax.tree.map(jnp.abs, errors)
+    return Objective(loss, gradient, residuals.values, jacobian, errors, residuals.noise, terms)
 
 
 def covariance_of(total: Objective, transform: Transform, free: Any) -> list[list[float]] | None:
@@ -87,13 +75,10 @@ def covariance_of(total: Objective, transform: Transform, free: Any) -> list[lis
     if total.residuals is None or flat.size > MOST:
         return None
 
-    def rows(tree: Any) -> np.ndarray:
-        return np.asarray(jax.vmap(lambda row: ravel_pytree(row)[0])(tree), np.float64)
-
-    jacobian = rows(total.jacobian)
     p = flat.size
+    jacobian, errors = (np.asarray(rows(x), np.float64) for x in (total.jacobian, total.jacobian_stderr))
     # The noise of a Jacobian increases its square, as in `gauss_newton`.
-    damping = np.sum(rows(total.jacobian_stderr) ** 2, axis=0).max()
+    damping = np.sum(errors**2, axis=0).max()
     normal = jacobian.T @ jacobian
     scale = np.sqrt(np.diagonal(normal))
     unknown = np.full((p, p), np.nan).tolist()

@@ -16,6 +16,7 @@ from difmd._internal.summaries import summary as text_summary
 from difmd.errors import DifmdError, InputError
 from difmd.fitting.terms import flat_names
 from difmd.potentials import Params
+from difmd.training.result import to_table
 
 if TYPE_CHECKING:
     import pandas
@@ -65,23 +66,15 @@ class FitResult:
 
     @property
     def stderr(self) -> Params:
-        """Standard errors of the parameters, like these; NaN where the data do not determine them.
-
-        Raises:
-            InputError: there is no covariance.
-        """
+        """Standard errors, like the params, NaN where undetermined; an `InputError` without covariance."""
         flat, restore = ravel_pytree(self.params)
         return restore(jnp.asarray(np.sqrt(np.diagonal(self._covariance())), flat.dtype))
 
     def stderr_of(self, gradient: Any) -> float:
-        """Standard error of a prediction due to the errors of the parameters, √(gᵀ C g).
+        """Standard error of a prediction due to the errors of the parameters, √(gᵀ C g), in its unit.
 
-        Args:
-            gradient: g of the prediction in the parameters, such as
-                `measure_diffusivity(…, with_gradient=True)[0].gradient.gradient`; like the params.
-
-        Returns:
-            The standard error, in the unit of the prediction.
+        Its gradient g in the parameters, like the params, is for instance
+        `measure_diffusivity(…, with_gradient=True)[0].gradient.gradient`.
 
         Raises:
             InputError: there is no covariance.
@@ -110,29 +103,12 @@ class FitResult:
         return rows
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The history as a table with a row for each iteration and a column for each number.
-
-        Raises:
-            InputError: pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise InputError(
-                "pandas is not installed: pip install pandas, or use the history, a list of dicts"
-            ) from error
-        rows = [_numbers(entry) for entry in self.history]
-        return pandas.DataFrame(rows, index=pandas.RangeIndex(1, len(rows) + 1, name="iteration"))
+        """The history, a row for each iteration and a column for each number; `InputError` without pandas."""
+        table = to_table([_numbers(entry) for entry in self.history])
+        return table.set_axis(range(1, len(table) + 1)).rename_axis("iteration")
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Plot loss and parameters against the iteration, as `difmd.plots.plot_fit(history)`.
-
-        Args:
-            path: image file to write.
-
-        Returns:
-            A Matplotlib figure.
-        """
+        """Loss and parameters by iteration, as `difmd.plots.plot_fit`; `path` is an image file to write."""
         from difmd.plots import plot_fit
 
         return plot_fit(self.history, path=path)
@@ -148,16 +124,12 @@ class FitResult:
         rows = self.summary()
         losses = f"{rows.get('first_loss', np.nan):.4g} in the first iteration, lowest {self.best_loss:.4g}"
         names = list(_numbers(flat_names(self.params)))
-        if len(names) <= 3:
-            parameters = {name: _with_error(rows, name) for name in names}
-        else:
+        if len(names) > 3:
             parameters = {"parameters": f"{len(names)} numbers: {', '.join(flat_names(self.params))}"}
+        else:
+            errors = ["" if self.covariance is None else f" ± {rows[f'{name}_stderr']:.2g}" for name in names]
+            parameters = {n: f"{rows[n]:.6g}{error}" for n, error in zip(names, errors, strict=True)}
         return {"iterations": str(len(self.history)), "loss": losses, **parameters}
-
-
-def _with_error(rows: dict[str, float], name: str) -> str:
-    error = rows.get(f"{name}_stderr")
-    return f"{rows[name]:.6g}" + ("" if error is None else f" ± {error:.2g}")
 
 
 def _numbers(entry: Any, name: str = "") -> dict[str, Any]:

@@ -9,25 +9,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
 
+from difmd import units
 from difmd.errors import InputError
 from difmd.fitting.liquids.dynamics import equilibrate
-from difmd.fitting.liquids.melting import crystal, keep_liquid, melt
-from difmd.fitting.liquids.replicas import (
-    Replicas,
-    check_density,
-    check_replicas,
-    first_replica,
-    liquid_neighbors,
-    states_like,
-)
+from difmd.fitting.liquids.melting import crystal, crystals, keep_liquid, melt
+from difmd.fitting.liquids.replicas import Replicas, check_replicas, first_replica, liquid_neighbors
 from difmd.fitting.liquids.sampling import Sampling
-from difmd.fitting.liquids.states import Stored, n_stored, reweighted_states, store
+from difmd.fitting.liquids.states import Stored, n_stored, reweighted_states, states_like, store
 from difmd.fitting.measurements import check_gradient, check_targets, run_state_point
 from difmd.fitting.targets.residuals import relative_residual
 from difmd.fitting.targets.target import Residual, Setup, StatePointRun, Target
-from difmd.fitting.terms import Evaluation, Residuals, Term, Weight, name_of, sum_of_squares
+from difmd.fitting.terms import Evaluation, Residuals, Term, Weight, concatenated, name_of, sum_of_squares
 from difmd.gradients.base import GradientMethod
 from difmd.neighbors import neighbor_list
 from difmd.potentials import Params, Potential, validate_inputs
@@ -65,10 +58,8 @@ def state_points(
             targets of one number; that of a structure is the deviation of g in each bin.
         replicas: equilibrated liquids, one for each state point in the order of the targets; default: melted
             here, which requires a liquid of one species.
-        initial_state_term: include the change of the distribution of initial states in gradients of
-            diffusivities.
-        gradient: how trajectories are differentiated, any method of `difmd.gradients`; default
-            `checkpointed()`.
+        initial_state_term: include the change of the distribution of initial states in ∂D/∂θ.
+        gradient: how trajectories are differentiated (`difmd.gradients`); default `checkpointed()`.
         reuse: `sensitivity.reweighting()`: state points whose targets depend on configurations alone are not
             simulated again as long as stored states represent the new parameters well enough; None: simulate
             in every iteration.
@@ -133,9 +124,15 @@ class _Liquid:
     example: System
 
     def begin(self, params: Params, key: Any, advance: Callable[..., None]) -> list[_Visited]:
-        replicas = self.replicas
-        if replicas is None:
-            replicas = _melted(self.setup, params, self.points, key, advance)
+        replicas = list(self.replicas or ())
+        for n, point in enumerate(self.points if self.replicas is None else ()):
+            advance(0, f"melting at {point.temperature:g} K")
+            like = replicas[-1] if replicas else None
+            melted = melt(
+                self.setup.potential, params, temperature=point.temperature, density=point.density,
+                sampling=self.setup.sampling, key=jax.random.fold_in(key, n), like=like,
+            )  # fmt: skip
+            replicas.append(melted)
         return [_Visited(r, None) for r in replicas]
 
     def evaluate(
@@ -144,30 +141,39 @@ class _Liquid:
         by_place: dict[int, Any] = {}
         after, replaced = [], 0
         for n, (point, old) in enumerate(zip(self.points, state, strict=True)):
-            results = self._reused(params, point, old)
-            new = old
+            results, new = self._reused(params, point, old), old
             if results is None:
                 results, new = self._visit(params, point, old.replicas, jax.random.fold_in(key, n))
             by_place.update(zip(point.places, results, strict=True))
             replaced += new.replicas.n_refrozen - old.replicas.n_refrozen
             after.append(new)
             advance(1)
-        results = [by_place[k] for k in range(len(self.targets))]
-        residuals, record = _compared(self.targets, results, self.residual)
+        residuals, record = self._compared([by_place[k] for k in range(len(self.targets))])
         return sum_of_squares(residuals, {**record, "replaced": replaced}), after
+
+    def _compared(self, results: Sequence[Any]) -> tuple[Residuals, dict[str, Any]]:
+        """Residuals by target, whose squares add up to a mean over targets, and the record."""
+        share = 1 / math.sqrt(len(results))
+        by_place: dict[int, Residuals] = {}
+        record: dict[str, Any] = {}
+        for kind in dict.fromkeys(type(target) for target in self.targets):
+            places = [k for k, target in enumerate(self.targets) if type(target) is kind]
+            of_kind, measured = [self.targets[k] for k in places], [results[k] for k in places]
+            parts = kind.residuals(of_kind, measured, self.residual, share)
+            by_place.update(zip(places, parts, strict=True))
+            record |= kind.record(of_kind, measured)
+        return concatenated([by_place[k] for k in range(len(results))]), record
 
     def _stores(self, point: _Point) -> bool:
         """Whether states of a point are stored for reuse."""
         return self.reuse is not None and self.reuse.least_effective < 1 and point.is_static
 
-    def _visit(
-        self, params: Params, point: _Point, replicas: Replicas, key: Any
-    ) -> tuple[list[Any], _Visited]:
+    def _visit(self, params: Params, point: _Point, old: Replicas, key: Any) -> tuple[list[Any], _Visited]:
         """Relax the replicas at new parameters, keep the liquid ones, and measure with gradient."""
         sampling = self.setup.sampling
         relax_key, liquid_key, measure_key = jax.random.split(key, 3)
         replicas = equilibrate(
-            self.setup.potential, params, replicas, temperature=point.temperature,
+            self.setup.potential, params, old, temperature=point.temperature,
             time=sampling.relaxation_time, sampling=sampling, key=relax_key,
         )  # fmt: skip
         if sampling.is_simple:
@@ -185,7 +191,7 @@ class _Liquid:
         """Results from stored states; None where there are none, or too few of them count."""
         if not self._stores(point) or visited.stored is None or self.reuse is None:
             return None
-        neighbors = jax.tree.map(lambda x: x[0], visited.replicas.neighbors)
+        neighbors = first_replica(visited.replicas.neighbors)
         states = reweighted_states(
             self.setup.potential, params, visited.stored, neighbors, temperature=point.temperature
         )
@@ -197,25 +203,20 @@ class _Liquid:
         return [target.measure(run) for target in point.targets]
 
     def stored(self, state: list[_Visited]) -> list[Any]:
-        return [self._arrays(old, point) for old, point in zip(state, self.points, strict=True)]
+        return [
+            self._arrays(visited.replicas.systems, visited.stored, point)
+            for visited, point in zip(state, self.points, strict=True)
+        ]
 
     def example_of_stored(self) -> list[Any]:
-        shapes = []
-        for n, point in enumerate(self.points):
-            if self.replicas is not None:
-                replicas = self.replicas[n]
-            else:
-                box = crystal(point.density, self.setup.sampling)
-                n_replicas = self.setup.sampling.n_replicas
-                systems = jax.tree.map(lambda x, n=n_replicas: jnp.broadcast_to(x, (n, *x.shape)), box)
-                nothing: Any = None
-                replicas = Replicas(systems, nothing)
-            shapes.append(self._arrays(_Visited(replicas, None), point))
-        return shapes
+        if self.replicas is not None:
+            boxes = [replicas.systems for replicas in self.replicas]
+        else:
+            boxes = [crystals(point.density, self.setup.sampling) for point in self.points]
+        return [self._arrays(box, None, point) for box, point in zip(boxes, self.points, strict=True)]
 
-    def _arrays(self, visited: _Visited, point: _Point) -> Any:
+    def _arrays(self, systems: System, stored: Stored | None, point: _Point) -> Any:
         """For a checkpoint; energies are NaN where no states are stored yet."""
-        systems, stored = visited.replicas.systems, visited.stored
         if not self._stores(point):
             return (systems,)
         if stored is not None:
@@ -268,10 +269,7 @@ def _check(
     sampling = setup.sampling
     if replicas is not None and len(replicas) != len(points):
         raise InputError(f"{len(replicas)} sets of replicas for {len(points)} state points")
-    if replicas is None:
-        example = crystal(targets[0].density, sampling)
-    else:
-        example = first_replica(replicas[0].systems)
+    example = first_replica(replicas[0].systems) if replicas else crystal(targets[0].density, sampling)
     validate_inputs(setup.potential, params, example)
     for target in targets:
         target.check(setup, params, example)
@@ -282,45 +280,13 @@ def _check(
                 f"{sampling.n_replicas} of {sampling.n_atoms} atoms: melt them with this sampling"
             )
         check_replicas(setup.potential, params, given)
-        check_density(given.systems, point.density)
+        actual = float(jnp.sum(given.systems.masses[0]) / given.systems.volume[0])
+        if abs(actual / point.density - 1) > 0.01:
+            raise InputError(
+                f"replicas of {actual / units.KG_PER_M3:.5g} kg/m³ for a state point at "
+                f"{point.density / units.KG_PER_M3:.5g} kg/m³: give boxes of that density"
+            )
     return example
-
-
-def _melted(
-    setup: Setup, params: Params, points: Sequence[_Point], key: Key[Array, ""], advance: Callable[..., None]
-) -> list[Replicas]:
-    """Liquids for all state points."""
-    replicas: list[Replicas] = []
-    for n, point in enumerate(points):
-        advance(0, f"melting at {point.temperature:g} K")
-        replicas.append(
-            melt(
-                setup.potential,
-                params,
-                temperature=point.temperature,
-                density=point.density,
-                sampling=setup.sampling,
-                key=jax.random.fold_in(key, n),
-                like=replicas[-1] if replicas else None,
-            )  # fmt: skip
-        )
-    return replicas
-
-
-def _compared(
-    targets: Sequence[Target], results: Sequence[Any], residual: Residual
-) -> tuple[Residuals, dict[str, Any]]:
-    """Residuals in the order of the targets, whose squares add up to a mean over targets, and the record."""
-    share = 1 / math.sqrt(len(targets))
-    by_place: dict[int, Residuals] = {}
-    record: dict[str, Any] = {}
-    for kind in dict.fromkeys(type(target) for target in targets):
-        places = [k for k, target in enumerate(targets) if type(target) is kind]
-        of_kind, found = [targets[k] for k in places], [results[k] for k in places]
-        by_place.update(zip(places, kind.residuals(of_kind, found, residual, share), strict=True))
-        record |= kind.record(of_kind, found)
-    parts = [by_place[k] for k in range(len(targets))]
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts), record
 
 
 def _fingerprint_energy(potential: Potential, params: Params, system: System) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,8 +27,7 @@ class Residuals(NamedTuple):
         values: r; [residuals].
         jacobian: ∂r/∂θ; like the params with a leading axis [residuals].
         jacobian_stderr: its statistical error; as above.
-        noise: standard deviation of r due to errors of the data and of the sampling, NaN where they are not
-            known; [residuals].
+        noise: standard deviation of r due to errors of data and sampling, NaN where unknown; [residuals].
     """
 
     values: Float[Array, "residuals"]
@@ -89,6 +88,11 @@ def sum_of_squares(residuals: Residuals, record: dict[str, Any]) -> Evaluation:
     return Evaluation(jnp.sum(residuals.values**2), gradient, residuals, record)
 
 
+def concatenated(parts: Sequence[Residuals]) -> Residuals:
+    """Residuals of several parts in their order."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+
 def least_squares(
     function: Callable[[Params], Float[Array, "residuals"]],
     *,
@@ -100,8 +104,7 @@ def least_squares(
 
     Args:
         function: `function(params)`, a few residuals; it is compiled, and differentiated in reverse.
-        noise: standard deviation of the residuals due to errors of the data; None: estimated from the
-            residuals that remain.
+        noise: standard deviations due to errors of the data; None: estimated from the remaining residuals.
         weight: of the loss.
         name: of its record in the history.
 
@@ -114,32 +117,23 @@ def least_squares(
     if noise is not None:
         check_positive(f"{name}: noise", noise, "")
 
-    @jax.jit
-    def both(params: Params) -> tuple[Any, Array]:
-        def twice(params: Params) -> tuple[Array, Array]:
-            values = function(params)
-            if values.ndim != 1:
-                raise InputError(f"{name}: the function returns shape {list(values.shape)}, not [residuals]")
-            return values, values
+    def twice(params: Params) -> tuple[Array, Array]:
+        values = function(params)
+        if values.ndim != 1:
+            raise InputError(f"{name}: the function returns shape {list(values.shape)}, not [residuals]")
+        return values, values
 
-        return jax.jacrev(twice, has_aux=True)(params)
+    both = jax.jit(jax.jacrev(twice, has_aux=True))
 
-    def evaluate(
-        params: Params, state: tuple[()], key: Any, advance: Callable[..., None]
-    ) -> tuple[Evaluation, Any]:
+    def evaluate(params: Params, key: Any) -> Evaluation:
         del key
-        advance(0, name)
         jacobian, values = both(params)
         if noise is not None and np.shape(noise) not in ((), values.shape):
             raise InputError(f"{name}: noise has shape {list(np.shape(noise))}, not {list(values.shape)}")
         spread = jnp.broadcast_to(jnp.nan if noise is None else jnp.asarray(noise), values.shape)
         exact = jax.tree.map(jnp.zeros_like, jacobian)
-        evaluation = sum_of_squares(
-            Residuals(values, jacobian, exact, spread.astype(values.dtype)),
-            {"residuals": np.asarray(values).tolist()},
-        )
-        advance(1, name)
-        return evaluation, state
+        residuals = Residuals(values, jacobian, exact, spread.astype(values.dtype))
+        return sum_of_squares(residuals, {"residuals": np.asarray(values).tolist()})
 
     def settings(params: Params) -> Any:
         # The closure of a function shows in its values.
@@ -169,14 +163,10 @@ def scalar_loss(
             raise InputError(f"{name}: the function returns shape {list(shape)}, not a number")
         return jax.value_and_grad(function)(params)
 
-    def evaluate(
-        params: Params, state: tuple[()], key: Any, advance: Callable[..., None]
-    ) -> tuple[Evaluation, Any]:
+    def evaluate(params: Params, key: Any) -> Evaluation:
         del key
-        advance(0, name)
         value, gradient = both(params)
-        advance(1, name)
-        return Evaluation(value, gradient, None, {"value": float(value)}), state
+        return Evaluation(value, gradient, None, {"value": float(value)})
 
     def settings(params: Params) -> Any:
         return name_of(function), _digits(both(params)[0])
@@ -205,8 +195,7 @@ def prior(
         `Term`.
 
     Raises:
-        InputError: names that differ, or widths that are not positive. A fit raises it for names that are
-            not in the params.
+        InputError: names that differ, or widths that are not positive; in a fit, names not in the params.
     """
     if set(center) != set(width):
         raise InputError(f"prior: center has {sorted(center)} and width {sorted(width)}: give both of each")
@@ -232,13 +221,16 @@ def prior(
 
 
 def stateless(
-    evaluate: Callable[..., tuple[Evaluation, Any]],
-    *,
-    name: str,
-    settings: Callable[[Params], Any],
-    weight: Weight,
+    function: Callable[[Params, Any], Evaluation], *, name: str, settings: Callable[..., Any], weight: Weight
 ) -> Term:
-    """A term without a state."""
+    """A term without a state, from `function(params, key)`."""
+
+    def evaluate(params: Params, state: Any, key: Any, advance: Any) -> tuple[Evaluation, Any]:
+        advance(0, name)
+        evaluation = function(params, key)
+        advance(1, name)
+        return evaluation, state
+
     return Term(
         name=name, begin=lambda params, key, advance: (), evaluate=evaluate, stored=lambda state: (),
         restored=lambda arrays: (), example=lambda: (), settings=settings, weight=weight,
@@ -254,11 +246,10 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def flat_names(tree: Any, scale: float = 1.0) -> dict[str, Any]:
     """Leaves as nested lists, by name."""
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in named]
     return {
-        jax.tree_util.keystr(path, simple=True, separator="."): (
-            scale * np.asarray(leaf, np.float64)
-        ).tolist()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        n: (scale * np.asarray(leaf, np.float64)).tolist() for n, (_, leaf) in zip(names, named, strict=True)
     }
 
 

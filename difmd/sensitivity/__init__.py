@@ -15,20 +15,7 @@ from difmd.sensitivity.reweighting import (
 )
 
 __all__ = [
-    "Cost",
-    "DiffusionWindow",
-    "EquilibriumGradient",
-    "GradientReport",
-    "Reweighted",
-    "Reweighting",
-    "TangentGrowth",
-    "diffusion_sample",
-    "energies_of",
-    "equilibrium_gradient",
-    "gradient_report",
-    "log_mixture",
-    "lyapunov_exponents",
-    "reweighted",
-    "reweighting",
-    "tangent_growth",
-]
+    "Cost", "DiffusionWindow", "EquilibriumGradient", "GradientReport", "Reweighted", "Reweighting",
+    "TangentGrowth", "diffusion_sample", "energies_of", "equilibrium_gradient", "gradient_report",
+    "log_mixture", "lyapunov_exponents", "reweighted", "reweighting", "tangent_growth",
+]  # fmt: skip

@@ -105,24 +105,19 @@ def diffusion_sample(
     r = join(positions, system.positions)
     v = join(p, momenta) / system.masses[None, :, None]
     share = share_of(system.atomic_numbers, window.species, r.dtype)
-    sample = jnp.zeros((), r.dtype)
     origins = range(reach - window.origins, reach + window.origins + 1)
     lags = jnp.arange(window.first, window.last + 1)
+    sample = jnp.zeros((), r.dtype)
     for s in origins:
         apart = jnp.mean(r[s + lags] - r[s - lags], axis=0)
         sample = sample + share @ jnp.sum(v[s] * apart, axis=-1)
-    both = Status(
-        flags=jnp.bitwise_or(status.flags[0], status.flags[1]), first_bad_step=_first(status.first_bad_step)
-    )
-    return sample / (6 * len(origins)), both
+    steps = status.first_bad_step
+    # −1 means none.
+    first = jnp.where(jnp.min(steps) < 0, jnp.max(steps), jnp.min(steps))
+    return sample / (6 * len(origins)), Status(flags=status.flags[0] | status.flags[1], first_bad_step=first)
 
 
 def share_of(numbers: Int[Array, "atoms"], species: int | None, dtype: Any) -> Float[Array, "atoms"]:
     """Weight of each atom in a mean over those of a species, without padding; the sum is 1."""
     counts = (numbers > 0 if species is None else numbers == species).astype(dtype)
     return counts / jnp.sum(counts)
-
-
-def _first(steps: Array) -> Array:
-    """The smaller of two steps; −1 means none."""
-    return jnp.where(jnp.min(steps) < 0, jnp.max(steps), jnp.min(steps))

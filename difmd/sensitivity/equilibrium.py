@@ -95,8 +95,7 @@ def equilibrium_gradient(
         return _with_control(samples, covariance(control, slopes))
 
     pairs = jax.tree.map(second, energy_gradients)
-    of_pair = jax.tree.structure((0, 0))
-    initial, initial_stderr = jax.tree.transpose(jax.tree.structure(energy_gradients), of_pair, pairs)
+    initial, initial_stderr = jax.tree.transpose(jax.tree.structure(energy_gradients), None, pairs)
     gradient, stderr = jax.tree.map(_mean, along), jax.tree.map(_stderr, along)
     if initial_state_term:
         gradient = jax.tree.map(jnp.add, gradient, initial)

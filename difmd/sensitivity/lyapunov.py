@@ -70,8 +70,7 @@ def tangent_growth(
         `TangentGrowth`.
 
     Raises:
-        InputError: fewer steps than a segment, momenta of another shape, or a system or list that does not
-            fit the potential.
+        InputError: fewer steps than a segment, or momenta, a system or a list that do not fit the potential.
 
     References:
         Benettin et al., Phys. Rev. A 14, 2338 (1976), doi:10.1103/PhysRevA.14.2338.
@@ -80,9 +79,7 @@ def tangent_growth(
         raise InputError(f"rebuild_every = {rebuild_every} must lie between 1 and n_steps = {n_steps}")
     check_rebuildable(potential, params, system, neighbors)
     check_momenta(momenta, system)
-    run = functools.partial(
-        _segment, potential, params, neighbors, dt, rebuild_every, jax.random.key(0), system
-    )
+    run = functools.partial(_segment, potential, params, neighbors, dt, rebuild_every, system)
     roots = jnp.sqrt(system.masses)[:, None]
     seeds = jax.random.normal(key, (2, *momenta.shape), momenta.dtype)
     is_mobile = system.is_mobile[:, None]
@@ -125,23 +122,17 @@ def lyapunov_exponents(
 
 
 def _segment(
-    potential: Potential, params: Params, neighbors: Neighbors, dt: Any, n_steps: int, key: Array,
-    system: System, point: tuple[Array, Array], status: Status,
+    potential: Potential, params: Params, neighbors: Neighbors, dt: Any, n_steps: int, system: System,
+    point: tuple[Array, Array], status: Status,
 ) -> tuple[tuple[Array, Array], Status]:  # fmt: skip
     plan = Plan(
-        potential=potential, force=plain_forces, save=_nothing, save_every=n_steps, n_frames=1, n_segments=1,
-        rebuilds=True,
+        potential=potential, force=plain_forces, save=lambda state, neighbors: None, save_every=n_steps,
+        n_frames=1, n_segments=1, rebuilds=True,
     )  # fmt: skip
     system = system.replace(positions=point[0])
-    integrator = velocity_verlet(dt=dt)
-    current = rebuild(system, neighbors)
-    state = MDState(
-        system=system, momenta=point[1], forces=plain_forces(potential, params, system, current), key=key,
-        step=jnp.int32(0),
-    )  # fmt: skip
-    carry, _ = segment(plan, Inputs(params, integrator, neighbors), Carry(state, None, status))
+    forces = plain_forces(potential, params, system, rebuild(system, neighbors))
+    key = jax.random.key(0)
+    state = MDState(system=system, momenta=point[1], forces=forces, key=key, step=jnp.int32(0))
+    inputs = Inputs(params, velocity_verlet(dt=dt), neighbors)
+    carry, _ = segment(plan, inputs, Carry(state, None, status))
     return (carry.state.system.positions, carry.state.momenta), carry.status
-
-
-def _nothing(state: MDState, neighbors: Neighbors) -> None:
-    del state, neighbors

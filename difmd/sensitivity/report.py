@@ -72,19 +72,16 @@ class GradientReport(NamedTuple):
 
     def __repr__(self) -> str:
         """Lyapunov exponent, horizon, and the costs of methods."""
-        methods = [
-            f"{cost.method} {'–' if cost.refusal else f'{cost.over_forward:.1f}×'}" for cost in self.costs
-        ]
-        return summary(
-            f"GradientReport of {self.n_replicas} replicas up to {self.times[-1] / units.PS:.3g} ps",
-            {
-                "Lyapunov exponent": f"{self.lyapunov * units.PS:.3g} ± "
-                f"{self.lyapunov_stderr * units.PS:.2g} /ps",
-                f"horizon for an error of {100 * self.tolerance:g} %": f"{self.horizon / units.PS:.3g} ps",
-                "derivatives": ", ".join(self.names),
-                "time / time of the rollout": ", ".join(methods),
-            },
-        )
+        methods = [f"{c.method} {'–' if c.refusal else f'{c.over_forward:.1f}×'}" for c in self.costs]
+        rate, error = self.lyapunov * units.PS, self.lyapunov_stderr * units.PS
+        rows = {
+            "Lyapunov exponent": f"{rate:.3g} ± {error:.2g} /ps",
+            f"horizon for an error of {100 * self.tolerance:g} %": f"{self.horizon / units.PS:.3g} ps",
+            "derivatives": ", ".join(self.names),
+            "time / time of the rollout": ", ".join(methods),
+        }
+        until = f"{self.times[-1] / units.PS:.3g} ps"
+        return summary(f"GradientReport of {self.n_replicas} replicas up to {until}", rows)
 
     def __str__(self) -> str:
         """A table of up to ten horizons, and one of methods."""
@@ -114,11 +111,6 @@ class GradientReport(NamedTuple):
         lines += ["", f"For an error of {100 * self.tolerance:g} % {advice}.", ""]
         lines += [f"{'method':<22} {'s/replica':>10} {'/ forward':>10} {'memory, MB':>11}"]
         for cost in self.costs:
-            if cost.refusal:
-                lines.append(f"{cost.method:<22} {cost.refusal}")
-            else:
-                lines.append(
-                    f"{cost.method:<22} {cost.seconds:10.3g} {cost.over_forward:10.2f} "
-                    f"{cost.peak_bytes / 1e6:11.1f}"
-                )
+            numbers = f"{cost.seconds:10.3g} {cost.over_forward:10.2f} {cost.peak_bytes / 1e6:11.1f}"
+            lines.append(f"{cost.method:<22} {cost.refusal or numbers}")
         return "\n".join(lines)

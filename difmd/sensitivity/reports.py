@@ -71,8 +71,7 @@ def gradient_report(
 
     Args:
         potential: the energy model.
-        params: its parameters. Up to 8 numbers are differentiated individually, more along 4 random
-            directions.
+        params: its parameters; up to 8 numbers are differentiated one by one, more along 4 random directions.
         systems: replicas, equilibrated at this temperature; [replicas, ...].
         integrator: the time stepping.
         neighbors: their neighbour lists, with skin; [replicas, ...].
@@ -81,8 +80,7 @@ def gradient_report(
         save_every: steps between horizons; the list is rebuilt after each.
         key: seed of momenta, noise and directions.
         observable: A(initial system, state), a number; default: the mean squared displacement [Å²].
-        methods: gradient methods whose costs are measured, by name; default: direct, checkpointed,
-            reversible.
+        methods: gradient methods to be measured, by name; default: direct, checkpointed and reversible.
         tolerance: relative error that suffices.
         progress: show a progress bar.
 
@@ -135,8 +133,7 @@ def _check(
         raise InputError(f"n_steps = {n_steps} must be a positive multiple of save_every = {save_every}")
     if not isinstance(neighbors, Neighbors) or neighbors.reference_positions.ndim != 3:
         raise InputError("neighbors must be the lists of all replicas: neighbor_list(systems, ...)")
-    first, list_of_first = jax.tree.map(lambda x: x[0], (systems, neighbors))
-    check_rebuildable(potential, params, first, list_of_first)
+    check_rebuildable(potential, params, *jax.tree.map(lambda x: x[0], (systems, neighbors)))
 
 
 class _Horizons(NamedTuple):
@@ -175,9 +172,8 @@ def _run_horizons(
             end, values = lax.scan(lambda c, _: segment(plan, inputs, c), begin, None, length=plan.n_segments)
             return values.reshape(-1), end.status
 
-        def derivative(direction: Array) -> tuple[Array, Array, Status]:
-            values, slopes, status = jax.jvp(along, (jnp.zeros_like(direction),), (direction,), has_aux=True)
-            return values, slopes, status
+        def derivative(direction: Array) -> Any:
+            return jax.jvp(along, (jnp.zeros_like(direction),), (direction,), has_aux=True)
 
         basis = jnp.eye(len(directions), dtype=flat.dtype)
         values, slopes, status = jax.vmap(derivative, out_axes=(None, 0, None))(basis)
@@ -216,8 +212,7 @@ def _costs(
 ) -> tuple[Cost, ...]:  # fmt: skip
     """Time and memory of value and gradient for one replica, the rollout alone first."""
     potential, observable, n_steps, save_every = static
-    params, integrator, temperature = shared
-    system, capacity, key = first
+    (params, integrator, temperature), (system, capacity, key) = shared, first
     momentum_key, noise_key = jax.random.split(key)
     momenta = draw_momenta(momentum_key, system, temperature)
     neighbors = rebuild(system, capacity)

@@ -123,8 +123,7 @@ def log_mixture(
         q(x) = Σ_k N_k exp(f_k − u_k(x)),    f_k = −ln Σ_x exp(−u_k(x)) / q(x).
 
     Args:
-        reduced: u_k = U/kT of every state, with the parameters and the temperature of each simulation;
-            [states, samples].
+        reduced: u_k = U/kT of every state with θ and T of each simulation; [states, samples].
         counts: N_k, states from each simulation; [states].
 
     Returns:
@@ -190,16 +189,7 @@ def energies_of(
 def over_states(
     function: Callable[[System, Neighbors], Any], systems: System, neighbors: Neighbors
 ) -> tuple[Any, Status]:
-    """Evaluate a function of stored configurations, one after the other; pure.
-
-    Args:
-        function: of a configuration and its current neighbour list.
-        systems: [samples, ...].
-        neighbors: one neighbour list whose capacity suffices for each of them; it is rebuilt for each.
-
-    Returns:
-        The values, [samples, ...], and the common status, whose step is the index of a sample.
-    """
+    """Values of a function of stored configurations and their current lists, as in `energies_of`; pure."""
 
     @jax.checkpoint
     def evaluate(status: Status, numbered: tuple[Array, System]) -> tuple[Status, Any]:

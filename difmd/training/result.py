@@ -69,18 +69,12 @@ class _Members(abc.ABC):
         Raises:
             InputError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise InputError(
-                "pandas is not installed: pip install pandas, or use the history, a list of dicts"
-            ) from error
         rows = [
             {"member": member, **entry, **{f"{k}_weight": v for k, v in entry["weights"].items()}}
             for member, (_, history) in enumerate(self._members())
             for entry in history
         ]
-        return pandas.DataFrame(rows).drop(columns="weights", errors="ignore")
+        return to_table(rows).drop(columns="weights", errors="ignore")
 
     def __repr__(self) -> str:
         """Epochs, errors, number of parameters and wall time."""
@@ -165,6 +159,17 @@ class CommitteeResult(_Members):
 
     def _members(self) -> list[tuple[int, list[Entry]]]:
         return list(zip(self.best_epochs, self.histories, strict=True))
+
+
+def to_table(entries: list[Entry]) -> pandas.DataFrame:
+    """Entries of a history as rows; raises `InputError` without pandas."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise InputError(
+            "pandas is not installed: pip install pandas, or use the history, a list of dicts"
+        ) from error
+    return pandas.DataFrame(entries)
 
 
 class TrainingError(DifmdError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -53,10 +54,13 @@ def crystal(density: float, sampling: Sampling, dtype: Any = None) -> System:
 
 def _cells(sampling: Sampling) -> int:
     """Cubic fcc cells along an edge that hold all atoms."""
-    cells = 1
-    while 4 * cells**3 < sampling.n_atoms:
-        cells += 1
-    return cells
+    return next(cells for cells in itertools.count(1) if 4 * cells**3 >= sampling.n_atoms)
+
+
+def crystals(density: float, sampling: Sampling) -> System:
+    """The same crystal for every replica; [replicas, ...]."""
+    n = sampling.n_replicas
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape)), crystal(density, sampling))
 
 
 def neighbor_distance(density: float, sampling: Sampling) -> float:
@@ -96,9 +100,8 @@ def melt(
     """
     check_positive("temperature", temperature, "K")
     check_positive("density", density, "amu/Å³")
-    start = crystal(density, sampling)
-    validate_inputs(potential, params, start)
-    systems = jax.tree.map(lambda x: jnp.broadcast_to(x, (sampling.n_replicas, *x.shape)), start)
+    validate_inputs(potential, params, crystal(density, sampling))
+    systems = crystals(density, sampling)
     # Thermal displacements, so that the measured capacity is that of a liquid and not of a perfect crystal.
     # With empty sites the lattice is denser, and displacements must not let atoms overlap.
     filled = sampling.n_atoms / (4 * _cells(sampling) ** 3)

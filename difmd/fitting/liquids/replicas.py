@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from difmd import units
 from difmd._internal.summaries import brief_repr
-from difmd.errors import InputError
+from difmd.errors import InputError, Status
 from difmd.fitting.liquids.sampling import Sampling
 from difmd.neighbors import Neighbors, neighbor_list
 from difmd.neighbors.types import check_belongs
@@ -37,6 +35,13 @@ class Replicas(NamedTuple):
     systems: System
     neighbors: Neighbors
     n_refrozen: int = 0
+
+
+class Checked(NamedTuple):
+    """A value and the status of the run that gave it, as `replay` requires."""
+
+    value: Any
+    status: Status
 
 
 def given_replicas(potential: Potential, systems: Sequence[System], *, sampling: Sampling) -> Replicas:
@@ -87,9 +92,9 @@ def check_replicas(potential: Potential, params: Params, replicas: Replicas) -> 
         raise InputError(
             f"replicas = {type(replicas).__name__} must be Replicas: use melt(...) or given_replicas(...)"
         )
-    first = first_replica(replicas.systems)
+    first, list_of_first = first_replica((replicas.systems, replicas.neighbors))
     validate_inputs(potential, params, first)
-    check_belongs(first, first_replica(replicas.neighbors), "make the replicas with this potential")
+    check_belongs(first, list_of_first, "make the replicas with this potential")
     if replicas.neighbors.cutoff < potential.cutoff:
         raise InputError(
             f"the neighbour lists of the replicas reach {replicas.neighbors.cutoff:g} Å, the potential "
@@ -97,26 +102,6 @@ def check_replicas(potential: Potential, params: Params, replicas: Replicas) -> 
         )
 
 
-def check_density(systems: System, density: float) -> None:
-    """Raise `InputError` for boxes whose density differs from that of the state point by more than 1 %."""
-    actual = float(jnp.sum(systems.masses[0]) / systems.volume[0])
-    if abs(actual / density - 1) > 0.01:
-        raise InputError(
-            f"replicas of {actual / units.KG_PER_M3:.5g} kg/m³ for a state point at "
-            f"{density / units.KG_PER_M3:.5g} kg/m³: give boxes of that density"
-        )
-
-
 def first_replica(systems: Any) -> Any:
     """The first of a batch of systems, or of their lists."""
     return jax.tree.map(lambda x: x[0], systems)
-
-
-def states_like(systems: System, positions: Float[Array, "replicas states atoms 3"]) -> System:
-    """A batch [replicas, states, ...] of configurations of each replica."""
-    n_states = positions.shape[1]
-
-    def repeated(x: Array) -> Array:
-        return jnp.broadcast_to(x[:, None], (len(x), n_states, *x.shape[1:]))
-
-    return jax.tree.map(repeated, systems).replace(positions=positions)

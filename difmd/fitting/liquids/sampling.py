@@ -26,8 +26,7 @@ class Sampling:
             are given (`given_replicas`), among them molecules and mixtures. Only liquids of one species are
             checked for crystallised replicas.
         mass: of an atom of that species [amu].
-        n_atoms: atoms in a box; with fewer than about 100 the check for crystallised replicas gives false
-            alarms.
+        n_atoms: atoms in a box; below about 100 the check for crystallised replicas gives false alarms.
         n_replicas: independent boxes.
         n_gradient_replicas: how many of them are differentiated.
         dt: time step [Å√(amu/eV)].
@@ -79,28 +78,25 @@ class Sampling:
             raise InputError("give atomic_number and mass of a liquid of one species, or neither of them")
         if self.mass is not None:
             check_positive("mass", self.mass, "amu")
-        for name in (
-            *("dt", "melt_factor", "melt_time", "equilibration_time", "relaxation_time"),
-            *("production_time", "origin_time"),
-        ):
+        times = ("melt_time", "equilibration_time", "relaxation_time", "production_time", "origin_time")
+        for name in ("dt", "melt_factor", *times):
             value = getattr(self, name)
             if not (value > 0 and np.isfinite(value)):
                 raise InputError(f"{name} = {value} must be positive and finite")
+        interval = self.dt * self.save_every
         for name in ("window", "gradient_window"):
-            self._check_window(name)
-
-    def _check_window(self, name: str) -> None:
-        (start, end), interval = getattr(self, name), self.dt * self.save_every
-        if not 0 < round(start / interval) < round(end / interval):
-            raise InputError(
-                f"{name} = {(start, end)} must be 0 < start < end, at least one frame apart ({interval:.3g})"
-            )
-        needed = max(2.5 * end, 2.2 * (end + self.origin_time))
-        if self.production_time < needed:
-            raise InputError(
-                f"production_time = {self.production_time / units.PS:.3g} ps is too short for {name}, "
-                f"which ends at {end / units.PS:.3g} ps: make it at least {needed / units.PS:.3g} ps"
-            )
+            start, end = getattr(self, name)
+            if not 0 < round(start / interval) < round(end / interval):
+                raise InputError(
+                    f"{name} = {(start, end)} must be 0 < start < end, at least one frame apart "
+                    f"({interval:.3g})"
+                )
+            needed = max(2.5 * end, 2.2 * (end + self.origin_time))
+            if self.production_time < needed:
+                raise InputError(
+                    f"production_time = {self.production_time / units.PS:.3g} ps is too short for {name}, "
+                    f"which ends at {end / units.PS:.3g} ps: make it at least {needed / units.PS:.3g} ps"
+                )
 
     @property
     def is_simple(self) -> bool:
@@ -109,11 +105,7 @@ class Sampling:
 
     @property
     def simple(self) -> tuple[int, float]:
-        """Atomic number and mass of the one species.
-
-        Raises:
-            InputError: they were not given.
-        """
+        """Atomic number and mass of the one species; raises `InputError` if they were not given."""
         if self.atomic_number is None or self.mass is None:
             raise InputError(
                 "the sampling has no atomic_number and mass, which melting, structures and box_length need: "

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd.errors import Status
 from difmd.fitting.liquids.dynamics import Production
-from difmd.fitting.liquids.replicas import first_replica, states_like
+from difmd.fitting.liquids.replicas import Checked, first_replica
 from difmd.fitting.liquids.sampling import Sampling
 from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
@@ -41,12 +40,7 @@ class States(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """States that may be reused at other parameters.
-
-    Attributes:
-        systems: [replicas, states, ...].
-        energies: U at the parameters they were simulated with [eV]; [replicas, states].
-    """
+    """States [replicas, states, ...] for reuse, with U [eV] at the parameters of their simulation."""
 
     systems: System
     energies: Array
@@ -62,8 +56,8 @@ class Average(NamedTuple):
         gradient_stderr: its standard error, as above.
     """
 
-    value: Float[Array, "numbers"]
-    stderr: Float[Array, "numbers"]
+    value: Float[Array, "numbers"] | float
+    stderr: Float[Array, "numbers"] | float
     gradient: Any
     gradient_stderr: Any
 
@@ -82,6 +76,12 @@ def store(production: Production, systems: System) -> Stored:
     return Stored(states_like(systems, production.positions[:, ::_STRIDE]), production.energies[:, ::_STRIDE])
 
 
+def states_like(systems: System, positions: Float[Array, "replicas states atoms 3"]) -> System:
+    """A batch [replicas, states, ...] of configurations of each replica."""
+    repeated = jax.tree.map(lambda x: jnp.repeat(x[:, None], positions.shape[1], axis=1), systems)
+    return repeated.replace(positions=positions)
+
+
 def n_stored(sampling: Sampling) -> int:
     """States of each replica that `store` returns."""
     return -(-sampling.n_frames // _STRIDE)
@@ -90,27 +90,21 @@ def n_stored(sampling: Sampling) -> int:
 def reweighted_states(
     potential: Potential, params: Params, stored: Stored, neighbors: Neighbors, *, temperature: float
 ) -> States:
-    """Stored states with their weights and ∂U/∂θ at new parameters, see `sensitivity.reweighted` (host).
+    """Stored states with weights and ∂U/∂θ at new parameters and a temperature [K] (host).
 
-    Args:
-        potential: the energy model.
-        params: the new parameters.
-        stored: states simulated with other parameters.
-        neighbors: one neighbour list, which grows where a state needs more capacity.
-        temperature: [K].
-
-    Returns:
-        `States`; look at `effective` before using them.
-
-    Raises:
-        SimulationError: a neighbour list that still overflows after all attempts to enlarge it.
+    They are weighted by `sensitivity.reweighted`; look at `effective` before using them. The one neighbour
+    list grows where a state needs more capacity, with a `SimulationError` if it still overflows in the end.
     """
-    energies, slopes = energies_and_gradients(potential, params, stored.systems, neighbors)
-    flat = reweighted(
-        (), energies.reshape(-1), -stored.energies.reshape(-1) / (KB * temperature), temperature=temperature
+    shape = stored.energies.shape
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stored.systems)
+    result, _, _ = replay_on_overflow(
+        lambda lists: _energies(potential, params, flat, lists), first_replica(flat), neighbors
     )
-    weights = flat.weights.reshape(energies.shape)
-    return States(stored.systems.positions, weights, slopes, float(flat.effective))
+    energies, slopes = result.value
+    log_sampled = -stored.energies.reshape(-1) / (KB * temperature)
+    _, weights, effective = reweighted((), energies, log_sampled, temperature=temperature)
+    slopes = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), slopes)
+    return States(stored.systems.positions, weights.reshape(shape), slopes, float(effective))
 
 
 @jax.jit
@@ -123,19 +117,10 @@ def average(
     """⟨A⟩ and −β cov(A, ∂U/∂θ) over weighted states, with errors from the scatter of replicas.
 
     To first order a replica shifts an average by D = Σ w (A − ⟨A⟩) over its states, and n replicas give the
-    variance n/(n − 1) Σ D².
-
-    Args:
-        samples: A of each state.
-        weights: with sum 1.
-        energy_gradients: ∂U/∂θ, a pytree of [replicas, states, ...]; None: no gradient.
-        temperature: [K].
-
-    Returns:
-        `Average`.
+    variance n/(n − 1) Σ D². Weights add up to 1; ∂U/∂θ is a pytree of [replicas, states, ...], or None for no
+    gradient; the temperature is in K.
     """
-    n = samples.shape[0]
-    unbiased = n / (n - 1)
+    unbiased = len(samples) / (len(samples) - 1)
 
     def error(shifts: Array) -> Array:
         return jnp.sqrt(unbiased * jnp.sum(shifts**2, axis=0))
@@ -160,41 +145,9 @@ def average(
     return Average(mean, stderr, gradient, gradient_stderr)
 
 
-class _Energies(NamedTuple):
-    energies: Array
-    slopes: Any
-    status: Status
-
-
-def energies_and_gradients(
-    potential: Potential, params: Params, systems: System, neighbors: Neighbors
-) -> tuple[Array, Any]:
-    """U and ∂U/∂θ of stored states, one after the other (host).
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        systems: [replicas, states, ...].
-        neighbors: one neighbour list, which grows where a state needs more capacity.
-
-    Returns:
-        U [eV], [replicas, states], and ∂U/∂θ, a pytree of [replicas, states, ...].
-
-    Raises:
-        SimulationError: a neighbour list that still overflows after all attempts to enlarge it.
-    """
-    shape = systems.positions.shape[:2]
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), systems)
-    result, _, _ = replay_on_overflow(
-        lambda lists: _energies(potential, params, flat, lists), first_replica(flat), neighbors
-    )
-    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (result.energies, result.slopes))
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _energies(potential: Potential, params: Params, systems: System, neighbors: Neighbors) -> _Energies:
+def _energies(potential: Potential, params: Params, systems: System, neighbors: Neighbors) -> Checked:
     def both(system: System, current: Neighbors) -> tuple[Array, Any]:
         return jax.value_and_grad(potential.apply)(params, system, current)
 
-    (energies, slopes), status = over_states(both, systems, neighbors)
-    return _Energies(energies, slopes, status)
+    return Checked(*over_states(both, systems, neighbors))

@@ -79,19 +79,17 @@ class DensityTarget(Target):
         kelvin = jnp.asarray(run.temperature, systems.positions.dtype)
         state = draw_state(integrator, systems, kelvin, run.key)
         every, chunk_steps = sampling.save_every, 40 * sampling.save_every
-        skipped, counted = (
-            -(-sampling.steps(time) // chunk_steps)
-            for time in (self.equilibration_time, self.production_time)
-        )
+        times = (self.equilibration_time, self.production_time)
+        skipped, counted = (-(-sampling.steps(time) // chunk_steps) for time in times)
         # With capacity for the fluctuations of the volume.
         potential, old = run.setup.potential, run.replicas.neighbors
         neighbors = neighbor_list(
             systems, cutoff=old.cutoff, skin=old.skin, slack=1.5, reverse_edges=potential.uses_reverse_edges
         )
+        n_steps = (skipped + counted) * chunk_steps
         chunks = run_chunks(
             potential, run.params, state, integrator, neighbors,
-            n_steps=(skipped + counted) * chunk_steps, save_every=every, chunk_steps=chunk_steps,
-            record=_record,
+            n_steps=n_steps, save_every=every, chunk_steps=chunk_steps, record=_record,
         )  # fmt: skip
         frames = [chunk.frames for chunk in chunks][skipped:]
         density, slopes = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -14,11 +15,11 @@ from difmd import units
 from difmd._internal.replicas import map_replicas, run_replicas
 from difmd.errors import Flag, SimulationError, Status, describe, flags_of
 from difmd.fitting.liquids.dynamics import Production
-from difmd.fitting.liquids.replicas import Replicas, liquid_neighbors
+from difmd.fitting.liquids.replicas import Checked, Replicas, liquid_neighbors
 from difmd.fitting.liquids.sampling import Sampling
 from difmd.gradients.base import GradientMethod
 from difmd.integrators import draw_momenta
-from difmd.neighbors import Neighbors, neighbor_list
+from difmd.neighbors import Neighbors
 from difmd.potentials import Params, Potential
 from difmd.sensitivity.diffusion import DiffusionWindow, diffusion_sample
 from difmd.sensitivity.lyapunov import lyapunov_exponents, tangent_growth
@@ -45,16 +46,14 @@ def diffusion_samples(
 
     def of_replica(replica: tuple[Array, Array]) -> Array:
         r, p = replica
-        n = r.shape[0]
         # Relative to the first frame, for the precision of the running sums.
         sums = jnp.cumsum(r - r[:1], axis=0)
         sums = jnp.concatenate([jnp.zeros_like(sums[:1]), sums])
-        width = last - first + 1
-        s = jnp.arange(last, n - last)
+        s = jnp.arange(last, len(r) - last)
         ahead = sums[s + last + 1] - sums[s + first]
         behind = sums[s - first + 1] - sums[s - last]
-        apart = (ahead - behind) / width
-        v = p[last : n - last] / masses[None, :, None]
+        apart = (ahead - behind) / (last - first + 1)
+        v = p[last : len(r) - last] / masses[None, :, None]
         return jnp.sum(v * apart, axis=-1) @ share / 6
 
     return jax.lax.map(of_replica, (production.positions, production.momenta))
@@ -66,8 +65,7 @@ class Origins(NamedTuple):
     Attributes:
         values: the same average as `diffusion_sample`, about this origin [Å²/time]; [replicas, origins].
         energy_gradients: ∂U/∂θ there; pytree of [replicas, origins, ...].
-        kinetic: kinetic energy there over kT, less its mean in the canonical ensemble with the centre of mass
-            at rest; [replicas, origins].
+        kinetic: `kinetic_excess` there; [replicas, origins].
     """
 
     values: Array
@@ -76,20 +74,12 @@ class Origins(NamedTuple):
 
 
 def origins_of(
-    production: Production,
-    masses: Array,
-    temperature: float,
-    sampling: Sampling,
+    production: Production, masses: Array, temperature: float, sampling: Sampling,
     share: Float[Array, "atoms"] | None = None,
-) -> Origins:
-    """The samples from which the initial-state term of ∂D/∂θ is computed.
+) -> Origins:  # fmt: skip
+    """The samples from which the initial-state term of ∂D/∂θ is computed; `share` as in `diffusion_samples`.
 
-    Args:
-        production: from `produce`, with ∂U/∂θ.
-        masses: of the atoms [amu].
-        temperature: [K].
-        sampling: with the window.
-        share: weight of each atom in D; default: equal weights.
+    They need ∂U/∂θ in the trajectories, masses [amu] and the temperature [K].
     """
     lags = diffusion_window(sampling)
     # Averaged over origins about the initial state as in the differentiated sample: its covariance is with
@@ -117,51 +107,29 @@ def moving_mean(values: Array, reach: int) -> Array:
     return jnp.mean(jnp.stack([values[..., k : k + n] for k in range(2 * reach + 1)]), axis=0)
 
 
-class _Along(NamedTuple):
-    gradient: Any
-    status: Status
-
-
 def gradients_along(
-    potential: Potential,
-    params: Params,
-    replicas: Replicas,
-    temperature: float,
-    sampling: Sampling,
-    key: Key[Array, ""],
-    *,
-    species: int | None = None,
-    gradient: GradientMethod | None = None,
-) -> Any:
-    """dA/dθ through trajectories from the last configurations.
+    potential: Potential, params: Params, replicas: Replicas, temperature: float, sampling: Sampling,
+    key: Key[Array, ""], *, species: int | None = None, gradient: GradientMethod | None = None,
+) -> Any:  # fmt: skip
+    """dA/dθ through trajectories from the last configurations of the first `n_gradient_replicas`.
 
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        replicas: only the first `n_gradient_replicas` are used.
-        temperature: of the momenta [K].
-        sampling: with the window.
-        key: seed of the momenta.
-        species: atomic number of the atoms that are followed; None: all.
-        gradient: how trajectories are differentiated; default `checkpointed()`.
-
-    Returns:
-        A pytree like the params with a leading axis [samples].
+    The temperature [K] is that of the momenta; `species` is the atomic number of the atoms that are followed,
+    None for all; the default gradient method is `checkpointed()`. The result is a pytree like the params with
+    a leading axis [samples].
 
     Raises:
         InputError: the gradient method does not suit the window.
         SimulationError: a trajectory failed.
     """
     n = sampling.n_gradient_replicas
-    systems = jax.tree.map(lambda x: x[:n], replicas.systems)
+    systems, neighbors = jax.tree.map(lambda x: x[:n], (replicas.systems, replicas.neighbors))
     keys = jax.random.split(key, n)
     # The list is rebuilt every frame, so that reverse mode stores it once a segment and can go back through
     # it; if atoms move too far in between, the skin is widened.
     static = (potential, diffusion_window(sampling)._replace(species=species), gradient)
-    neighbors = jax.tree.map(lambda x: x[:n], replicas.neighbors)
     kelvin = jnp.asarray(temperature, systems.positions.dtype)
 
-    def run(neighbors: Neighbors) -> _Along:
+    def run(neighbors: Neighbors) -> Checked:
         batched = (systems, neighbors, keys)
         return run_replicas(_differentiate, static, (params, kelvin), batched, n_atoms=systems.n_atoms)
 
@@ -169,13 +137,11 @@ def gradients_along(
         done, neighbors, _ = replay(run, systems, neighbors)
         if flags_of(done.status) != Flag.NEIGHBOR_STALE:
             break
-        neighbors = neighbor_list(
-            systems, cutoff=potential.cutoff, skin=1.3 * neighbors.skin, slack=1.1,
-            reverse_edges=potential.uses_reverse_edges,
-        )  # fmt: skip
+        wider = dataclasses.replace(sampling, skin=1.3 * neighbors.skin)
+        neighbors = liquid_neighbors(potential, systems, wider, None)
     if flags_of(done.status):
         raise SimulationError(f"gradient of the diffusivity: {describe(done.status)}", status=done.status)
-    return done.gradient
+    return done.value
 
 
 def diffusion_window(sampling: Sampling) -> DiffusionWindow:
@@ -192,15 +158,14 @@ def diffusion_window(sampling: Sampling) -> DiffusionWindow:
 def _differentiate(
     potential: Potential, window: DiffusionWindow, method: GradientMethod | None, params: Params,
     temperature: Array, systems: System, neighbors: Neighbors, keys: Array,
-) -> _Along:  # fmt: skip
-    def of_replica(system: System, neighbors: Neighbors, key: Array) -> _Along:
+) -> Checked:  # fmt: skip
+    def of_replica(system: System, neighbors: Neighbors, key: Array) -> Checked:
         momenta = draw_momenta(key, system, temperature)
 
         def value(params: Params) -> tuple[Array, Status]:
             return diffusion_sample(potential, params, system, momenta, neighbors, window, method)
 
-        gradient, status = jax.grad(value, has_aux=True)(params)
-        return _Along(gradient, status)
+        return Checked(*jax.grad(value, has_aux=True)(params))
 
     return map_replicas(of_replica, len(keys))(systems, neighbors, keys)
 
@@ -208,11 +173,7 @@ def _differentiate(
 def check_method(
     potential: Potential, params: Params, system: System, sampling: Sampling, gradient: GradientMethod
 ) -> None:
-    """Trace the differentiated sample without running it.
-
-    Raises:
-        InputError: the gradient method does not suit the window.
-    """
+    """Trace the differentiated sample: an `InputError` if the gradient method does not suit the window."""
     systems = jax.tree.map(lambda x: x[None], system)
     neighbors = liquid_neighbors(potential, systems, sampling, None)
     static = (potential, diffusion_window(sampling), gradient)
@@ -222,26 +183,10 @@ def check_method(
 
 
 def lyapunov_exponent_of(
-    potential: Potential,
-    params: Params,
-    replicas: Replicas,
-    temperature: float,
-    sampling: Sampling,
+    potential: Potential, params: Params, replicas: Replicas, temperature: float, sampling: Sampling,
     key: Key[Array, ""],
-) -> float:
-    """The Lyapunov exponent of a liquid, from a few replicas; see `sensitivity.tangent_growth`.
-
-    Args:
-        potential: the energy model.
-        params: its parameters.
-        replicas: equilibrated at this temperature.
-        temperature: [K].
-        sampling: time step, and steps between rebuilds.
-        key: seed of momenta and initial differences.
-
-    Returns:
-        λ [1/time]; NaN if a run failed.
-    """
+) -> float:  # fmt: skip
+    """λ [1/time] of a liquid at a temperature [K], by `tangent_growth` of a few replicas; NaN if it fails."""
     every = sampling.save_every
     n_steps = max(sampling.steps(2 * sampling.gradient_window[1]) // every, 6) * every
 

@@ -57,16 +57,14 @@ class StatePoint(NamedTuple):
 
     def __repr__(self) -> str:
         """D by both routes."""
-        second = self.diffusivity.green_kubo
-        return summary(
-            f"StatePoint: D = {self.value / units.D:.4g} ± {self.stderr / units.D:.2g} 1e-9 m²/s",
-            {
-                "finite-size correction [1e-9 m²/s]": self.correction / units.D,
-                "of the box, Green–Kubo [1e-9 m²/s]": float(second.value) / units.D,
-                "gradient": "none" if self.gradient is None else "EquilibriumGradient(…)",
-                "crystalline replicas": self.n_solid,
-            },
-        )
+        rows = {
+            "finite-size correction [1e-9 m²/s]": self.correction / units.D,
+            "of the box, Green–Kubo [1e-9 m²/s]": float(self.diffusivity.green_kubo.value) / units.D,
+            "gradient": "none" if self.gradient is None else "EquilibriumGradient(…)",
+            "crystalline replicas": self.n_solid,
+        }
+        value, error = self.value / units.D, self.stderr / units.D
+        return summary(f"StatePoint: D = {value:.4g} ± {error:.2g} 1e-9 m²/s", rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -107,31 +105,24 @@ class DiffusivityTarget(Target):
 
     def measure(self, run: StatePointRun) -> StatePoint:
         """D, its finite-size correction, and its gradient."""
-        setup, production, systems = run.setup, run.production, run.replicas.systems
+        sampling, production, systems = run.setup.sampling, run.production, run.replicas.systems
         assert production is not None
-        sampling = setup.sampling
-        numbers, masses = systems.atomic_numbers[0], systems.masses[0]
         found = diffusivity_from_arrays(
-            production.positions, production.momenta, masses, interval=sampling.dt * sampling.save_every,
-            window=sampling.window, temperature=run.temperature,
-            select=None if self.species is None else np.asarray(numbers) == self.species,
+            production.positions, production.momenta, systems.masses[0],
+            interval=sampling.dt * sampling.save_every, window=sampling.window, temperature=run.temperature,
+            select=None if self.species is None else np.asarray(systems.atomic_numbers[0]) == self.species,
         )  # fmt: skip
-        gradient = self._gradient(run, found) if setup.with_gradient else None
+        correction = 0.0
+        if self.viscosity is not None:
+            edge = float(systems.volume[0]) ** (1 / 3)
+            correction = finite_size_correction(
+                temperature=self.temperature, viscosity=self.viscosity, box_length=edge
+            )
+        gradient = self._gradient(run, found) if run.setup.with_gradient else None
         n_solid = 0
         if sampling.is_simple:
             n_solid = int(np.sum(~is_liquid(systems, spacing=neighbor_distance(self.density, sampling))))
-        return StatePoint(found, self._correction(systems), gradient, n_solid)
-
-    def _correction(self, systems: System) -> float:
-        if self.viscosity is None:
-            return 0.0
-        return float(
-            finite_size_correction(
-                temperature=self.temperature,
-                viscosity=self.viscosity,
-                box_length=float(systems.volume[0]) ** (1 / 3),
-            )
-        )
+        return StatePoint(found, float(correction), gradient, n_solid)
 
     def _gradient(self, run: StatePointRun, found: Diffusivity) -> EquilibriumGradient:
         setup, systems = run.setup, run.replicas.systems
@@ -153,18 +144,16 @@ class DiffusivityTarget(Target):
     def check_result(self, result: StatePoint, run: StatePointRun, key: Key[Array, ""]) -> None:
         """Raise `DifmdError` for a gradient that is only noise, with the longest window that would serve."""
         assert result.gradient is not None
-        relative = jax.tree.map(
-            lambda g, theta: jnp.max(jnp.abs(g * theta)), result.gradient.gradient_stderr, run.params
-        )
-        worst = float(np.max([float(x) for x in jax.tree.leaves(relative)])) / abs(result.value)
+        errors = jax.tree.map(lambda g, theta: g * theta, result.gradient.gradient_stderr, run.params)
+        worst = float(np.max([np.max(np.abs(x)) for x in jax.tree.leaves(errors)])) / abs(result.value)
         if np.isfinite(worst) and worst < _EXPLODED or not np.isfinite(result.value):
             # `fit` reports a diffusivity that is not finite.
             return
         sampling = run.setup.sampling
+        end = sampling.gradient_window[1]
         rate = lyapunov_exponent_of(
             run.setup.potential, run.params, run.replicas, run.temperature, sampling, key
         )
-        end = sampling.gradient_window[1]
         advice = "Use a gradient_window that ends earlier"
         if np.isfinite(rate) and rate > 0:
             # Where the error would be 1, or trajectories are ten times as far apart as initially.
@@ -182,14 +171,12 @@ class DiffusivityTarget(Target):
 
     @classmethod
     def residuals(
-        cls, targets: Sequence[Any], results: Sequence[StatePoint], residual: Residual, share: float
+        cls, targets: Sequence[Any], results: Sequence[Any], residual: Residual, share: float
     ) -> list[Residuals]:
         """One for each target, as `residual` of all values has it."""
-        scalars = []
-        for result in results:
-            assert result.gradient is not None
-            slopes = result.gradient
-            scalars.append(Scalar(result.value, result.stderr, slopes.gradient, slopes.gradient_stderr))
+        scalars = [
+            Scalar(r.value, r.stderr, r.gradient.gradient, r.gradient.gradient_stderr) for r in results
+        ]
         measured, errors = [t.diffusivity for t in targets], [t.stderr for t in targets]
         return scalar_residuals(measured, errors, scalars, residual, share)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +11,13 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
+from difmd.fitting.liquids.states import Average
 from difmd.fitting.result import MOST
 from difmd.fitting.targets.target import Residual
 from difmd.fitting.terms import Residuals, flat_names
 
-
-class Scalar(NamedTuple):
-    """A simulated number.
-
-    Attributes:
-        value: [any unit].
-        stderr: its standard error.
-        gradient: its derivative in the parameters; like the params.
-        gradient_stderr: as above.
-    """
-
-    value: float
-    stderr: float
-    gradient: Any
-    gradient_stderr: Any
+Scalar = Average
+"""The average of a single number, in any unit: an `Average` without the leading axis."""
 
 
 def relative_residual(value: Array, measured: Array) -> Array:
@@ -59,23 +47,12 @@ def absolute_residual(value: Array, measured: Array) -> Array:
 
 
 def scalar_residuals(
-    measured: Sequence[float],
-    stderr: Sequence[float | None],
-    results: Sequence[Scalar],
-    residual: Residual,
+    measured: Sequence[float], stderr: Sequence[float | None], results: Sequence[Scalar], residual: Residual,
     share: float,
-) -> list[Residuals]:
-    """Residuals of all targets of one quantity, a single number each.
+) -> list[Residuals]:  # fmt: skip
+    """Residuals of all targets of one quantity, a single number each, times `share`.
 
-    Args:
-        measured: the measured values.
-        stderr: their standard errors; None where they are not known.
-        results: the simulated values.
-        residual: `residual(values, measured)` of arrays [targets].
-        share: factor of the residuals.
-
-    Returns:
-        `Residuals` of each target, with one value.
+    `stderr` are the errors of the measured values, None where they are not known.
     """
     values, known = jnp.asarray([result.value for result in results]), jnp.asarray(measured)
     deviations, slopes = jax.jvp(lambda v: residual(v, known), (values,), (jnp.ones_like(values),))
@@ -83,28 +60,16 @@ def scalar_residuals(
     for result, error, deviation, slope in zip(results, stderr, deviations, slopes, strict=True):
         scale = share * slope
         noise = jnp.nan if error is None else jnp.abs(scale) * np.hypot(error, result.stderr)
-        parts.append(
-            Residuals(
-                (share * deviation)[None],
-                jax.tree.map(lambda g, s=scale: (g * s)[None], result.gradient),
-                jax.tree.map(lambda g, s=scale: (g * s)[None], result.gradient_stderr),
-                jnp.asarray(noise, values.dtype)[None],
-            )
+        jacobian, errors = jax.tree.map(
+            lambda g, s=scale: (g * s)[None], (result.gradient, result.gradient_stderr)
         )
+        noises = jnp.asarray(noise, values.dtype)[None]
+        parts.append(Residuals((share * deviation)[None], jacobian, errors, noises))
     return parts
 
 
 def gradient_record(name: str, gradients: Sequence[Any], unit: float) -> dict[str, Any]:
-    """Gradients of all targets of one quantity by the names of parameters; of many parameters the norms.
-
-    Args:
-        name: entry of the record.
-        gradients: of each target; like the params.
-        unit: to divide by.
-
-    Returns:
-        The entry; `norm_of_…` for more than 64 parameters.
-    """
+    """Gradients of all targets over a unit, by the names of parameters; `norm_of_…` for more than 64."""
     if sum(x.size for x in jax.tree.leaves(gradients[0])) > MOST:
         return {f"norm_of_{name}": [float(optax.tree.norm(x)) / unit for x in gradients]}
     rows = [flat_names(x, 1 / unit) for x in gradients]

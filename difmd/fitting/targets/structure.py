@@ -31,8 +31,7 @@ class Structure(NamedTuple):
     Attributes:
         g: in the bins of the target; [bins].
         stderr: its standard error over replicas; [bins].
-        gradient: dg/dθ = −β cov(g, ∂U/∂θ); like the params with a leading axis [bins]; None if ∂U/∂θ was not
-            recorded.
+        gradient: dg/dθ = −β cov(g, ∂U/∂θ); like the params with a leading axis [bins]; None without ∂U/∂θ.
         gradient_stderr: its standard error over replicas, as above.
         effective: n_eff/n of the states; 1 where they were simulated with these parameters.
     """
@@ -124,21 +123,16 @@ def _residuals(target: StructureTarget, result: Structure, share: float) -> Resi
     scale = share * math.sqrt(target.weight / len(target.r))
     dtype = result.g.dtype
     error = np.nan if target.stderr is None else np.hypot(target.stderr, np.asarray(result.stderr))
-    noise = jnp.broadcast_to(jnp.asarray(scale * error, dtype), result.g.shape)
-    return Residuals(
-        scale * (result.g - jnp.asarray(target.g, dtype)), jax.tree.map(lambda x: scale * x, result.gradient),
-        jax.tree.map(lambda x: scale * x, result.gradient_stderr), noise,
-    )  # fmt: skip
+    noise = jnp.broadcast_to(jnp.asarray(error, dtype), result.g.shape)
+    deviation = result.g - jnp.asarray(target.g, dtype)
+    unscaled = Residuals(deviation, result.gradient, result.gradient_stderr, noise)
+    return jax.tree.map(lambda x: scale * x, unscaled)
 
 
 def densities(
     target: StructureTarget, positions: Float[Array, "replicas frames atoms 3"], sampling: Sampling
 ) -> Float[Array, "replicas frames bins"]:
-    """g(r) of each frame, in a cubic box.
-
-    Raises:
-        InputError: the target extends beyond half of the box.
-    """
+    """g(r) of each frame, in a cubic box; raises `InputError` for a target beyond half of the box."""
     length = _box_length(target, sampling)
     start = float(target.r[0]) - 0.5 * target.width
     counts = _counts(positions, jnp.asarray(length, positions.dtype), start, target.width, len(target.r))
@@ -150,11 +144,7 @@ def densities(
 
 
 def _box_length(target: StructureTarget, sampling: Sampling) -> float:
-    """The edge of the box [Å].
-
-    Raises:
-        InputError: the target extends beyond half of it.
-    """
+    """The edge of the box [Å]; raises `InputError` for a target beyond half of it."""
     length = box_length(target.density, sampling)
     end = float(target.r[-1]) + 0.5 * target.width
     if end > 0.5 * length:

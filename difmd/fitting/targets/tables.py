@@ -39,12 +39,10 @@ def read_targets(path: str | Path, *, finite_size: bool = True) -> tuple[Diffusi
     lines = _lines(path)
     rows = csv.DictReader(line for _, line in lines)
     wanted = COLUMNS if finite_size else COLUMNS[:3]
-    missing = [name for name in wanted if name not in (rows.fieldnames or ())]
+    present = rows.fieldnames or ()
+    missing = ", ".join(name for name in wanted if name not in present)
     if missing:
-        raise InputError(
-            f"target table {path} has no column {', '.join(missing)}; it has "
-            f"{', '.join(rows.fieldnames or ())}"
-        )
+        raise InputError(f"target table {path} has no column {missing}; it has {', '.join(present)}")
     targets = [
         _target(row, wanted, f"target table {path}, line {number}")
         for (number, _), row in zip(lines[1:], rows, strict=True)
@@ -80,11 +78,11 @@ def _target(row: Mapping[str, str], names: tuple[str, ...], where: str) -> Diffu
         if not (np.isfinite(value) and value > 0):
             raise InputError(f"{where}: {name} = {row[name]!r} is not a positive number")
         values.append(value * scale)
-    temperature, diffusivity, density, *viscosity = values
+    temperature, diffusivity, density = values[:3]
+    viscosity = values[3] if len(values) > 3 else None
     return DiffusivityTarget(
-        temperature=temperature, diffusivity=diffusivity, density=density,
-        viscosity=viscosity[0] if viscosity else None,
-    )  # fmt: skip
+        temperature=temperature, diffusivity=diffusivity, density=density, viscosity=viscosity
+    )
 
 
 def at_temperatures(

@@ -85,39 +85,20 @@ class Target(abc.ABC):
     uses_production: ClassVar[bool] = True
 
     def check(self, setup: Setup, params: Params, system: System) -> None:
-        """Check that the quantity can be measured; called before a fit.
-
-        Args:
-            setup: what all state points have in common.
-            params: initial parameters.
-            system: a box of the liquid.
-
-        Raises:
-            InputError: it cannot be measured.
-        """
+        """Raise `InputError` if the quantity cannot be measured in this box; called before a fit."""
         del setup, params, system
 
     @abc.abstractmethod
     def measure(self, run: StatePointRun) -> Any:
         """Measure the quantity, its error, and its gradient if `run.setup.with_gradient`.
 
-        Args:
-            run: the simulation.
-
-        Returns:
-            A result of any type, which `check_result`, `residuals` and `record` receive.
+        The result may have any type; `check_result`, `residuals` and `record` receive it.
         """
 
     def check_result(self, result: Any, run: StatePointRun, key: Key[Array, ""]) -> None:
-        """Check that a result is of use to a fit.
+        """Raise `DifmdError` for a result of no use to a fit, for instance if its gradient is only noise.
 
-        Args:
-            result: from `measure`.
-            run: the simulation.
-            key: seed of further runs.
-
-        Raises:
-            DifmdError: it is of no use, for instance because its gradient is only noise.
+        The key is the seed of further runs.
         """
         del result, run, key
 
@@ -126,35 +107,22 @@ class Target(abc.ABC):
     def residuals(
         cls, targets: Sequence[Any], results: Sequence[Any], residual: Residual, share: float
     ) -> list[Residuals]:
-        """Residuals of all targets of this class in a fit, for their results.
+        """Residuals of all targets of this class, with their derivatives and errors, from their results.
 
         Args:
             targets: of this class.
             results: what `measure` returned for each.
             residual: of the values, chosen by the user; may be ignored.
             share: factor of all residuals, 1/√(number of targets of all classes).
-
-        Returns:
-            `Residuals` for each target, with their derivatives and errors.
         """
 
     @classmethod
     @abc.abstractmethod
     def record(cls, targets: Sequence[Any], results: Sequence[Any]) -> dict[str, Any]:
-        """Entries of the history for all targets of this class in a fit.
-
-        Args:
-            targets: of this class.
-            results: what `measure` returned for each.
-
-        Returns:
-            A dict that `json.dumps` accepts.
-        """
+        """Entries of the history for all targets of this class and their results; `json.dumps` accepts it."""
 
     def settings(self) -> tuple[Any, ...]:
         """Distinguishes the target from others, so that a fit resumes only from its own checkpoint."""
         values = (getattr(self, field.name) for field in dataclasses.fields(self))  # type: ignore[arg-type]
-        return (
-            type(self).__qualname__,
-            *(np.asarray(x) if isinstance(x, list | np.ndarray) else x for x in values),
-        )
+        plain = (np.asarray(x) if isinstance(x, list | np.ndarray) else x for x in values)
+        return (type(self).__qualname__, *plain)
