@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from difmd._internal.lazy import importer
+from difmd.potentials import describe as _describe
 from difmd.potentials.atomic_energies import atomic_energies
 from difmd.potentials.base import Params, Potential, from_description, validate_inputs
 from difmd.potentials.buckingham import buckingham
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 else:
     _OF_NETWORKS = ("networks", "invariant", "mace", "nequip", "network_potential")
     __getattr__ = importer(__name__, dict.fromkeys(_OF_NETWORKS, "difmd.potentials.networks"))
+
+_describe.LATE_MODULES.append("difmd.potentials.networks")
 
 __all__ = [
     "TERSOFF_1989",

@@ -21,6 +21,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Numbers of a table that `summary` writes out.
 _MOST_SHOWN = 8
 
+LATE_MODULES: list[str] = []
+"""Modules with further factories, imported when a description names an unknown factory."""
+
 _factories: dict[str, Callable[..., Any]] = {}
 _functions: dict[str, Callable[..., Any]] = {}
 
@@ -62,7 +65,8 @@ def made_from(description: Mapping[str, Any]) -> Any:
         first, second = (made_from(term) for term in description["terms"])
         return first + second
     if name not in _factories:
-        import_late("difmd.potentials.networks")
+        for module in LATE_MODULES:
+            import_late(module)
     if name not in _factories:
         raise InputError(f"difmd has no potential {name!r} that can be loaded, only {sorted(_factories)}")
     arguments = {key: _live(value) for key, value in description["arguments"].items()}
