@@ -41,6 +41,9 @@ def find(shared_data, name):
     return path
 
 
+@pytest.mark.quick(
+    "3bpa/train_300K", "mlearn_Cu/train", "rmd17_aspirin/train", "water_bulk_dipole_polar/train"
+)
 @pytest.mark.parametrize("name", ODD)
 def test_verdicts(shared_data, name):
     frames = read(find(shared_data, name), progress=False)
@@ -74,6 +77,7 @@ def test_stress_of_nickel_is_corrected(shared_data):
     assert abs(left.value) < 0.01 * units.GPA and left.slope == pytest.approx(1, abs=0.03)
 
 
+@pytest.mark.quick("rmd17_aspirin/train")
 @pytest.mark.parametrize("name", ["lips_nequip/valid", "water_pbe0ts_deepmd/train", "rmd17_aspirin/train"])
 def test_units_of_shuffled_frames(shared_data, name):
     """Without frames close to each other, the pair potential still distinguishes kcal/mol from eV."""

@@ -182,6 +182,7 @@ def test_periodic_system_has_charges_and_no_dipole(case):
     assert np.isnan(evaluation.dipole).all()
 
 
+@pytest.mark.slow
 def test_sum_has_the_charges_of_its_terms(tmp_path):
     first, other = NETWORKS["mace with dipoles"](), NETWORKS["nequip with dipoles"]()
     bare = lennard_jones(["H", "C", "O"], sigma=1.0, epsilon=0.01, cutoff=CUTOFF)

@@ -19,6 +19,7 @@ def evaluated(potential, system):
 MADELUNG = {"rocksalt": ("NaCl", 1.747564594633182), "cesiumchloride": ("CsCl", 1.762674773070988)}
 
 
+@pytest.mark.quick("5.0-rocksalt")
 @pytest.mark.parametrize("structure", MADELUNG)
 @pytest.mark.parametrize("cutoff", [5.0, 9.0])
 def test_madelung_constants(structure, cutoff):
@@ -42,6 +43,7 @@ def test_background_neutralises_a_charge():
     np.testing.assert_allclose(evaluated(ewald, system).energy, -1.418648739756 * COULOMB / 4, rtol=1e-9)
 
 
+@pytest.mark.quick("1")
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_energies_agree_with_nist(shared_data, number):
     """SPC/E water, doi:10.18434/T4M88Q: all terms together, without the pairs of each molecule."""

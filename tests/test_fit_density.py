@@ -78,6 +78,7 @@ def measured(replicas):
     return result
 
 
+@pytest.mark.slow
 def test_density_and_gradient_of_a_dilute_gas(measured):
     exact = expected(EPSILON)
     assert measured.stderr < 0.02 * exact

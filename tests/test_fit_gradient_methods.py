@@ -44,16 +44,19 @@ def default(replicas):
     return along(replicas, None)
 
 
+@pytest.mark.quick("checkpointed")
 @pytest.mark.parametrize("name", EXACT)
 def test_methods_agree(replicas, default, name):
     np.testing.assert_allclose(along(replicas, EXACT[name]), default, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_reversible_agrees(replicas, default):
     """It rounds positions to a grid, so that trajectories differ slightly."""
     np.testing.assert_allclose(along(replicas, gradients.reversible()), default, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_truncation_bounds_and_biases(replicas, default):
     """Windows of half the trajectory leave out what happened before, and nothing else."""
     half = along(replicas, gradients.truncated_backpropagation(n_steps=WINDOW.n_steps // 2))

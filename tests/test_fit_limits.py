@@ -21,6 +21,7 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.quick("ENERGY_JUMP")
 @pytest.mark.parametrize("flag", BAD)
 def test_a_fit_stops_where_simulate_does(flag):
     potential = BAD[flag]

@@ -105,6 +105,7 @@ def test_counts_are_those_of_the_observable(gas):
             np.testing.assert_allclose(R, expected.r[10:], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_interrupted_fit_resumes_bit_for_bit(uninterrupted, tmp_path, monkeypatch):
     with pytest.raises(FitInterrupted) as caught:
         to_diffusivity(folder=tmp_path, on_iteration=interrupt)
@@ -185,6 +186,7 @@ def test_without_gradients_there_is_g_alone(gas):
     assert found.gradient is None and found.g.shape == (20,)
 
 
+@pytest.mark.slow
 def test_one_simulation_serves_all_targets_of_a_state_point(uninterrupted):
     """The diffusivity is the same, bit for bit, with a structure beside it."""
     term = state_points(POTENTIAL, PARAMS, [TARGET, DIFFUSIVITY], sampling=SAMPLING)
@@ -223,6 +225,7 @@ def test_an_exploded_gradient_reports_the_horizon(monkeypatch):
     np.testing.assert_allclose(caught.value.partial_result.params["sigma"], 3.7)
 
 
+@pytest.mark.slow
 def test_bins_may_begin_anywhere(gas):
     """Counts of bins half as wide add up to those of bins that lie half of one aside."""
     _, done = gas
@@ -306,6 +309,7 @@ def test_a_crystal_of_any_number_of_atoms(n_atoms):
     assert distances.min() == pytest.approx(2 ** (1 / 6) * spacing)
 
 
+@pytest.mark.slow
 def test_a_box_with_empty_sites_melts():
     sampling = dataclasses.replace(SAMPLING, n_atoms=50)
     replicas = melt(

@@ -38,6 +38,7 @@ def report(replicas):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_reverse_mode(report, replicas):
     """Each horizon is a rollout of its own, with the momenta and the noise of its replica."""
     systems, lists = replicas

@@ -98,6 +98,9 @@ def shows_failure(flags, before, at):
     return any(seen[flag] for flag in seen if flag & flags)
 
 
+@pytest.mark.quick(
+    "piston inverts the cell", "explodes at once", "explodes later", "crosses a jump of the energy"
+)
 @pytest.mark.parametrize("name", BROKEN)
 def test_failed_run_reports_the_step_and_the_states_before_and_at_it(name):
     begin, message, step = BROKEN[name]
@@ -308,6 +311,17 @@ def test_every_flag_has_a_case_and_a_remedy():
     assert set(FLAGS) == set(Flag) == set(REMEDIES)
 
 
+@pytest.mark.quick(
+    "CELL_COLLAPSE",
+    "CELL_TOO_SMALL",
+    "NEIGHBOR_OVERFLOW",
+    "ENERGY_JUMP",
+    "OFF_GRID",
+    "NON_FINITE",
+    "TOO_FAST",
+    "NEIGHBOR_STALE",
+    "TOO_CLOSE",
+)
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
 def test_flag_is_set_by_its_cause_and_not_by_similar_runs(flag):
     sets, does_not = FLAGS[flag]

@@ -15,6 +15,7 @@ def evaluated(potential, system):
     return difmd.evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
 
 
+@pytest.mark.slow
 def test_embedding_continues_as_a_line():
     """Beyond the last density of the table energies follow a straight line."""
     r, rho = np.linspace(0, 6.0, 61), np.linspace(0, 2.0, 21)
@@ -67,6 +68,7 @@ def test_padding_is_not_embedded():
 SILICON = {"epsilon": 2.1683, "sigma": 2.0951}
 
 
+@pytest.mark.quick("tersoff-float32")
 @pytest.mark.parametrize(
     ("make", "dtype"),
     [

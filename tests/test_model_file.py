@@ -80,6 +80,17 @@ POTENTIALS = {
 }
 
 
+@pytest.mark.quick(
+    "truncated",
+    "shifted",
+    "switched",
+    "ewald",
+    "tabulated",
+    "embedded_atom",
+    "lennard_jones",
+    "sum",
+    "mace, distances held",
+)
 @pytest.mark.parametrize("name", list(POTENTIALS))
 def test_loading_returns_what_was_saved(name, tmp_path):
     potential = POTENTIALS[name]()

@@ -326,6 +326,7 @@ def test_padding_points_follow_long_and_short_arrays(monkeypatch):
         assert axis[-2] == 1e6 and axis[-1] == -1e6
 
 
+@pytest.mark.quick("500.0-pbc1")
 @pytest.mark.parametrize("pbc", [[False] * 3, [True, False, False], [False, True, False]])
 @pytest.mark.parametrize("size", [5.0, 500.0, 5e6])
 def test_pairs_of_atoms_in_a_plane_and_on_a_line(pbc, size):

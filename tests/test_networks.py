@@ -151,6 +151,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.quick("mace", "nequip", "invariant")
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_energy_of_an_isolated_atom_is_its_shift(name):
     potential = NETWORKS[name](scale=[0.3, 2.0], shift=[-13.6, -430.0])
@@ -161,6 +162,7 @@ def test_energy_of_an_isolated_atom_is_its_shift(name):
         assert found == pytest.approx(energy, abs=1e-12)
 
 
+@pytest.mark.quick("mace", "nequip", "invariant")
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_energy_depends_on_every_weight(name):
     """A weight without a derivative would be useless."""
@@ -185,6 +187,7 @@ def test_limited_distances_are_smooth():
     assert all(jax.grad(at)(r) >= 0 for r in np.linspace(1.7, 2.1, 41))
 
 
+@pytest.mark.quick("mace", "nequip", "invariant")
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_distances_below_the_limit_are_those_at_the_limit(name):
     table = np.array([[1.5, 0.9], [0.9, 2.4]])
@@ -276,6 +279,7 @@ def test_atomic_energies_add_and_exert_no_force():
         atomic_energies(["H"], energies=[float("nan")])
 
 
+@pytest.mark.slow
 def test_dynamics_with_a_network_conserve_energy():
     """The list contains reverse edges, is rebuilt during the run, and grows when it is too small."""
     system = water()

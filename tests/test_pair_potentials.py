@@ -49,6 +49,7 @@ def test_madelung_energy_of_rock_salt():
     assert abs(errors[0]) < 1e-2 and abs(errors[1]) < 2e-3, errors
 
 
+@pytest.mark.slow
 def test_sums_in_blocks_agree_with_a_single_sum(monkeypatch):
     """Energies, forces, stress and a gradient of them, with a last block that overlaps the one before."""
     atoms = ase.build.bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 1)

@@ -160,6 +160,7 @@ def different():
     return [difmd.from_ase(crystal(seed=1)), difmd.from_ase(two), converged]
 
 
+@pytest.mark.slow
 def test_sequence_agrees_with_single_structures(different):
     together = relaxed(different, strains=None, save_every=3)
     assert [one.system.n_atoms for one in together] == [4, 3, 4]
@@ -229,6 +230,7 @@ def test_fixed_atoms_stay_and_their_forces_do_not_count():
     assert result.to_ase()[-1].constraints[0].get_indices().tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_fixed_atoms_follow_a_free_cell():
     system = difmd.from_ase(slab())
     result = relaxed(system, strains=any_strain(), pressure=0.05 * units.GPA, force_tolerance=1e-6)
@@ -377,6 +379,7 @@ def test_interrupt_returns_the_completed_part(monkeypatch):
     np.testing.assert_array_equal(waiting.system.positions, free.positions)
 
 
+@pytest.mark.slow
 def test_structures_relax_in_their_precision():
     systems = [difmd.from_ase(crystal(seed=n), dtype=kind) for n, kind in enumerate(("float64", "float32"))]
     # Parameters are in float64.

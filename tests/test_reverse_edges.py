@@ -54,6 +54,7 @@ def assert_reverse_edges(system, neighbors, reverse_edges):
     assert sorted([*first[there], *second[there]]) == sorted(np.flatnonzero(is_used))
 
 
+@pytest.mark.quick("True-7", "pbc1-2", "False-1")
 @pytest.mark.parametrize("n", [1, 2, 7])
 @pytest.mark.parametrize("pbc", [True, [False, True, False], False])
 def test_packed_lists_contain_the_same_pairs(n, pbc):

@@ -102,6 +102,7 @@ def liquid():
     return potential, potential.init(jax.random.key(0)), frames
 
 
+@pytest.mark.slow
 def test_energies_of_stored_states():
     potential, params, frames = liquid()
     systems = jax.tree.map(lambda *x: jnp.stack(x), *frames)

@@ -55,6 +55,7 @@ def equal(a, b):
     return jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.array_equal(raw(x), raw(y))), a, b))
 
 
+@pytest.mark.quick("dynamic")
 @pytest.mark.parametrize("rebuild_every", [None, 5], ids=["dynamic", "static"])
 def test_restarted_run_equals_one_run_for_any_save_every(start, rebuild_every):
     state, neighbors = start
@@ -189,6 +190,7 @@ def test_list_that_is_stale_at_step_0_is_flagged(start):
         assert Flag.NEIGHBOR_STALE in flags_of(run.status) and int(run.status.first_bad_step) == 0
 
 
+@pytest.mark.quick("direct")
 @pytest.mark.parametrize("method", [direct, checkpointed])
 def test_gradient_agrees_with_central_differences(start, method):
     """Over 50 steps, in the parameters and in all momenta along a direction."""

@@ -124,6 +124,7 @@ def test_run_killed_before_its_parts_are_joined(tmp_path, monkeypatch, each_chun
     assert content(tmp_path / "killed") == content(tmp_path / "complete")
 
 
+@pytest.mark.slow
 def test_replicas_and_runs_larger_than_memory(tmp_path):
     systems = jax.tree.map(lambda x: jnp.stack([x, x]), crystal())
     run = simulate(tmp_path, system=systems, load=False)
@@ -239,6 +240,7 @@ def killed(tmp_path, n_kills, n_steps):
     return n_killed
 
 
+@pytest.mark.slow
 def test_run_killed_three_times_writes_the_same_file(tmp_path):
     assert killed(tmp_path, 3, 10_000) >= 1
 

@@ -122,12 +122,14 @@ def test_overflow_during_a_run_does_not_change_the_trajectory(hot_run, ample, cr
     assert_same_path(result, ample[0])
 
 
+@pytest.mark.slow
 def test_overflow_at_step_0_does_not_change_the_trajectory(hot_run, ample):
     result, _ = hot_run(1)
     assert result.n_replays >= 1
     assert_same_path(result, ample[0])
 
 
+@pytest.mark.slow
 def test_slab_that_exceeds_the_capacity_for_the_mean_density(crystal, monkeypatch):
     """The list is enlarged to the capacity that the initial state needs, and the trajectory is the same."""
     slab = crystal.replace(cell=jnp.diag(jnp.array([11.4, 11.4, 34.2])))

@@ -61,6 +61,7 @@ def drift(integrator, n_steps, dt):
     return float(jnp.max(jnp.abs(done.frames - energy(state, neighbors))))
 
 
+@pytest.mark.quick("nose_hoover")
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_energy_with_reservoir_is_conserved_to_second_order(name):
     """Halving the step for the same duration divides the error by four."""
@@ -73,6 +74,7 @@ def test_energy_with_reservoir_is_conserved_to_second_order(name):
     assert 3.0 < errors[0] / errors[1] < 5.5
 
 
+@pytest.mark.quick("csvr")
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_momenta_have_no_drift_and_reach_the_temperature(name):
     done = run(name, 1500, save_every=5)
@@ -153,6 +155,7 @@ def test_padding_has_no_degrees_of_freedom():
     assert float(degrees_of_freedom(padded)) == float(degrees_of_freedom(system)) == 9
 
 
+@pytest.mark.quick("nose_hoover")
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_gradient_in_temperature_and_time_constant(name):
     """Against central differences, for a few steps."""
@@ -190,6 +193,7 @@ def test_empty_chain_raises():
         made("nose_hoover", length=0)
 
 
+@pytest.mark.slow
 def test_berendsen_reaches_the_temperature_and_warns():
     with pytest.warns(UserWarning, match="no ensemble"):
         integrator = difmd.integrators.berendsen(dt=DT, temperature=T, time_constant=TAU)

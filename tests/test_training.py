@@ -222,6 +222,7 @@ def water(**arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_network_learns_dipoles_from_frames_with_missing_labels():
     potential, weights = water(charges=True), Weights(1.0, 1.0, 0.0, 10.0)
     recipe = dataclasses.replace(constant_weights(weights), n_epochs=40, batch_size=4)

@@ -65,6 +65,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick("Lennard-Jones-False")
 @pytest.mark.parametrize("fractional", [False, True])
 @pytest.mark.parametrize(("potential", "system"), CASES)
 def test_energy_and_forces_through_jax_md(potential, system, fractional):
@@ -135,6 +136,7 @@ def test_trajectories_agree_to_rounding():
     np.testing.assert_allclose(state.momentum, done.momenta[-1], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_minimisers_of_jax_md_reach_the_crystal():
     system, params = argon(), LJ.init(jax.random.key(0))
     perfect = shaken("Ar", 5.4, FCC, 3, width=0.0)
@@ -151,6 +153,7 @@ def test_minimisers_of_jax_md_reach_the_crystal():
     assert found == pytest.approx(float(known(LJ, params, perfect).energy), abs=1e-8)
 
 
+@pytest.mark.slow
 def test_stillinger_weber_of_jax_md_is_that_of_difmd():
     system = silicon(strain=0.05)
     theirs = from_jax_md(
@@ -211,6 +214,7 @@ def silica(displacement, params):
     return energy_fn
 
 
+@pytest.mark.slow
 def test_tersoff_of_jax_md_is_that_of_difmd():
     system = silicon(strain=0.05)
     own = difmd.tersoff(["Si"])
@@ -221,6 +225,7 @@ def test_tersoff_of_jax_md_is_that_of_difmd():
     np.testing.assert_allclose(found.stress, expected.stress, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "cutoff", "system", "dt_fs"),
     [

@@ -47,7 +47,7 @@ ENGINES = ("mixture", "embedded_atom", "tersoff", "mace")
 
 # Rows with nothing that the quick suite does not check elsewhere.
 VARIATIONS = (
-    "truncated", "shifted", "switched", "buckingham", "pair_prior", "zbl, unequal cut-offs",
+    "truncated", "shifted", "switched", "sum", "morse", "buckingham", "pair_prior", "zbl, unequal cut-offs",
     "prior and network", "truncated with tail", "mace, distances held", "mace, three factors",
 )  # fmt: skip
 
@@ -152,6 +152,7 @@ def fragments(case):
     return [moved(case, positions, cell=cell, atomic_numbers=n) for n in keep]
 
 
+@pytest.mark.quick("mixture", "tersoff")
 def test_end_at_the_cutoff_and_start_of_the_switch(engine):
     """Energy, force and second derivative of a dimer on both sides of the cut-off."""
     needs_any_cell(engine)
@@ -197,6 +198,7 @@ def energy_at(case, r):
     return case.potential.apply(case.params, case.system.replace(positions=r.reshape(-1, 3)), case.neighbors)
 
 
+@pytest.mark.quick("mixture", "tersoff")
 def test_second_derivatives_are_central_differences(engine):
     """Every component; also that padding atoms on top of others give nothing, not NaN."""
     at = engine.system.positions.reshape(-1)
@@ -232,6 +234,7 @@ def test_stress_is_central_differences_of_a_strain(engine):
         assert (np.abs(voigt[:3] - expected[:3]) > 1e-6).all()
 
 
+@pytest.mark.quick("mixture", "mace")
 def test_gradient_in_the_parameters_is_central_differences(engine):
     needs_params(engine)
     flat, unravel = ravel_pytree(engine.params)
@@ -250,6 +253,7 @@ def needs_params(case):
         pytest.skip("has no params")
 
 
+@pytest.mark.quick("mixture")
 def test_gradient_of_stress_in_the_parameters_is_central_differences(quick_engine):
     needs_params(quick_engine)
     flat, unravel = ravel_pytree(quick_engine.params)
@@ -301,6 +305,7 @@ def test_atomic_energies_add_up(case):
     assert not np.any(atomic[N_ATOMS:])
 
 
+@pytest.mark.quick("mixture", "tersoff")
 def test_padding_is_inert_and_jit_equals_eager(engine):
     bare = liquid(engine.row.numbers, padded=False)
     found = evaluate(engine.potential, engine.params, bare, roomy_list(bare))
@@ -333,6 +338,7 @@ def test_one_trace(engine):
     assert energy(scaled, warmer) != first
 
 
+@pytest.mark.quick("mixture", "mace")
 def test_reverse_rule_of_forces_is_that_of_the_gradient(engine):
     potential, neighbors = engine.potential, engine.neighbors
 

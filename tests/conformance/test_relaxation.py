@@ -130,6 +130,7 @@ def test_elastic_constants_of_silicon_agree_with_the_literature():
     np.testing.assert_allclose(found[:3, 3:], 0, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_elastic_constants_are_second_differences_of_relaxed_energies(kind):
     potential, _, params, relaxed = problem(kind)
@@ -151,6 +152,7 @@ def test_elastic_constants_are_second_differences_of_relaxed_energies(kind):
     np.testing.assert_allclose(strain @ constants @ strain, curvature, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_molecule_relaxes_without_a_cell():
     atoms = molecule("CH4")
     atoms.rattle(0.1, seed=0)

@@ -52,6 +52,7 @@ def evaluated(potential, atoms):
     return difmd.evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
 
 
+@pytest.mark.quick("tersoff SiC", "stillinger_weber GaN", "embedded_atom CuAg")
 @pytest.mark.parametrize("name", CASES)
 def test_energy_forces_and_stress(name):
     which, make, tolerance = CASES[name]
@@ -64,6 +65,7 @@ def test_energy_forces_and_stress(name):
         )
 
 
+@pytest.mark.slow
 def test_a_file_of_one_metal(tmp_path):
     file = tmp_path / "made_up.eam"
     write_funcfl(file, eam_tables())
@@ -94,6 +96,7 @@ def test_files_of_the_embedded_atom_method(tmp_path, ending):
     np.testing.assert_allclose(only.energy, silver.get_potential_energy(), rtol=1e-7)
 
 
+@pytest.mark.quick("silicon")
 @pytest.mark.parametrize(
     ("make", "cohesive", "lattice"),
     [
