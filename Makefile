@@ -21,7 +21,7 @@ help:  ## list the targets
 	@echo "Targets (VENV=$(VENV), PYTHON=$(PYTHON)):"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
-demo: $(VENV)/.base  ## run experiments/methanol_potential and experiments/methane_diffusivity, side by side
+demo: $(VENV)/.base  ## run experiments/methanol_potential and a short experiments/methane_diffusivity, side by side
 	@$(MAKE) --no-print-directory -j2 demo-potential demo-diffusivity
 	@tail -n 12 runs/methanol.log
 
@@ -31,7 +31,7 @@ demo-potential: $(VENV)/.base
 	@$(PY) experiments/methanol_potential/run.py > runs/methanol.log 2>&1 || { cat runs/methanol.log; exit 1; }
 
 demo-diffusivity: $(VENV)/.base
-	$(PY) experiments/methane_diffusivity/run.py
+	$(PY) experiments/methane_diffusivity/run.py --short
 
 bench: $(VENV)/.bench  ## speed beside LAMMPS and jax-md; takes long
 	$(PY) experiments/benchmarks/run.py

@@ -187,7 +187,7 @@ def test_lists_follow_a_shrinking_cell():
     assert run.n_replays > 0
 
 
-@pytest.mark.quick("cell_rescaling-direct")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method"),
     [("cell_rescaling", "direct"), ("martyna_tobias_klein", "checkpointed"), ("cell_rescaling", "forward")],

@@ -41,7 +41,7 @@ def frames(sizes, pbc=True):
     return result
 
 
-@pytest.mark.quick("mace-True", "lennard_jones-False")
+@pytest.mark.quick("lennard_jones-False")
 @pytest.mark.parametrize("pbc", [True, False])
 @pytest.mark.parametrize("make", ["lennard_jones", "mace"])
 def test_batch_agrees_with_single_frames(make, pbc):
@@ -165,7 +165,7 @@ def test_invalid_input_is_refused():
         statistics(far, cutoff=CUTOFF)
 
 
-@pytest.mark.quick("invariant")
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ["mace", "nequip", "invariant"])
 def test_float32_networks_are_independent_of_padding_and_order(make):
     """To 1e-6 of the root mean square force; energies of an untrained network are too small to compare."""

@@ -45,6 +45,7 @@ def test_a_folder_that_was_named_is_filled_and_read_quietly(tmp_path):
     assert stored == {file: file.stat().st_mtime_ns for file in (tmp_path / "mine").rglob("*-cache")}
 
 
+@pytest.mark.quick("variables1-None", "variables3-/nowhere/else")
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [

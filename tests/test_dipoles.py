@@ -149,6 +149,7 @@ def plain(case, system, neighbors):
     return case.potential.apply(case.params, system, neighbors)
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_dipole_agree_with_central_differences(case):
     """In positions and in weights, each of which affects the energy or the dipole."""
     system, neighbors = listed(skin=0.5)

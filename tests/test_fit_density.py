@@ -89,6 +89,7 @@ def test_density_and_gradient_of_a_dilute_gas(measured):
     assert abs(float(measured.gradient["epsilon"][0]) - slope) < 4 * error
 
 
+@pytest.mark.slow
 def test_residual_and_record(measured):
     target = dataclasses.replace(TARGET, stderr=0.01 * TARGET.density)
     (residuals,) = DensityTarget.residuals([target], [measured], relative_residual, 1.0)

@@ -71,6 +71,7 @@ def measured(species, **more):
     )[0]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_diffusivity_is_that_of_the_species():
     """Light atoms are faster; the mean over all lies between; the estimator of the gradient agrees."""
     light, heavy, both = (measured(species) for species in (10, 18, None))

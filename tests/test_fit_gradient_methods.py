@@ -44,7 +44,7 @@ def default(replicas):
     return along(replicas, None)
 
 
-@pytest.mark.quick("checkpointed")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_methods_agree(replicas, default, name):
     np.testing.assert_allclose(along(replicas, EXACT[name]), default, rtol=1e-7)

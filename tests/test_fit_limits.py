@@ -21,7 +21,7 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.quick("ENERGY_JUMP")
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", BAD)
 def test_a_fit_stops_where_simulate_does(flag):
     potential = BAD[flag]

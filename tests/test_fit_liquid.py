@@ -93,6 +93,7 @@ def same(first, second):
     return all(bool(jnp.all(x == y)) for x, y in zip(*map(jax.tree.leaves, (first, second)), strict=True))
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_observable(gas):
     after, done = gas
     found = densities(TARGET, done.positions[:2, :3], SAMPLING)

@@ -243,6 +243,7 @@ def sample_and_gradient(argon):
     return jax.jit(jax.value_and_grad(sample, has_aux=True)), momenta
 
 
+@pytest.mark.slow
 def test_diffusion_sample_rebuilds_the_list(argon):
     """Any list of enough capacity gives the same sample, that of another configuration too."""
     window = DiffusionWindow(dt=5 * units.FS, save_every=4, rebuild_every=4, first=1, last=2, origins=0)

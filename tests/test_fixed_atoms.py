@@ -66,7 +66,7 @@ def test_mobile_atoms_have_three_degrees_of_freedom_each():
     np.testing.assert_allclose(result, kinetic / (36 * units.KB), rtol=1e-12)
 
 
-@pytest.mark.quick("forward", "reversible")
+@pytest.mark.quick("forward")
 @pytest.mark.parametrize("method", ["direct", "checkpointed", "reversible", "forward"])
 def test_derivatives_with_fixed_atoms(method):
     system = slab()
@@ -246,6 +246,7 @@ def test_temperature_counts_the_degrees_of_freedom(n, fixed, pbc):
     np.testing.assert_allclose(kinetic_temperature(system, momenta), expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_thermostat_without_rotation_has_the_right_temperature():
     """3N − 6 degrees of freedom; with 3N − 3 the temperature would be 25 % too high."""
     cluster = np.array([[0, 0, 0], [3.8, 0, 0], [1.9, 3.3, 0], [1.9, 1.1, 3.1], [1.9, 1.1, -3.1]])

@@ -68,6 +68,7 @@ def test_gradients_are_those_of_reverse_mode(report, replicas):
     np.testing.assert_allclose(report.times, DT * EVERY * np.arange(1, 5))
 
 
+@pytest.mark.slow
 def test_advice_and_costs(report):
     good = report.relative_error <= 0.1
     expected = report.times[good][-1] if good.any() else np.nan

@@ -49,6 +49,7 @@ def finnis_sinclair(cutoff=4.0):
     )
 
 
+@pytest.mark.slow
 def test_padding_is_not_embedded():
     """The derivative of a root would be NaN at its density, which is zero."""
     potential = finnis_sinclair()

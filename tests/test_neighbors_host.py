@@ -128,6 +128,7 @@ def test_overflow_of_images_and_of_runs_is_flagged(where):
     assert_exact(system, grow(system, tight), 1.5)
 
 
+@pytest.mark.quick("False")
 @pytest.mark.parametrize("batched", [False, True])
 def test_blocks_of_a_large_system_give_the_same_list(batched, monkeypatch):
     """With a last block that overlaps the previous one, and columns that pad."""
@@ -326,7 +327,7 @@ def test_padding_points_follow_long_and_short_arrays(monkeypatch):
         assert axis[-2] == 1e6 and axis[-1] == -1e6
 
 
-@pytest.mark.quick("500.0-pbc1")
+@pytest.mark.slow
 @pytest.mark.parametrize("pbc", [[False] * 3, [True, False, False], [False, True, False]])
 @pytest.mark.parametrize("size", [5.0, 500.0, 5e6])
 def test_pairs_of_atoms_in_a_plane_and_on_a_line(pbc, size):

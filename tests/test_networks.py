@@ -151,7 +151,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.quick("mace", "nequip", "invariant")
+@pytest.mark.quick("mace")
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_energy_of_an_isolated_atom_is_its_shift(name):
     potential = NETWORKS[name](scale=[0.3, 2.0], shift=[-13.6, -430.0])
@@ -187,7 +187,7 @@ def test_limited_distances_are_smooth():
     assert all(jax.grad(at)(r) >= 0 for r in np.linspace(1.7, 2.1, 41))
 
 
-@pytest.mark.quick("mace", "nequip", "invariant")
+@pytest.mark.quick("invariant")
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_distances_below_the_limit_are_those_at_the_limit(name):
     table = np.array([[1.5, 0.9], [0.9, 2.4]])
@@ -260,6 +260,7 @@ def test_invalid_settings_are_refused(settings, message):
         invariant(["H"], **settings)
 
 
+@pytest.mark.slow
 def test_atomic_energies_add_and_exert_no_force():
     system = water()
     potential = atomic_energies(["H", 8], energies=[-13.6, -430.0])

@@ -61,7 +61,7 @@ def assert_same(result, expected):
         np.testing.assert_array_equal(a, b, err_msg=str(place))
 
 
-@pytest.mark.quick("replicas", "NPT")
+@pytest.mark.quick("NPT")
 @pytest.mark.parametrize(
     ("system", "integrator", "needed"),
     [

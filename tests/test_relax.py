@@ -178,6 +178,7 @@ def test_sequence_agrees_with_single_structures(different):
     np.testing.assert_array_equal(together[2].system.positions, different[2].positions)
 
 
+@pytest.mark.slow
 def test_batch_dimension_is_returned(different):
     first, _, converged = different
     both = jax.tree.map(lambda *x: jnp.stack(x), first, converged)

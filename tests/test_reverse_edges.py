@@ -31,6 +31,7 @@ def vectors(system, neighbors):
     return extended[indices] - extended[np.asarray(neighbors.centers)][:, None]
 
 
+@pytest.mark.quick("periodic-2", "slab-7", "free-40", "periodic-1")
 @pytest.mark.parametrize("n", [1, 2, 7, 40])
 @pytest.mark.parametrize("pbc", [True, [True, False, True], False], ids=["periodic", "slab", "free"])
 def test_each_entry_has_one_reverse_edge(n, pbc):

@@ -206,6 +206,7 @@ def test_folder_that_is_a_file_raises(tmp_path):
         simulate(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_terminated_run_keeps_its_frames(tmp_path):
     """After SIGTERM there is a message, and no incomplete file."""
     process = subprocess.Popen(

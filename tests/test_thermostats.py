@@ -155,7 +155,7 @@ def test_padding_has_no_degrees_of_freedom():
     assert float(degrees_of_freedom(padded)) == float(degrees_of_freedom(system)) == 9
 
 
-@pytest.mark.quick("nose_hoover")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_gradient_in_temperature_and_time_constant(name):
     """Against central differences, for a few steps."""

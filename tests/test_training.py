@@ -158,6 +158,7 @@ def test_batch_without_a_finite_gradient_is_skipped():
     assert_equal(caught.value.partial_result.params, START.init(jax.random.key(0)))
 
 
+@pytest.mark.quick("None")
 @pytest.mark.parametrize("huber", [None, 0.01])
 def test_gradient_of_the_loss_agrees_with_central_differences(huber):
     (batch,) = make_batches(TRAIN[:3], cutoff=CUTOFF, batch_size=3, references=REFERENCES, max_shapes=1)
@@ -280,6 +281,7 @@ def test_dipoles_of_periodic_frames_are_ignored():
         train(water(charges=True), [frame], valid=[frame.replace(dipole=None)], **arguments)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_dipole_loss_agrees_with_central_differences():
     (batch,) = make_batches(molecules(4), cutoff=3.0, batch_size=4)
     measure = lambda evaluation, part: loss(evaluation, part, Weights(1.0, 1.0, 0.0, 3.0))  # noqa: E731

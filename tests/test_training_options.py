@@ -176,6 +176,7 @@ def test_default_schedule_is_that_of_optax():
     np.testing.assert_allclose([factor(0), factor(5)], [1.0, 0.5], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_optimizer_with_its_learning_rate_replaces_the_default():
     """AMSGrad at its learning rate differs from the default by rounding only; sgd(0) changes nothing."""
     recipe = dataclasses.replace(RECIPE, n_epochs=2)

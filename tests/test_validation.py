@@ -140,6 +140,7 @@ def sound(argon):
 QUICK = ("forces", "rotation", "truncated")
 
 
+@pytest.mark.quick("forces")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else slow) for name in BROKEN])
 def test_only_the_broken_check_fails(argon, name):
     potential, expected = BROKEN[name]

@@ -88,6 +88,7 @@ def test_settings_of_mace():
     np.testing.assert_allclose(dimers(potential, [(8, 1)] * 3, r)[0], theirs, rtol=5e-6)
 
 
+@pytest.mark.slow
 def test_sum_with_a_network_follows_the_precision_of_the_inputs():
     network = invariant(["H", "O"], cutoff=3.0, n_features=2, n_layers=1, l_max=0)
     prior = zbl(["O", "H"])

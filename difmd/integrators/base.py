@@ -152,7 +152,8 @@ def _in_units(name: str, value: Any) -> str:
 
 def check_integrator(integrator: Any) -> None:
     """Require an `Integrator`, or raise `InputError`."""
-    check_type("integrator", integrator, Integrator, "langevin(dt=...) and other factories make one")
+    factories = "velocity_verlet(dt=...), langevin(...) and other factories make one"
+    check_type("integrator", integrator, Integrator, factories)
 
 
 def check_momenta(momenta: Any, system: System) -> None:

@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import CalculatorSetupError, all_changes
 from jaxtyping import Array
 
+from difmd._internal.argument_checks import check_type
 from difmd._internal.pairs import as_triple
 from difmd.errors import check_positive
 from difmd.forces import Evaluation, evaluate
@@ -47,6 +48,8 @@ class Calculator(ASECalculator):
             InputError: a skin that is not positive, or params of another potential or not finite.
         """
         super().__init__(**kwargs)
+        remedy = "write Calculator(*difmd.load(file)[:2]) for a saved model"
+        check_type("potential", potential, Potential, remedy)
         check_model(potential, params)
         check_finite(params)
         self.potential = potential

@@ -78,7 +78,11 @@ class Settings:
 def parse() -> Settings:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute, to see that all works")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_true", help="a minute, to see that all works")
+    length.add_argument(
+        "--short", action="store_true", help="five temperatures, fewer steps of the fit, shorter averages"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/methane"), help="run folder")
     parser.add_argument("--targets", type=Path, default=datasets.methane_liquid())
@@ -87,26 +91,17 @@ def parse() -> Settings:
     difmd.enable_cache()
     table = read_targets(arguments.targets)
     at_temperatures(table, FITTED_AT)
+    sampling, iterations, before_time, after_time = SAMPLING, 6, 8 * units.PS, 18 * units.PS
     if arguments.quick:
-        chosen = at_temperatures(table, (91.0, 99.0, 103.0, 107.0))
-        return Settings(
-            QUICK,
-            chosen,
-            arguments.iterations or 2,
-            8 * units.PS,
-            8 * units.PS,
-            arguments.seed,
-            arguments.out,
-        )
+        table = at_temperatures(table, (91.0, 99.0, 103.0, 107.0))
+        sampling, iterations, after_time = QUICK, 2, 8 * units.PS
+    elif arguments.short:
+        table = at_temperatures(table, (91.0, 95.0, 99.0, 103.0, 107.0))
+        iterations, after_time = 5, 12 * units.PS
     return Settings(
-        SAMPLING,
-        table,
-        arguments.iterations or 6,
-        8 * units.PS,
-        18 * units.PS,
-        arguments.seed,
+        sampling, table, arguments.iterations or iterations, before_time, after_time, arguments.seed,
         arguments.out,
-    )
+    )  # fmt: skip
 
 
 def survey(

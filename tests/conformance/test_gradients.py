@@ -221,6 +221,7 @@ def test_coordinates_outside_the_grid_are_flagged():
     assert Flag.OFF_GRID in flags and np.isnan(gradient).all()
 
 
+@pytest.mark.slow
 def test_uneven_blocks_and_updated_lists():
     """75 steps between frames are two blocks and a remainder; nothing is saved, and lists are updated."""
     steps = {"save_every": 75, "save": lambda state, neighbors: None}

@@ -48,7 +48,8 @@ ENGINES = ("mixture", "embedded_atom", "tersoff", "mace")
 # Rows with nothing that the quick suite does not check elsewhere.
 VARIATIONS = (
     "truncated", "shifted", "switched", "sum", "morse", "buckingham", "pair_prior", "zbl, unequal cut-offs",
-    "prior and network", "truncated with tail", "mace, distances held", "mace, three factors",
+    "prior and network", "truncated with tail", "switched with tail", "coulomb", "nequip",
+    "mace, distances held", "mace, three factors",
 )  # fmt: skip
 
 
@@ -234,7 +235,7 @@ def test_stress_is_central_differences_of_a_strain(engine):
         assert (np.abs(voigt[:3] - expected[:3]) > 1e-6).all()
 
 
-@pytest.mark.quick("mixture", "mace")
+@pytest.mark.quick("mixture")
 def test_gradient_in_the_parameters_is_central_differences(engine):
     needs_params(engine)
     flat, unravel = ravel_pytree(engine.params)
@@ -338,7 +339,7 @@ def test_one_trace(engine):
     assert energy(scaled, warmer) != first
 
 
-@pytest.mark.quick("mixture", "mace")
+@pytest.mark.quick("mixture")
 def test_reverse_rule_of_forces_is_that_of_the_gradient(engine):
     potential, neighbors = engine.potential, engine.neighbors
 

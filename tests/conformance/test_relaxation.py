@@ -76,7 +76,8 @@ def problem(kind):
     return potential, atoms, potential.init(jax.random.key(0)), relaxed
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@slow
+@pytest.mark.parametrize("kind", CRYSTALS)
 @pytest.mark.parametrize("pressure", [0.0, 2 * units.GPA])
 def test_energy_and_volume_agree_with_ase(kind, pressure):
     potential, atoms, params, relaxed = problem(kind)
