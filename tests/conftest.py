@@ -36,6 +36,7 @@ import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from typecheck import leave_private_functions  # noqa: E402
 
 # Assertions in helpers report what they compared, as those in tests do.
 pytest.register_assert_rewrite("labelled")
@@ -46,7 +47,8 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # beartype checks shapes and dtypes of every call of a public function.
-jaxtyping.install_import_hook("difmd", "typecheck.check_public")
+leave_private_functions()
+jaxtyping.install_import_hook("difmd", "typecheck.check_public_only")
 
 
 # Most of the time of the quick suite goes into compiling what runs once, and unrolled loops take longer.

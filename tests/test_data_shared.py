@@ -41,9 +41,7 @@ def find(shared_data, name):
     return path
 
 
-@pytest.mark.quick(
-    "3bpa/train_300K", "mlearn_Cu/train", "rmd17_aspirin/train", "water_bulk_dipole_polar/train"
-)
+@pytest.mark.quick("3bpa/train_300K", "rmd17_aspirin/train")
 @pytest.mark.parametrize("name", ODD)
 def test_verdicts(shared_data, name):
     frames = read(find(shared_data, name), progress=False)

@@ -57,7 +57,7 @@ def alone(tmp_path_factory):
     return run(1, 1, tmp_path_factory.mktemp("alone") / "run.npz")
 
 
-@pytest.mark.quick("devices")
+@pytest.mark.slow
 @pytest.mark.parametrize("n_devices, n_cores", [(4, 1), (1, 4)], ids=["devices", "cores"])
 def test_four_give_what_one_gives(n_devices, n_cores, alone, tmp_path):
     """Lists are rebuilt when one of a share asks for it, so that sums may round another way."""

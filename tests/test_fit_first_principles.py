@@ -75,6 +75,7 @@ def test_loss_is_that_of_all_frames_where_they_are_one_batch(frames):
     assert found["F_rmse_meV_A"] == pytest.approx(1e3 * np.sqrt(np.mean(np.square(forces))))
 
 
+@pytest.mark.slow
 def test_it_holds_what_another_term_pulls_away(frames):
     """A measured quantity that wants another sigma moves it less the more the labels weigh."""
     pull = least_squares(lambda p: p["sigma"] - 3.6)

@@ -125,6 +125,7 @@ def test_interrupted_fit_resumes_bit_for_bit(uninterrupted, tmp_path, monkeypatc
         assert entry["diffusivity"]["D_stderr_1e-9_m2_s"][0] > 0
 
 
+@pytest.mark.slow
 def test_derivative_is_that_of_reweighted_states(gas):
     after, done = gas
     found = structure(states_of(done))
@@ -202,6 +203,7 @@ def test_one_simulation_serves_all_targets_of_a_state_point(uninterrupted):
     assert not np.allclose(both.params["sigma"], uninterrupted.history[1]["params"]["sigma"])
 
 
+@pytest.mark.slow
 def test_an_exploded_gradient_reports_the_horizon(monkeypatch):
     """The error of a derivative is made large, and the Lyapunov exponent is given."""
     true = POINTS.run_state_point

@@ -268,6 +268,7 @@ def test_origins_of_the_initial_state_term_are_those_of_the_sample():
     np.testing.assert_array_equal(moving_mean(line, 0), line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sigma", "epsilon"])
 def test_diffusion_sample_against_central_differences(sample_and_gradient, name):
     compute, _ = sample_and_gradient

@@ -36,7 +36,7 @@ def slab():
     return difmd.from_ase(atoms)
 
 
-@pytest.mark.quick("velocity_verlet", "csvr")
+@pytest.mark.quick("velocity_verlet")
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_fixed_atoms_stay_and_the_others_move(name):
     system = slab()
@@ -66,7 +66,7 @@ def test_mobile_atoms_have_three_degrees_of_freedom_each():
     np.testing.assert_allclose(result, kinetic / (36 * units.KB), rtol=1e-12)
 
 
-@pytest.mark.quick("forward")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "checkpointed", "reversible", "forward"])
 def test_derivatives_with_fixed_atoms(method):
     system = slab()

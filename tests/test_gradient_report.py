@@ -84,6 +84,7 @@ def test_advice_and_costs(report):
     assert "Lyapunov exponent" in text and "max_inputs = 1" in text and "horizon" in text
 
 
+@pytest.mark.slow
 def test_plot(report, tmp_path):
     plots.plot_gradient_report(report, path=tmp_path / "report.png")
     assert (tmp_path / "report.png").stat().st_size > 10_000

@@ -94,6 +94,7 @@ def test_bad_input_is_named():
         broken.get_potential_energy()
 
 
+@pytest.mark.slow
 def test_potentials_with_charges_have_dipoles():
     network = difmd.mace(["H", "O"], cutoff=3.0, n_features=2, l_max=1, correlation=2, charges=True)
     atoms = ase.build.molecule("H2O")

@@ -156,6 +156,7 @@ def test_atoms_pass_through_each_other_where_closest_is_zero():
     assert len(done) == 20
 
 
+@pytest.mark.slow
 def test_failure_before_the_first_frame_raises():
     """Two atoms that overlap and a large time step: afterwards the energy is constant, but wrong."""
     pair = difmd.make_system([[0.0, 0, 0], [2.5, 0, 0]], [18, 18])
@@ -203,6 +204,7 @@ def test_unwritable_folder_does_not_hide_the_failure(tmp_path):
         run(barostat(3.0), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_interrupt_during_the_analysis_of_a_failure_keeps_the_completed_part(monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -172,7 +172,7 @@ def examples(n):
     )
 
 
-@examples(50)
+@examples(30)
 @given(specs)
 def test_lists_equal_brute_force(spec):
     check_lists(spec)

@@ -95,6 +95,7 @@ def test_product_basis_is_the_sum_over_paths(correlation):
         np.testing.assert_allclose(found[irrep], expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_convolution_is_a_sum_of_tensor_products_of_e3nn():
     system = water()
     neighbors = neighbor_list(system, cutoff=4.0)
@@ -162,7 +163,7 @@ def test_energy_of_an_isolated_atom_is_its_shift(name):
         assert found == pytest.approx(energy, abs=1e-12)
 
 
-@pytest.mark.quick("mace", "nequip", "invariant")
+@pytest.mark.quick("mace")
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_energy_depends_on_every_weight(name):
     """A weight without a derivative would be useless."""

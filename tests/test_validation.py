@@ -262,6 +262,7 @@ def test_one_kind_of_directions_suffices_to_fail(monkeypatch, configuration):
     assert forces.outcome == "failed" and forces.value > forces.bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "only", [("kinetic_energy",), pytest.param(("derivatives", "kinetic_energy"), marks=slow)]
 )
@@ -315,6 +316,7 @@ def test_directions_that_are_not_periodic(pbc):
     assert {scan.pair for scan in result.scans} == {("Ar", "Ar"), ("Ar", "Kr"), ("Kr", "Kr")}
 
 
+@pytest.mark.slow
 def test_single_precision(argon):
     single = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, (PARAMS, argon))
     result = difmd.validate(SWITCHED, *single, only=STATIC, key=jax.random.key(1), progress=False)
@@ -353,6 +355,7 @@ def test_exploding_run_fails_its_checks(argon):
     assert row(result, "energy jump Ar–Ar").outcome == "passed"
 
 
+@pytest.mark.slow
 def test_limits_reach_every_run(argon, monkeypatch):
     """The note of a failure says how to change them."""
     limits = difmd.Limits(closest=3.0)

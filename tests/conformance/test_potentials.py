@@ -48,7 +48,7 @@ ENGINES = ("mixture", "embedded_atom", "tersoff", "mace")
 # Rows with nothing that the quick suite does not check elsewhere.
 VARIATIONS = (
     "truncated", "shifted", "switched", "sum", "morse", "buckingham", "pair_prior", "zbl, unequal cut-offs",
-    "prior and network", "truncated with tail", "switched with tail", "coulomb", "nequip",
+    "prior and network", "truncated with tail", "switched with tail", "coulomb", "nequip", "invariant",
     "mace, distances held", "mace, three factors",
 )  # fmt: skip
 
@@ -153,7 +153,7 @@ def fragments(case):
     return [moved(case, positions, cell=cell, atomic_numbers=n) for n in keep]
 
 
-@pytest.mark.quick("mixture", "tersoff")
+@pytest.mark.quick("mixture")
 def test_end_at_the_cutoff_and_start_of_the_switch(engine):
     """Energy, force and second derivative of a dimer on both sides of the cut-off."""
     needs_any_cell(engine)
@@ -199,7 +199,7 @@ def energy_at(case, r):
     return case.potential.apply(case.params, case.system.replace(positions=r.reshape(-1, 3)), case.neighbors)
 
 
-@pytest.mark.quick("mixture", "tersoff")
+@pytest.mark.quick("tersoff")
 def test_second_derivatives_are_central_differences(engine):
     """Every component; also that padding atoms on top of others give nothing, not NaN."""
     at = engine.system.positions.reshape(-1)
@@ -306,7 +306,7 @@ def test_atomic_energies_add_up(case):
     assert not np.any(atomic[N_ATOMS:])
 
 
-@pytest.mark.quick("mixture", "tersoff")
+@pytest.mark.quick("mixture")
 def test_padding_is_inert_and_jit_equals_eager(engine):
     bare = liquid(engine.row.numbers, padded=False)
     found = evaluate(engine.potential, engine.params, bare, roomy_list(bare))
@@ -315,6 +315,7 @@ def test_padding_is_inert_and_jit_equals_eager(engine):
     np.testing.assert_allclose(found.stress, engine.at_rest.stress, atol=1e-14)
 
 
+@pytest.mark.quick("mixture", "mace")
 def test_single_precision_follows_the_inputs_and_agrees(engine):
     def single(tree):
         return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, tree)

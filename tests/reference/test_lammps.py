@@ -76,6 +76,7 @@ def test_a_file_of_one_metal(tmp_path):
         np.testing.assert_allclose(getattr(found, quantity), expected, atol=tolerance, err_msg=quantity)
 
 
+@pytest.mark.quick("fs")
 @pytest.mark.parametrize("ending", ["alloy", "fs"])
 def test_files_of_the_embedded_atom_method(tmp_path, ending):
     """What is read is what ASE's calculator reads."""
