@@ -28,7 +28,7 @@ if IS_QUICK and importlib.metadata.version("jaxlib").startswith("0.9."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 # CPU time [s], with the fixtures that a test sets up, above which it fails unless it is slow; 0 is no limit.
-BUDGET = float(os.environ.get("DIFMD_TEST_BUDGET", "120"))
+BUDGET = float(os.environ.get("DIFMD_TEST_BUDGET", "60"))
 # Of the 65 530 memory maps that Linux allows a process; XLA crashes when there are none left.
 MOST_MAPS = 30_000
 
