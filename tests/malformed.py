@@ -832,6 +832,18 @@ RUNS = {
         lambda _: simulate(integrator=difmd.langevin),
         r"integrator .*function.*velocity_verlet",
     ),
+    "text for an optimizer": (
+        lambda _: difmd.fitting.fit(
+            PARAMS, [difmd.fitting.prior(PARAMS, PARAMS)], n_iterations=1, key=KEY(), optimizer="adam"
+        ),
+        r"optimizer is of type str: use an optax transformation",
+    ),
+    "simulate under grad": (
+        lambda _: jax.grad(lambda x: simulate(params=jax.tree.map(lambda p: x * p, PARAMS)).temperature[0])(
+            1.0
+        ),
+        r"simulate .* cannot be traced by jit, grad or vmap: use rollout",
+    ),
     "no integrator": (lambda _: simulate(integrator=None), r"integrator .*NoneType.*velocity_verlet"),
     "text for a potential to simulate": (lambda _: simulate(potential="lj"), r"potential .*str.*Potential"),
     "params to simulate without a name": (

@@ -104,6 +104,9 @@ def fit(
     """
     _check(terms, n_iterations)
     optimizer = gauss_newton() if optimizer is None else optimizer
+    if not isinstance(optimizer, optax.GradientTransformation):
+        kind = type(optimizer).__name__
+        raise InputError(f"optimizer is of type {kind}: use an optax transformation, as optax.adam(1e-2)")
     transform = logarithmic() if transform is None else transform
     free = transform.to_free(params)
     path, settings = None, ""
@@ -194,7 +197,7 @@ def _resumed(plan: _Fit, path: Path, state: _State) -> _State:
     if meta["settings"] != plan.settings or not same_weights:
         raise InputError(
             f"{path} is the checkpoint of a fit with other terms, weights, initial parameters, coordinates, "
-            "optimiser or seed: delete it, or choose another folder"
+            "optimiser, gradient method or seed: delete it, or choose another folder"
         )
     of_terms = [term.restored(arrays) for term, arrays in zip(terms, stored, strict=True)]
     return _State(free, opt_state, of_terms, meta["history"], meta["covariance"])

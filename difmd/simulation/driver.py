@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from difmd._internal.argument_checks import as_path
+from difmd._internal.argument_checks import as_path, is_traced
 from difmd._internal.checkpoint import fingerprint
 from difmd._internal.progress import progress_bar
 from difmd.errors import InputError, SimulationError, SimulationInterrupted
@@ -103,6 +103,8 @@ def simulate(
             the states before and at the failure, also written to `failed.extxyz` in the folder.
         SimulationInterrupted: Ctrl-C; with the same `partial_result`.
     """
+    if is_traced((params, system, momenta)):
+        raise InputError("simulate runs on the host and cannot be traced by jit, grad or vmap: use rollout")
     done = int(np.max(np.asarray(system.step))) if isinstance(system, MDState) else 0
     check_steps(n_steps, save_every, chunk_steps, done=done)
     first = checked_system(potential, params, system, integrator, limits)
