@@ -169,7 +169,7 @@ def diffusivity_from_arrays(
     first, last = _window_frames(window, interval, n_frames)
     n_samples = positions.shape[0] * n_blocks
     if n_samples < 2:
-        raise InputError("one replica and one block give no error bar: raise n_blocks")
+        raise InputError("one replica and one block give no error bar: use n_blocks=2 or more")
     lags = 2 * last + 1 if max_lag is None else round(float(max_lag / interval)) + 1
     lags = min(n_frames, lags)
     blocks = [
