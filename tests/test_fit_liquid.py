@@ -155,6 +155,7 @@ def test_derivative_is_that_of_reweighted_states(gas):
     assert (found.stderr[near] > 0).all() and (same.gradient_stderr["sigma"][near] > 0).all()
 
 
+@pytest.mark.slow
 def test_states_are_reused_while_they_represent_the_parameters(monkeypatch, tmp_path):
     """The second iteration simulates nothing; a fit that is interrupted after the first is the same."""
     simulated = []
@@ -300,6 +301,7 @@ def test_killed_fit_of_a_liquid_ends_with_the_same_bits(tmp_path):
         np.testing.assert_array_equal(uninterrupted[name], killed[name])
 
 
+@pytest.mark.quick("100", "108")
 @pytest.mark.parametrize("n_atoms", [100, 108, 346])
 def test_a_crystal_of_any_number_of_atoms(n_atoms):
     """Sites of fcc, some of them empty where it is not 4 n³."""

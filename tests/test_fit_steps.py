@@ -282,6 +282,7 @@ def test_diffusion_sample_against_central_differences(sample_and_gradient, name)
     assert abs(expected * float(params[name][0])) > 0.01 * value
 
 
+@pytest.mark.slow
 def test_diffusion_sample_of_free_flight(sample_and_gradient, argon):
     """Without forces r(s+t) − r(s−t) = 2vt, so that A = ⟨v²⟩ t̄/3."""
     compute, momenta = sample_and_gradient

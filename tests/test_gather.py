@@ -85,6 +85,7 @@ def through_rows(gather):
     return lambda values, index: jnp.sum(jnp.sin(gather(values, index)) * jnp.arange(1.0, 4.0)[None, None])
 
 
+@pytest.mark.quick("value", "gradient")
 @pytest.mark.parametrize("order", [lambda f: f, jax.grad, jax.hessian], ids=["value", "gradient", "hessian"])
 def test_rows_are_those_of_indexing(order):
     ours, plain = (order(through_rows(g)) for g in (take, lambda values, index: values[index]))
@@ -113,6 +114,7 @@ def spread_by(gather):
     return total
 
 
+@pytest.mark.quick("value", "gradient")
 @pytest.mark.parametrize("order", [lambda f: f, jax.grad, jax.hessian], ids=["value", "gradient", "hessian"])
 def test_spread_is_indexing_with_a_transpose_of_its_own(order):
     ours, plain = (order(spread_by(g)) for g in (spread, lambda values, pair, entries: values[pair]))

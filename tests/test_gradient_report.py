@@ -90,6 +90,7 @@ def test_plot(report, tmp_path):
     assert (tmp_path / "report.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_growth_is_that_of_two_trajectories(argon):
     """A difference of 1e-6 Å in the direction that the tangent begins with."""
     neighbors = neighbor_list(argon, cutoff=6.5, skin=1.0, slack=1.3)

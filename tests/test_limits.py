@@ -184,6 +184,7 @@ def test_jump_across_an_interruption_raises(tmp_path):
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("pressure", "unequal")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["temperature", *SLOW])
 def test_conserved_energy_is_nan_where_it_is_not_computed(kind):
     """With ramps and unequal pressures, a change of the otherwise conserved sum is no jump."""

@@ -80,9 +80,7 @@ POTENTIALS = {
 }
 
 
-@pytest.mark.quick(
-    "truncated", "shifted", "switched", "ewald", "tabulated", "embedded_atom", "lennard_jones", "sum"
-)
+@pytest.mark.quick("truncated", "shifted", "switched", "ewald", "tabulated", "embedded_atom", "lennard_jones")
 @pytest.mark.parametrize("name", list(POTENTIALS))
 def test_loading_returns_what_was_saved(name, tmp_path):
     potential = POTENTIALS[name]()

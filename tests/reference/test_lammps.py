@@ -52,7 +52,7 @@ def evaluated(potential, atoms):
     return difmd.evaluate(potential, potential.init(jax.random.key(0)), system, neighbors)
 
 
-@pytest.mark.quick("embedded_atom CuAg", "tersoff SiC")
+@pytest.mark.quick("embedded_atom CuAg")
 @pytest.mark.parametrize("name", CASES)
 def test_energy_forces_and_stress(name):
     which, make, tolerance = CASES[name]
