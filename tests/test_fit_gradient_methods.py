@@ -57,6 +57,15 @@ def test_reversible_agrees(replicas, default):
 
 
 @pytest.mark.slow
+def test_reversible_serves_atoms_that_left_the_cell(replicas, default):
+    """They would be outside its grid, but are folded back first."""
+    cells = 2.0**20 * replicas.systems.cell[:, :1]
+    away = replicas.systems.replace(positions=replicas.systems.positions + cells)
+    found = along(replicas._replace(systems=away), gradients.reversible())
+    np.testing.assert_allclose(found, default, rtol=1e-4)
+
+
+@pytest.mark.slow
 def test_truncation_bounds_and_biases(replicas, default):
     """Windows of half the trajectory leave out what happened before, and nothing else."""
     half = along(replicas, gradients.truncated_backpropagation(n_steps=WINDOW.n_steps // 2))

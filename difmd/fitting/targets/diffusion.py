@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from difmd import units
+from difmd._internal.lattice import invert, product
 from difmd._internal.replicas import map_replicas, run_replicas
 from difmd.errors import Flag, SimulationError, Status, describe, flags_of
 from difmd.fitting.liquids.dynamics import Production
@@ -160,6 +161,9 @@ def _differentiate(
     temperature: Array, systems: System, neighbors: Neighbors, keys: Array,
 ) -> Checked:  # fmt: skip
     def of_replica(system: System, neighbors: Neighbors, key: Array) -> Checked:
+        # Atoms leave the cell during a fit, and with it the range in which `reversible` is exact.
+        images = jnp.floor(product(system.positions, invert(system.cell)))
+        system = system.replace(positions=system.positions - product(images, system.cell))
         momenta = draw_momenta(key, system, temperature)
 
         def value(params: Params) -> tuple[Array, Status]:
