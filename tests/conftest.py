@@ -21,8 +21,8 @@ if PROGRAMS != "off":
     # XLA before JAX 0.12 prints false alarms about the processor whenever it reads a program.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# `make test` asks XLA to optimise little. With JAX 0.9 its older emitters of fused loops compile in a third
-# of the time that the default ones take; JAX 0.12 does not have them and refuses the option.
+# `make test` asks XLA to optimise little. With JAX 0.9 its older emitters of fused loops compile faster than
+# the default ones; JAX 0.12 does not have them and refuses the option.
 IS_QUICK = "--xla_backend_optimization_level=0" in os.environ.get("XLA_FLAGS", "")
 if IS_QUICK and importlib.metadata.version("jaxlib").startswith("0.9."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"

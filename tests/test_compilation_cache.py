@@ -19,6 +19,8 @@ OURS = (
     "JAX_COMPILATION_CACHE_DIR",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
     "TF_CPP_MIN_LOG_LEVEL",
+    # Programs that compile too fast are not stored.
+    "XLA_FLAGS",
 )
 
 

@@ -252,7 +252,7 @@ np.savez(sys.argv[2], **{k: np.asarray(v) for k, v in found.params.items()}, los
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [1, 20])
 def test_killed_fit_ends_with_the_same_bits(tmp_path, n_kills):
     assert run_killed(KILLED, tmp_path / "whole", tmp_path / "uninterrupted.npz", None)
     rng = np.random.default_rng(1)

@@ -11,12 +11,12 @@ from difmd.errors import InputError
 from difmd.forces import evaluate
 from difmd.neighbors import neighbor_list
 from difmd.potentials import atomic_energies, invariant, mace, nequip
+from difmd.potentials.envelope import polynomial_envelope
 from difmd.potentials.networks.environment import environment, held_above
 from difmd.potentials.networks.equivariant import Convolution
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
 from difmd.potentials.networks.product_basis import SymmetricContraction, symmetric_couplings
 from difmd.potentials.networks.radial import RadialNetwork, bessel_functions
-from difmd.potentials.pair import polynomial_envelope
 from difmd.system import make_system
 
 RNG = np.random.default_rng(0)

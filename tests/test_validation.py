@@ -137,11 +137,8 @@ def sound(argon):
 
 
 # Each row compiles its own potential.
-QUICK = ("forces", "rotation", "truncated")
-
-
 @pytest.mark.quick("forces")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else slow) for name in BROKEN])
+@pytest.mark.parametrize("name", BROKEN)
 def test_only_the_broken_check_fails(argon, name):
     potential, expected = BROKEN[name]
     result = difmd.validate(potential, PARAMS, argon, only=STATIC, key=jax.random.key(1), progress=False)
@@ -263,9 +260,7 @@ def test_one_kind_of_directions_suffices_to_fail(monkeypatch, configuration):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "only", [("kinetic_energy",), pytest.param(("derivatives", "kinetic_energy"), marks=slow)]
-)
+@pytest.mark.parametrize("only", [("kinetic_energy",), ("derivatives", "kinetic_energy")])
 def test_forces_that_are_not_finite_at_high_symmetry(argon, only):
     """The length of a vector that vanishes at the input."""
     apart = np.asarray(argon.positions[1] - argon.positions[0])

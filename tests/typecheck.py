@@ -5,24 +5,28 @@ from collections.abc import Callable
 from typing import Any
 
 from beartype import BeartypeConf, beartype
-from jaxtyping._import_hook import JaxtypingTransformer
+from jaxtyping import _import_hook
 
 # An int is a float, as for every type checker.
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
-_decorate = JaxtypingTransformer.visit_FunctionDef
 
 
 def leave_private_functions() -> None:
     """Let the import hook of jaxtyping wrap no private functions, nor those inside of functions.
 
-    It would wrap them whatever the checker returns, which takes an eighth of the time of the tests.
+    It wraps them although they are not checked, which slows tests down. Versions of jaxtyping that do so in
+    another way are left as they are.
     """
+    transformer: Any = getattr(_import_hook, "JaxtypingTransformer", None)
+    if transformer is None:
+        return
+    decorate = transformer.visit_FunctionDef
 
-    def visit(transformer: JaxtypingTransformer, node: ast.FunctionDef) -> ast.AST:
-        is_local = any(isinstance(parent, ast.FunctionDef) for parent in transformer._parents)
-        return node if is_local or node.name.startswith("_") else _decorate(transformer, node)
+    def visit(self: Any, node: ast.FunctionDef) -> ast.AST:
+        is_local = any(isinstance(parent, ast.FunctionDef) for parent in self._parents)
+        return node if is_local or node.name.startswith("_") else decorate(self, node)
 
-    JaxtypingTransformer.visit_FunctionDef = visit
+    transformer.visit_FunctionDef = visit
 
 
 def check_public_only(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,10 +21,10 @@ def enable_cache() -> Path | None:
 
     The command line, the experiments and the notebooks do so; `import difmd` does not. The environment
     variable `DIFMD_CACHE` names a folder, or is `on` or `off`; the default is the folder `difmd` of
-    `XDG_CACHE_HOME` or `~/.cache`. It has a subfolder for each kind of processor; JAX deletes the programs
-    used least recently beyond 1 GB. A cache chosen by `JAX_COMPILATION_CACHE_DIR` or JAX's configuration is
-    left as it is. With JAX < 0.12 the messages that XLA logs, mostly false alarms, are silenced; errors are
-    raised as before.
+    `XDG_CACHE_HOME` or `~/.cache`. It has a subfolder for each kind of processor, as programs compiled for
+    one may not run on another; JAX deletes the programs used least recently beyond 1 GB. A cache chosen by
+    `JAX_COMPILATION_CACHE_DIR` or JAX's configuration is left as it is. With JAX < 0.12 the messages that
+    XLA logs, mostly false alarms, are silenced; errors are raised as before.
 
     Returns:
         The folder, or None when the cache is off or was chosen elsewhere.
@@ -39,9 +39,10 @@ def enable_cache() -> Path | None:
     folder = base / f"{platform.machine()}-{_processor()}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # A program of many small operations waits for all of them.
-    options = {"compilation_cache_max_size": 10**9, "persistent_cache_min_compile_time_secs": 0.05}
-    for name, value in options.items():
-        option = f"jax_{name}"
+    options = {
+        "jax_compilation_cache_max_size": 1_000_000_000, "jax_persistent_cache_min_compile_time_secs": 0.05
+    }  # fmt: skip
+    for option, value in options.items():
         if option.upper() not in os.environ:
             jax.config.update(option, value)
     if jax.__version_info__ < _QUIET:

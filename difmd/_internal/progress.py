@@ -25,9 +25,11 @@ def progress_bar(
     if not (console.is_terminal or console.is_jupyter):
         yield _lines(title, total, every)
         return
-    text, times = progress.TextColumn, (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
-    bars = (progress.BarColumn(), progress.MofNCompleteColumn(), *times)
-    columns = (text("{task.description}"), *bars, text("{task.fields[note]}"))
+    columns = (
+        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(), progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
     with progress.Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, note="")
 

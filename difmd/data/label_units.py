@@ -12,19 +12,23 @@ from difmd.units import BOHR
 HARTREE = 27.211386245988
 """One hartree [eV], CODATA 2018."""
 
-_ENERGY = {"eV": 1.0, "meV": 1e-3, "kcal/mol": units.KCAL_PER_MOL, "kJ/mol": units.KJ_PER_MOL}
-_ENERGY |= dict.fromkeys(("Hartree", "Ha"), HARTREE) | dict.fromkeys(("Ry", "Rydberg"), HARTREE / 2)
-_ENERGY["K"] = units.KB
+_ENERGY = {
+    "eV": 1.0, "meV": 1e-3, "kcal/mol": units.KCAL_PER_MOL, "kJ/mol": units.KJ_PER_MOL,
+    "Hartree": HARTREE, "Ha": HARTREE, "Ry": HARTREE / 2, "Rydberg": HARTREE / 2, "K": units.KB,
+}  # fmt: skip
 ENERGY_FACTORS = {
     "kcal/mol": 1 / units.KCAL_PER_MOL, "kJ/mol": 1 / units.KJ_PER_MOL, "hartree": 1 / HARTREE,
     "rydberg": 2 / HARTREE, "meV": 1000.0,
 }  # fmt: skip
 """Ratio of the number in another unit to the number in eV."""
 
-_LENGTH = {"Å": 1.0, "A": 1.0, "Angstrom": 1.0, "nm": 10.0, "pm": 0.01}
-_LENGTH |= dict.fromkeys(("Bohr", "bohr", "a0"), BOHR)
-_PRESSURE = {"GPa": units.GPA, "MPa": 1e-3 * units.GPA, "bar": units.BAR, "kbar": 1e3 * units.BAR}
-_PRESSURE["atm"] = 1.01325 * units.BAR
+_LENGTH = {
+    "Å": 1.0, "A": 1.0, "Angstrom": 1.0, "nm": 10.0, "pm": 0.01, "Bohr": BOHR, "bohr": BOHR, "a0": BOHR
+}  # fmt: skip
+_PRESSURE = {
+    "GPa": units.GPA, "MPa": 1e-3 * units.GPA, "bar": units.BAR, "kbar": 1e3 * units.BAR,
+    "atm": 1.01325 * units.BAR,
+}  # fmt: skip
 _DIPOLE = {"Debye": 0.20819434, "D": 0.20819434, "au": BOHR, "a.u.": BOHR}
 
 

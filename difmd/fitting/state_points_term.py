@@ -124,8 +124,10 @@ class _Liquid:
     example: System
 
     def begin(self, params: Params, key: Any, advance: Callable[..., None]) -> list[_Visited]:
-        replicas = list(self.replicas or ())
-        for n, point in enumerate(self.points if self.replicas is None else ()):
+        if self.replicas is not None:
+            return [_Visited(given, None) for given in self.replicas]
+        replicas: list[Replicas] = []
+        for n, point in enumerate(self.points):
             advance(0, f"melting at {point.temperature:g} K")
             like = replicas[-1] if replicas else None
             melted = melt(

@@ -263,20 +263,6 @@ def _by_type(sums: Array, types: Array | None, n_types: int) -> Float[Array, "sp
     return jnp.stack([jnp.sum(jnp.where(types == t, sums, 0), axis=1) for t in range(n_types)])
 
 
-def polynomial_envelope(r: Float[Array, "*pairs"], cutoff: float, p: int) -> Float[Array, "*pairs"]:
-    """1 − (p+1)(p+2)/2 xᵖ + p(p+2) xᵖ⁺¹ − p(p+1)/2 xᵖ⁺² for x = r/r_c < 1, else 0.
-
-    Value, slope and curvature vanish at the cut-off.
-
-    References:
-        Gasteiger, Groß & Günnemann, ICLR 2020, arXiv:2003.03123, equation 8.
-    """
-    is_inside = r < cutoff
-    x = jnp.where(is_inside, r, cutoff) / cutoff
-    value = 1 - x**p * ((p + 1) * (p + 2) / 2 - x * (p * (p + 2) - x * (p * (p + 1) / 2)))
-    return jnp.where(is_inside, value, 0)
-
-
 @jax.custom_jvp
 def inverse(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """1/x, whose derivative −(1/x)² needs no second division."""

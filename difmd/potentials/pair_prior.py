@@ -12,7 +12,8 @@ from jaxtyping import Array
 from difmd.errors import InputError
 from difmd.potentials.base import Potential, constant_init
 from difmd.potentials.describe import described
-from difmd.potentials.pair import pair_potential, polynomial_envelope, symmetric
+from difmd.potentials.envelope import polynomial_envelope
+from difmd.potentials.pair import pair_potential, symmetric
 from difmd.potentials.species import Species, as_species
 
 

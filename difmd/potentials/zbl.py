@@ -11,7 +11,8 @@ from jaxtyping import Array
 from difmd.errors import InputError, check_positive
 from difmd.potentials.base import Params, Potential, constant_init
 from difmd.potentials.describe import described
-from difmd.potentials.pair import PairValues, pair_potential, pair_table, polynomial_envelope
+from difmd.potentials.envelope import polynomial_envelope
+from difmd.potentials.pair import PairValues, pair_potential, pair_table
 from difmd.potentials.species import Species, as_species
 from difmd.units import BOHR, COULOMB
 

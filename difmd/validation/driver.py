@@ -14,7 +14,15 @@ from jaxtyping import Array, Key
 from difmd import units
 from difmd._internal.argument_checks import check_integer, check_key, real_numbers, warn_of_pressure
 from difmd._internal.progress import Advance, progress_bar
-from difmd.errors import REMEDIES, Flag, InputError, SimulationError, SimulationInterrupted, check_positive
+from difmd.errors import (
+    REMEDIES,
+    Flag,
+    InputError,
+    SimulationError,
+    SimulationInterrupted,
+    check_positive,
+    flags_of,
+)
 from difmd.integrators import MDState
 from difmd.potentials import Params, Potential, validate_inputs
 from difmd.simulation.limits import DEFAULT_LIMITS, Limits, check_limits, nearest_pair
@@ -303,6 +311,6 @@ def reason(error: SimulationError | InputError) -> str:
     if status is None:
         return str(error)
     flags, steps = np.asarray(status.flags).reshape(-1), np.asarray(status.first_bad_step).reshape(-1)
-    is_bad, union = flags != 0, int(np.bitwise_or.reduce(flags))
+    is_bad, union = flags != 0, flags_of(status)
     text = "; ".join(_REMEDIES[flag] for flag in Flag if union & flag)
     return f"{text} (first at step {steps[is_bad].min()}, in {is_bad.sum()} of {len(flags)} replicas)"

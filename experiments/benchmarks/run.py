@@ -125,12 +125,13 @@ def main() -> None:
 class Worker:
     """A process that runs one package; see `worker.py`."""
 
-    def __init__(self, package: Package) -> None:
-        """Start it."""
+    def __init__(self, package: Package, root: Path = HERE.parents[1]) -> None:
+        """Start it, with the difmd of this checkout or of another one."""
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py"), package.name, package.dtype],
+            [sys.executable, str(root / "experiments/benchmarks/worker.py"), package.name, package.dtype],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(root)},
             text=True,
         )
 

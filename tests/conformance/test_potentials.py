@@ -41,11 +41,11 @@ def setup(name):
     )
 
 
-# One for each engine: sums over pairs, functions of sums, bond orders, networks. The quick suite compiles
-# second derivatives and gradients in the parameters of these only; `make test-slow` those of all rows.
+# One for each engine: sums over pairs, functions of sums, bond orders, networks. Tests that compile much run
+# with some of these in the quick suite, and with all rows in `make test-slow`.
 ENGINES = ("mixture", "embedded_atom", "tersoff", "mace")
 
-# Rows with nothing that the quick suite does not check elsewhere.
+# Rows that only `make test-slow` checks.
 VARIATIONS = (
     "truncated", "shifted", "switched", "sum", "morse", "buckingham", "pair_prior", "zbl, unequal cut-offs",
     "prior and network", "truncated with tail", "switched with tail", "coulomb", "nequip", "invariant",
@@ -64,11 +64,6 @@ def case(request):
 
 @pytest.fixture(params=marked(ENGINES), scope="module")
 def engine(request):
-    return setup(request.param)
-
-
-@pytest.fixture(params=marked(ENGINES[:2]), scope="module")
-def quick_engine(request):
     return setup(request.param)
 
 
@@ -255,14 +250,12 @@ def needs_params(case):
 
 
 @pytest.mark.quick("mixture")
-def test_gradient_of_stress_in_the_parameters_is_central_differences(quick_engine):
-    needs_params(quick_engine)
-    flat, unravel = ravel_pytree(quick_engine.params)
+def test_gradient_of_stress_in_the_parameters_is_central_differences(engine):
+    needs_params(engine)
+    flat, unravel = ravel_pytree(engine.params)
 
     def pressure(scale):
-        found = evaluate(
-            quick_engine.potential, unravel(flat * (1 + scale)), quick_engine.system, quick_engine.neighbors
-        )
+        found = evaluate(engine.potential, unravel(flat * (1 + scale)), engine.system, engine.neighbors)
         return jnp.trace(found.stress)
 
     found = jax.jit(jax.grad(pressure))(jnp.zeros_like(flat))

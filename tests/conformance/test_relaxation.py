@@ -50,9 +50,7 @@ def alloy():
 
 CRYSTALS = {"silicon": silicon, "argon": argon, "alloy": alloy}
 
-# Each compiles for about a minute.
 slow = pytest.mark.slow
-KINDS = ["silicon", pytest.param("argon", marks=slow), pytest.param("alloy", marks=slow)]
 
 
 def list_of(potential, system):
@@ -131,8 +129,8 @@ def test_elastic_constants_of_silicon_agree_with_the_literature():
     np.testing.assert_allclose(found[:3, 3:], 0, atol=1e-8)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@slow
+@pytest.mark.parametrize("kind", CRYSTALS)
 def test_elastic_constants_are_second_differences_of_relaxed_energies(kind):
     potential, _, params, relaxed = problem(kind)
     found, constants = relaxed(params, 0.0)
@@ -153,7 +151,7 @@ def test_elastic_constants_are_second_differences_of_relaxed_energies(kind):
     np.testing.assert_allclose(strain @ constants @ strain, curvature, rtol=1e-3)
 
 
-@pytest.mark.slow
+@slow
 def test_molecule_relaxes_without_a_cell():
     atoms = molecule("CH4")
     atoms.rattle(0.1, seed=0)

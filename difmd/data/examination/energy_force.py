@@ -121,7 +121,7 @@ def check_energy_forces(s: Survey, exclude: set[int]) -> Finding:
         unit = name_factor(value, 1.15)
         verdict = Verdict.WRONG if unit or off > 0.5 else Verdict.DOUBTFUL
         summary += (f": {unit}" if unit else "") + f"; such as {name_frames(s.frames, worst, 1)}"
-        remedy = "check units, and that the forces are the derivative of this energy, not of the free energy"
+        remedy = "check units, and whether the forces are the derivative of this energy (the free energy is)"
         if unit:
             remedy = "read with the right Units(energy=..., forces=...)"
         return Finding(ITEM, verdict, summary, remedy, labelled)

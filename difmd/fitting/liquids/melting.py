@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 from difmd import units
 from difmd.errors import DifmdError, check_positive
 from difmd.fitting.liquids.dynamics import equilibrate
-from difmd.fitting.liquids.replicas import Replicas, liquid_neighbors
+from difmd.fitting.liquids.replicas import Replicas, first_replica, liquid_neighbors
 from difmd.fitting.liquids.sampling import Sampling
 from difmd.observables import is_liquid
 from difmd.potentials import Params, Potential, validate_inputs
@@ -100,8 +100,8 @@ def melt(
     """
     check_positive("temperature", temperature, "K")
     check_positive("density", density, "amu/Å³")
-    validate_inputs(potential, params, crystal(density, sampling))
     systems = crystals(density, sampling)
+    validate_inputs(potential, params, first_replica(systems))
     # Thermal displacements, so that the measured capacity is that of a liquid and not of a perfect crystal.
     # With empty sites the lattice is denser, and displacements must not let atoms overlap.
     filled = sampling.n_atoms / (4 * _cells(sampling) ** 3)

@@ -47,7 +47,7 @@ class Stored(NamedTuple):
 
 
 class Average(NamedTuple):
-    """An average over states, with errors from the scatter of replicas.
+    """An average over states, with errors from the scatter of replicas; of one number without the axis.
 
     Attributes:
         value: ⟨A⟩; [numbers].

@@ -13,8 +13,8 @@ from jaxtyping import Array
 
 from difmd import units
 from difmd.errors import InputError, check_positive
-from difmd.fitting.liquids.states import average
-from difmd.fitting.targets.residuals import Scalar, gradient_record, scalar_residuals
+from difmd.fitting.liquids.states import Average, average
+from difmd.fitting.targets.residuals import gradient_record, scalar_residuals
 from difmd.fitting.targets.target import Residual, Setup, StatePointRun, Target
 from difmd.fitting.terms import Residuals
 from difmd.integrators import Integrator, MDState, cell_rescaling
@@ -69,7 +69,7 @@ class DensityTarget(Target):
         if not np.all(system.pbc):
             raise InputError("a density needs boxes that are periodic in all directions")
 
-    def measure(self, run: StatePointRun) -> Scalar:
+    def measure(self, run: StatePointRun) -> Average:
         """The mean density of all replicas [amu/Å³], and its gradient."""
         sampling, systems = run.setup.sampling, run.replicas.systems
         integrator = cell_rescaling(
@@ -95,19 +95,19 @@ class DensityTarget(Target):
         density, slopes = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *frames)
         weights = jnp.full(density.shape, 1 / density.size, density.dtype)
         mean = average(density[..., None], weights, slopes, kelvin)
-        value, stderr, gradient, gradient_stderr = jax.tree.map(lambda x: x[0], tuple(mean))
-        return Scalar(float(value), float(stderr), gradient, gradient_stderr)
+        mean = jax.tree.map(lambda x: x[0], mean)
+        return mean._replace(value=float(mean.value), stderr=float(mean.stderr))
 
     @classmethod
     def residuals(
-        cls, targets: Sequence[Any], results: Sequence[Scalar], residual: Residual, share: float
+        cls, targets: Sequence[Any], results: Sequence[Average], residual: Residual, share: float
     ) -> list[Residuals]:
         """One for each target, as `residual` of all values has it."""
         measured, errors = [t.density for t in targets], [t.stderr for t in targets]
         return scalar_residuals(measured, errors, results, residual, share)
 
     @classmethod
-    def record(cls, targets: Sequence[Any], results: Sequence[Scalar]) -> dict[str, Any]:
+    def record(cls, targets: Sequence[Any], results: Sequence[Average]) -> dict[str, Any]:
         """`density_kg_m3`, `density_stderr_kg_m3`, `density_gradient` [kg/m³ per unit of the parameter]."""
         unit = units.KG_PER_M3
         return {

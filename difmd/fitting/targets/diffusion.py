@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from difmd import units
-from difmd._internal.lattice import invert, product
+from difmd._internal.lattice import complete_cell, invert, product
 from difmd._internal.replicas import map_replicas, run_replicas
 from difmd.errors import Flag, SimulationError, Status, describe, flags_of
 from difmd.fitting.liquids.dynamics import Production
@@ -162,8 +162,9 @@ def _differentiate(
 ) -> Checked:  # fmt: skip
     def of_replica(system: System, neighbors: Neighbors, key: Array) -> Checked:
         # Atoms leave the cell during a fit, and with it the range in which `reversible` is exact.
-        images = jnp.floor(product(system.positions, invert(system.cell)))
-        system = system.replace(positions=system.positions - product(images, system.cell))
+        full, periodic = complete_cell(system.cell, neighbors.periodic), jnp.asarray(neighbors.periodic)
+        images = jnp.where(periodic, jnp.floor(product(system.positions, invert(full))), 0)
+        system = system.replace(positions=system.positions - product(images, full))
         momenta = draw_momenta(key, system, temperature)
 
         def value(params: Params) -> tuple[Array, Status]:

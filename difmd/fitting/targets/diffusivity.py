@@ -15,8 +15,9 @@ from difmd import units
 from difmd._internal.summaries import summary
 from difmd.errors import DifmdError, InputError
 from difmd.fitting.liquids.melting import neighbor_distance
+from difmd.fitting.liquids.states import Average
 from difmd.fitting.targets.diffusion import check_method, gradients_along, lyapunov_exponent_of, origins_of
-from difmd.fitting.targets.residuals import Scalar, gradient_record, scalar_residuals
+from difmd.fitting.targets.residuals import gradient_record, scalar_residuals
 from difmd.fitting.targets.target import Residual, Setup, StatePointRun, Target
 from difmd.fitting.terms import Residuals
 from difmd.observables import Diffusivity, diffusivity_from_arrays, finite_size_correction, is_liquid
@@ -174,11 +175,11 @@ class DiffusivityTarget(Target):
         cls, targets: Sequence[Any], results: Sequence[Any], residual: Residual, share: float
     ) -> list[Residuals]:
         """One for each target, as `residual` of all values has it."""
-        scalars = [
-            Scalar(r.value, r.stderr, r.gradient.gradient, r.gradient.gradient_stderr) for r in results
+        averages = [
+            Average(r.value, r.stderr, r.gradient.gradient, r.gradient.gradient_stderr) for r in results
         ]
         measured, errors = [t.diffusivity for t in targets], [t.stderr for t in targets]
-        return scalar_residuals(measured, errors, scalars, residual, share)
+        return scalar_residuals(measured, errors, averages, residual, share)
 
     @classmethod
     def record(cls, targets: Sequence[Any], results: Sequence[StatePoint]) -> dict[str, Any]:

@@ -16,9 +16,6 @@ from difmd.fitting.result import MOST
 from difmd.fitting.targets.target import Residual
 from difmd.fitting.terms import Residuals, flat_names
 
-Scalar = Average
-"""The average of a single number, in any unit: an `Average` without the leading axis."""
-
 
 def relative_residual(value: Array, measured: Array) -> Array:
     """ln(D/D_measured): every target counts by its relative deviation.
@@ -47,7 +44,7 @@ def absolute_residual(value: Array, measured: Array) -> Array:
 
 
 def scalar_residuals(
-    measured: Sequence[float], stderr: Sequence[float | None], results: Sequence[Scalar], residual: Residual,
+    measured: Sequence[float], stderr: Sequence[float | None], results: Sequence[Average], residual: Residual,
     share: float,
 ) -> list[Residuals]:  # fmt: skip
     """Residuals of all targets of one quantity, a single number each, times `share`.

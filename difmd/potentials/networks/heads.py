@@ -1,8 +1,7 @@
-"""Shared parts of equivariant networks, and their outputs: energies, and optionally charges and dipoles."""
+"""Outputs of networks for each atom: an energy, and optionally charges and dipoles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -10,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from difmd._internal.gather import take
+from difmd.potentials.envelope import polynomial_envelope
 from difmd.potentials.networks.environment import Environment
-from difmd.potentials.networks.equivariant import Convolution, Features, Linear
-from difmd.potentials.networks.harmonics import Irrep, natural
+from difmd.potentials.networks.equivariant import Features, Linear
+from difmd.potentials.networks.harmonics import natural
 from difmd.potentials.networks.radial import silu
-from difmd.potentials.pair import polynomial_envelope
 
 _SCALAR, _VECTOR = natural(0), natural(1)
 
@@ -31,44 +30,6 @@ class Outputs(NamedTuple):
     energy: Float[Array, "centers"]
     charges: Float[Array, "centers"] | None = None
     dipoles: Float[Array, "centers 3"] | None = None
-
-
-class EquivariantNetwork(nn.Module):
-    """Settings and steps that `mace` and `nequip` share; their docstrings explain the settings."""
-
-    n_species: int
-    cutoff: float
-    n_features: int
-    n_layers: int
-    l_max: int
-    n_radial: int
-    radial_hidden: Sequence[int]
-    p: int
-    avg_num_neighbors: float
-    charges: bool
-    atomic_dipoles: bool
-
-    def initial_features(self, env: Environment) -> Features:
-        """An embedding of the species."""
-        shape = (self.n_species, self.n_features)
-        table = self.param("embedding", nn.initializers.normal(1.0), shape).astype(env.distances.dtype)
-        return {_SCALAR: take(table, env.types)[:, None, :]}
-
-    def convolution(self, layer: int, outputs: Sequence[Irrep]) -> Convolution:
-        """The convolution of a layer."""
-        return Convolution(
-            outputs=outputs,
-            hidden=self.radial_hidden,
-            n_radial=self.n_radial,
-            p=self.p,
-            cutoff=self.cutoff,
-            name=f"convolution_{layer}",
-        )
-
-    def outputs(self, energy: Array, latent: Array, dipoles: Array, env: Environment) -> Outputs:
-        """Energies with the charges of the latent χ."""
-        charges = charges_of(latent, env, self.cutoff, self.p, self.avg_num_neighbors)
-        return Outputs(energy, charges, dipoles if self.atomic_dipoles else None)
 
 
 class ChargeReadout(nn.Module):

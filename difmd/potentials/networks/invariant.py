@@ -9,12 +9,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from difmd._internal.gather import take
 from difmd.potentials.base import Potential
 from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
-from difmd.potentials.networks.equivariant import Convolution, Linear
+from difmd.potentials.networks.equivariant import Linear
 from difmd.potentials.networks.harmonics import natural, spherical_harmonics
+from difmd.potentials.networks.message_passing import MessagePassing
 from difmd.potentials.networks.network import build_network
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
@@ -40,36 +40,20 @@ class Perceptron(nn.Module):
         return x
 
 
-class Invariant(nn.Module):
+class Invariant(MessagePassing):
     """Site energies from invariant messages; `invariant` explains the settings."""
-
-    n_species: int
-    cutoff: float
-    n_features: int
-    n_layers: int
-    l_max: int
-    n_radial: int
-    p: int
-    avg_num_neighbors: float
 
     @nn.compact
     def __call__(self, env: Environment) -> Float[Array, "centers"]:
         """ε of each center, dimensionless."""
-        dtype = env.distances.dtype
         n = self.n_features
         harmonics = spherical_harmonics(self.l_max, env.vectors, env.distances)
-        embedding = self.param("embedding", nn.initializers.normal(1.0), (self.n_species, n))
-        s = take(embedding.astype(dtype), env.types)[:, None, :]
+        s = self.initial_features(env)[_SCALAR]
+        degrees = [natural(l) for l in range(self.l_max + 1)]  # noqa: E741
         for t in range(self.n_layers):
             # Filters without hidden layers: all that is done for a pair is linear in its radial functions.
-            messages = Convolution(
-                outputs=[natural(l) for l in range(self.l_max + 1)],  # noqa: E741
-                hidden=(),
-                n_radial=self.n_radial,
-                p=self.p,
-                cutoff=self.cutoff,
-                name=f"convolution_{t}",
-            )({_SCALAR: Perceptron((n, n), name=f"sent_{t}")(s)}, harmonics, env)
+            sent = {_SCALAR: Perceptron((n, n), name=f"sent_{t}")(s)}
+            messages = self.convolution(t, degrees, hidden=())(sent, harmonics, env)
             received = [s]
             for irrep, x in messages.items():
                 x = x / math.sqrt(self.avg_num_neighbors)

@@ -12,7 +12,8 @@ from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
 from difmd.potentials.networks.equivariant import Linear, SpeciesLinear
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
-from difmd.potentials.networks.heads import ChargeReadout, EquivariantNetwork, Outputs
+from difmd.potentials.networks.heads import ChargeReadout, Outputs
+from difmd.potentials.networks.message_passing import EquivariantNetwork
 from difmd.potentials.networks.network import build_network
 from difmd.potentials.networks.product_basis import SymmetricContraction
 from difmd.potentials.networks.radial import silu
@@ -43,7 +44,7 @@ class MACE(EquivariantNetwork):
             widths: dict[Irrep, int] = {natural(l): self.n_features for l in range(most + 1)}  # noqa: E741
             skipped = SpeciesLinear(widths, self.n_species, name=f"skip_{t}")(h, env.types)
             sent = Linear(dict.fromkeys(h, self.n_features), name=f"up_{t}")(h)
-            messages = self.convolution(t, list(edges))(sent, harmonics, env)
+            messages = self.convolution(t, list(edges), self.radial_hidden)(sent, harmonics, env)
             messages = Linear(edges, name=f"down_{t}")(messages)
             scaled = {irrep: x / self.avg_num_neighbors for irrep, x in messages.items()}
             contraction = SymmetricContraction(

@@ -14,7 +14,8 @@ from difmd.potentials.describe import described
 from difmd.potentials.networks.environment import Environment
 from difmd.potentials.networks.equivariant import Features, Linear, SpeciesLinear, message_paths
 from difmd.potentials.networks.harmonics import Irrep, natural, spherical_harmonics
-from difmd.potentials.networks.heads import ChargeReadout, EquivariantNetwork, Outputs
+from difmd.potentials.networks.heads import ChargeReadout, Outputs
+from difmd.potentials.networks.message_passing import EquivariantNetwork
 from difmd.potentials.networks.network import build_network
 from difmd.potentials.networks.radial import silu
 from difmd.potentials.pair import PairValues
@@ -44,7 +45,7 @@ class NequIP(EquivariantNetwork):
             skipped = SpeciesLinear(channels, self.n_species, name=f"skip_{t}")(h, env.types)
             received = [irrep for irrep in h if message_paths([irrep], self.l_max, outputs)]
             sent = Linear(dict.fromkeys(received, n), name=f"up_{t}")(h)
-            messages = self.convolution(t, outputs)(sent, harmonics, env)
+            messages = self.convolution(t, outputs, self.radial_hidden)(sent, harmonics, env)
             mixed = Linear(channels, name=f"down_{t}")(messages)
             scale = 1 / math.sqrt(self.avg_num_neighbors)
             x = {i: scale * m + skipped[i] if i in skipped else scale * m for i, m in mixed.items()}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from difmd.potentials.pair import polynomial_envelope
+from difmd.potentials.envelope import polynomial_envelope
 
 # 1/√⟨silu(x)²⟩ for x ~ N(0, 1): activations then keep the second moment, as in e3nn.
 _SILU = 1.6791767
